@@ -1,0 +1,48 @@
+"""Make README.md from index.ipynb, as it stands: nothing is executed.
+
+Usage: python tools/readme.py [--check]   (--check writes nothing and fails where the two differ)
+"""
+
+import sys
+from pathlib import Path
+
+import nbformat
+from nbconvert import MarkdownExporter
+
+ROOT = Path(__file__).resolve().parent.parent
+IMAGES = "nbs/images/readme"
+HIDDEN = ("#| hide", "#| default_exp", "#|hide")
+
+
+def render() -> dict[Path, bytes]:
+    """The files that index.ipynb should have become."""
+    nb = nbformat.read(ROOT / "index.ipynb", as_version=4)
+    nb.cells = [cell for cell in nb.cells if not cell.source.startswith(HIDDEN)]
+    for cell in nb.cells:
+        cell.source = "\n".join(line for line in cell.source.splitlines() if not line.startswith("#|"))
+    nb.metadata["language_info"] = {"name": "python"}  # so that code fences say which language
+    body, resources = MarkdownExporter().from_notebook_node(nb, {"output_files_dir": IMAGES})
+    note = "<!-- Made from index.ipynb by tools/readme.py: edit there, not here. -->\n\n"
+    files = {ROOT / name: data for name, data in resources["outputs"].items()}
+    return {ROOT / "README.md": (note + body.strip() + "\n").encode(), **files}
+
+
+def main() -> int:
+    """Write the files, or compare them."""
+    files = render()
+    stray = set((ROOT / IMAGES).glob("*")) - set(files)
+    if "--check" in sys.argv:
+        stale = [p for p, data in files.items() if not p.exists() or p.read_bytes() != data]
+        for path in [*stale, *stray]:
+            print(f"{path.relative_to(ROOT)} does not follow from index.ipynb: run python tools/readme.py")
+        return bool(stale or stray)
+    for path, data in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    for path in stray:
+        path.unlink()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
