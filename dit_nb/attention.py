@@ -11,6 +11,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from .basics import cpu_has_bf16
+
 # %% ../nbs/05_attention.ipynb #050016
 def attention_weights(
     q: Tensor,  # (N, h, T, d) queries
@@ -27,8 +29,8 @@ def attend(
     v: Tensor,  # (N, h, S, d) values
 ) -> Tensor:  # (N, h, T, d)
     "The weighted mean of the values, without keeping the weights where PyTorch can avoid it."
-    if q.device.type == "cpu" and q.dtype == torch.bfloat16:
-        return attention_weights(q, k) @ v  # on CPUs with bfloat16 arithmetic faster than the fused kernel
+    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and cpu_has_bf16():
+        return attention_weights(q, k) @ v  # several times faster there than the fused kernel
     return F.scaled_dot_product_attention(q, k, v)
 
 # %% ../nbs/05_attention.ipynb #050040

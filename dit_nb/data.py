@@ -220,14 +220,15 @@ class IdealDenoiser:
         y: Tensor | None = None,  # (N,) labels; None or the null class: any image will do
     ) -> Tensor:  # (N, C, H, W)
         "The mean of the known images, each weighted by how likely it is to have become x."
-        known = self.data.images.flatten(1).to(x.dtype)  # (M, CHW)
-        bar = self.alphas_cumprod[t].to(x.dtype)[:, None]  # (N, 1)
-        means = bar.sqrt()[:, None] * known  # (N, M, CHW)
-        logits = -((x.flatten(1)[:, None] - means) ** 2).sum(-1) / (2 * (1 - bar))  # (N, M)
+        known, flat = self.data.images.flatten(1).double(), x.flatten(1).double()  # (M, CHW), (N, CHW)
+        bar = self.alphas_cumprod[t].double()[:, None]  # (N, 1)
+        # The square, multiplied out; |x|^2 is the same for all known images, so it may go.
+        distances = bar * (known**2).sum(1) - 2 * bar.sqrt() * (flat @ known.T)  # (N, M)
+        logits = -distances / (2 * (1 - bar))  # (N, M)
         if y is not None:
             wrong = (self.data.labels[None] != y[:, None]) & (y[:, None] != self.null_class)
             logits = logits.masked_fill(wrong, -torch.inf)
-        return (logits.softmax(dim=1) @ known).view_as(x)
+        return (logits.softmax(dim=1) @ known).view_as(x).to(x.dtype)
 
     def __call__(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:  # (N, 2C, H, W)
         "The noise that follows from the expected image; variance values halfway (0)."

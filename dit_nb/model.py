@@ -255,7 +255,7 @@ class DiT(nn.Module, PyTorchModelHubMixin, library_name="dit_nb", license="apach
     ) -> Tensor:  # (N, 2C, H, W): predicted noise, then variance values (N, C, H, W without learn_sigma)
         check_images(self, x, t)
         cond = self.condition(t, y, drop) if cond is None else cond
-        x = self.x_embedder(x) + self.pos_embed  # (N, T, D)
+        x = self.x_embedder(x.to(self.pos_embed.dtype)) + self.pos_embed  # (N, T, D)
         tokens = x.shape[1]
         if self.config.block == "in_context":
             x = torch.cat([x, cond[0].to(x.dtype)], dim=1)  # (N, T+S, D)

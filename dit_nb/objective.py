@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .basics import check_choice, randn
+from .basics import check_choice, randn, show_bar
 from .schedule import SCHEDULES, Schedule, check_same_shape, extract, respaced_betas, space_timesteps
 
 # %% ../nbs/13_objective.ipynb #130005
@@ -259,7 +259,7 @@ def bits_per_dim(
     "The whole variational bound, T model calls: total = sum of vb over t, plus prior (DDPM, equation 5)."
     check_likelihood(model, x0, diffusion.bins if clip_x0 else None)
     columns = {"vb": [], "mse": [], "x0_mse": []}
-    for i in tqdm(range(diffusion.num_timesteps), desc="bits/dim", disable=not progress):
+    for i in tqdm(range(diffusion.num_timesteps), desc="bits/dim", disable=not show_bar(progress)):
         t = torch.full((len(x0),), i, device=x0.device)
         noise = randn(x0.shape, generator, x0.device)
         x_t = diffusion.q_sample(x0, t, noise)

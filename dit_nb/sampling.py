@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .basics import randn
+from .basics import randn, show_bar
 from .objective import Diffusion, Prediction
 from .schedule import extract
 
@@ -86,7 +86,7 @@ def run_chain(
     y = None if y is None else y.to(device)
     if hasattr(model, "prepare"):  # what depends on t and y alone is worked out once for the whole run
         model = model.prepare(diffusion.timestep_map.to(device), y)
-    for i in tqdm(range(diffusion.num_timesteps), desc="sampling", disable=not progress):
+    for i in tqdm(range(diffusion.num_timesteps), desc="sampling", disable=not show_bar(progress)):
         k = diffusion.num_timesteps - 1 - i
         t = torch.full((shape[0],), k, device=device)
         prediction = diffusion.p_mean_variance(model, x, t, y, clip_x0, variance)

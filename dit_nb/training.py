@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from .basics import check_choice
+from .basics import check_choice, cpu_has_bf16
 from .data import save_image
 from .model import DiT
 from .objective import Diffusion
@@ -131,8 +131,7 @@ def has_bf16() -> bool:
     "Whether this machine multiplies bfloat16 matrices faster than float32 ones."
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported()
-    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, probe, bool)() for probe in probes)
+    return cpu_has_bf16()
 
 # %% ../nbs/16_training.ipynb #160028
 def seeded(

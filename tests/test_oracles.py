@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import relative
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import sqrtm
 from torch import nn
 from torch.distributions import Normal, kl_divergence
 
+from conftest import relative
 from dit_nb import Diffusion, DiT, DiTConfig
 from dit_nb.attention import Attention, CrossAttention, Mlp
 from dit_nb.conditioning import timestep_embedding
@@ -294,7 +294,9 @@ def quantiles(n):
 def vb_by_timestep(value):
     """(1000,) the bound of a model that says nothing, averaged over the noise exactly."""
     t = torch.arange(1, 1000)
-    x0 = torch.full((999, 1, 1, 1), 0.2, dtype=torch.float64)  # for t > 0 only noise**2 matters: noise 1 will do
+    x0 = torch.full(
+        (999, 1, 1, 1), 0.2, dtype=torch.float64
+    )  # for t > 0 only noise**2 matters: noise 1 will do
     later = Diffusion().training_losses(constant_output(value), x0, t, noise=torch.ones_like(x0))["vb"]
     grey = torch.full((1, 1, 64, 64), 50 / 127.5 - 1, dtype=torch.float64)
     first = Diffusion().training_losses(
@@ -328,13 +330,22 @@ def test_starting_loss_of_a_model():
     assert drawn["loss"].mean().item() == pytest.approx(start, abs=0.1)
 
 
+@pytest.mark.parametrize("value", [-3.0, -1.0, 0.0, 1.0, 3.0])
+@pytest.mark.parametrize("spec", ["10", "1000"])
+def test_learned_variance_lies_between_its_bounds_or_beyond_them(spec, value):
+    """A weighted geometric mean; nothing holds the weight in [0, 1]."""
+    chain, diffusion, k, weight = Chain(spec), Diffusion().respaced(spec), 7, (value + 1) / 2
+    x = randn(2, 1, 2, 2)
+    p = diffusion.p_mean_variance(constant_output(value), x, torch.tensor([k, k]))
+    want = chain.posterior(k)[2] ** (1 - weight) * (1 - chain.alpha[k]) ** weight
+    assert relative(p.log_variance.exp(), torch.full_like(x, want)) < 1e-9
+
+
 @pytest.mark.parametrize("t", [0, 1, 500])
 def test_each_loss_reaches_its_own_half_of_the_output(t):
     x0, noise, output = randn(2, 3, 4, 4).clamp(-1, 1), randn(2, 3, 4, 4, seed=1), randn(2, 6, 4, 4, seed=2)
     output.requires_grad_()
-    losses = Diffusion().training_losses(
-        lambda x, t, y: output, x0, torch.tensor([t, t + 1]), noise=noise
-    )
+    losses = Diffusion().training_losses(lambda x, t, y: output, x0, torch.tensor([t, t + 1]), noise=noise)
     for name, touched in (("mse", slice(0, 3)), ("vb", slice(3, 6))):
         (gradient,) = torch.autograd.grad(losses[name].sum(), output, retain_graph=True)
         assert (gradient[:, touched] != 0).all()

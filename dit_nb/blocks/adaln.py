@@ -58,7 +58,7 @@ def modulations(
     named = rearrange(cond, "n (branch field) d -> branch field n 1 d", branch=branches)
     return [Modulation(*fields) for fields in named]
 
-# %% ../../nbs/08_adaln.ipynb #080061
+# %% ../../nbs/08_adaln.ipynb #080062
 class AdaLNBlock(nn.Module):
     "A vision transformer block whose two layer norms take shift and scale from t and y (DiT, section 3.2)."
 
