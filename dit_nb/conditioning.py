@@ -71,6 +71,10 @@ class LabelEmbedder(nn.Module):
     ) -> Tensor:  # (N, D)
         if drop is not None and self.null_class is None:
             raise ValueError("drop is given, but there is no null class: dropout_prob is 0.")
+        if drop is not None and drop.shape != y.shape:
+            raise ValueError(
+                f"drop has shape {tuple(drop.shape)}, but must be {tuple(y.shape)}: one per label."
+            )
         if drop is None and self.training and self.null_class is not None:
             drop = torch.rand(len(y), device=y.device) < self.dropout_prob  # one coin for each image
         if drop is not None:

@@ -156,6 +156,10 @@ def image_folder(
     import datasets
     from PIL import Image
 
+    if not isinstance(size, int) or size < 1:
+        raise ValueError(f"size is {size!r}, but must be a whole number of 1 or more.")
+    if channels not in (1, 3):
+        raise ValueError(f"channels is {channels!r}, but must be 1 or 3.")
     if not Path(folder).is_dir():
         raise ValueError(f"data folder {folder} does not exist.")
     try:

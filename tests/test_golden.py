@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from conftest import CASES, GOLDEN, Golden, relative
 
+from conftest import CASES, GOLDEN, Golden, relative
 from dit_nb import Diffusion
 from dit_nb.conditioning import timestep_embedding
 from dit_nb.guidance import Guided

@@ -18,7 +18,13 @@ def execute(path: Path) -> None:
     from nbclient import NotebookClient
 
     nb = nbformat.read(path, as_version=4)
-    NotebookClient(nb, timeout=600, kernel_name="python3", coalesce_streams=True, resources={"metadata": {"path": str(path.parent)}}).execute()
+    NotebookClient(
+        nb,
+        timeout=600,
+        kernel_name="python3",
+        coalesce_streams=True,
+        resources={"metadata": {"path": str(path.parent)}},
+    ).execute()
     nb.metadata.pop("widgets", None)
     for cell in nb.cells:
         if cell.cell_type == "code":  # progress bars and warnings differ from run to run
@@ -35,7 +41,11 @@ def main() -> None:
     named = [Path(a).resolve() for a in sys.argv[1:]]
     for path in named or [*sorted((ROOT / "nbs").glob("*.ipynb")), ROOT / "index.ipynb"]:
         execute(path)
-        images = sum("image/png" in o.get("data", {}) for c in json.loads(path.read_text())["cells"] for o in c.get("outputs", []))
+        images = sum(
+            "image/png" in o.get("data", {})
+            for c in json.loads(path.read_text())["cells"]
+            for o in c.get("outputs", [])
+        )
         print(f"{path.relative_to(ROOT)}: {images} figures, {path.stat().st_size // 1024} kB", flush=True)
 
 

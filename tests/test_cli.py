@@ -1,0 +1,160 @@
+"""The command line as a person uses it: files, pictures, exit codes, sentences."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_sample_image
+
+from dit_nb import DiT
+from dit_nb.cli import main
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A very short digits run."""
+    out = tmp_path_factory.mktemp("digits")
+    assert main(["digits", "--steps", "12", "--out", str(out)]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """A folder of real photographs, cut up, in two classes."""
+    folder = tmp_path_factory.mktemp("photos")
+    for name in ("china", "flower"):
+        (folder / name).mkdir()
+        photo = Image.fromarray(load_sample_image(f"{name}.jpg"))
+        for i in range(6):
+            photo.crop((i * 40, 0, i * 40 + 300, 260)).save(folder / name / f"{i}.jpg")
+    return folder
+
+
+def refused(capsys, *words: str) -> str:
+    """The sentence with which a command ends."""
+    assert main(list(words)) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("dit-nb: error: ") and "Traceback" not in error
+    return error
+
+
+def test_digits_writes_what_it_promises(run):
+    metrics = json.loads((run / "metrics.json").read_text())
+    samples = np.load(run / "samples.npz")
+    assert samples["images"].shape == (1000, 1, 8, 8) and samples["images"].dtype == np.float32
+    assert np.abs(samples["images"]).max() <= 1.5 and np.isfinite(samples["images"]).all()
+    assert np.bincount(samples["labels"]).tolist() == [100] * 10
+    for name in ("samples.png", "denoising.png", "loss.png"):
+        assert Image.open(run / name).size[0] > 400, name
+    assert metrics["steps"] == 12 and metrics["seed"] == 0
+    assert abs(metrics["frechet_floor"] - 0.33) < 0.03, "the judge is the agreed one"
+    assert abs(metrics["accuracy_real"] - 0.989) < 0.005
+    assert abs(metrics["nearest_train_real"] - 16.8) < 0.1
+    assert not list(run.glob(".unfinished*"))
+
+
+def test_the_same_steps_give_the_same_run(run, tmp_path):
+    assert main(["digits", "--steps", "12", "--out", str(tmp_path)]) == 0
+    a, b = (np.load(out / "samples.npz")["images"] for out in (run, tmp_path))
+    assert np.array_equal(a, b)
+
+
+def test_model_loads_and_samples(run, tmp_path):
+    model = DiT.from_pretrained(str(run / "model"))
+    assert not model.training and model.config.num_classes == 10
+    words = ["sample", str(run / "model"), "--class", "3", "--cfg-scale", "2", "--seed", "0", "--n", "4"]
+    words += ["--steps", "5"]
+    for name in ("a.png", "b.png"):
+        assert main([*words, "--out", str(tmp_path / name)]) == 0
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    assert main([*words, "--sampler", "ddim", "--out", str(tmp_path / "c.png")]) == 0
+    assert (tmp_path / "c.png").read_bytes() != (tmp_path / "a.png").read_bytes()
+    assert main([*words[:2], "--n", "3", "--steps", "2", "--out", str(tmp_path / "all.png")]) == 0
+
+
+def test_train_on_a_folder(photos, tmp_path):
+    words = f"train --data {photos} --out {tmp_path} --steps 4 --image-size 16 --batch-size 4 --patch-size 4"
+    words += " --hidden-size 32 --depth 2 --num-heads 2 --sample-every 2 --save-every 2 --flip --seed 1"
+    assert main([*words.split(), "--tracker", "tensorboard"]) == 0
+    process = json.loads((tmp_path / "model/process.json").read_text())
+    assert process["class_names"] == ["china", "flower"]
+    assert sorted(p.name for p in (tmp_path / "samples").iterdir()) == [
+        "step-00000002.png",
+        "step-00000004.png",
+    ]
+    assert (tmp_path / "samples.png").exists() and list((tmp_path / "logs").rglob("events*"))
+    assert main(["sample", str(tmp_path / "model"), "--class", "flower", "--n", "2", "--steps", "3",
+                 "--out", str(tmp_path / "flower.png")]) == 0  # fmt: skip
+
+
+def test_train_without_classes_and_learned_variance(photos, tmp_path):
+    words = f"train --data {photos / 'china'} --out {tmp_path} --steps 2 --image-size 16 --batch-size 2"
+    words += " --hidden-size 32 --depth 1 --num-heads 2 --no-learn-sigma --channels 1 --block in_context"
+    assert main(words.split()) == 0
+    assert DiT.from_pretrained(str(tmp_path / "model")).config.num_classes == 0
+    assert (
+        main(
+            ["sample", str(tmp_path / "model"), "--n", "2", "--steps", "2", "--out", str(tmp_path / "x.png")]
+        )
+        == 0
+    )
+
+
+@pytest.mark.parametrize("command", [[], ["digits"], ["train"], ["sample"]])
+def test_help_reads_well(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([*command, "--help"])
+    text = capsys.readouterr().out
+    assert stop.value.code == 0 and "usage: dit-nb" in text
+    for line in text.splitlines():
+        if line.strip().startswith("--") and "  " in line.strip():
+            assert line.strip().split("  ", 1)[1].strip(), f"no help for {line}"
+
+
+def test_bad_input_ends_with_a_sentence(run, photos, tmp_path, capsys):
+    model, out = str(run / "model"), str(tmp_path / "x")
+    say = lambda *words: refused(capsys, *words)  # noqa: E731
+    train = ["train", "--data", "digits", "--out", out, "--steps", "2"]
+    assert "class is '10'" in say("sample", model, "--class", "10", "--out", out + ".png")
+    assert "end in .png" in say("sample", model, "--out", out)
+    assert "respacing is 'ddim64'" in say("sample", model, "--steps", "ddim64", "--out", out + ".png")
+    assert "nowhere" in say("sample", str(tmp_path / "nowhere"), "--out", out + ".png")
+    assert "patch_size 3" in say(*train, "--patch-size", "3")
+    assert "num_heads 7" in say(*train, "--num-heads", "7")
+    assert "DiT-S/2" in say(*train, "--size", "DiT-M/2")
+    assert "no checkpoint" in say(*train, "--resume")
+    assert "does not exist" in say(
+        "train", "--data", out + "z", "--out", out, "--steps", "1", "--image-size", "8"
+    )
+    assert "image-size" in say("train", "--data", str(photos), "--out", out, "--steps", "1")
+    assert "just one" in say("train", "--data", "digits", "--out", out)
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    assert "cannot be written" in say("digits", "--steps", "1", "--out", str(blocked))
+    assert blocked.read_text() == "not a folder"
+
+
+def test_a_failed_run_leaves_results_alone(run, capsys, monkeypatch):
+    before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+    monkeypatch.setattr("dit_nb.cli.save_model", lambda *a: (_ for _ in ()).throw(ValueError("disk full")))
+    assert "disk full" in refused(capsys, "digits", "--steps", "2", "--out", str(run))
+    assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
+
+
+def test_a_second_run_does_not_overwrite_checkpoints(tmp_path, capsys):
+    words = f"train --data digits --out {tmp_path} --steps 2 --save-every 1 --batch-size 4 --hidden-size 32".split()
+    assert main(words) == 0
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    assert "--resume" in refused(capsys, *words)
+    assert "lr is 0.5" in refused(capsys, *words, "--resume", "--lr", "0.5")
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+def test_command_is_installed():
+    script = Path(sys.executable).with_name("dit-nb")
+    result = subprocess.run([str(script), "--help"], capture_output=True, text=True)
+    assert result.returncode == 0 and "digits" in result.stdout

@@ -1,0 +1,65 @@
+"""The shape of the course: every lesson has its parts, its pictures, and its limits."""
+
+import ast
+import json
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+LESSONS = sorted(p for p in (ROOT / "nbs").glob("*.ipynb") if p.name < "20")
+
+
+def cells(path: Path, kind: str) -> list[dict]:
+    """The cells of one kind, with their text joined."""
+    found = [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == kind]
+    return [{**c, "text": "".join(c["source"])} for c in found]
+
+
+def pictures(path: Path) -> int:
+    """How many figures are stored."""
+    outputs = [o for c in cells(path, "code") for o in c["outputs"]]
+    return sum("image/png" in o.get("data", {}) for o in outputs)
+
+
+def test_lessons_00_to_16_are_there():
+    assert [p.name[:2] for p in LESSONS][:17] == [f"{i:02d}" for i in range(17)]
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda p: p.stem)
+def test_lesson(path):
+    code, prose = cells(path, "code"), cells(path, "markdown")
+    text = "\n".join(c["text"] for c in prose)
+    assert prose[0]["text"].startswith("# ")
+    assert "\n> " in text[:1500] and "You will be able to" in text and "Minutes" in text
+    assert "## Recap" in text and "Next:" in text
+    assert pictures(path) >= 3
+    assert any("assert" in c["text"] for c in code if "#| export" not in c["text"])
+
+
+@pytest.mark.parametrize("path", [*LESSONS, ROOT / "index.ipynb"], ids=lambda p: p.stem)
+def test_committed_executed_and_small(path):
+    assert path.stat().st_size < 500_000
+    code = cells(path, "code")
+    assert not any(o["output_type"] == "error" for c in code for o in c["outputs"])
+    assert "widgets" not in json.loads(path.read_text())["metadata"]
+    lesson_cells = [c["text"] for c in code if "#| export" not in c["text"]]
+    longest = max((sum(bool(line.strip()) for line in text.splitlines()), text[:60]) for text in lesson_cells)
+    assert longest[0] <= 26, longest
+
+
+@pytest.mark.parametrize("path", LESSONS, ids=lambda p: p.stem)
+def test_links_lead_somewhere(path):
+    for cell in cells(path, "markdown"):
+        for link in cell["text"].split("](")[1:]:
+            target = link.split(")")[0].split("#")[0]
+            if target.endswith(".ipynb"):
+                assert (path.parent / target).exists(), target
+
+
+def test_exports_have_docstrings_and_documented_arguments():
+    for path in (ROOT / "dit_nb").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):
+                if node.name != "forward":
+                    assert ast.get_docstring(node), f"{path.name}: {node.name} has no docstring"
