@@ -20,8 +20,10 @@ digits: .venv/ready
 	$(BIN)/dit-nb digits $(ARGS)
 
 lab: .venv/ready
-	$(BIN)/jupyter lab nbs/00_tour.ipynb
+	$(BIN)/jupyter lab $(ARGS) nbs/00_tour.ipynb
 
+# One thread for each worker: two that share two cores wait for each other.
+test: export OMP_NUM_THREADS = 1
 test: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -30,7 +32,7 @@ test: .venv/ready
 	$(BIN)/nbdev_test --path index.ipynb --n_workers 1
 	rm -rf build dist
 	$(BIN)/python -m build --wheel --no-isolation . > /dev/null
-	$(BIN)/python -m pytest -q tests
+	$(BIN)/python -m pytest -q -n 2 tests
 
 clean:
 	rm -rf .venv build dist *.egg-info

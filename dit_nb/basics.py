@@ -12,7 +12,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-# %% ../nbs/00_tour.ipynb #000033
+# %% ../nbs/00_tour.ipynb #000034
 def check_index(
     name: str,  # how the caller calls it, for the message
     index: Tensor,  # should be (n,) whole numbers in [0, limit)
@@ -33,7 +33,7 @@ def check_index(
         wanted = f"in [0, {limit - 1}]" if limit is not None else "0 or more"
         raise ValueError(f"{name} holds {low if low < 0 else high}, but must be {wanted}.")
 
-# %% ../nbs/00_tour.ipynb #000034
+# %% ../nbs/00_tour.ipynb #000035
 def check_choice(name: str, value: str, known) -> None:
     "Raise a ValueError that lists what is known."
     if value not in known:

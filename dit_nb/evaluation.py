@@ -77,16 +77,6 @@ def nearest_distances(
     return distances.topk(2 if skip_self else 1, largest=False).values[:, -1]
 
 # %% ../nbs/18_evaluation.ipynb #180028
-def nearest_distances(
-    images: Tensor,  # (N, 1, 8, 8)
-    known: Tensor,  # (M, 1, 8, 8)
-    skip_self: bool = False,  # the images are the known ones: do not find each image itself
-) -> Tensor:  # (N,) in grey levels of 0..16
-    "How far each image is from the nearest known one; very small means copied."
-    distances = torch.cdist(*(torch.from_numpy(raw_pixels(a)) for a in (images, known)))
-    return distances.topk(2 if skip_self else 1, largest=False).values[:, -1]
-
-
 def judge_digits(
     images: Tensor,  # (N, 1, 8, 8) samples
     labels: Tensor,  # (N,) the digits they should be

@@ -202,12 +202,12 @@ def draw(
     dropout_prob: float,  # share of labels to hide
 ) -> Draws:
     "A function of seed and step alone: the same on every device and for any number of processes."
-    rng = seeded(seed, 1, step)
+    rng, n = seeded(seed, 1, step), shape[0]
     return Draws(
-        t=torch.randint(num_timesteps, shape[:1], generator=rng),
+        t=torch.randint(num_timesteps, (n,), generator=rng),
         noise=torch.randn(shape, generator=rng),
-        drop=torch.rand(shape[0], generator=rng) < dropout_prob,
-        flip=torch.rand(shape[0], generator=rng) < 0.5,
+        drop=torch.rand(n, generator=rng) < dropout_prob,
+        flip=torch.rand(n, generator=rng) < 0.5,
     )
 
 # %% ../nbs/16_training.ipynb #160038
@@ -389,6 +389,10 @@ class Trainer:
 
     def start_tracking(self) -> None:
         "Open the TensorBoard log, if one is wanted."
+        if self.config.tracker and not self.accelerator.log_with:
+            raise ValueError(
+                "tracker is 'tensorboard', but that package is missing: pip install tensorboard."
+            )
         if self.config.tracker:
             self.accelerator.init_trackers("logs")
 

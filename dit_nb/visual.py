@@ -78,7 +78,7 @@ def plot_images(
     columns = min(columns or len(images), len(images))
     rows = -(-len(images) // columns)
     titled = sum(any(titles[r * columns : (r + 1) * columns]) for r in range(rows)) if titles else 0
-    height = rows * (size + 0.08) + 0.25 * titled + 0.35 * bool(title)
+    height = rows * size + 0.25 * titled + 0.35 * bool(title)
     fig, axes = figure(rows, columns, (columns * size + 0.6 * bool(row_titles), height))
     for i, ax in enumerate(axes.flat):
         if i >= len(images):
