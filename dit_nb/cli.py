@@ -317,10 +317,9 @@ def train_command(args: argparse.Namespace) -> None:
     "dit-nb train"
     data = open_data(args.data, args.image_size, args.channels)
     config = model_config(args, data)
-    process = {k: getattr(args, k, v) for k, v in PROCESS.items()}
-    if args.data == "digits":
-        process["bins"] = 17
-    process["variance"] = "learned" if config.learn_sigma else getattr(args, "variance", "fixed_small")
+    process = {**PROCESS, "schedule": args.schedule, "num_timesteps": args.num_timesteps}
+    process["bins"] = args.bins or (17 if args.data == "digits" else 256)
+    process["variance"] = "learned" if config.learn_sigma else args.variance
     settings = {"save_every": 1000, "sample_every": 1000, **given(args, TrainConfig)}
     training = TrainConfig(**settings)
     torch.manual_seed(training.seed)
@@ -450,6 +449,19 @@ def train_options(parser: argparse.ArgumentParser) -> None:
     add("--channels", type=int, default=3, help="3, or 1 for grey (default: %(default)s)")
     add("--size", help=f"start from one of {', '.join(NAMES)} (default: DiT-S/4; for digits a small one)")
     add("--schedule", choices=tuple(SCHEDULES), default="linear", help="of the noise (default: %(default)s)")
+    add(
+        "--num-timesteps",
+        type=int,
+        default=1000,
+        help="steps of the diffusion process (default: %(default)s)",
+    )
+    add(
+        "--variance",
+        choices=VARIANCES[1:],
+        default="fixed_small",
+        help="with --no-learn-sigma (default: %(default)s)",
+    )
+    add("--bins", type=int, help="values that a pixel can take (default: 256; 17 for digits)")
     add_fields(parser, TrainConfig, "training")
     fitted = ("input_size", "in_channels", "num_classes")
     add_fields(parser, DiTConfig, "model: each changes what --size says", skip=fitted)

@@ -149,6 +149,7 @@ class FinalLayer(nn.Module):
         self,
         c: Tensor,  # (N, S, D) embeddings of t and y
     ) -> Tensor | None:  # (N, 2, D): shift and scale
+        "Shift and scale, where the norm is adaptive."
         return self.adaLN_modulation(c) if hasattr(self, "adaLN_modulation") else None
 
     def forward(

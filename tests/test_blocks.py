@@ -195,7 +195,7 @@ def test_hidden_labels_are_the_null_class(block):
     assert relative(hidden, model(x, t, torch.tensor([5, 1, 5]))) < 1e-6
 
 
-# What it costs: facts.md 1.2; the trainable count and GMACs to all digits, the paper's own as it prints them
+# What it costs: Table 4 of the paper; the trainable count and GMACs to all digits, the paper's own as it prints them
 
 TABLE = [  # name, block, paper Gflops, GMACs, paper params in millions, trainable, with positions
     ("S/8", "adaln_zero", 0.36, 0.3580, 33, 33_142_016, 33_148_160),
