@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['ABOVE_ZERO', 'NOT_NEGATIVE', 'check_number', 'TrainConfig', 'EMA', 'learning_rate', 'has_bf16', 'seeded', 'Batches',
-           'Draws', 'draw', 'precision', 'make_folder', 'checkpoints', 'as_is', 'check_run', 'Progress', 'Trainer',
-           'compare', 'Reporter']
+           'Draws', 'draw', 'precision', 'make_folder', 'checkpoints', 'as_is', 'check_run', 'Progress', 'Logging',
+           'Checkpointing', 'Trainer', 'compare', 'Reporter']
 
 # %% ../nbs/16_training.ipynb #160002
 import copy
@@ -267,8 +267,95 @@ class Progress:
         "From a checkpoint."
         vars(self).update(state)
 
-# %% ../nbs/16_training.ipynb #160041
-class Trainer:
+# %% ../nbs/16_training.ipynb #160043
+class Logging:
+    "The part of a trainer that remembers losses and shows samples."
+
+    def start_tracking(self) -> None:
+        "Open the TensorBoard log, if one is wanted."
+        if self.config.tracker and not self.accelerator.log_with:
+            raise ValueError(
+                "tracker is 'tensorboard', but that package is missing: pip install tensorboard."
+            )
+        if self.config.tracker:
+            self.accelerator.init_trackers("logs")
+
+    def log(self, losses: dict[str, float]) -> None:
+        "Remember the losses of a step; stop where they are no longer numbers."
+        if not math.isfinite(losses["loss"]):
+            raise ValueError(
+                f"loss is {losses['loss']} at step {self.progress.step}: lr {self.config.lr} may be too high. "
+                "Earlier checkpoints are untouched."
+            )
+        self.progress.history.append((losses["loss"], losses["mse"], losses["vb"]))
+        if self.config.tracker:
+            self.accelerator.log(losses, step=self.progress.step)
+
+    def save_picture(self, picture: np.ndarray) -> None:
+        "Write a sample picture to the run's folder and to the log."
+        if not self.accelerator.is_main_process:
+            return
+        if self.out:
+            save_image(picture, make_folder(self.out / "samples") / f"step-{self.progress.step:08d}.png")
+        for tracker in self.accelerator.trackers:
+            tracker.log_images({"samples": picture[None]}, step=self.progress.step, dataformats="NHWC")
+
+# %% ../nbs/16_training.ipynb #160045
+class Checkpointing:
+    "The part of a trainer that can be killed and goes on as if nothing had happened."
+
+    def describe(self) -> dict:
+        "What a checkpoint must have been made with, if this run is to go on from it."
+        free = (
+            "save_every",
+            "keep",
+            "sample_every",
+            "tracker",
+            "workers",
+            "compile",
+            "gradient_checkpointing",
+        )
+        if self.config.lr_schedule == "constant":  # then a run may be made longer
+            free += ("steps", "seconds")
+        settings = {k: v for k, v in asdict(self.config).items() if k not in free}
+        settings["precision"] = precision(self.config)
+        process = self.diffusion
+        noise = {"num_timesteps": process.num_timesteps, "variance": process.variance, "bins": process.bins}
+        noise["last alphas_cumprod"] = float(process.alphas_cumprod[-1])
+        data = {"images": len(self.data), "class_names": list(self.data.class_names)}
+        parts = {"model": asdict(self.raw.config), "training": settings, "diffusion": noise, "data": data}
+        return json.loads(json.dumps(parts))
+
+    def save(self) -> Path:
+        "Write a checkpoint: it is there whole or not at all, whatever happens meanwhile."
+        final = make_folder(self.out / "checkpoints") / f"step-{self.progress.step:08d}"
+        if final.exists():
+            return final
+        temporary = final.with_name(f".{final.name}.tmp")
+        if self.accelerator.is_main_process:
+            shutil.rmtree(temporary, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+        self.accelerator.save_state(temporary)
+        if self.accelerator.is_main_process:
+            (temporary / "run.json").write_text(json.dumps(self.describe(), indent=1))
+            os.replace(temporary, final)
+            for old in checkpoints(self.out)[: -self.config.keep]:
+                shutil.rmtree(old)
+        self.accelerator.wait_for_everyone()
+        return final
+
+    def resume(self) -> None:
+        "Go on from the last checkpoint in the run's folder, as if nothing had happened."
+        if self.out is None:
+            raise ValueError("out is None, but resuming needs the folder of a run.")
+        found = checkpoints(self.out)
+        if not found:
+            raise ValueError(f"out folder {self.out} holds no checkpoint to resume from.")
+        compare(json.loads((found[-1] / "run.json").read_text()), self.describe(), found[-1])
+        self.accelerator.load_state(found[-1])
+
+# %% ../nbs/16_training.ipynb #160047
+class Trainer(Logging, Checkpointing):
     "A model, its average, its optimiser, its data, and how far they have come."
 
     def __init__(
@@ -387,86 +474,7 @@ class Trainer:
         self.accelerator.end_training()
         return self.ema.model
 
-    def start_tracking(self) -> None:
-        "Open the TensorBoard log, if one is wanted."
-        if self.config.tracker and not self.accelerator.log_with:
-            raise ValueError(
-                "tracker is 'tensorboard', but that package is missing: pip install tensorboard."
-            )
-        if self.config.tracker:
-            self.accelerator.init_trackers("logs")
-
-    def log(self, losses: dict[str, float]) -> None:
-        "Remember the losses of a step; stop where they are no longer numbers."
-        if not math.isfinite(losses["loss"]):
-            raise ValueError(
-                f"loss is {losses['loss']} at step {self.progress.step}: lr {self.config.lr} may be too high. "
-                "Earlier checkpoints are untouched."
-            )
-        self.progress.history.append((losses["loss"], losses["mse"], losses["vb"]))
-        if self.config.tracker:
-            self.accelerator.log(losses, step=self.progress.step)
-
-    def save_picture(self, picture: np.ndarray) -> None:
-        "Write a sample picture to the run's folder and to the log."
-        if not self.accelerator.is_main_process:
-            return
-        if self.out:
-            save_image(picture, make_folder(self.out / "samples") / f"step-{self.progress.step:08d}.png")
-        for tracker in self.accelerator.trackers:
-            tracker.log_images({"samples": picture[None]}, step=self.progress.step, dataformats="NHWC")
-
-    def describe(self) -> dict:
-        "What a checkpoint must have been made with, if this run is to go on from it."
-        free = (
-            "save_every",
-            "keep",
-            "sample_every",
-            "tracker",
-            "workers",
-            "compile",
-            "gradient_checkpointing",
-        )
-        if self.config.lr_schedule == "constant":  # then a run may be made longer
-            free += ("steps", "seconds")
-        settings = {k: v for k, v in asdict(self.config).items() if k not in free}
-        settings["precision"] = precision(self.config)
-        process = self.diffusion
-        noise = {"num_timesteps": process.num_timesteps, "variance": process.variance, "bins": process.bins}
-        noise["last alphas_cumprod"] = float(process.alphas_cumprod[-1])
-        data = {"images": len(self.data), "class_names": list(self.data.class_names)}
-        parts = {"model": asdict(self.raw.config), "training": settings, "diffusion": noise, "data": data}
-        return json.loads(json.dumps(parts))
-
-    def save(self) -> Path:
-        "Write a checkpoint: it is there whole or not at all, whatever happens meanwhile."
-        final = make_folder(self.out / "checkpoints") / f"step-{self.progress.step:08d}"
-        if final.exists():
-            return final
-        temporary = final.with_name(f".{final.name}.tmp")
-        if self.accelerator.is_main_process:
-            shutil.rmtree(temporary, ignore_errors=True)
-        self.accelerator.wait_for_everyone()
-        self.accelerator.save_state(temporary)
-        if self.accelerator.is_main_process:
-            (temporary / "run.json").write_text(json.dumps(self.describe(), indent=1))
-            os.replace(temporary, final)
-            for old in checkpoints(self.out)[: -self.config.keep]:
-                shutil.rmtree(old)
-        self.accelerator.wait_for_everyone()
-        return final
-
-    def resume(self) -> None:
-        "Go on from the last checkpoint in the run's folder, as if nothing had happened."
-        if self.out is None:
-            raise ValueError("out is None, but resuming needs the folder of a run.")
-        found = checkpoints(self.out)
-        if not found:
-            raise ValueError(f"out folder {self.out} holds no checkpoint to resume from.")
-        compare(json.loads((found[-1] / "run.json").read_text()), self.describe(), found[-1])
-        self.accelerator.load_state(found[-1])
-
-# %% ../nbs/16_training.ipynb #160042
+# %% ../nbs/16_training.ipynb #160048
 def compare(
     saved: dict,  # what a checkpoint was made with
     wanted: dict,  # what this run is
@@ -479,7 +487,7 @@ def compare(
                 was = saved.get(part, {}).get(name)
                 raise ValueError(f"{name} is {value}, but checkpoint {checkpoint} was made with {was}.")
 
-# %% ../nbs/16_training.ipynb #160043
+# %% ../nbs/16_training.ipynb #160049
 class Reporter:
     "Tells a person how a run is doing: a bar where it can be redrawn, elsewhere a line per epoch."
 
