@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['PROCESS', 'DIGITS_MODEL', 'DIGITS_PROCESS', 'COMMANDS', 'make_diffusion', 'save_model', 'load_model', 'best_device',
-           'sample_images', 'publish', 'digits_config', 'run_digits', 'keep_frames', 'digits_metrics', 'write_digits',
-           'digits_table', 'field_help', 'add_fields', 'parse_type', 'given', 'open_data', 'model_config', 'preview',
-           'train_command', 'finish_training', 'class_index', 'sample_command', 'digits_command', 'digits_options',
-           'sample_options', 'train_options', 'main']
+           'sample_images', 'publish', 'published', 'digits_config', 'run_digits', 'keep_frames', 'digits_metrics',
+           'write_digits', 'digits_table', 'field_help', 'add_fields', 'parse_type', 'given', 'open_data',
+           'model_config', 'preview', 'train_command', 'finish_training', 'class_index', 'sample_command',
+           'digits_command', 'digits_options', 'sample_options', 'train_options', 'main']
 
 # %% ../nbs/93_cli.ipynb #930002
 import argparse
@@ -18,6 +18,7 @@ import re
 import shutil
 import sys
 import tempfile
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from functools import partial
 from pathlib import Path
@@ -126,6 +127,19 @@ def publish(
             os.replace(path, place)
     shutil.rmtree(source)
 
+
+@contextmanager
+def published(
+    out: Path,  # where the files go, if all goes well
+):
+    "A hidden folder to write into; what it holds is published at the end, or thrown away after an error."
+    work = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=out))
+    try:
+        yield work
+        publish(work, out)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
 # %% ../nbs/93_cli.ipynb #930010
 DIGITS_MODEL = DiTConfig(
     input_size=8,
@@ -177,13 +191,9 @@ def run_digits(
     keep = partial(keep_frames, frames)
     images = sample_images(model, DIGITS_PROCESS, labels, 1000, seed, callback=keep, progress=progress).cpu()
     metrics = digits_metrics(images, labels, split, trainer, seed)
-    work = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=out))
-    try:
+    with published(out) as work:
         write_digits(work, images, labels, frames, trainer, metrics)
         save_model(model, work / "model", {**DIGITS_PROCESS, "metrics": metrics})
-        publish(work, out)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     return metrics
 
 
@@ -342,13 +352,9 @@ def train_command(args: argparse.Namespace) -> None:
 
 def finish_training(model: DiT, process: dict, out: Path, seed: int) -> None:
     "Save the averaged model and a last picture."
-    work = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=out))
-    try:
+    with published(out) as work:
         save_model(model, work / "model", process)
         save_image(preview(model, process, seed), work / "samples.png")
-        publish(work, out)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
     print(f"model in {out / 'model'}, samples in {out / 'samples.png'}")
 
 # %% ../nbs/93_cli.ipynb #930019

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .basics import check_choice, randn, show_bar
+from .basics import check_choice, check_eval, randn, show_bar
 from .schedule import SCHEDULES, Schedule, check_same_shape, extract, respaced_betas, space_timesteps
 
 # %% ../nbs/13_objective.ipynb #130005
@@ -185,6 +185,10 @@ class Diffusion(Schedule):
         mean, _ = self.q_posterior(x0, x_t, t)
         return Prediction(eps, x0, mean, self.log_variance(x_t, t, values, variance))
 
+    def ask(self, model: Callable, x_t: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+        "The model's output for x_t; a respaced process tells it the original timesteps."
+        return model(x_t, self.timestep_map[t.to(self.timestep_map.device)].to(t.device), y)
+
     def p_mean_variance(
         self,
         model: Callable,  # (x, t, y) -> (N, 2C, H, W)
@@ -196,7 +200,7 @@ class Diffusion(Schedule):
     ) -> Prediction:
         "Ask the model for one step back: p(x_{t-1} | x_t) (DiT, section 3.1)."
         self.check_t(t, len(x_t))
-        output = model(x_t, self.timestep_map[t.to(self.timestep_map.device)].to(t.device), y)
+        output = self.ask(model, x_t, t, y)
         return self.predict(output, x_t, t, clip_x0, variance)
 
     def vb_terms(
@@ -227,7 +231,7 @@ class Diffusion(Schedule):
         "The hybrid objective: squared error trains the noise, the bound trains the variance (DiT, section 3.1)."
         noise = torch.randn_like(x0) if noise is None else noise
         x_t = self.q_sample(x0, t, noise)
-        output = model(x_t, self.timestep_map[t.to(self.timestep_map.device)].to(t.device), y)
+        output = self.ask(model, x_t, t, y)
         eps, values = split_output(output, x_t)
         frozen = eps.detach() if values is None else torch.cat([eps.detach(), values], dim=1)
         mse = mean_flat((noise - eps) ** 2)
@@ -274,10 +278,7 @@ def bits_per_dim(
 
 def check_likelihood(model: Callable, x0: Tensor, bins: int | None) -> None:
     "Raise ValueError where the number would come out, but would not be the likelihood of these images."
-    if getattr(model, "training", False):
-        raise ValueError(
-            "model is in train() mode, in which it hides labels at random: call model.eval() first."
-        )
+    check_eval(model)
     if bins is None or not len(x0):
         return
     level = (x0.float() + 1) / 2 * (bins - 1)  # 0 .. bins-1, if x0 is what it should be

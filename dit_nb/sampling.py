@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .basics import randn, show_bar
+from .basics import check_eval, randn, show_bar
 from .objective import Diffusion, Prediction
 from .schedule import extract
 
@@ -44,10 +44,7 @@ class Step(NamedTuple):
 # %% ../nbs/14_sampling.ipynb #140018
 def check_run(diffusion, model, shape, y, x_T, step_noise) -> None:
     "Raise ValueError where the parts of a run do not fit each other."
-    if getattr(model, "training", False):
-        raise ValueError(
-            "model is in train() mode, in which it hides labels at random: call model.eval() first."
-        )
+    check_eval(model)
     if len(shape) != 4:
         raise ValueError(f"shape is {tuple(shape)}, but must be four numbers (N, C, H, W).")
     if y is not None and not isinstance(y, Tensor):

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from .basics import check_choice, cpu_has_bf16
+from .basics import check_choice, cpu_has_bf16, show_bar
 from .data import save_image
 from .model import DiT
 from .objective import Diffusion
@@ -495,7 +495,7 @@ class Reporter:
         self.trainer, self.shown, self.loss = trainer, shown, None
         self.first, self.start, self.epoch = trainer.progress.step, time.perf_counter(), -1
         self.bar = None
-        if shown and (sys.stderr.isatty() or "ipykernel" in sys.modules):
+        if show_bar(shown):
             layout = "{desc} {percentage:3.0f}%|{bar}| {elapsed} gone, {remaining} left{postfix}"
             self.bar = tqdm(total=1.0, initial=trainer.fraction, desc="training", bar_format=layout)
 
