@@ -18,7 +18,7 @@ FLOORS = {
     2: "model cost sampling guidance",
     3: "data latents",
     4: "training evaluation pretrained anatomy",
-    5: "visual checks",
+    5: "visual explore.core explore.tokens explore.blocks explore.diffusion explore.runs explore.theatre explore.anatomy checks",
     6: "assignments cli",
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms.split()}
