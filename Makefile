@@ -32,7 +32,7 @@ test: .venv/ready
 	$(BIN)/nbdev_test --path index.ipynb --n_workers 1
 	rm -rf build dist
 	$(BIN)/python -m build --wheel --no-isolation . > /dev/null
-	$(BIN)/python -m pytest -q -n 2 tests
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup tests
 
 clean:
 	rm -rf .venv build dist *.egg-info

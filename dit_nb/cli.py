@@ -6,8 +6,8 @@
 __all__ = ['DIGITS_MODEL', 'DIGITS_PROCESS', 'DIGITS_OPTIONS', 'DATA_FIELDS', 'COMMANDS', 'publish', 'published', 'digits_config',
            'run_digits', 'keep_frames', 'digits_metrics', 'write_digits', 'digits_table', 'field_help', 'add_fields',
            'parse_type', 'given', 'open_data', 'model_config', 'preview', 'train_command', 'finish_training',
-           'class_index', 'sample_command', 'digits_command', 'digits_options', 'sample_options', 'train_options',
-           'main']
+           'class_index', 'sample_command', 'digits_command', 'bench_command', 'digits_options', 'sample_options',
+           'train_options', 'bench_options', 'main']
 
 # %% ../nbs/93_cli.ipynb #930002
 import argparse
@@ -333,6 +333,14 @@ def digits_command(args: argparse.Namespace) -> None:
     print(digits_table(metrics))
     print(f"pictures, metrics and model in {args.out}")
 
+
+def bench_command(args: argparse.Namespace) -> None:
+    "dit-nb bench"
+    from dit_nb.explore.core import bench_widgets
+
+    for line in bench_widgets():
+        print(line, flush=True)
+
 # %% ../nbs/93_cli.ipynb #930022
 DIGITS_OPTIONS = ("batch_size", "lr", "warmup_steps", "ema_decay")  # of the recipe
 DATA_FIELDS = ("input_size", "in_channels", "num_classes")  # of the model: the data says these
@@ -413,10 +421,17 @@ def train_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=train_command)
 
 
+def bench_options(parser: argparse.ArgumentParser) -> None:
+    "Options of dit-nb bench."
+    parser.add_argument("what", choices=("widgets",), help="widgets: how long each explorer takes to redraw")
+    parser.set_defaults(run=bench_command)
+
+
 COMMANDS = {
     "digits": (digits_options, "train on real handwritten digits, draw new ones, and judge them"),
     "train": (train_options, "train a DiT on your images"),
     "sample": (sample_options, "draw images with a trained model"),
+    "bench": (bench_options, "measure how fast things are on this machine"),
 }
 
 

@@ -11,7 +11,7 @@ import base64
 import inspect
 import io
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from html import escape
 from importlib import import_module
 from statistics import median
@@ -290,14 +290,13 @@ def time_explorer(explorer: Explorer) -> dict[tuple, float]:  # (control, value)
     return taken
 
 # %% ../../nbs/90a_explorer.ipynb #900026
-def bench_widgets() -> str:
-    "A table: each explorer, how many settings were tried, the usual and the longest time of a callback."
-    lines = [f"{'explorer':<26}{'settings':>9}{'median ms':>11}{'worst ms':>10}  at"]
+def bench_widgets() -> Iterator[str]:
+    "A table, line by line: how many settings each explorer was put to, and how long its callbacks took."
+    yield f"{'explorer':<26}{'settings':>9}{'median ms':>11}{'worst ms':>10}  at"
     for name, make in all_explorers().items():
         taken = time_explorer(make())
         slowest = max(taken, key=taken.get)
         over = "  OVER 200 ms" if taken[slowest] > LIMIT else ""
         middle, worst = 1000 * median(taken.values()), 1000 * taken[slowest]
         at = f"{slowest[0]} = {slowest[1]}{over}"
-        lines.append(f"{name:<26}{len(taken):>9}{middle:>11.0f}{worst:>10.0f}  {at}")
-    return "\n".join(lines)
+        yield f"{name:<26}{len(taken):>9}{middle:>11.0f}{worst:>10.0f}  {at}"
