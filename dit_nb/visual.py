@@ -121,6 +121,9 @@ def plot_images(
     if signed:
         fig.colorbar(artist, ax=axes, shrink=0.8)
     fig.suptitle(title, fontsize=11)
+    named = [name.replace("\n", " ") for name in [*(row_titles or []), *(titles or [])] if name]
+    count = f"{len(images)} pictures in {rows} rows" if rows > 1 else f"{len(images)} pictures in a row"
+    fig.words = ": ".join(part for part in (title, count, ", ".join(named)) if part) + "."
     return fig
 
 # %% ../nbs/90_visual.ipynb #900014
@@ -159,7 +162,9 @@ def plot_classes(
     rows = [images[labels == k][:per_class] for k in range(len(names))]
     if any(len(row) < per_class for row in rows):
         raise ValueError(f"per_class is {per_class}, but labels has a class with fewer images.")
-    return plot_images(torch.cat(rows), columns=per_class, row_titles=list(names), size=0.62)
+    fig = plot_images(torch.cat(rows), columns=per_class, row_titles=list(names), size=0.62)
+    fig.words = f"{per_class} pictures of each of the classes {', '.join(names)}."
+    return fig
 
 
 def plot_denoising(

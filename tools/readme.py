@@ -22,6 +22,10 @@ def render() -> dict[Path, bytes]:
         cell.source = "\n".join(line for line in cell.source.splitlines() if not line.startswith("#|"))
     nb.metadata["language_info"] = {"name": "python"}  # so that code fences say which language
     body, resources = MarkdownExporter().from_notebook_node(nb, {"output_files_dir": IMAGES})
+    for output in (o for cell in nb.cells for o in cell.get("outputs", [])):
+        if "image/png" in output.get("data", {}):  # what is in a picture, for those who do not see it
+            alt = output["metadata"].get("image/png", {}).get("alt", "figure")
+            body = body.replace("![png](", f"![{alt}](", 1)
     note = "<!-- Made from index.ipynb by tools/readme.py: edit there, not here. -->\n\n"
     files = {ROOT / name: data for name, data in resources["outputs"].items()}
     return {ROOT / "README.md": (note + body.strip() + "\n").encode(), **files}
