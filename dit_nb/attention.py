@@ -79,7 +79,7 @@ class Attention(nn.Module):
         x = attend(q, k, v)  # (N, h, T, D/h)
         return self.proj(rearrange(x, "n h t d -> n t (h d)"))  # (N, T, D)
 
-# %% ../nbs/05_attention.ipynb #050061
+# %% ../nbs/05_attention.ipynb #050064
 class CrossAttention(nn.Module):
     "Multi-head attention whose queries come from the image and whose keys and values come from the context."
 
@@ -122,7 +122,7 @@ class CrossAttention(nn.Module):
         x = attend(*self.split(x, context))  # (N, h, T, D/h)
         return self.proj(rearrange(x, "n h t d -> n t (h d)"))  # (N, T, D)
 
-# %% ../nbs/05_attention.ipynb #050065
+# %% ../nbs/05_attention.ipynb #050068
 class Mlp(nn.Module):
     "Two linear layers with a GELU between them, applied to each token by itself."
 

@@ -6,8 +6,8 @@
 __all__ = ['DIGITS_MODEL', 'DIGITS_PROCESS', 'DIGITS_OPTIONS', 'DATA_FIELDS', 'COMMANDS', 'publish', 'published', 'digits_config',
            'run_digits', 'keep_frames', 'digits_metrics', 'write_digits', 'digits_table', 'field_help', 'add_fields',
            'parse_type', 'given', 'open_data', 'model_config', 'preview', 'train_command', 'finish_training',
-           'class_index', 'sample_command', 'digits_command', 'bench_command', 'digits_options', 'sample_options',
-           'train_options', 'bench_options', 'main']
+           'class_index', 'sample_command', 'digits_command', 'convert_command', 'bench_command', 'digits_options',
+           'sample_options', 'train_options', 'convert_options', 'bench_options', 'main']
 
 # %% ../nbs/93_cli.ipynb #930002
 import argparse
@@ -334,6 +334,16 @@ def digits_command(args: argparse.Namespace) -> None:
     print(f"pictures, metrics and model in {args.out}")
 
 
+def convert_command(args: argparse.Namespace) -> None:
+    "dit-nb convert"
+    from dit_nb.exchange import convert
+
+    names = ("vae", "training", "num_heads", "num_classes", "weights", "revision")
+    options = {name: getattr(args, name) for name in names if hasattr(args, name)}
+    convert(args.source, args.target, args.to, **options)
+    print(f"{args.to} model in {args.target}")
+
+
 def bench_command(args: argparse.Namespace) -> None:
     "dit-nb bench"
     from dit_nb.explore.core import bench_widgets
@@ -421,6 +431,24 @@ def train_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(run=train_command)
 
 
+def convert_options(parser: argparse.ArgumentParser) -> None:
+    "Options of dit-nb convert."
+    add = partial(parser.add_argument, default=argparse.SUPPRESS)
+    add(
+        "source",
+        help="an official .pt file, a folder of dit_nb or diffusers, or an id on the Hugging Face hub",
+    )
+    add("target", help="where it goes: a .pt file for official, else a folder; must not be there yet")
+    add("--to", required=True, choices=("official", "diffusers", "dit_nb"), help="the form to write")
+    add("--vae", help="for diffusers: folder or id of the AutoencoderKL to go with a model of latents")
+    add("--training", action="store_true", help="for official: write model, ema, opt and args")
+    add("--num-heads", type=int, help="of an official checkpoint whose width is none of the paper's")
+    add("--num-classes", type=int, help="of an official checkpoint, where there is no null class")
+    add("--weights", choices=("ema", "model"), help="of an official checkpoint (default: ema)")
+    add("--revision", help="of a model on the hub")
+    parser.set_defaults(run=convert_command)
+
+
 def bench_options(parser: argparse.ArgumentParser) -> None:
     "Options of dit-nb bench."
     parser.add_argument("what", choices=("widgets",), help="widgets: how long each explorer takes to redraw")
@@ -431,6 +459,7 @@ COMMANDS = {
     "digits": (digits_options, "train on real handwritten digits, draw new ones, and judge them"),
     "train": (train_options, "train a DiT on your images"),
     "sample": (sample_options, "draw images with a trained model"),
+    "convert": (convert_options, "bring a model from or to the official format or diffusers"),
     "bench": (bench_options, "measure how fast things are on this machine"),
 }
 

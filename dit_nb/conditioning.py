@@ -27,7 +27,7 @@ def timestep_embedding(
     angles = t[:, None].float() * frequencies  # (N, dim/2)
     return torch.cat([angles.cos(), angles.sin()], dim=-1)  # (N, dim)
 
-# %% ../nbs/04_conditioning.ipynb #040033
+# %% ../nbs/04_conditioning.ipynb #040036
 class TimestepEmbedder(nn.Module):
     "Timesteps to vectors of the model's width: fixed waves, then a small learned network."
 
@@ -49,7 +49,7 @@ class TimestepEmbedder(nn.Module):
         waves = timestep_embedding(t, self.frequency_dim)  # (N, 256)
         return self.mlp(waves.to(self.mlp[0].weight.dtype))  # (N, D)
 
-# %% ../nbs/04_conditioning.ipynb #040039
+# %% ../nbs/04_conditioning.ipynb #040042
 class LabelEmbedder(nn.Module):
     "Labels to vectors, with a spare row for 'no label' that classifier-free guidance needs."
 

@@ -106,7 +106,7 @@ def center_crop(
     left, top = ((side - size) // 2 for side in image.size)
     return image.crop((left, top, left + size, top + size))
 
-# %% ../nbs/01_data.ipynb #010030
+# %% ../nbs/01_data.ipynb #010032
 class FolderImages:
     "Images on disk, cropped and scaled when they are asked for. Made by `image_folder`."
 
@@ -146,7 +146,7 @@ def open_image(path: str):
     except OSError as error:
         raise ValueError(f"image {path} cannot be read: {error}.") from None
 
-# %% ../nbs/01_data.ipynb #010031
+# %% ../nbs/01_data.ipynb #010033
 def image_folder(
     folder: str | Path,  # holds images, or one sub-folder of images for each class
     size: int,  # side of the square crop
@@ -179,7 +179,7 @@ def image_folder(
     names = tuple(rows.features["label"].names) if labelled else ()
     return FolderImages(paths, rows["label"][:] if labelled else None, names, size, channels)
 
-# %% ../nbs/01_data.ipynb #010038
+# %% ../nbs/01_data.ipynb #010040
 def image_grid(
     images: Tensor,  # (N, C, H, W) in [-1, 1]
     columns: int,  # images in a row
@@ -205,7 +205,7 @@ def save_image(
 
     Image.fromarray(np.ascontiguousarray(array)).save(path)
 
-# %% ../nbs/01_data.ipynb #010041
+# %% ../nbs/01_data.ipynb #010043
 class IdealDenoiser:
     "The model that no training can beat on its own images: it knows them all by heart. Call it like a DiT."
 

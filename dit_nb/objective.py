@@ -46,7 +46,7 @@ def normal_kl(
     spread = logvar2 - logvar1 + torch.exp(logvar1 - logvar2)
     return 0.5 * (spread - 1 + (mean1 - mean2) ** 2 * torch.exp(-logvar2))
 
-# %% ../nbs/13_objective.ipynb #130027
+# %% ../nbs/13_objective.ipynb #130026
 def approx_normal_cdf(x: Tensor) -> Tensor:
     "The share of a standard normal below x, by the tanh formula that GELU made popular."
     return 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
@@ -68,7 +68,7 @@ def discretized_gaussian_nll(
     below_bottom = torch.where(x < -0.999, 0.0, below_bottom)
     return -(below_top - below_bottom).clamp(min=1e-12).log()
 
-# %% ../nbs/13_objective.ipynb #130036
+# %% ../nbs/13_objective.ipynb #130035
 VARIANCES = ("learned", "fixed_small", "fixed_large")
 
 
@@ -95,7 +95,7 @@ def split_output(
     output = output.to(torch.promote_types(output.dtype, torch.float32))
     return output[:, :c], output[:, c:] if output.shape[1] > c else None
 
-# %% ../nbs/13_objective.ipynb #130038
+# %% ../nbs/13_objective.ipynb #130037
 class Diffusion(Schedule):
     "A diffusion process and what it asks of a model `(x, t, y) -> (N, 2C, H, W)`. 1000 linear steps by default."
 
@@ -249,7 +249,7 @@ class Diffusion(Schedule):
         zero = torch.zeros_like(mean)
         return mean_flat(normal_kl(mean, log_variance, zero, zero)) / math.log(2)
 
-# %% ../nbs/13_objective.ipynb #130059
+# %% ../nbs/13_objective.ipynb #130064
 @torch.no_grad()
 def bits_per_dim(
     diffusion: Diffusion,

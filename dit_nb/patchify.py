@@ -50,7 +50,7 @@ def unpatchify(
         )
     return rearrange(tokens, "n (h w) (p q c) -> n c (h p) (w q)", h=grid[0], p=patch_size, q=patch_size)
 
-# %% ../nbs/02_patchify.ipynb #020040
+# %% ../nbs/02_patchify.ipynb #020042
 class PatchEmbed(nn.Module):
     "Patches to tokens: one linear map applied to every patch, written as a convolution whose stride is its size."
 

@@ -27,9 +27,11 @@ def sincos_1d(
 def sincos_2d(
     grid: tuple[int, int],  # rows and columns of patches
     dim: int,  # width of the embedding, a multiple of 4
+    max_period: float = 10000.0,  # as for `sincos_1d`
 ) -> Tensor:  # (T, dim) float64: the first half tells the column, the second half the row
     "A table with one line for each patch, in the order in which `patchify` lays the patches out."
     if dim % 4:
         raise ValueError(f"hidden_size is {dim}, but 2-D sin-cos positions need a multiple of 4.")
     rows, columns = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
-    return torch.cat([sincos_1d(columns.flatten(), dim // 2), sincos_1d(rows.flatten(), dim // 2)], dim=-1)
+    halves = [sincos_1d(axis.flatten(), dim // 2, max_period) for axis in (columns, rows)]
+    return torch.cat(halves, dim=-1)

@@ -144,7 +144,7 @@ def has_bf16() -> bool:
         return torch.cuda.is_bf16_supported()
     return cpu_has_bf16()
 
-# %% ../nbs/16_training.ipynb #160030
+# %% ../nbs/16_training.ipynb #160033
 def seeded(
     *key: int,  # for instance seed and step
 ) -> torch.Generator:
@@ -183,7 +183,7 @@ class Batches:
             yield rest[: self.batch_size][self.part].tolist()
             rest = rest[self.batch_size :]
 
-# %% ../nbs/16_training.ipynb #160034
+# %% ../nbs/16_training.ipynb #160037
 @dataclass
 class Draws:
     "All the luck of one update, for the whole batch."
@@ -210,7 +210,7 @@ def draw(
         flip=torch.rand(n, generator=rng) < 0.5,
     )
 
-# %% ../nbs/16_training.ipynb #160038
+# %% ../nbs/16_training.ipynb #160041
 def precision(config: TrainConfig) -> str:  # "no" or "bf16", as Accelerate calls it
     "What `auto` comes to on this machine."
     return "bf16" if config.precision == "bf16" or (config.precision == "auto" and has_bf16()) else "no"
@@ -235,7 +235,7 @@ def checkpoints(
     "The complete checkpoints of a run; half-written ones have another name."
     return sorted((Path(out) / "checkpoints").glob("step-[0-9]*"))
 
-# %% ../nbs/16_training.ipynb #160040
+# %% ../nbs/16_training.ipynb #160043
 def as_is(batch):
     "The data set has made the batch: nothing is left to collate."
     return batch
@@ -267,7 +267,7 @@ class Progress:
         "From a checkpoint."
         vars(self).update(state)
 
-# %% ../nbs/16_training.ipynb #160043
+# %% ../nbs/16_training.ipynb #160046
 class Logging:
     "The part of a trainer that remembers losses and shows samples."
 
@@ -300,7 +300,7 @@ class Logging:
         for tracker in self.accelerator.trackers:
             tracker.log_images({"samples": picture[None]}, step=self.progress.step, dataformats="NHWC")
 
-# %% ../nbs/16_training.ipynb #160045
+# %% ../nbs/16_training.ipynb #160048
 class Checkpointing:
     "The part of a trainer that can be killed and goes on as if nothing had happened."
 
@@ -354,7 +354,7 @@ class Checkpointing:
         compare(json.loads((found[-1] / "run.json").read_text()), self.describe(), found[-1])
         self.accelerator.load_state(found[-1])
 
-# %% ../nbs/16_training.ipynb #160047
+# %% ../nbs/16_training.ipynb #160050
 class Trainer(Logging, Checkpointing):
     "A model, its average, its optimiser, its data, and how far they have come."
 
@@ -474,7 +474,7 @@ class Trainer(Logging, Checkpointing):
         self.accelerator.end_training()
         return self.ema.model
 
-# %% ../nbs/16_training.ipynb #160048
+# %% ../nbs/16_training.ipynb #160051
 def compare(
     saved: dict,  # what a checkpoint was made with
     wanted: dict,  # what this run is
@@ -487,7 +487,7 @@ def compare(
                 was = saved.get(part, {}).get(name)
                 raise ValueError(f"{name} is {value}, but checkpoint {checkpoint} was made with {was}.")
 
-# %% ../nbs/16_training.ipynb #160049
+# %% ../nbs/16_training.ipynb #160052
 class Reporter:
     "Tells a person how a run is doing: a bar where it can be redrawn, elsewhere a line per epoch."
 

@@ -17,8 +17,9 @@ FLOORS = {
     1: "blocks.in_context blocks.cross_attention blocks.adaln blocks.adaln_zero objective",
     2: "model cost sampling guidance",
     3: "data latents",
-    4: "training evaluation pretrained anatomy",
-    5: "visual explore.core explore.tokens explore.blocks explore.diffusion explore.runs explore.theatre explore.anatomy checks",
+    4: "training evaluation pretrained exchange anatomy",
+    5: "visual explore.core explore.tokens explore.blocks explore.diffusion explore.runs explore.theatre explore.anatomy "
+    "checks.core checks.tokens checks.blocks checks.diffusion",
     6: "assignments cli",
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms.split()}

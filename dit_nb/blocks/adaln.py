@@ -30,7 +30,7 @@ def modulate(
     "Stretch and move each channel of every token, by amounts that depend on the image's condition."
     return x * (1 + scale) + shift
 
-# %% ../../nbs/08_adaln.ipynb #080046
+# %% ../../nbs/08_adaln.ipynb #080049
 class AdaLNModulation(nn.Sequential):
     "From the condition to `n_fields` vectors: SiLU, then one linear layer (DiT, section 3.2)."
 
@@ -49,7 +49,7 @@ class AdaLNModulation(nn.Sequential):
         c = c.sum(dim=1)  # (N, D): t and y are added
         return rearrange(super().forward(c), "n (field d) -> n field d", field=self.n_fields)
 
-# %% ../../nbs/08_adaln.ipynb #080047
+# %% ../../nbs/08_adaln.ipynb #080050
 def modulations(
     cond: Tensor,  # (N, branches*fields, D) as a block's `condition` returns it
     branches: int = 2,  # 2 in a block (attention, MLP), 1 in the final layer
@@ -58,7 +58,7 @@ def modulations(
     named = rearrange(cond, "n (branch field) d -> branch field n 1 d", branch=branches)
     return [Modulation(*fields) for fields in named]
 
-# %% ../../nbs/08_adaln.ipynb #080062
+# %% ../../nbs/08_adaln.ipynb #080065
 class AdaLNBlock(nn.Module):
     "A vision transformer block whose two layer norms take shift and scale from t and y (DiT, section 3.2)."
 

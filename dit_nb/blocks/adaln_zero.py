@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..attention import Attention, Mlp
 from .adaln import AdaLNModulation, modulate, modulations
 
-# %% ../../nbs/09_adaln_zero.ipynb #090014
+# %% ../../nbs/09_adaln_zero.ipynb #090012
 def zero_(
     linear: nn.Linear,  # changed in place
 ) -> nn.Linear:
@@ -20,7 +20,7 @@ def zero_(
     nn.init.zeros_(linear.bias)
     return linear
 
-# %% ../../nbs/09_adaln_zero.ipynb #090015
+# %% ../../nbs/09_adaln_zero.ipynb #090013
 class AdaLNZeroBlock(nn.Module):
     "The block of DiT: shift, scale and a gate on each branch, all zero at the start (DiT, section 3.2)."
 

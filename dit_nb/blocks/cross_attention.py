@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..attention import Attention, CrossAttention, Mlp
 
-# %% ../../nbs/07_cross_attention.ipynb #070009
+# %% ../../nbs/07_cross_attention.ipynb #070008
 class CrossAttentionBlock(nn.Module):
     "A vision transformer block with a second attention, from the image to t and y (DiT, section 3.2)."
 

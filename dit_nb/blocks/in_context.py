@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..attention import Attention, Mlp
 
-# %% ../../nbs/06_in_context.ipynb #060010
+# %% ../../nbs/06_in_context.ipynb #060009
 class InContextBlock(nn.Module):
     "The plain block of a vision transformer; t and y ride along as two more tokens (DiT, section 3.2)."
 

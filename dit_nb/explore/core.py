@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['WIDE', 'ROOMS', 'LIMIT', 'slider', 'stops', 'choice', 'switch', 'mistake', 'PatchGrid', 'draw_png', 'Explorer',
-           'set_control', 'settings', 'all_explorers', 'time_explorer', 'bench_widgets']
+           'set_control', 'settings', 'all_explorers', 'time_explorer', 'draw_seconds', 'bench_widgets']
 
 # %% ../../nbs/90a_explorer.ipynb #900002
 import base64
+import gc
 import inspect
 import io
 import time
@@ -19,6 +20,7 @@ from statistics import median
 import ipywidgets
 import traitlets
 from IPython.display import Markdown, display
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 # %% ../../nbs/90a_explorer.ipynb #900005
@@ -62,7 +64,10 @@ def choice(
         return ipywidgets.Dropdown(options=options, value=value, description=label, style=WIDE)
     options = [option if isinstance(option, tuple) else (str(option), option) for option in options]
     style = {**WIDE, "button_width": "auto"}
-    return ipywidgets.ToggleButtons(options=options, value=value, description=label, style=style)
+    layout = ipywidgets.Layout(width="auto")
+    return ipywidgets.ToggleButtons(
+        options=options, value=value, description=label, style=style, layout=layout
+    )
 
 
 def switch(label: str, value: bool = False) -> ipywidgets.Checkbox:
@@ -115,6 +120,7 @@ def draw_png(
     places: dict,  # kind of figure -> where its axes go; is filled
 ) -> bytes:
     "A figure as PNG, its axes where they were when such a figure was first drawn."
+    fig.set_dpi(100)
     kind = (*fig.get_size_inches(), len(fig.axes))
     if kind not in places:
         fig.draw_without_rendering()
@@ -122,8 +128,10 @@ def draw_png(
     fig.set_layout_engine("none")
     for ax, place in zip(fig.axes, places[kind]):
         ax.set_position(place)
+        ax._autotitlepos = False  # looking for a free place for the title costs a tenth of all
     buffer = io.BytesIO()
-    fig.savefig(buffer, format="png", dpi=100)
+    # `savefig` would draw twice, and pack the bytes tighter than a widget needs.
+    FigureCanvasAgg(fig).print_png(buffer, pil_kwargs={"compress_level": 1})
     return buffer.getvalue()
 
 # %% ../../nbs/90a_explorer.ipynb #900012
@@ -146,6 +154,7 @@ class Explorer:
         self.picture, self.problem = ipywidgets.HTML(), ipywidgets.HTML()
         self.bar = ipywidgets.FloatProgress(max=1, description="computing", layout={"display": "none"})
         self.redraw()  # an error here is raised: the first picture must be right
+        gc.freeze()  # what lives now lives on: cleaning up during a callback need not walk through it
         for control in controls.values():
             control.observe(self.changed, "value")
         self.widget = self.arrange()
@@ -191,15 +200,15 @@ class Explorer:
 
     def redraw(self) -> None:
         "Compute what is new, draw, show."
-        start, state = time.perf_counter(), self.compute()
-        if self.bar.value:  # slow parts show how far they are: what must be quick is the drawing after them
-            self.bar.value, start = 0, time.perf_counter()
+        start = time.perf_counter()
+        state = self.compute()
+        middle = time.perf_counter()
         self.figure = self.plot(*state, **self.values())
         self.png = draw_png(self.figure, self.places)
         data = base64.b64encode(self.png).decode()
         alt = escape(self.figure.alt, quote=True)
         self.picture.value = f'<img alt="{alt}" style="max-width: 100%" src="data:image/png;base64,{data}">'
-        self.seconds = time.perf_counter() - start
+        self.prepare_seconds, self.seconds = middle - start, time.perf_counter() - middle
 
     def compute(self) -> tuple:
         "The slow part, done once for each setting."
@@ -248,7 +257,7 @@ def set_control(
         return
     try:
         control.value = value
-    except traitlets.TraitError:
+    except (traitlets.TraitError, TypeError):
         pass
     if control.value != value:
         low, high = getattr(control, "min", None), getattr(control, "max", None)
@@ -281,13 +290,21 @@ def all_explorers() -> dict[str, Callable[[], Explorer]]:
 
 def time_explorer(explorer: Explorer) -> dict[tuple, float]:  # (control, value) -> seconds of its callback
     "Turn each control through some of its values, the others at their defaults."
+    silent = explorer.prepare and "progress" not in inspect.signature(explorer.prepare).parameters
     taken = {}
     for name, control in explorer.controls.items():
         for value in settings(control):
             explorer.set(**{name: value})
-            taken[name, value] = explorer.seconds
+            waited = explorer.prepare_seconds if silent else 0.0
+            taken[name, value] = waited + min(draw_seconds(explorer) for _ in range(3))
         explorer.reset()
     return taken
+
+
+def draw_seconds(explorer: Explorer) -> float:
+    "How long one more drawing of the same takes."
+    explorer.changed()
+    return explorer.seconds
 
 # %% ../../nbs/90a_explorer.ipynb #900026
 def bench_widgets() -> Iterator[str]:

@@ -1,0 +1,32 @@
+"""Answers that students might give: right ones in several styles, and wrong ones with the words they must hear.
+
+Each wrong answer is something that a person could write and believe in. `python -m tests.answers` prints
+what the checks say to each.
+"""
+
+from collections import defaultdict
+
+RIGHT, WRONG = defaultdict(list), defaultdict(list)  # exercise -> answers; wrong ones with their words
+
+
+def right(exercise):
+    """Register a right answer."""
+
+    def keep(fn):
+        RIGHT[exercise].append(fn)
+        return fn
+
+    return keep
+
+
+def wrong(exercise, words):
+    """Register a wrong answer, and words that its rejection must contain."""
+
+    def keep(fn):
+        WRONG[exercise].append((fn, words))
+        return fn
+
+    return keep
+
+
+from . import blocks, diffusion, tokens  # noqa: E402, F401  (they fill the registry)

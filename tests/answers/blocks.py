@@ -1,0 +1,621 @@
+"""Answers to the exercises of lessons 05 to 09."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from einops import einsum, rearrange
+from torch import nn
+
+from . import right, wrong
+
+# ---- attention
+
+
+@right("attention")
+def attention_fused(q, k, v):
+    return F.scaled_dot_product_attention(q, k, v)
+
+
+@right("attention")
+def attention_einsum(q, k, v):
+    scores = einsum(q, k, "n h t d, n h s d -> n h t s") / math.sqrt(q.shape[-1])
+    return einsum(scores.softmax(dim=-1), v, "n h t s, n h s d -> n h t d")
+
+
+@right("attention")
+def attention_by_hand(q, k, v):
+    scores = torch.matmul(q * q.size(-1) ** -0.5, k.transpose(-2, -1))
+    scores = scores - scores.amax(-1, keepdim=True)
+    powers = scores.exp()
+    return (powers / powers.sum(-1, keepdim=True)) @ v
+
+
+@wrong("attention", "The scores are not scaled")
+def attention_unscaled(q, k, v):
+    return F.scaled_dot_product_attention(q, k, v, scale=1.0)
+
+
+@wrong("attention", "by its square root they should be")
+def attention_over_d(q, k, v):
+    return F.softmax(q @ k.transpose(2, 3) / q.shape[3], dim=3) @ v
+
+
+@wrong("attention", "divided they should be")
+def attention_times_root(q, k, v):
+    return F.softmax(q @ k.transpose(2, 3) * q.shape[3] ** 0.5, dim=3) @ v
+
+
+@wrong("attention", "the whole model's width")
+def attention_model_width(q, k, v):
+    width = q.shape[1] * q.shape[3]
+    return F.softmax(q @ k.transpose(2, 3) / width**0.5, dim=3) @ v
+
+
+@wrong("attention", "the number of tokens")
+def attention_root_tokens(q, k, v):
+    return F.softmax(q @ k.transpose(2, 3) / math.sqrt(k.size(2)), dim=3) @ v
+
+
+@wrong("attention", "runs over the queries")
+def attention_softmax_dim_2(q, k, v):
+    return F.softmax(q @ k.transpose(2, 3) / q.shape[3] ** 0.5, dim=2) @ v
+
+
+@wrong("attention", "runs over the heads")
+def attention_softmax_dim_1(q, k, v):
+    return F.softmax(q @ k.transpose(2, 3) / q.shape[3] ** 0.5, dim=1) @ v
+
+
+@wrong("attention", "a language model's mask")
+def attention_causal(q, k, v):
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+
+@wrong("attention", "There is no softmax")
+def attention_linear(q, k, v):
+    return q @ k.transpose(2, 3) @ v / q.shape[3] ** 0.5
+
+
+@wrong("attention", "These are the weights")
+def attention_maps(q, k, v):
+    return F.softmax(q @ k.transpose(2, 3) / q.shape[3] ** 0.5, dim=-1)
+
+
+# ---- multi_head
+
+
+@right("multi_head")
+def multi_head_einops(q, k, v, num_heads):
+    q, k, v = (rearrange(x, "n t (h d) -> n h t d", h=num_heads) for x in (q, k, v))
+    return rearrange(attention_fused(q, k, v), "n h t d -> n t (h d)")
+
+
+@right("multi_head")
+def multi_head_view(q, k, v, num_heads):
+    n, _, width = q.shape
+    q, k, v = (x.view(n, -1, num_heads, width // num_heads).transpose(1, 2) for x in (q, k, v))
+    return attention_by_hand(q, k, v).transpose(1, 2).reshape(n, -1, width)
+
+
+@right("multi_head")
+def multi_head_torch(q, k, v, num_heads):
+    width = q.shape[-1]
+    eye = torch.eye(width, dtype=q.dtype)
+    out, _ = F.multi_head_attention_forward(
+        *(x.transpose(0, 1) for x in (q, k, v)),
+        embed_dim_to_check=width,
+        num_heads=num_heads,
+        in_proj_weight=torch.cat([eye] * 3),
+        in_proj_bias=None,
+        bias_k=None,
+        bias_v=None,
+        add_zero_attn=False,
+        dropout_p=0.0,
+        out_proj_weight=eye,
+        out_proj_bias=None,
+    )
+    return out.transpose(0, 1)
+
+
+@right("multi_head")
+def multi_head_chunks(q, k, v, num_heads):
+    heads = [x.chunk(num_heads, dim=-1) for x in (q, k, v)]
+    return torch.cat([attention_fused(*(x[:, None] for x in one))[:, 0] for one in zip(*heads)], -1)
+
+
+@wrong("multi_head", "sewn together by a reshape alone")
+def multi_head_no_transpose_back(q, k, v, num_heads):
+    n, t, width = q.shape
+    q, k, v = (x.view(n, -1, num_heads, width // num_heads).transpose(1, 2) for x in (q, k, v))
+    return attention_fused(q, k, v).reshape(n, t, width)
+
+
+@wrong("multi_head", "cut by a reshape alone")
+def multi_head_no_transpose(q, k, v, num_heads):
+    n, t, width = q.shape
+    q, k, v = (x.reshape(n, num_heads, -1, width // num_heads) for x in (q, k, v))
+    return attention_fused(q, k, v).transpose(1, 2).reshape(n, t, width)
+
+
+@wrong("multi_head", "reshapes that move nothing")
+def multi_head_reshapes_only(q, k, v, num_heads):
+    n, t, width = q.shape
+    q, k, v = (x.reshape(n, num_heads, -1, width // num_heads) for x in (q, k, v))
+    return attention_fused(q, k, v).reshape(n, t, width)
+
+
+@wrong("multi_head", "every h-th channel")
+def multi_head_alternating(q, k, v, num_heads):
+    q, k, v = (rearrange(x, "n t (d h) -> n h t d", h=num_heads) for x in (q, k, v))
+    return rearrange(attention_fused(q, k, v), "n h t d -> n t (d h)")
+
+
+@wrong("multi_head", "channels alternating")
+def multi_head_sewn_alternating(q, k, v, num_heads):
+    q, k, v = (rearrange(x, "n t (h d) -> n h t d", h=num_heads) for x in (q, k, v))
+    return attention_fused(q, k, v).permute(0, 2, 3, 1).flatten(2)
+
+
+@wrong("multi_head", "the whole width D")
+def multi_head_root_width(q, k, v, num_heads):
+    scale = q.shape[-1] ** -0.5
+    q, k, v = (rearrange(x, "n t (h d) -> n h t d", h=num_heads) for x in (q, k, v))
+    return rearrange(F.scaled_dot_product_attention(q, k, v, scale=scale), "n h t d -> n t (h d)")
+
+
+@wrong("multi_head", "only one head")
+def multi_head_single(q, k, v, num_heads):
+    return attention_fused(q[:, None], k[:, None], v[:, None])[:, 0]
+
+
+@wrong("multi_head", "runs over the queries")
+def multi_head_softmax(q, k, v, num_heads):
+    q, k, v = (rearrange(x, "n t (h d) -> n h t d", h=num_heads) for x in (q, k, v))
+    return rearrange(attention_softmax_dim_2(q, k, v), "n h t d -> n t (h d)")
+
+
+@wrong("multi_head", "not scaled")
+def multi_head_unscaled(q, k, v, num_heads):
+    q, k, v = (rearrange(x, "n t (h d) -> n h t d", h=num_heads) for x in (q, k, v))
+    return rearrange(attention_unscaled(q, k, v), "n h t d -> n t (h d)")
+
+
+# ---- in_context
+
+
+@right("in_context")
+def in_context_append(x, c, blocks):
+    tokens = x.shape[1]
+    x = torch.cat([x, c], dim=1)
+    for block in blocks:
+        x = block(x)
+    return x[:, :tokens]
+
+
+@right("in_context")
+def in_context_prepend(x, c, blocks):
+    return nn.Sequential(*(Wrapped(block) for block in blocks))(torch.cat([c, x], dim=1))[:, c.shape[1] :]
+
+
+class Wrapped(nn.Module):
+    """A callable as a module."""
+
+    def __init__(self, call):
+        super().__init__()
+        self.call = call
+
+    def forward(self, x):
+        return self.call(x)
+
+
+@wrong("in_context", "still there: they must leave")
+def in_context_unstripped(x, c, blocks):
+    x = torch.cat([x, c], dim=1)
+    for block in blocks:
+        x = block(x)
+    return x
+
+
+@wrong("in_context", "still there, at the front")
+def in_context_front_unstripped(x, c, blocks):
+    return in_context_unstripped(c, x, blocks)
+
+
+@wrong("in_context", "went in at the other end")
+def in_context_strips_front(x, c, blocks):
+    return in_context_unstripped(x, c, blocks)[:, 2:]
+
+
+@wrong("in_context", "went in at the front")
+def in_context_strips_end(x, c, blocks):
+    return in_context_unstripped(c, x, blocks)[:, : x.shape[1]]
+
+
+@wrong("in_context", "gets the two tokens fresh")
+def in_context_per_block(x, c, blocks):
+    t = x.shape[1]
+    for block in blocks:
+        x = block(torch.cat([x, c], dim=1))
+        x = x[:, :t]
+    return x
+
+
+@wrong("in_context", "after the first block")
+def in_context_leaves_early(x, c, blocks):
+    t = x.shape[1]
+    x = torch.cat([x, c], dim=1)
+    for block in blocks:
+        x = block(x)[:, :t]
+    return x
+
+
+@wrong("in_context", "added to the image tokens")
+def in_context_added(x, c, blocks):
+    x = x + c[:, :1] + c[:, 1:]
+    for block in blocks:
+        x = block(x)
+    return x
+
+
+@wrong("in_context", "added up to one token")
+def in_context_one_token(x, c, blocks):
+    t = x.shape[1]
+    x = torch.cat([x, c[:, :1] + c[:, 1:]], dim=1)
+    for block in blocks:
+        x = block(x)
+    return x[:, :t]
+
+
+@wrong("in_context", "not used at all")
+def in_context_ignored(x, c, blocks):
+    for block in blocks:
+        x = block(x)
+    return x
+
+
+# ---- cross_attention
+
+
+@right("cross_attention")
+def cross_attention_fused(x, context, w_q, w_k, w_v):
+    q, k, v = x @ w_q, context @ w_k, context @ w_v
+    return F.scaled_dot_product_attention(q, k, v)
+
+
+@right("cross_attention")
+def cross_attention_sigmoid(x, context, w_q, w_k, w_v):
+    # With two keys, a softmax is a sigmoid of the difference.
+    first, second = context.unbind(1)
+    gap = einsum(x @ w_q, (first - second) @ w_k, "n t d, n d -> n t") / x.shape[-1] ** 0.5
+    share = gap.sigmoid()[..., None]
+    return share * (first @ w_v)[:, None] + (1 - share) * (second @ w_v)[:, None]
+
+
+@wrong("cross_attention", "self-attention once more")
+def cross_attention_self(x, context, w_q, w_k, w_v):
+    return F.scaled_dot_product_attention(x @ w_q, x @ w_k, x @ w_v)
+
+
+@wrong("cross_attention", "the image answers")
+def cross_attention_reversed(x, context, w_q, w_k, w_v):
+    return cross_attention_fused(context, x, w_q, w_k, w_v)
+
+
+@wrong("cross_attention", "each patch must ask")
+def cross_attention_context_asks_itself(x, context, w_q, w_k, w_v):
+    return cross_attention_self(context, context, w_q, w_k, w_v)
+
+
+@wrong("cross_attention", "single key")
+def cross_attention_summed(x, context, w_q, w_k, w_v):
+    return cross_attention_fused(x, context.sum(dim=1, keepdim=True), w_q, w_k, w_v)
+
+
+@wrong("cross_attention", "matrices of keys and values")
+def cross_attention_keys_for_values(x, context, w_q, w_k, w_v):
+    return F.scaled_dot_product_attention(x @ w_q, context @ w_v, context @ w_k)
+
+
+@wrong("cross_attention", "runs over the queries")
+def cross_attention_softmax(x, context, w_q, w_k, w_v):
+    scores = (x @ w_q) @ (context @ w_k).transpose(1, 2) / x.shape[-1] ** 0.5
+    return scores.softmax(1) @ (context @ w_v)
+
+
+@wrong("cross_attention", "not scaled")
+def cross_attention_unscaled(x, context, w_q, w_k, w_v):
+    return ((x @ w_q) @ (context @ w_k).transpose(1, 2)).softmax(-1) @ (context @ w_v)
+
+
+@wrong("cross_attention", "the block's business")
+def cross_attention_residual(x, context, w_q, w_k, w_v):
+    return x + cross_attention_fused(x, context, w_q, w_k, w_v)
+
+
+# ---- modulate
+
+
+@right("modulate")
+def modulate_one_plus(x, shift, scale):
+    return x * (1 + scale) + shift
+
+
+@right("modulate")
+def modulate_einops(x, shift, scale):
+    factor = rearrange(scale, "n 1 d -> n d") + 1
+    return einsum(x, factor, "n t d, n d -> n t d") + shift
+
+
+@right("modulate")
+def modulate_loop(x, shift, scale):
+    return torch.stack([x[i] + x[i] * scale[i, 0] + shift[i, 0] for i in range(len(x))])
+
+
+@wrong("modulate", "wipes the tokens out")
+def modulate_no_one(x, shift, scale):
+    return x * scale + shift
+
+
+@wrong("modulate", "Shift and scale are exchanged")
+def modulate_exchanged(x, shift, scale):
+    return modulate_one_plus(x, scale, shift)
+
+
+@wrong("modulate", "The shift is stretched too")
+def modulate_shift_first(x, shift, scale):
+    return (x + shift) * (1 + scale)
+
+
+@wrong("modulate", "axis of the tokens is gone")
+def modulate_squeezed(x, shift, scale):
+    return x * (1 + scale.squeeze(1)) + shift.squeeze(1)
+
+
+@wrong("modulate", "the first image's condition")
+def modulate_first(x, shift, scale):
+    return x * (1 + scale[0]) + shift[0]
+
+
+@wrong("modulate", "not added to them")
+def modulate_residual(x, shift, scale):
+    return x + modulate_one_plus(x, shift, scale)
+
+
+@wrong("modulate", "The shift is missing")
+def modulate_scale_only(x, shift, scale):
+    return x + x * scale
+
+
+@wrong("modulate", "changes its input x")
+def modulate_in_place(x, shift, scale):
+    x *= 1 + scale
+    x += shift
+    return x
+
+
+# ---- adaln_fields
+
+
+@right("adaln_fields")
+def adaln_fields_chunk(c, weight, bias):
+    return F.linear(F.silu(c), weight, bias)[:, None].chunk(6, dim=-1)
+
+
+@right("adaln_fields")
+def adaln_fields_einops(c, weight, bias):
+    numbers = (c * c.sigmoid()) @ weight.T + bias
+    return list(rearrange(numbers, "n (field d) -> field n 1 d", field=6))
+
+
+@wrong("adaln_fields", "as it is; a SiLU")
+def adaln_fields_no_silu(c, weight, bias):
+    return F.linear(c, weight, bias)[:, None].chunk(6, dim=-1)
+
+
+@wrong("adaln_fields", "stands behind the linear layer")
+def adaln_fields_silu_behind(c, weight, bias):
+    return F.silu(F.linear(c, weight, bias))[:, None].chunk(6, dim=-1)
+
+
+@wrong("adaln_fields", "ReLU")
+def adaln_fields_relu(c, weight, bias):
+    return F.linear(F.relu(c), weight, bias)[:, None].chunk(6, dim=-1)
+
+
+@wrong("adaln_fields", "Scale comes before shift")
+def adaln_fields_scale_first(c, weight, bias):
+    shift1, scale1, gate1, shift2, scale2, gate2 = adaln_fields_chunk(c, weight, bias)
+    return scale1, shift1, gate1, scale2, shift2, gate2
+
+
+@wrong("adaln_fields", "The gates come first")
+def adaln_fields_gate_first(c, weight, bias):
+    shift1, scale1, gate1, shift2, scale2, gate2 = adaln_fields_chunk(c, weight, bias)
+    return gate1, shift1, scale1, gate2, shift2, scale2
+
+
+@wrong("adaln_fields", "The two branches alternate")
+def adaln_fields_alternating(c, weight, bias):
+    numbers = F.linear(F.silu(c), weight, bias)
+    parts = rearrange(numbers, "n (field branch d) -> branch field n 1 d", field=3, branch=2)
+    return (*parts[0], *parts[1])
+
+
+@wrong("adaln_fields", "The MLP's three come before")
+def adaln_fields_mlp_first(c, weight, bias):
+    parts = adaln_fields_chunk(c, weight, bias)
+    return parts[3:] + parts[:3]
+
+
+@wrong("adaln_fields", "every sixth number")
+def adaln_fields_strided(c, weight, bias):
+    numbers = F.linear(F.silu(c), weight, bias)
+    return tuple(numbers[:, None, i::6] for i in range(6))
+
+
+@wrong("adaln_fields", "no axis for the tokens")
+def adaln_fields_flat(c, weight, bias):
+    return F.linear(F.silu(c), weight, bias).chunk(6, dim=1)
+
+
+@wrong("adaln_fields", "6 tensors")
+def adaln_fields_uncut(c, weight, bias):
+    return F.linear(F.silu(c), weight, bias)
+
+
+# ---- adaln_zero
+
+
+def norm(x, eps=1e-6):
+    return F.layer_norm(x, x.shape[-1:], eps=eps)
+
+
+@right("adaln_zero")
+def adaln_zero_layer_norm(x, branch, shift, scale, gate):
+    return x + gate * branch(norm(x) * (1 + scale) + shift)
+
+
+@right("adaln_zero")
+def adaln_zero_by_hand(x, branch, shift, scale, gate):
+    centred = x - x.mean(-1, keepdim=True)
+    h = centred / torch.sqrt((centred**2).mean(-1, keepdim=True) + 1e-6)
+    return torch.addcmul(x, gate.expand_as(x), branch(h + h * scale + shift))
+
+
+@right("adaln_zero")
+def adaln_zero_module(x, branch, shift, scale, gate):
+    layer = nn.LayerNorm(x.shape[-1], eps=1e-6, elementwise_affine=False)
+    out = branch(layer(x) * (scale + 1) + shift)
+    return torch.lerp(x, x + out, gate)
+
+
+@wrong("adaln_zero", "The gate is on the tokens, not on the branch")
+def adaln_zero_gate_on_x(x, branch, shift, scale, gate):
+    return gate * x + branch(norm(x) * (1 + scale) + shift)
+
+
+@wrong("adaln_zero", "on tokens and branch together")
+def adaln_zero_gate_on_all(x, branch, shift, scale, gate):
+    return gate * (x + branch(norm(x) * (1 + scale) + shift))
+
+
+@wrong("adaln_zero", "only the branch is returned")
+def adaln_zero_no_residual(x, branch, shift, scale, gate):
+    return gate * branch(norm(x) * (1 + scale) + shift)
+
+
+@wrong("adaln_zero", "There is no gate")
+def adaln_zero_no_gate(x, branch, shift, scale, gate):
+    return x + branch(norm(x) * (1 + scale) + shift)
+
+
+@wrong("adaln_zero", "sigmoid")
+def adaln_zero_sigmoid(x, branch, shift, scale, gate):
+    return x + torch.sigmoid(gate) * branch(norm(x) * (1 + scale) + shift)
+
+
+@wrong("adaln_zero", "used like a scale")
+def adaln_zero_one_plus_gate(x, branch, shift, scale, gate):
+    return x + (1 + gate) * branch(norm(x) * (1 + scale) + shift)
+
+
+@wrong("adaln_zero", "wipes the tokens out")
+def adaln_zero_no_one(x, branch, shift, scale, gate):
+    return x + gate * branch(norm(x) * scale + shift)
+
+
+@wrong("adaln_zero", "they must be normalised first")
+def adaln_zero_no_norm(x, branch, shift, scale, gate):
+    return x + gate * branch(x * (1 + scale) + shift)
+
+
+@wrong("adaln_zero", "1e-5")
+def adaln_zero_default_eps(x, branch, shift, scale, gate):
+    return x + gate * branch(F.layer_norm(x, x.shape[-1:]) * (1 + scale) + shift)
+
+
+@wrong("adaln_zero", "divides by D - 1")
+def adaln_zero_unbiased(x, branch, shift, scale, gate):
+    h = (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True) + 1e-6).sqrt()
+    return x + gate * branch(h * (1 + scale) + shift)
+
+
+@wrong("adaln_zero", "runs over the tokens")
+def adaln_zero_instance_norm(x, branch, shift, scale, gate):
+    h = F.instance_norm(x.transpose(1, 2), eps=1e-6).transpose(1, 2)
+    return x + gate * branch(h * (1 + scale) + shift)
+
+
+@wrong("adaln_zero", "normalised tokens are added")
+def adaln_zero_overwrites_x(x, branch, shift, scale, gate):
+    x = norm(x)
+    return x + gate * branch(x * (1 + scale) + shift)
+
+
+@wrong("adaln_zero", "other numbers")
+def adaln_zero_mixed(x, branch, shift, scale, gate):
+    return x + gate * branch(norm(x)) * (1 + scale) + shift
+
+
+# ---- zero_init
+
+
+@right("zero_init")
+def zero_init_nn(linear):
+    nn.init.zeros_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    return linear
+
+
+@right("zero_init")
+def zero_init_no_grad(linear):
+    with torch.no_grad():
+        for parameter in linear.parameters():
+            parameter.zero_()
+
+
+@right("zero_init")
+def zero_init_new_parameters(linear):
+    linear.weight = nn.Parameter(torch.zeros_like(linear.weight))
+    linear.bias = nn.Parameter(torch.zeros_like(linear.bias))
+
+
+@wrong("zero_init", "Only the bias is zero")
+def zero_init_bias(linear):
+    nn.init.constant_(linear.bias, 0)
+
+
+@wrong("zero_init", "Only the weight is zero")
+def zero_init_weight(linear):
+    nn.init.constant_(linear.weight, 0)
+
+
+@wrong("zero_init", "The layer is what it was")
+def zero_init_new_layer(linear):
+    return zero_init_nn(nn.Linear(linear.in_features, linear.out_features))
+
+
+@wrong("zero_init", "The layer is what it was")
+def zero_init_rebinds(linear):
+    weight, bias = linear.weight, linear.bias
+    weight, bias = weight * 0, bias * 0
+    return linear
+
+
+@wrong("zero_init", "frozen")
+def zero_init_frozen(linear):
+    linear.weight = nn.Parameter(torch.zeros_like(linear.weight), requires_grad=False)
+    linear.bias = nn.Parameter(torch.zeros_like(linear.bias), requires_grad=False)
+
+
+@wrong("zero_init", "the order matters")
+def zero_init_then_xavier(linear):
+    zero_init_nn(linear)
+    nn.init.xavier_uniform_(linear.weight)
+
+
+@wrong("zero_init", "ones")
+def zero_init_ones(linear):
+    nn.init.ones_(linear.weight)
+    nn.init.ones_(linear.bias)

@@ -1,0 +1,806 @@
+"""Answers to the exercises of lessons 12 to 15."""
+
+import math
+
+import torch
+from einops import rearrange
+
+from dit_nb.schedule import extract
+
+from . import right, wrong
+
+
+def col(table, t):
+    return table[t][:, None, None, None]
+
+
+# ---- q_sample
+
+
+@right("q_sample")
+def q_sample_view(x0, t, noise, alphas_cumprod):
+    bar = alphas_cumprod[t].view(-1, 1, 1, 1)
+    return bar.sqrt() * x0 + (1 - bar).sqrt() * noise
+
+
+@right("q_sample")
+def q_sample_einsum(x0, t, noise, alphas_cumprod):
+    signal, rest = alphas_cumprod[t] ** 0.5, (1 - alphas_cumprod[t]) ** 0.5
+    return torch.einsum("n,nchw->nchw", signal, x0) + torch.einsum("n,nchw->nchw", rest, noise)
+
+
+@right("q_sample")
+def q_sample_loop(x0, t, noise, alphas_cumprod):
+    x_t = torch.empty_like(x0)
+    for i, step in enumerate(t):
+        x_t[i] = x0[i] * alphas_cumprod[step].sqrt() + noise[i] * (1 - alphas_cumprod[step]).sqrt()
+    return x_t
+
+
+@wrong("q_sample", "Both coefficients lack their square roots")
+def q_sample_no_roots(x0, t, noise, alphas_cumprod):
+    return col(alphas_cumprod, t) * x0 + (1 - col(alphas_cumprod, t)) * noise
+
+
+@wrong("q_sample", "noise's coefficient lacks")
+def q_sample_no_noise_root(x0, t, noise, alphas_cumprod):
+    return col(alphas_cumprod, t).sqrt() * x0 + (1 - col(alphas_cumprod, t)) * noise
+
+
+@wrong("q_sample", "signal's coefficient lacks")
+def q_sample_no_signal_root(x0, t, noise, alphas_cumprod):
+    return col(alphas_cumprod, t) * x0 + (1 - col(alphas_cumprod, t)).sqrt() * noise
+
+
+@wrong("q_sample", "each other's coefficients")
+def q_sample_exchanged(x0, t, noise, alphas_cumprod):
+    return q_sample_view(noise, t, x0, alphas_cumprod)
+
+
+@wrong("q_sample", "land on the columns")
+def q_sample_not_spread(x0, t, noise, alphas_cumprod):
+    return alphas_cumprod[t].sqrt() * x0 + (1 - alphas_cumprod[t]).sqrt() * noise
+
+
+@wrong("q_sample", "timestep of the first")
+def q_sample_first_t(x0, t, noise, alphas_cumprod):
+    bar = alphas_cumprod[t[0]].item()
+    return math.sqrt(bar) * x0 + math.sqrt(1 - bar) * noise
+
+
+@wrong("q_sample", "one step early")
+def q_sample_paper_index(x0, t, noise, alphas_cumprod):
+    return q_sample_view(x0, t - 1, noise, alphas_cumprod)
+
+
+@wrong("q_sample", "noise of the first")
+def q_sample_one_noise(x0, t, noise, alphas_cumprod):
+    return q_sample_view(x0, t, noise[0].expand_as(x0), alphas_cumprod)
+
+
+# ---- q_posterior
+
+
+@right("q_posterior")
+def q_posterior_tables(x0, x_t, t, betas):
+    alphas = 1 - betas
+    bar = torch.cumprod(alphas, 0)
+    bar_prev = torch.cat([torch.ones(1, dtype=bar.dtype), bar[:-1]])
+    coef1 = betas * bar_prev.sqrt() / (1 - bar)
+    coef2 = alphas.sqrt() * (1 - bar_prev) / (1 - bar)
+    variance = betas * (1 - bar_prev) / (1 - bar)
+    log = torch.log(torch.cat([variance[1:2], variance[1:]]))
+    return col(coef1, t) * x0 + col(coef2, t) * x_t, col(log, t)
+
+
+@right("q_posterior")
+def q_posterior_loop(x0, x_t, t, betas):
+    bar = (1 - betas).cumprod(0)
+
+    def small(s):
+        return betas[s] * (1 - bar[s - 1]) / (1 - bar[s])
+
+    means, logs = [], []
+    for x, xt, s in zip(x0, x_t, t.tolist()):
+        before = bar[s - 1] if s > 0 else 1.0
+        clean, noisy = betas[s] * before**0.5, (1 - betas[s]) ** 0.5 * (1 - before)
+        means.append((clean * x + noisy * xt) / (1 - bar[s]))
+        logs.append(small(max(s, 1)).log())
+    return torch.stack(means), torch.stack(logs)[:, None, None, None]
+
+
+def q_posterior_with(x0, x_t, t, betas, before=None, variance=None, log=torch.log):
+    bar = torch.cumprod(1 - betas, 0)
+    first = torch.ones(1, dtype=bar.dtype)
+    before = torch.cat([first, bar[:-1]]) if before is None else before(bar)
+    mean = col(betas * before.sqrt() / (1 - bar), t) * x0
+    mean = mean + col((1 - betas).sqrt() * (1 - before) / (1 - bar), t) * x_t
+    small = betas * (1 - before) / (1 - bar)
+    small = torch.cat([small[1:2], small[1:]]) if variance is None else variance(small)
+    return mean, col(log(small), t)
+
+
+@wrong("q_posterior", "each other's weights")
+def q_posterior_swapped(x0, x_t, t, betas):
+    return q_posterior_tables(x_t, x0, t, betas)
+
+
+@wrong("q_posterior", "is 1, not 0")
+def q_posterior_zero_first(x0, x_t, t, betas):
+    return q_posterior_with(x0, x_t, t, betas, lambda bar: torch.nn.functional.pad(bar[:-1], (1, 0)))
+
+
+@wrong("q_posterior", "wraps around")
+def q_posterior_index_minus_one(x0, x_t, t, betas):
+    return q_posterior_with(x0, x_t, t, betas, lambda bar: bar[torch.arange(len(bar)) - 1])
+
+
+@wrong("q_posterior", "a step forward")
+def q_posterior_large(x0, x_t, t, betas):
+    return q_posterior_with(x0, x_t, t, betas, variance=lambda small: betas)
+
+
+@wrong("q_posterior", "minus infinity")
+def q_posterior_unclipped(x0, x_t, t, betas):
+    return q_posterior_with(x0, x_t, t, betas, variance=lambda small: small)
+
+
+@wrong("q_posterior", "The second result is the variance")
+def q_posterior_variance(x0, x_t, t, betas):
+    mean, log = q_posterior_tables(x0, x_t, t, betas)
+    return mean, log.exp()
+
+
+@wrong("q_posterior", "half the log variance")
+def q_posterior_log_std(x0, x_t, t, betas):
+    return q_posterior_with(x0, x_t, t, betas, log=lambda v: v.sqrt().log())
+
+
+@wrong("q_posterior", "the signal's share after the step")
+def q_posterior_late_share(x0, x_t, t, betas):
+    bar = torch.cumprod(1 - betas, 0)
+    before = torch.cat([torch.ones(1).double(), bar[:-1]])
+    mean = col(betas * bar.sqrt() / (1 - bar), t) * x0
+    mean = mean + col((1 - betas).sqrt() * (1 - before) / (1 - bar), t) * x_t
+    return mean, q_posterior_tables(x0, x_t, t, betas)[1]
+
+
+@wrong("q_posterior", "2 tensors: mean, log variance")
+def q_posterior_mean_only(x0, x_t, t, betas):
+    return q_posterior_tables(x0, x_t, t, betas)[0]
+
+
+@wrong("q_posterior", "log variance has shape")
+def q_posterior_flat(x0, x_t, t, betas):
+    mean, log = q_posterior_tables(x0, x_t, t, betas)
+    return mean, log.flatten()
+
+
+# ---- eps_to_x0
+
+
+@right("eps_to_x0")
+def eps_to_x0_solve(x_t, t, eps, alphas_cumprod):
+    bar = rearrange(alphas_cumprod[t], "n -> n 1 1 1")
+    return (x_t - (1 - bar).sqrt() * eps) / bar.sqrt()
+
+
+@right("eps_to_x0")
+def eps_to_x0_official(x_t, t, eps, alphas_cumprod):
+    a, b = (1 / alphas_cumprod).sqrt(), (1 / alphas_cumprod - 1).sqrt()
+    return extract(a, t, x_t) * x_t - extract(b, t, x_t) * eps
+
+
+@wrong("eps_to_x0", "still faded")
+def eps_to_x0_undivided(x_t, t, eps, alphas_cumprod):
+    return x_t - col((1 - alphas_cumprod).sqrt(), t) * eps
+
+
+@wrong("eps_to_x0", "Only the noise is divided")
+def eps_to_x0_noise_divided(x_t, t, eps, alphas_cumprod):
+    return x_t - col(((1 - alphas_cumprod) / alphas_cumprod).sqrt(), t) * eps
+
+
+@wrong("eps_to_x0", "Only x_t is divided")
+def eps_to_x0_image_divided(x_t, t, eps, alphas_cumprod):
+    return x_t / col(alphas_cumprod.sqrt(), t) - col((1 - alphas_cumprod).sqrt(), t) * eps
+
+
+@wrong("eps_to_x0", "The noise is added")
+def eps_to_x0_plus(x_t, t, eps, alphas_cumprod):
+    return eps_to_x0_solve(x_t, t, -eps, alphas_cumprod)
+
+
+@wrong("eps_to_x0", "lack their square roots")
+def eps_to_x0_no_roots(x_t, t, eps, alphas_cumprod):
+    bar = col(alphas_cumprod, t)
+    return (x_t - (1 - bar) * eps) / bar
+
+
+@wrong("eps_to_x0", "two coefficients are exchanged")
+def eps_to_x0_exchanged(x_t, t, eps, alphas_cumprod):
+    return eps_to_x0_solve(x_t, t, eps, 1 - alphas_cumprod)
+
+
+@wrong("eps_to_x0", "land on the columns")
+def eps_to_x0_not_spread(x_t, t, eps, alphas_cumprod):
+    bar = alphas_cumprod[t]
+    return (x_t - (1 - bar).sqrt() * eps) / bar.sqrt()
+
+
+@wrong("eps_to_x0", "one step early")
+def eps_to_x0_early(x_t, t, eps, alphas_cumprod):
+    return eps_to_x0_official(x_t, (t - 1) % len(alphas_cumprod), eps, alphas_cumprod)
+
+
+# ---- learned_log_variance
+
+
+@right("learned_log_variance")
+def learned_log_variance_share(values, min_log, max_log):
+    share = (values + 1) / 2
+    return share * max_log + (1 - share) * min_log
+
+
+@right("learned_log_variance")
+def learned_log_variance_middle(values, min_log, max_log):
+    return (min_log + max_log) / 2 + values * (max_log - min_log) / 2
+
+
+@wrong("learned_log_variance", "taken for the share itself")
+def learned_log_variance_raw(values, min_log, max_log):
+    return values * max_log + (1 - values) * min_log
+
+
+@wrong("learned_log_variance", "two ends are exchanged")
+def learned_log_variance_swapped(values, min_log, max_log):
+    return learned_log_variance_share(values, max_log, min_log)
+
+
+@wrong("learned_log_variance", "The variances are mixed")
+def learned_log_variance_linear(values, min_log, max_log):
+    share = (values + 1) / 2
+    return (share * max_log.exp() + (1 - share) * min_log.exp()).log()
+
+
+@wrong("learned_log_variance", "held between -1 and 1")
+def learned_log_variance_clamped(values, min_log, max_log):
+    return learned_log_variance_share(values.clamp(-1, 1), min_log, max_log)
+
+
+@wrong("learned_log_variance", "sigmoid")
+def learned_log_variance_sigmoid(values, min_log, max_log):
+    return min_log + values.sigmoid() * (max_log - min_log)
+
+
+@wrong("learned_log_variance", "tanh")
+def learned_log_variance_tanh(values, min_log, max_log):
+    return learned_log_variance_share(torch.tanh(values), min_log, max_log)
+
+
+@wrong("learned_log_variance", "its logarithm was asked for")
+def learned_log_variance_exp(values, min_log, max_log):
+    return learned_log_variance_share(values, min_log, max_log).exp()
+
+
+# ---- normal_kl
+
+
+@right("normal_kl")
+def normal_kl_formula(mean1, logvar1, mean2, logvar2):
+    return 0.5 * (
+        -1.0 + logvar2 - logvar1 + torch.exp(logvar1 - logvar2) + (mean1 - mean2) ** 2 * torch.exp(-logvar2)
+    )
+
+
+@right("normal_kl")
+def normal_kl_stds(mean1, logvar1, mean2, logvar2):
+    s1, s2 = (logvar1 / 2).exp(), (logvar2 / 2).exp()
+    return torch.log(s2 / s1) + (s1**2 + (mean1 - mean2) ** 2) / (2 * s2**2) - 0.5
+
+
+@wrong("normal_kl", "two distributions are exchanged")
+def normal_kl_swapped(mean1, logvar1, mean2, logvar2):
+    return normal_kl_stds(mean2, logvar2, mean1, logvar1)
+
+
+@wrong("normal_kl", "a half is missing")
+def normal_kl_doubled(mean1, logvar1, mean2, logvar2):
+    return logvar2 - logvar1 - 1 + (logvar1.exp() + (mean1 - mean2) ** 2) / logvar2.exp()
+
+
+@wrong("normal_kl", "counted in bits")
+def normal_kl_bits(mean1, logvar1, mean2, logvar2):
+    return normal_kl_formula(mean1, logvar1, mean2, logvar2) / math.log(2.0)
+
+
+@wrong("normal_kl", "A constant is missing")
+def normal_kl_no_one(mean1, logvar1, mean2, logvar2):
+    return 0.5 * (logvar2 - logvar1 + (logvar1.exp() + (mean1 - mean2) ** 2) / logvar2.exp())
+
+
+@wrong("normal_kl", "logs of standard deviations")
+def normal_kl_log_std(mean1, logvar1, mean2, logvar2):
+    s1, s2 = logvar1.exp(), logvar2.exp()
+    return torch.log(s2 / s1) + (s1**2 + (mean1 - mean2) ** 2) / (2 * s2**2) - 0.5
+
+
+@wrong("normal_kl", "not squared")
+def normal_kl_abs(mean1, logvar1, mean2, logvar2):
+    ratio = logvar1 - logvar2
+    return 0.5 * (ratio.exp() - ratio - 1 + (mean1 - mean2).abs() / logvar2.exp())
+
+
+@wrong("normal_kl", "the variance of the first")
+def normal_kl_first_judges(mean1, logvar1, mean2, logvar2):
+    ratio = logvar1 - logvar2
+    return 0.5 * (ratio.exp() - ratio - 1 + (mean1 - mean2) ** 2 / logvar1.exp())
+
+
+@wrong("normal_kl", "averaged")
+def normal_kl_mean(mean1, logvar1, mean2, logvar2):
+    return normal_kl_formula(mean1, logvar1, mean2, logvar2).mean()
+
+
+@wrong("normal_kl", "summed up")
+def normal_kl_sum(mean1, logvar1, mean2, logvar2):
+    return normal_kl_formula(mean1, logvar1, mean2, logvar2).sum()
+
+
+# ---- hybrid_loss
+
+
+@right("hybrid_loss")
+def hybrid_loss_chunk(output, noise, vb_terms):
+    eps, values = output.chunk(2, dim=1)
+    mse = ((noise - eps) ** 2).mean(dim=(1, 2, 3))
+    return mse + vb_terms(eps.detach(), values)
+
+
+@right("hybrid_loss")
+def hybrid_loss_loop(output, noise, vb_terms):
+    c = noise.shape[1]
+    losses = []
+    with torch.no_grad():
+        frozen = output[:, :c].clone()
+    vb = vb_terms(frozen, output[:, c:])
+    for i in range(len(noise)):
+        losses.append(torch.nn.functional.mse_loss(output[i, :c], noise[i]) + vb[i])
+    return torch.stack(losses)
+
+
+@wrong("hybrid_loss", "the bound pulls at eps")
+def hybrid_loss_no_cut(output, noise, vb_terms):
+    eps, values = output.chunk(2, dim=1)
+    return ((noise - eps) ** 2).flatten(1).mean(1) + vb_terms(eps, values)
+
+
+@wrong("hybrid_loss", "nothing trains the variance values")
+def hybrid_loss_cut_all(output, noise, vb_terms):
+    eps, values = output.chunk(2, dim=1)
+    with torch.no_grad():
+        vb = vb_terms(eps, values)
+    return ((noise - eps) ** 2).flatten(1).mean(1) + vb
+
+
+@wrong("hybrid_loss", "The cut goes through the variance values")
+def hybrid_loss_wrong_cut(output, noise, vb_terms):
+    eps, values = output.chunk(2, dim=1)
+    return ((noise - eps) ** 2).flatten(1).mean(1) + vb_terms(eps, values.detach())
+
+
+@wrong("hybrid_loss", "halves of the output are exchanged")
+def hybrid_loss_halves(output, noise, vb_terms):
+    values, eps = output.chunk(2, dim=1)
+    return ((noise - eps) ** 2).flatten(1).mean(1) + vb_terms(eps.detach(), values)
+
+
+@wrong("hybrid_loss", "summed over an image")
+def hybrid_loss_sum(output, noise, vb_terms):
+    eps, values = output.chunk(2, dim=1)
+    return ((noise - eps) ** 2).sum((1, 2, 3)) + vb_terms(eps.detach(), values)
+
+
+@wrong("hybrid_loss", "averaged over the batch as well")
+def hybrid_loss_batch_mean(output, noise, vb_terms):
+    eps, values = output.chunk(2, dim=1)
+    return torch.nn.functional.mse_loss(eps, noise) + vb_terms(eps.detach(), values)
+
+
+@wrong("hybrid_loss", "averaged to one number")
+def hybrid_loss_scalar(output, noise, vb_terms):
+    return hybrid_loss_chunk(output, noise, vb_terms).mean()
+
+
+@wrong("hybrid_loss", "The bound is missing")
+def hybrid_loss_mse_only(output, noise, vb_terms):
+    return ((output[:, : noise.shape[1]] - noise) ** 2).mean((1, 2, 3))
+
+
+@wrong("hybrid_loss", "weighted by 0.001")
+def hybrid_loss_lambda(output, noise, vb_terms):
+    eps, values = output.chunk(2, dim=1)
+    return ((noise - eps) ** 2).flatten(1).mean(1) + 1e-3 * vb_terms(eps.detach(), values)
+
+
+@wrong("hybrid_loss", "nothing trains eps")
+def hybrid_loss_cut_eps_everywhere(output, noise, vb_terms):
+    eps, values = output.chunk(2, dim=1)
+    eps = eps.detach()
+    return ((noise - eps) ** 2).flatten(1).mean(1) + vb_terms(eps, values)
+
+
+# ---- ddpm_step
+
+
+@right("ddpm_step")
+def ddpm_step_where(diffusion, prediction, x_t, t, noise):
+    noisy = prediction.mean + (0.5 * prediction.log_variance).exp() * noise
+    return torch.where((t == 0)[:, None, None, None], prediction.mean, noisy)
+
+
+@right("ddpm_step")
+def ddpm_step_mask(diffusion, prediction, x_t, t, noise):
+    mask = (t != 0).to(noise.dtype).view(-1, *[1] * (noise.ndim - 1))
+    return prediction.mean + mask * prediction.log_variance.exp().sqrt() * noise
+
+
+@right("ddpm_step")
+def ddpm_step_loop(diffusion, prediction, x_t, t, noise):
+    images = []
+    for i, step in enumerate(t.tolist()):
+        std = math.e ** (prediction.log_variance[i] / 2)
+        images.append(prediction.mean[i] + std * noise[i] if step else prediction.mean[i])
+    return torch.stack(images)
+
+
+@wrong("ddpm_step", "The last step adds noise")
+def ddpm_step_always(diffusion, prediction, x_t, t, noise):
+    return prediction.mean + torch.exp(0.5 * prediction.log_variance) * noise
+
+
+@wrong("ddpm_step", "The variance is used")
+def ddpm_step_variance(diffusion, prediction, x_t, t, noise):
+    mask = (t != 0)[:, None, None, None]
+    return prediction.mean + mask * prediction.log_variance.exp() * noise
+
+
+@wrong("ddpm_step", "The logarithm of the variance")
+def ddpm_step_log(diffusion, prediction, x_t, t, noise):
+    mask = (t != 0)[:, None, None, None]
+    return prediction.mean + mask * prediction.log_variance * noise
+
+
+@wrong("ddpm_step", "No noise is ever added")
+def ddpm_step_mean(diffusion, prediction, x_t, t, noise):
+    return prediction.mean
+
+
+@wrong("ddpm_step", "The first image decides")
+def ddpm_step_first_t(diffusion, prediction, x_t, t, noise):
+    if t[0] == 0:
+        return prediction.mean
+    return ddpm_step_always(diffusion, prediction, x_t, t, noise)
+
+
+@wrong("ddpm_step", "silences the whole batch")
+def ddpm_step_any(diffusion, prediction, x_t, t, noise):
+    if (t == 0).any():
+        return prediction.mean
+    return ddpm_step_always(diffusion, prediction, x_t, t, noise)
+
+
+@wrong("ddpm_step", "unless the whole batch")
+def ddpm_step_all(diffusion, prediction, x_t, t, noise):
+    if (t == 0).all():
+        return prediction.mean
+    return ddpm_step_always(diffusion, prediction, x_t, t, noise)
+
+
+@wrong("ddpm_step", "land on the columns")
+def ddpm_step_flat_mask(diffusion, prediction, x_t, t, noise):
+    return prediction.mean + (t != 0) * torch.exp(0.5 * prediction.log_variance) * noise
+
+
+@wrong("ddpm_step", "added to x_t")
+def ddpm_step_from_x_t(diffusion, prediction, x_t, t, noise):
+    mask = (t != 0)[:, None, None, None]
+    return x_t + mask * torch.exp(0.5 * prediction.log_variance) * noise
+
+
+@wrong("ddpm_step", "added to the predicted clean image")
+def ddpm_step_from_x0(diffusion, prediction, x_t, t, noise):
+    return ddpm_step_mask(diffusion, prediction._replace(mean=prediction.x0), x_t, t, noise)
+
+
+@wrong("ddpm_step", "a step forward")
+def ddpm_step_beta(diffusion, prediction, x_t, t, noise):
+    log = extract(diffusion.log_betas, t, x_t)
+    return ddpm_step_mask(diffusion, prediction._replace(log_variance=log), x_t, t, noise)
+
+
+# ---- respaced_betas
+
+
+@right("respaced_betas")
+def respaced_betas_ratio(alphas_cumprod, kept):
+    bar = torch.cat([torch.ones(1, dtype=torch.float64), alphas_cumprod[kept]])
+    return 1 - bar[1:] / bar[:-1]
+
+
+@right("respaced_betas")
+def respaced_betas_loop(alphas_cumprod, kept):
+    last, betas = 1.0, []
+    for i, bar in enumerate(alphas_cumprod):
+        if i in set(kept):
+            betas.append(1 - bar / last)
+            last = bar
+    return torch.stack(betas)
+
+
+@right("respaced_betas")
+def respaced_betas_logs(alphas_cumprod, kept):
+    return -torch.expm1(torch.diff(alphas_cumprod[kept].log(), prepend=torch.zeros(1).double()))
+
+
+def full_betas(alphas_cumprod):
+    return respaced_betas_ratio(alphas_cumprod, list(range(len(alphas_cumprod))))
+
+
+@wrong("respaced_betas", "old betas of the kept steps")
+def respaced_betas_old(alphas_cumprod, kept):
+    return full_betas(alphas_cumprod)[kept]
+
+
+@wrong("respaced_betas", "first beta is missing")
+def respaced_betas_short(alphas_cumprod, kept):
+    bar = alphas_cumprod[kept]
+    return 1 - bar[1:] / bar[:-1]
+
+
+@wrong("respaced_betas", "first beta is 0")
+def respaced_betas_first_zero(alphas_cumprod, kept):
+    bar = alphas_cumprod[kept]
+    previous = torch.cat([bar[0:1], bar[:-1]])
+    return (previous - bar) / previous
+
+
+@wrong("respaced_betas", "wraps around")
+def respaced_betas_wrap(alphas_cumprod, kept):
+    betas = [1 - alphas_cumprod[k] / alphas_cumprod[kept[i - 1]] for i, k in enumerate(kept)]
+    return torch.stack(betas)
+
+
+@wrong("respaced_betas", "kept in each step")
+def respaced_betas_alphas(alphas_cumprod, kept):
+    return 1 - respaced_betas_ratio(alphas_cumprod, kept)
+
+
+@wrong("respaced_betas", "upside down")
+def respaced_betas_upside_down(alphas_cumprod, kept):
+    bar = torch.cat([torch.ones(1, dtype=torch.float64), alphas_cumprod[kept]])
+    return 1 - bar[:-1] / bar[1:]
+
+
+@wrong("respaced_betas", "counted from the clean image")
+def respaced_betas_from_start(alphas_cumprod, kept):
+    return 1 - alphas_cumprod[torch.tensor(kept)]
+
+
+@wrong("respaced_betas", "losses multiply")
+def respaced_betas_sum(alphas_cumprod, kept):
+    betas, start, found = full_betas(alphas_cumprod), 0, []
+    for k in kept:
+        found.append(betas[start : k + 1].sum())
+        start = k + 1
+    return torch.stack(found)
+
+
+@wrong("respaced_betas", "These are differences")
+def respaced_betas_difference(alphas_cumprod, kept):
+    bar = torch.cat([torch.ones(1, dtype=torch.float64), alphas_cumprod[kept]])
+    return bar[:-1] - bar[1:]
+
+
+@wrong("respaced_betas", "almost right")
+def respaced_betas_float32(alphas_cumprod, kept):
+    return respaced_betas_ratio(alphas_cumprod.float(), kept)
+
+
+# ---- ddim_step
+
+
+@right("ddim_step")
+def ddim_step_official(diffusion, prediction, x_t, t, noise, eta):
+    eps = diffusion.x0_to_eps(x_t, t, prediction.x0)
+    bar, bar_prev = col(diffusion.alphas_cumprod, t), col(diffusion.alphas_cumprod_prev, t)
+    sigma = eta * ((1 - bar_prev) / (1 - bar)).sqrt() * (1 - bar / bar_prev).sqrt()
+    mean = prediction.x0 * bar_prev.sqrt() + (1 - bar_prev - sigma**2).clamp(min=0).sqrt() * eps
+    return mean + (t != 0).view(-1, 1, 1, 1) * sigma * noise
+
+
+@right("ddim_step")
+def ddim_step_posterior(diffusion, prediction, x_t, t, noise, eta):
+    bar = diffusion.alphas_cumprod
+    images = []
+    for i, s in enumerate(t.tolist()):
+        now, before = bar[s], bar[s - 1] if s else torch.ones(()).double()
+        inside = (x_t[i] - now**0.5 * prediction.x0[i]) / (1 - now) ** 0.5
+        variance = eta**2 * diffusion.posterior_variance[s]
+        left = torch.clamp(1 - before - variance, min=0.0)
+        images.append(before**0.5 * prediction.x0[i] + left**0.5 * inside + variance**0.5 * noise[i])
+    return torch.stack(images)
+
+
+def ddim_step_with(diffusion, prediction, x_t, t, noise, sigma, eps=None, left=None, before=None):
+    eps = diffusion.x0_to_eps(x_t, t, prediction.x0) if eps is None else eps
+    before = col(diffusion.alphas_cumprod_prev, t) if before is None else before
+    left = (1 - before - sigma**2).clamp(min=0) if left is None else left
+    return before.sqrt() * prediction.x0 + left.sqrt() * eps + sigma * noise
+
+
+def sigma_of(diffusion, t):
+    return col(diffusion.posterior_variance, t).sqrt()
+
+
+@wrong("ddim_step", "where the clean image was clipped")
+def ddim_step_predicted_eps(diffusion, prediction, x_t, t, noise, eta):
+    sigma = eta * sigma_of(diffusion, t)
+    return ddim_step_with(diffusion, prediction, x_t, t, noise, sigma, eps=prediction.eps)
+
+
+@wrong("ddim_step", "there must be less of the old")
+def ddim_step_too_much(diffusion, prediction, x_t, t, noise, eta):
+    left = 1 - col(diffusion.alphas_cumprod_prev, t)
+    return ddim_step_with(diffusion, prediction, x_t, t, noise, eta * sigma_of(diffusion, t), left=left)
+
+
+@wrong("ddim_step", "no noise is ever added")
+def ddim_step_deterministic(diffusion, prediction, x_t, t, noise, eta):
+    return ddim_step_official(diffusion, prediction, x_t, t, noise, 0.0)
+
+
+@wrong("ddim_step", "as noisy as DDPM always")
+def ddim_step_full_noise(diffusion, prediction, x_t, t, noise, eta):
+    return ddim_step_official(diffusion, prediction, x_t, t, noise, 1.0)
+
+
+@wrong("ddim_step", "variance of the fresh noise")
+def ddim_step_variance(diffusion, prediction, x_t, t, noise, eta):
+    return ddim_step_with(diffusion, prediction, x_t, t, noise, eta * sigma_of(diffusion, t) ** 2)
+
+
+@wrong("ddim_step", "eta stands under the square root")
+def ddim_step_eta_inside(diffusion, prediction, x_t, t, noise, eta):
+    return ddim_step_official(diffusion, prediction, x_t, t, noise, math.sqrt(eta))
+
+
+@wrong("ddim_step", "noise level from which it started")
+def ddim_step_stays(diffusion, prediction, x_t, t, noise, eta):
+    eps = diffusion.x0_to_eps(x_t, t, prediction.x0)
+    bar = col(diffusion.alphas_cumprod, t)
+    return bar.sqrt() * prediction.x0 + (1 - bar).sqrt() * eps
+
+
+@wrong("ddim_step", "wraps around")
+def ddim_step_wraps(diffusion, prediction, x_t, t, noise, eta):
+    eps = diffusion.x0_to_eps(x_t, t, prediction.x0)
+    bar, bar_prev = col(diffusion.alphas_cumprod, t), col(diffusion.alphas_cumprod, t - 1)
+    sigma = eta * ((1 - bar_prev) / (1 - bar) * (1 - bar / bar_prev)).clamp(min=0).sqrt()
+    rest = (1 - bar_prev - sigma**2).clamp(min=0).sqrt()
+    return bar_prev.sqrt() * prediction.x0 + rest * eps + sigma * noise
+
+
+# ---- cfg_eps
+
+
+@right("cfg_eps")
+def cfg_eps_walk(cond, uncond, cfg_scale):
+    return uncond + cfg_scale * (cond - uncond)
+
+
+@right("cfg_eps")
+def cfg_eps_lerp(cond, uncond, cfg_scale):
+    return torch.lerp(uncond, cond, cfg_scale)
+
+
+@right("cfg_eps")
+def cfg_eps_weights(cond, uncond, cfg_scale):
+    weights = torch.tensor([cfg_scale, 1 - cfg_scale], dtype=cond.dtype)
+    return torch.einsum("k,k...->...", weights, torch.stack([cond, uncond]))
+
+
+@wrong("cfg_eps", "counted from the labelled prediction")
+def cfg_eps_other_convention(cond, uncond, cfg_scale):
+    return (1 + cfg_scale) * cond - cfg_scale * uncond
+
+
+@wrong("cfg_eps", "two predictions are exchanged")
+def cfg_eps_exchanged(cond, uncond, cfg_scale):
+    return cfg_eps_walk(uncond, cond, cfg_scale)
+
+
+@wrong("cfg_eps", "A scale of 0 is taken")
+def cfg_eps_zero_is_off(cond, uncond, cfg_scale):
+    if not cfg_scale:
+        return cond
+    return cfg_eps_walk(cond, uncond, cfg_scale)
+
+
+@wrong("cfg_eps", "All scales below 1")
+def cfg_eps_only_above_one(cond, uncond, cfg_scale):
+    return cfg_eps_walk(cond, uncond, cfg_scale) if cfg_scale > 1.0 else cond
+
+
+@wrong("cfg_eps", "held at 1 at most")
+def cfg_eps_clipped(cond, uncond, cfg_scale):
+    return cfg_eps_walk(cond, uncond, min(max(cfg_scale, 0), 1))
+
+
+@wrong("cfg_eps", "Only the push")
+def cfg_eps_push(cond, uncond, cfg_scale):
+    return cfg_scale * (cond - uncond)
+
+
+@wrong("cfg_eps", "added in full")
+def cfg_eps_sum(cond, uncond, cfg_scale):
+    return cfg_scale * cond + uncond
+
+
+# ---- guided_output
+
+
+@right("guided_output")
+def guided_output_cat(cond, uncond, cfg_scale):
+    c = cond.shape[1] // 2
+    return torch.cat([cfg_eps_walk(cond[:, :c], uncond[:, :c], cfg_scale), cond[:, c:]], dim=1)
+
+
+@right("guided_output")
+def guided_output_write(cond, uncond, cfg_scale):
+    result = cond.clone()
+    for i in range(cond.shape[1] // 2):
+        result[:, i] = uncond[:, i] + cfg_scale * (cond[:, i] - uncond[:, i])
+    return result
+
+
+@wrong("guided_output", "The variance values are guided too")
+def guided_output_all(cond, uncond, cfg_scale):
+    return cfg_eps_walk(cond, uncond, cfg_scale)
+
+
+@wrong("guided_output", "those without the label")
+def guided_output_uncond_variance(cond, uncond, cfg_scale):
+    (a, _), (b, variance) = cond.chunk(2, 1), uncond.chunk(2, 1)
+    return torch.cat([cfg_eps_walk(a, b, cfg_scale), variance], 1)
+
+
+@wrong("guided_output", "Only three channels")
+def guided_output_three(cond, uncond, cfg_scale):
+    k = min(3, cond.shape[1] // 2)
+    return torch.cat([cfg_eps_walk(cond[:, :k], uncond[:, :k], cfg_scale), cond[:, k:]], 1)
+
+
+@wrong("guided_output", "halves are exchanged")
+def guided_output_halves(cond, uncond, cfg_scale):
+    (a, c), (_, d) = cond.chunk(2, 1), uncond.chunk(2, 1)
+    return torch.cat([a, cfg_eps_walk(c, d, cfg_scale)], 1)
+
+
+@wrong("guided_output", "values are lost")
+def guided_output_eps_only(cond, uncond, cfg_scale):
+    c = cond.shape[1] // 2
+    return cfg_eps_walk(cond[:, :c], uncond[:, :c], cfg_scale)
+
+
+@wrong("guided_output", "counted from the labelled")
+def guided_output_other_convention(cond, uncond, cfg_scale):
+    c = cond.shape[1] // 2
+    return torch.cat([cfg_eps_other_convention(cond[:, :c], uncond[:, :c], cfg_scale), cond[:, c:]], 1)
+
+
+@wrong("guided_output", "changes its input cond")
+def guided_output_in_place(cond, uncond, cfg_scale):
+    c = cond.shape[1] // 2
+    cond[:, :c] = cfg_eps_walk(cond[:, :c], uncond[:, :c], cfg_scale)
+    return cond

@@ -1,0 +1,526 @@
+"""Answers to the exercises of lessons 02 to 04."""
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from einops import rearrange, repeat
+
+from . import right, wrong
+
+# ---- patchify
+
+
+@right("patchify")
+def patchify_einops(images, patch_size):
+    return rearrange(images, "b c (gh ph) (gw pw) -> b (gh gw) (ph pw c)", ph=patch_size, pw=patch_size)
+
+
+@right("patchify")
+def patchify_reshape_permute(images, patch_size):
+    n, c, h, w = images.shape
+    p = patch_size
+    x = images.reshape(n, c, h // p, p, w // p, p)
+    return x.permute(0, 2, 4, 3, 5, 1).reshape(n, (h // p) * (w // p), p * p * c)
+
+
+@right("patchify")
+def patchify_unfold(images, patch_size):
+    n, c = images.shape[:2]
+    columns = F.unfold(images, patch_size, stride=patch_size)  # channel first
+    columns = columns.transpose(1, 2)
+    return columns.reshape(n, columns.shape[1], c, -1).transpose(2, 3).flatten(2)
+
+
+@right("patchify")
+def patchify_slices(images, patch_size):
+    tokens = []
+    for top in range(0, images.shape[2], patch_size):
+        for left in range(0, images.shape[3], patch_size):
+            patch = images[:, :, top : top + patch_size, left : left + patch_size]
+            tokens.append(patch.permute(0, 2, 3, 1).reshape(len(images), -1))
+    return torch.stack(tokens, 1)
+
+
+@wrong("patchify", "never moved")
+def patchify_view_only(images, patch_size):
+    n, c, h, w = images.shape
+    return images.view(n, h * w // patch_size**2, patch_size * patch_size * c)
+
+
+@wrong("patchify", "all pixels of one channel come first")
+def patchify_unfold_as_it_comes(images, patch_size):
+    return F.unfold(images, patch_size, stride=patch_size).transpose(1, 2)
+
+
+@wrong("patchify", "column by column, not row by row")
+def patchify_inside_turned(images, patch_size):
+    n, c, h, w = images.shape
+    p = patch_size
+    x = images.reshape(n, c, h // p, p, w // p, p)
+    return x.permute(0, 2, 4, 5, 3, 1).reshape(n, -1, p * p * c)
+
+
+@wrong("patchify", "patches are laid out column by column")
+def patchify_grid_turned(images, patch_size):
+    return (
+        patchify_slices(images.transpose(2, 3), patch_size)
+        .reshape(len(images), -1, patch_size, patch_size, images.shape[1])
+        .transpose(2, 3)
+        .flatten(2)
+    )
+
+
+@wrong("patchify", "every p-th pixel")
+def patchify_strided(images, patch_size):
+    n, c, h, w = images.shape
+    p = patch_size
+    x = images.reshape(n, c, p, h // p, p, w // p)
+    return rearrange(x, "n c p h q w -> n (h w) (p q c)")
+
+
+@wrong("patchify", "right for square images")
+def patchify_square(images, patch_size):
+    n, c, h, _ = images.shape
+    g = h // patch_size
+    x = images.reshape(n, c, g, patch_size, g, patch_size)
+    return torch.einsum("nchpwq->nhwpqc", x).reshape(n, g * g, -1)
+
+
+@wrong("patchify", "shape (2, 4, 4, 12)")
+def patchify_keeps_grid(images, patch_size):
+    return rearrange(images, "n c (h p) (w q) -> n h w (p q c)", p=patch_size, q=patch_size)
+
+
+@wrong("patchify", "must return a tensor")
+def patchify_numpy(images, patch_size):
+    return np.asarray(patchify_einops(images, patch_size))
+
+
+@wrong("patchify", "torch.float32, but must be torch.float64")
+def patchify_float32(images, patch_size):
+    return patchify_einops(images, patch_size).float()
+
+
+@wrong("patchify", "in other places")
+def patchify_flipped(images, patch_size):
+    return patchify_einops(images.flip(-1), patch_size)
+
+
+# ---- unpatchify
+
+
+@right("unpatchify")
+def unpatchify_einops(tokens, grid, patch_size):
+    return rearrange(
+        tokens, "b (gh gw) (ph pw c) -> b c (gh ph) (gw pw)", gh=grid[0], ph=patch_size, pw=patch_size
+    )
+
+
+@right("unpatchify")
+def unpatchify_einsum(tokens, grid, patch_size):
+    h, w = grid
+    x = tokens.reshape(len(tokens), h, w, patch_size, patch_size, -1)
+    x = torch.einsum("nhwpqc->nchpwq", x)
+    return x.reshape(len(tokens), -1, h * patch_size, w * patch_size)
+
+
+@right("unpatchify")
+def unpatchify_fold(tokens, grid, patch_size):
+    n, t, _ = tokens.shape
+    columns = tokens.reshape(n, t, patch_size**2, -1).transpose(2, 3).flatten(2).transpose(1, 2)
+    size = (grid[0] * patch_size, grid[1] * patch_size)
+    return F.fold(columns, size, patch_size, stride=patch_size)
+
+
+@right("unpatchify")
+def unpatchify_paste(tokens, grid, patch_size):
+    p = patch_size
+    c = tokens.shape[-1] // p**2
+    images = torch.empty(len(tokens), c, grid[0] * p, grid[1] * p, dtype=tokens.dtype)
+    for k in range(tokens.shape[1]):
+        r, s = divmod(k, grid[1])
+        patch = tokens[:, k].reshape(-1, p, p, c).permute(0, 3, 1, 2)
+        images[:, :, r * p : (r + 1) * p, s * p : (s + 1) * p] = patch
+    return images
+
+
+@wrong("unpatchify", "stripe")
+def unpatchify_view_only(tokens, grid, patch_size):
+    p = patch_size
+    return tokens.reshape(len(tokens), tokens.shape[2] // p**2, grid[0] * p, grid[1] * p)
+
+
+@wrong("unpatchify", "channels last")
+def unpatchify_nhwc(tokens, grid, patch_size):
+    return unpatchify_paste(tokens, grid, patch_size).permute(0, 2, 3, 1)
+
+
+@wrong("unpatchify", "the channel changes fastest")
+def unpatchify_fold_as_it_comes(tokens, grid, patch_size):
+    size = [side * patch_size for side in grid]
+    return F.fold(tokens.transpose(1, 2), size, patch_size, stride=patch_size)
+
+
+@wrong("unpatchify", "mirrored at its diagonal")
+def unpatchify_patch_turned(tokens, grid, patch_size):
+    h, w = grid
+    x = tokens.reshape(len(tokens), h, w, patch_size, patch_size, -1)
+    return torch.einsum("nhwpqc->nchqwp", x).reshape(len(tokens), -1, h * patch_size, w * patch_size)
+
+
+@wrong("unpatchify", "column by column")
+def unpatchify_columns_first(tokens, grid, patch_size):
+    h, w = grid
+    x = tokens.reshape(len(tokens), w, h, patch_size, patch_size, -1)
+    return torch.einsum("nwhpqc->nchpwq", x).reshape(len(tokens), -1, h * patch_size, w * patch_size)
+
+
+@wrong("unpatchify", "rows and columns are exchanged")
+def unpatchify_grid_exchanged(tokens, grid, patch_size):
+    return unpatchify_einsum(tokens, (grid[1], grid[0]), patch_size)
+
+
+@wrong("unpatchify", "right for square images")
+def unpatchify_official_square(tokens, grid, patch_size):
+    side = int(tokens.shape[1] ** 0.5)
+    assert side * side == tokens.shape[1]
+    return unpatchify_einsum(tokens, (side, side), patch_size)
+
+
+# ---- conv_to_linear
+
+
+@right("conv_to_linear")
+def conv_to_linear_permute(weight):
+    return weight.permute(0, 2, 3, 1).flatten(1)
+
+
+@right("conv_to_linear")
+def conv_to_linear_probe(weight):
+    d, c, p, _ = weight.shape
+    basis = torch.eye(p * p * c, dtype=weight.dtype).reshape(-1, p, p, c).permute(0, 3, 1, 2)
+    return F.conv2d(basis, weight)[:, :, 0, 0].T
+
+
+@wrong("conv_to_linear", "channel slowest")
+def conv_to_linear_flatten(weight):
+    return weight.reshape(weight.shape[0], -1)
+
+
+@wrong("conv_to_linear", "Rows and columns of the patch are exchanged")
+def conv_to_linear_turned(weight):
+    return weight.permute(0, 3, 2, 1).flatten(1)
+
+
+@wrong("conv_to_linear", "transposed")
+def conv_to_linear_transposed(weight):
+    return conv_to_linear_permute(weight).T
+
+
+@wrong("conv_to_linear", "mix")
+def conv_to_linear_channels_last_view(weight):
+    return weight.permute(2, 3, 1, 0).reshape(weight.shape[0], -1)
+
+
+# ---- sincos_1d
+
+
+@right("sincos_1d")
+def sincos_1d_outer(positions, dim):
+    omega = 1.0 / 10000 ** (torch.arange(dim // 2).double() / (dim / 2))
+    out = torch.einsum("m,d->md", positions.double(), omega)
+    return torch.cat([torch.sin(out), torch.cos(out)], 1)
+
+
+@right("sincos_1d")
+def sincos_1d_loops(positions, dim):
+    table = torch.zeros(len(positions), dim)
+    for i, x in enumerate(positions):
+        for j in range(dim // 2):
+            angle = float(x) * math.exp(-math.log(10000.0) * j / (dim // 2))
+            table[i, j], table[i, j + dim // 2] = math.sin(angle), math.cos(angle)
+    return table
+
+
+@right("sincos_1d")
+def sincos_1d_numpy_inside(positions, dim):
+    omega = np.arange(dim // 2) / (dim / 2.0)
+    angles = np.outer(positions.numpy().astype(np.float64), 1 / 10000**omega)
+    return torch.from_numpy(np.concatenate([np.sin(angles), np.cos(angles)], axis=1))
+
+
+@wrong("sincos_1d", "cosines come first")
+def sincos_1d_cos_first(positions, dim):
+    return sincos_1d_outer(positions, dim).roll(dim // 2, 1)
+
+
+@wrong("sincos_1d", "alternate")
+def sincos_1d_interleaved(positions, dim):
+    table = torch.zeros(len(positions), dim, dtype=torch.float64)
+    straight = sincos_1d_outer(positions, dim)
+    table[:, 0::2], table[:, 1::2] = straight[:, : dim // 2], straight[:, dim // 2 :]
+    return table
+
+
+@wrong("sincos_1d", "one step too early")
+def sincos_1d_linspace(positions, dim):
+    omega = 10000 ** -torch.linspace(0, 1, dim // 2, dtype=torch.float64)
+    angles = positions[:, None] * omega
+    return torch.cat([angles.sin(), angles.cos()], -1)
+
+
+@wrong("sincos_1d", "half as fast")
+def sincos_1d_dim_for_half(positions, dim):
+    omega = 10000 ** (-torch.arange(dim // 2).double() / dim)
+    angles = positions[:, None] * omega
+    return torch.cat([angles.sin(), angles.cos()], -1)
+
+
+@wrong("sincos_1d", "twice as fast")
+def sincos_1d_two_i(positions, dim):
+    omega = 10000 ** (-2 * torch.arange(dim // 2).double() / (dim // 2))
+    angles = positions[:, None] * omega
+    return torch.cat([angles.sin(), angles.cos()], -1)
+
+
+@wrong("sincos_1d", "become faster")
+def sincos_1d_times(positions, dim):
+    omega = 10000 ** (torch.arange(dim // 2).double() / (dim // 2))
+    angles = positions[:, None] * omega
+    return torch.cat([angles.sin(), angles.cos()], -1)
+
+
+@wrong("sincos_1d", "2 pi too much")
+def sincos_1d_turns(positions, dim):
+    return sincos_1d_outer(2 * math.pi * positions.double(), dim)
+
+
+@wrong("sincos_1d", "other numbers")
+def sincos_1d_whole_positions(positions, dim):
+    return sincos_1d_outer(positions.long(), dim)
+
+
+# ---- sincos_2d
+
+
+@right("sincos_2d")
+def sincos_2d_meshgrid(grid, dim):
+    w, h = np.meshgrid(np.arange(grid[1]), np.arange(grid[0]))  # w goes first
+    parts = [sincos_1d_numpy_inside(torch.from_numpy(a.reshape(-1)), dim // 2) for a in (w, h)]
+    return torch.cat(parts, 1)
+
+
+@right("sincos_2d")
+def sincos_2d_repeat(grid, dim):
+    column = repeat(sincos_1d_outer(torch.arange(grid[1]), dim // 2), "w d -> (h w) d", h=grid[0])
+    row = repeat(sincos_1d_outer(torch.arange(grid[0]), dim // 2), "h d -> (h w) d", w=grid[1])
+    return torch.cat([column, row], -1)
+
+
+@right("sincos_2d")
+def sincos_2d_divmod(grid, dim):
+    k = torch.arange(grid[0] * grid[1])
+    parts = [sincos_1d_outer(k % grid[1], dim // 2), sincos_1d_outer(k // grid[1], dim // 2)]
+    return torch.hstack(parts).float()
+
+
+@wrong("sincos_2d", "first half tells the row")
+def sincos_2d_row_first(grid, dim):
+    k = torch.arange(grid[0] * grid[1])
+    return torch.cat([sincos_1d_outer(k // grid[1], dim // 2), sincos_1d_outer(k % grid[1], dim // 2)], -1)
+
+
+@wrong("sincos_2d", "column by column")
+def sincos_2d_columns_first(grid, dim):
+    lines = []
+    for column in range(grid[1]):
+        for row in range(grid[0]):
+            halves = [sincos_1d_outer(torch.tensor([v]), dim // 2) for v in (column, row)]
+            lines.append(torch.cat(halves, 1))
+    return torch.cat(lines)
+
+
+@wrong("sincos_2d", "added up")
+def sincos_2d_sum(grid, dim):
+    k = torch.arange(grid[0] * grid[1])
+    return sincos_1d_outer(k % grid[1], dim) + sincos_1d_outer(k // grid[1], dim)
+
+
+@wrong("sincos_2d", "twice as wide")
+def sincos_2d_full_width(grid, dim):
+    return sincos_2d_meshgrid(grid, 2 * dim)
+
+
+@wrong("sincos_2d", "cosines come first")
+def sincos_2d_cos_first(grid, dim):
+    k = torch.arange(grid[0] * grid[1])
+    parts = [sincos_1d_cos_first(axis, dim // 2) for axis in (k % grid[1], k // grid[1])]
+    return torch.cat(parts, -1)
+
+
+@wrong("sincos_2d", "counted through")
+def sincos_2d_one_counter(grid, dim):
+    return sincos_1d_outer(torch.arange(grid[0] * grid[1]), dim)
+
+
+@wrong("sincos_2d", "right for square grids")
+def sincos_2d_square(grid, dim):
+    k = torch.arange(grid[0] * grid[1])
+    parts = [sincos_1d_outer(k % grid[0], dim // 2), sincos_1d_outer(k // grid[0], dim // 2)]
+    return torch.cat(parts, -1)
+
+
+# ---- timestep_embedding
+
+
+@right("timestep_embedding")
+def timestep_embedding_float32(t, dim, max_period):
+    half = dim // 2
+    freqs = torch.exp(-math.log(max_period) * torch.arange(0, half, dtype=torch.float32) / half)
+    args = t[:, None].float() * freqs[None]
+    return torch.cat([torch.cos(args), torch.sin(args)], dim=-1)
+
+
+@right("timestep_embedding")
+def timestep_embedding_polar(t, dim, max_period):
+    omega = torch.logspace(0, -1, dim // 2 + 1, base=max_period, dtype=torch.float64)[:-1]
+    wave = torch.polar(torch.ones(1, dtype=torch.float64), t[:, None] * omega)
+    return torch.cat([wave.real, wave.imag], -1)
+
+
+@right("timestep_embedding")
+def timestep_embedding_loops(t, dim, max_period):
+    half = dim // 2
+    columns = [torch.cos(t.double() * max_period ** (-i / half)) for i in range(half)]
+    columns += [torch.sin(t.double() * max_period ** (-i / half)) for i in range(half)]
+    return torch.stack(columns, 1)
+
+
+@wrong("timestep_embedding", "sines come first")
+def timestep_embedding_sin_first(t, dim, max_period):
+    return timestep_embedding_float32(t, dim, max_period).roll(dim // 2, -1)
+
+
+@wrong("timestep_embedding", "one step too early")
+def timestep_embedding_127(t, dim, max_period):
+    half = dim // 2
+    freqs = torch.exp(-math.log(max_period) * torch.arange(half) / (half - 1))
+    args = t[:, None] * freqs
+    return torch.cat([args.cos(), args.sin()], -1)
+
+
+@wrong("timestep_embedding", "squeezed into [0, 1]")
+def timestep_embedding_unit_t(t, dim, max_period):
+    return timestep_embedding_float32(t / 1000, dim, max_period)
+
+
+@wrong("timestep_embedding", "alternate")
+def timestep_embedding_interleaved(t, dim, max_period):
+    cos, sin = timestep_embedding_loops(t, dim, max_period).chunk(2, -1)
+    return torch.stack([cos, sin], -1).flatten(1)
+
+
+@wrong("timestep_embedding", "half as fast")
+def timestep_embedding_over_dim(t, dim, max_period):
+    freqs = max_period ** (-torch.arange(dim // 2) / dim)
+    args = t[:, None] * freqs
+    return torch.cat([args.cos(), args.sin()], -1)
+
+
+@wrong("timestep_embedding", "become faster")
+def timestep_embedding_sign(t, dim, max_period):
+    half = dim // 2
+    freqs = torch.exp(math.log(max_period) * torch.arange(half, dtype=torch.float64) / half)
+    args = t[:, None] * freqs
+    return torch.cat([args.cos(), args.sin()], -1)
+
+
+@wrong("timestep_embedding", "counted from 1")
+def timestep_embedding_from_one(t, dim, max_period):
+    return timestep_embedding_loops(t + 1, dim, max_period)
+
+
+@wrong("timestep_embedding", "max_period is given, but not used")
+def timestep_embedding_fixed_period(t, dim, max_period):
+    return timestep_embedding_loops(t, dim, 10000)
+
+
+# ---- label_dropout
+
+
+@right("label_dropout")
+def label_dropout_where(y, coins, dropout_prob, num_classes, training):
+    if not training:
+        return y
+    return torch.where(coins < dropout_prob, num_classes, y)
+
+
+@right("label_dropout")
+def label_dropout_fill(y, coins, dropout_prob, num_classes, training):
+    drop = (coins < dropout_prob) & training
+    return y.masked_fill(drop, num_classes)
+
+
+@right("label_dropout")
+def label_dropout_loop(y, coins, dropout_prob, num_classes, training):
+    labels = y.clone()
+    for i in range(len(y)):
+        if training and coins[i] < dropout_prob:
+            labels[i] = num_classes
+    return labels
+
+
+@wrong("label_dropout", "0 is a real class")
+def label_dropout_zero(y, coins, dropout_prob, num_classes, training):
+    return y * ~((coins < dropout_prob) & training)
+
+
+@wrong("label_dropout", "last real class")
+def label_dropout_last_class(y, coins, dropout_prob, num_classes, training):
+    return torch.where((coins < dropout_prob) & training, num_classes - 1, y)
+
+
+@wrong("label_dropout", "no row -1")
+def label_dropout_minus_one(y, coins, dropout_prob, num_classes, training):
+    return y.masked_fill((coins < dropout_prob) & training, -1)
+
+
+@wrong("label_dropout", "ImageNet only")
+def label_dropout_imagenet(y, coins, dropout_prob, num_classes, training):
+    return torch.where(coins < dropout_prob, 1000, y) if training else y
+
+
+@wrong("label_dropout", "One coin decides")
+def label_dropout_one_coin(y, coins, dropout_prob, num_classes, training):
+    if training and coins[0] < dropout_prob:
+        return torch.full_like(y, num_classes)
+    return y
+
+
+@wrong("label_dropout", "in eval mode too")
+def label_dropout_always(y, coins, dropout_prob, num_classes, training):
+    return torch.where(coins < dropout_prob, num_classes, y)
+
+
+@wrong("label_dropout", "keep")
+def label_dropout_inverted(y, coins, dropout_prob, num_classes, training):
+    return torch.where(coins < dropout_prob, y, num_classes) if training else y
+
+
+@wrong("label_dropout", "wrong way round")
+def label_dropout_mode(y, coins, dropout_prob, num_classes, training):
+    return y if training else torch.where(coins < dropout_prob, num_classes, y)
+
+
+@wrong("label_dropout", "ever hidden")
+def label_dropout_never(y, coins, dropout_prob, num_classes, training):
+    return y
+
+
+@wrong("label_dropout", "changes its input y")
+def label_dropout_in_place(y, coins, dropout_prob, num_classes, training):
+    if training:
+        y[coins < dropout_prob] = num_classes
+    return y
