@@ -370,8 +370,9 @@ tags: [dit, class-conditional]
 ---
 # A diffusion transformer, for `diffusers`
 
-Written by `dit_nb`. The model was trained with timestep frequencies divided by 128; `DiTTransformer2DModel` divides by
-127. Set this right before you sample, or every prediction is off by some per cent:
+Written by `dit_nb`. The model was trained with timestep frequencies divided by 128;
+`DiTTransformer2DModel` divides by 127. Set this right before you sample, or every
+prediction is off by some per cent:
 
     from diffusers import DiTPipeline
 

@@ -185,11 +185,14 @@ def plot_loss(
     fig, axes = figure(1, 2, (9, 3))
     rows = np.array(history)
     window = max(1, min(window, len(rows) // 4))
-    panels = (("squared error of the noise", 1, "eps"), ("variational bound, bits per dimension", 2, "x_t"))
-    for ax, (title, column, color) in zip(axes[0], panels):
+    panels = (
+        ("squared error of the noise", "per pixel", 1, "eps"),
+        ("variational bound", "bits per dimension", 2, "x_t"),
+    )
+    for ax, (title, unit, column, color) in zip(axes[0], panels):
         smooth = np.convolve(rows[:, column], np.ones(window) / window, "valid")
-        ax.plot(rows[:, column], color=COLORS[color], alpha=0.2, lw=0.5)
+        ax.plot(rows[:, column], color=COLORS[color], alpha=0.35, lw=0.6)
         ax.plot(np.arange(len(smooth)) + window - 1, smooth, color=COLORS[color])
-        ax.set(title=title, xlabel="training step", yscale="log")
+        ax.set(title=title, xlabel="training step", ylabel=unit, yscale="log")
         ax.grid(alpha=0.3)
     return fig

@@ -165,7 +165,7 @@ def photo():
 
 
 @of("patchify")
-@pytest.mark.parametrize("p, token", [(16, 5), (16, 11), (8, 10), (8, 47), (4, 33)])
+@pytest.mark.parametrize("p, token", [(16, 5), (16, 11), (8, 10), (8, 11), (4, 9)])
 def test_a_token_is_its_square(explorer, photo, p, token):
     explorer.set(p=p, token=token)
     row, column = divmod(token, 64 // p)
@@ -223,9 +223,11 @@ def test_reshape_without_permute(explorer, photo):
 
 @of("patchify")
 def test_what_does_not_fit_is_told(explorer):
-    explorer.set(token=20)
-    assert "token is 20, but there are 12" in explorer.problem.value
-    explorer.set(name="64 x 64", token=15)
+    with pytest.raises(ValueError, match="token is 20, but must be from 0 to 11"):
+        explorer.set(token=20)
+    with pytest.raises(ValueError, match="token is 12, but there are 12"):
+        tokens.plot_patchify(sample_photo("china.jpg", (48, 64)), p=16, token=12)
+    explorer.set(name="64 x 64", token=11)
     assert explorer.problem.value == "" and axes(explorer)[2].get_title() == "laid out as 4 x 4: the image"
 
 

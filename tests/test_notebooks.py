@@ -9,6 +9,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 LESSONS = sorted(p for p in (ROOT / "nbs").glob("*.ipynb") if p.name < "22")
 
+NOTEBOOKS = [*sorted((ROOT / "nbs").glob("*.ipynb")), ROOT / "index.ipynb"]
+
 
 def cells(path: Path, kind: str) -> list[dict]:
     """The cells of one kind, with their text joined."""
@@ -37,7 +39,7 @@ def test_lesson(path):
     assert any("assert" in c["text"] for c in code if "#| export" not in c["text"])
 
 
-@pytest.mark.parametrize("path", [*LESSONS, ROOT / "index.ipynb"], ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_committed_executed_and_small(path):
     assert path.stat().st_size < 500_000
     code = cells(path, "code")
@@ -46,6 +48,27 @@ def test_committed_executed_and_small(path):
     lesson_cells = [c["text"] for c in code if "#| export" not in c["text"]]
     longest = max((sum(bool(line.strip()) for line in text.splitlines()), text[:60]) for text in lesson_cells)
     assert longest[0] <= 26, longest
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_pictures_are_told_in_words(path):
+    outputs = [o for c in cells(path, "code") for o in c["outputs"] if "image/png" in o.get("data", {})]
+    assert [o["metadata"].get("image/png", {}).get("alt", "") for o in outputs if not told(o)] == []
+
+
+def told(output: dict) -> bool:
+    """Does a stored picture say what it shows?"""
+    return len(output["metadata"].get("image/png", {}).get("alt", "")) > 15
+
+
+@pytest.mark.parametrize("path", LESSONS[1:18], ids=lambda p: p.stem)
+def test_every_lesson_has_something_to_play_with(path):
+    """The explorer's experiments and its still picture are stored; its widget is not."""
+    code = [c for c in cells(path, "code") if c["text"].strip().splitlines()[-1].startswith("explore_")]
+    assert code, "no cell shows an explorer"
+    for cell in code:
+        kinds = [set(o.get("data", {})) for o in cell["outputs"]]
+        assert {"text/markdown", "text/plain"} in kinds and {"image/png", "text/plain"} in kinds, kinds
 
 
 @pytest.mark.parametrize("path", LESSONS, ids=lambda p: p.stem)

@@ -264,7 +264,7 @@ def plot_ablation(
     axes[0, 0].imshow(
         sheet(torch.stack([silenced.whole, silenced.part])[:, :, 0]), cmap="gray", vmin=-1, vmax=1
     )
-    title = f"below: block {block} x {keep:g}{', another seed' * reseed}. Pixels change by {change:.2f}"
+    title = f"below: block {block} times {keep:g}{', another seed' * reseed}. Pixels change by {change:.2f}"
     axes[0, 0].set_title(title, fontsize=10, color=COLORS["wrong" if reseed else "gate"])
     axes[0, 0].set(xticks=[], yticks=[3.5, 12.5], yticklabels=["whole", "changed"])
     base, *removed = silenced.errors

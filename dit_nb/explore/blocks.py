@@ -13,6 +13,7 @@ __all__ = ['HEADS', 'CHANNELS', 'DEPTH', 'WIDTH', 'STEPS', 'PARTS', 'TABLE_4', '
 # %% ../../nbs/90c_explore_blocks.ipynb #900002
 from collections.abc import Callable
 from functools import partial
+from itertools import product
 from math import prod
 from typing import NamedTuple
 
@@ -98,6 +99,7 @@ def make_traffic(
     width: int = 48,
     depth: int = 8,
     heads: int = 4,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Traffic:
     "The running digit, t = 500 and its label in untrained blocks; dye on t, on y, and on a patch in the middle."
     side = 8 // patch
@@ -121,8 +123,11 @@ def make_traffic(
 
         maps = torch.cat([b.attn.maps(b.norm1(s)) for b, s in zip(blocks, run(x))])
         sources = (T, T + 1, middle)
-        dye = [[spread_dye(partial(run, fresh=f), x, s) for s in sources] for f in (False, True)]
-        return Traffic(maps, torch.stack([torch.stack(rows) for rows in dye]))
+        dye = []
+        for i, (fresh, source) in enumerate(product((False, True), sources)):
+            dye.append(spread_dye(partial(run, fresh=fresh), x, source))
+            progress(i + 1, 2 * len(sources))
+        return Traffic(maps, torch.stack(dye).unflatten(0, (2, len(sources))))
 
 # %% ../../nbs/90c_explore_blocks.ipynb #900009
 def plot_in_context(
@@ -183,7 +188,7 @@ def explore_in_context(
                 "The columns t and y stay black: tokens that are replaced for each block can remember nothing.",
             ),
         ],
-        lambda patch: make_traffic(patch, block),
+        lambda patch, progress: make_traffic(patch, block, progress=progress),
         patch=choice("patch", [4, 2, 1], 2),
         block=slider("block", 1, 8, 1),
         head=choice("head", [0, 1, 2, 3], 0),

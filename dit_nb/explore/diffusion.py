@@ -79,7 +79,8 @@ def draw_weights(ax, kept: list[int], signal: Tensor, noise: Tensor, i: int) -> 
     ax.axvline(kept[i], color=COLORS["grey"], lw=0.8)
     for y, name, label in ((signal[-1], "x_t", "signal"), (noise[-1], "eps", "noise")):
         ax.text(990, float(y) + (0.04 if y < 0.5 else -0.1), label, ha="right", color=COLORS[name])
-    ax.set(xlim=(-10, 1009), ylim=(0, 1.08), xticks=[0, 500, 999], yticks=[0, 0.5, 1], xlabel="timestep t")
+    ax.set(xlim=(-10, 1009), ylim=(0, 1.08), xticks=[0, 500, 999], yticks=[0, 0.5, 1])
+    ax.set(xlabel="timestep t", ylabel="weight")
 
 # %% ../../nbs/90d_explore_diffusion.ipynb #900006
 def plot_noise(
@@ -237,7 +238,7 @@ def draw_cost(ax, tables: tuple, log_variance: Callable) -> None:
     best = VALUES[bits.argmin(0)]
     best[(best.abs() > 1.45) | (bits.amax(0) - bits.amin(0) < 1e-3)] = torch.nan
     ax.plot(ERRORS, best, color=COLORS["cond"], lw=2)
-    bar = ax.figure.colorbar(artist, ax=ax, ticks=[-3, -2, -1, 0])
+    bar = ax.figure.colorbar(artist, ax=ax, ticks=[-3, -2, -1, 0], label="KL divergence")
     bar.ax.set_yticklabels(["0.001", "0.01", "0.1", "1 bit"])
     ax.set(xlim=(-1.2, 1.2), ylim=(-1.5, 1.5), xticks=[-1, 0, 1], yticks=[-1, 0, 1])
     ax.set(xlabel="error of the predicted noise", ylabel="variance value v")
@@ -440,7 +441,7 @@ def draw_ends(ax, samples: np.ndarray, s: float, color: str) -> None:
     ax.fill_betweenx(grid, np.exp(-(((grid - MEAN) / width) ** 2) / 2), color="#bbbbbb")
     counts = np.histogram(samples, edges)[0] / len(samples) / np.diff(edges) * width * math.sqrt(2 * math.pi)
     ax.stairs(counts, edges, orientation="horizontal", color=color, lw=2)
-    ax.set(xlim=(0, 2.6), ylim=(MEAN - half, MEAN + half), xticks=[])
+    ax.set(xlim=(0, 2.6), ylim=(MEAN - half, MEAN + half), xticks=[], xlabel="density")
     ax.set_yticks([-1, 0.5, 2] if s else [0.46, 0.5, 0.54])
 
 # %% ../../nbs/90d_explore_diffusion.ipynb #900025
@@ -594,7 +595,9 @@ def draw_trade(ax, sweeps: dict[str, tuple], label: int, slip: str, now: int) ->
         if name == slip:
             ax.plot(apart[now], margin.mean(1)[now], "o", color=color, ms=12)
     ax.set(xlim=(2, 7), ylim=(-4, 3), xticks=[2, 4, 6], yticks=[-3, 0, 3])
-    ax.set(xlabel="diverse: mean distance", ylabel=f"typical: nearer to a {label} by")
+    ax.set(
+        xlabel="diverse: mean distance", ylabel=f"typical: by how much nearer\nto a {label} than to others"
+    )
 
 
 def plot_guidance(

@@ -88,7 +88,14 @@ def plot_training(
     losses = bowl_loss(walk), bowl_loss(average[:, :2])
     axes[0, 1].plot(losses[0], color=COLORS["grey"], lw=0.6, alpha=0.7, label="weights")
     axes[0, 1].plot(losses[1], color=color, lw=2.2, label=name)
-    axes[0, 1].set(xlabel="updates", xlim=(0, UPDATES), yscale="log", ylim=(1e-4, 30), xticks=(0, 500, 1000))
+    axes[0, 1].set(
+        xlabel="updates",
+        ylabel="loss",
+        xlim=(0, UPDATES),
+        yscale="log",
+        ylim=(1e-4, 30),
+        xticks=(0, 500, 1000),
+    )
     axes[0, 1].minorticks_off()
     axes[0, 1].set_yticks((0.001, 0.1, 10), ("0.001", "0.1", "10"))
     late = [loss[-len(loss) // 5 :].mean() for loss in losses]

@@ -252,7 +252,7 @@ def explore_patchify(
         tries,
         name=choice("image", list(images), list(images)[0]),
         p=stops("patch size", cuts, cuts[-1]),
-        token=slider("token", 0, 47, 5),
+        token=slider("token", 0, height * width // cuts[-1] ** 2 - 1, 5),  # even the largest patches have it
         swapped=switch("swap rows and columns"),
         wrong=mistake("reshape without permute"),
     )
