@@ -360,7 +360,8 @@ def plot_modulate(
         last = {"fill": True, "alpha": 0.6, "color": color} if hue == "cond" else {"color": COLORS[hue]}
         right.stairs(counts, edges, lw=2, label=told[-1], **last)
     right.legend(fontsize=9, loc="upper left", frameon=False)
-    right.set(xlim=(-5, 5), ylim=(0, 100), xticks=[-4, 0, 4], yticks=[0, 60], xlabel="value")
+    right.set(xlim=(-5, 5), ylim=(0, 100), xticks=[-4, 0, 4], yticks=[0, 60])
+    right.set(xlabel="value", ylabel="count, cut at 60")
     right.set_title(f"the 192 numbers of token {patch}", fontsize=10)
     fig.words = (
         f"A photograph of tokens after LayerNorm, scale {scale:g} and shift {shift:g} on {CHANNELS[where]}. "
@@ -553,7 +554,7 @@ def explore_gate(
         [
             (
                 "Move the step to 0, 1, 2.",
-                "First only the final linear layer is lit. Then the gates, what stands above and below all blocks. Then everything.",
+                "First only the final linear layer is lit. Then the gates, and what stands before and after all blocks. Then everything.",
             ),
             (
                 "At step 0, start the gates at 0.1, 0.3, 1.",
@@ -752,6 +753,7 @@ def plot_cost(
     left.set(ylim=(0, 100), yticks=[0, 100], ylabel="share of the work, %")
     left.legend(fontsize=9, loc="lower left", framealpha=1)
     right.set(ylim=(-2.5, 5.5), yticks=[0, 4], yticklabels=["1", "10000"])
+    right.set_ylabel("billion multiply-adds", labelpad=-12)
     missing = f", {1 - total[at] / right_total[at]:.0%} missing" if wrong else ""
     left.set_title(f"DiT-{size}/{patch}, {pixels} pixels: T = {tokens}", fontsize=10)
     right.set_title(f"{total[at]:,.2f} billion multiply-adds{missing}", fontsize=10, color=color)
