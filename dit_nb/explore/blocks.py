@@ -532,14 +532,12 @@ def plot_gate(
     for ax in (middle, bottom):
         ax.set(xlim=ends, xticks=[])
     middle.set(yticks=[0, 1, 2], yticklabels=["weights", "gates", "shift, scale"])
-    bottom.set(ylim=(0, 3.9), yticks=[0, 1, 2, 3], xticks=[0, 1, DEPTH, DEPTH + 1])
-    bottom.set_xticklabels(["in", "1", f"{DEPTH}", "out"])
-    bottom.set_xlabel(
-        "in: embeddings of patches, of t and y;  twelve blocks;  out: the final layer", labelpad=-8
-    )
+    bottom.set(ylim=(0, 3.9), yticks=[0, 3], xticks=[0, DEPTH + 1])
+    bottom.set_xticklabels(["in", "out"])
+    bottom.set_xlabel("in: embeddings; twelve blocks; out: final layer", labelpad=-8)
     fig.words = told(waking, k)
-    bar = fig.colorbar(artist, ax=axes, ticks=[-4, -2, 0], aspect=40, pad=0.01)
-    bar.ax.set_yticklabels(["0.0001", "0.01", "1"])
+    bar = fig.colorbar(artist, ax=axes, ticks=[-4, 0], aspect=40, pad=0.01)
+    bar.ax.set_yticklabels(["0.0001", "1"])
     bar.set_label("gradient; black is exactly 0")
     return fig
 
@@ -652,8 +650,8 @@ def plot_model(
     right.plot(millions, gflops, "o", color=COLORS["grey"], mfc="none", ms=8)
     right.plot(np.log10(params / 1e6), np.log10(counted / 1e9), "*", color=color, ms=14)
     right.set(xlim=(1.3, 3.05), ylim=(-0.8, 3.3), xlabel="million weights", ylabel=f"billion {unit}")
-    right.set(xticks=np.log10([33, 130, 458]), xticklabels=[33, 130, 458])
-    right.set(yticks=[0, 1, 2, 3], yticklabels=[1, 10, 100, 1000])
+    right.set(xticks=np.log10([33, 458]), xticklabels=[33, 458])
+    right.set(yticks=[0, 2], yticklabels=[1, 100])
     right.set_title(
         "rings: the paper's twelve\n" + ("counted twice" if wrong else "star: this model"), fontsize=10
     )

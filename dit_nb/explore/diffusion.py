@@ -226,7 +226,7 @@ def draw_bells(ax, error: float, v: float, tables: tuple, log_variance: Callable
         ax.plot(grid, density, color=COLORS[color], lw=2)
     ax.text(-5.8, 0.66, "true step", color=COLORS["x_t"])
     ax.text(-5.8, 0.6, "model's", color=COLORS["gate"])
-    ax.set(xlim=(-6, 6), ylim=(0, 0.72), xticks=[-4, 0, 4], yticks=[])
+    ax.set(xlim=(-6, 6), ylim=(0, 0.72), xticks=[-4, 4], yticks=[])
     ax.set_xlabel("x at t - 1, in true standard deviations")
 
 
@@ -238,9 +238,9 @@ def draw_cost(ax, tables: tuple, log_variance: Callable) -> None:
     best = VALUES[bits.argmin(0)]
     best[(best.abs() > 1.45) | (bits.amax(0) - bits.amin(0) < 1e-3)] = torch.nan
     ax.plot(ERRORS, best, color=COLORS["cond"], lw=2)
-    bar = ax.figure.colorbar(artist, ax=ax, ticks=[-3, -2, -1, 0], label="KL divergence")
-    bar.ax.set_yticklabels(["0.001", "0.01", "0.1", "1 bit"])
-    ax.set(xlim=(-1.2, 1.2), ylim=(-1.5, 1.5), xticks=[-1, 0, 1], yticks=[-1, 0, 1])
+    bar = ax.figure.colorbar(artist, ax=ax, ticks=[-3, 0], label="KL divergence")
+    bar.ax.set_yticklabels(["0.001", "1 bit"])
+    ax.set(xlim=(-1.2, 1.2), ylim=(-1.5, 1.5), xticks=[-1, 1], yticks=[-1, 1])
     ax.set(xlabel="error of the predicted noise", ylabel="variance value v")
     for y, name, color in ((-1.12, "best v", "cond"), (-1.38, "digit model", "x_t")):
         ax.text(-1.14, y, name, color=COLORS[color], fontsize=9, backgroundcolor="white")
