@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['HEADS', 'NEEDED', 'LATENTS', 'SHAPE', 'OUTSIDE', 'INSIDE', 'EMBEDDERS', 'QKV', 'NULL_CLASS', 'SAMPLERS', 'README',
-           'KNOWN', 'infer_config', 'read_checkpoint', 'choose_weights', 'fill', 'load_official', 'check_form',
-           'official_state', 'save_official', 'places', 'diffusers_state', 'pad_labels', 'trim_labels',
+           'KNOWN', 'infer_config', 'read_checkpoint', 'choose_weights', 'fill', 'process_of', 'load_official',
+           'check_form', 'official_state', 'save_official', 'places', 'diffusers_state', 'pad_labels', 'trim_labels',
            'check_diffusers', 'to_diffusers', 'set_frequencies', 'make_scheduler', 'save_diffusers', 'check_vae',
            'from_diffusers', 'assemble', 'load_diffusers', 'read_process', 'schedule_of', 'scheduler_sample',
            'check_scheduler', 'open_model', 'convert', 'open_vae']
@@ -33,7 +33,7 @@ from .model import NAMES, SIZES, DiT, DiTConfig, saved_file
 from .objective import Diffusion, split_output
 from .patchify import pair
 from .pretrained import PROCESS, load_model, make_diffusion, save_model
-from .sampling import check_run
+from .sampling import check_run, run_device
 from .schedule import SCHEDULES
 
 # %% ../nbs/21a_exchange.ipynb #210007
@@ -142,6 +142,11 @@ def fill(
 LATENTS = {**PROCESS, "clip_x0": False}  # how the paper's models were trained
 
 
+def process_of(config: DiTConfig) -> dict:
+    "The process of a model that says nothing of its own: the paper's."
+    return {**LATENTS, "variance": "learned" if config.learn_sigma else "fixed_large"}
+
+
 def load_official(
     path: str | Path,  # a .pt file
     num_heads: int | None = None,  # where the width is none of the paper's
@@ -155,8 +160,10 @@ def load_official(
     config = infer_config(state, path, num_heads or heads, classes if num_classes is None else num_classes)
     model = DiT(config)
     fill(model, state, path)
-    process = {**LATENTS, "variance": "learned" if config.learn_sigma else "fixed_large"}
-    return model.eval(), {**process, **(known["process"] if isinstance(known["process"], dict) else {})}
+    return model.eval(), {
+        **process_of(config),
+        **(known["process"] if isinstance(known["process"], dict) else {}),
+    }
 
 # %% ../nbs/21a_exchange.ipynb #210022
 def check_form(
@@ -517,7 +524,7 @@ def load_diffusers(
             f"the first is {wrong[0]}."
         )
     model = from_diffusers(transformer)
-    process = {**LATENTS, "variance": "learned" if model.config.learn_sigma else "fixed_large"}
+    process = process_of(model.config)
     return model, process if alone else {**process, **read_process(source, **download)}
 
 # %% ../nbs/21a_exchange.ipynb #210057
@@ -581,8 +588,7 @@ def scheduler_sample(
     check_run(diffusion, model, shape, y, x_T, None)
     with_variance = check_scheduler(scheduler, diffusion, shape[1])
     scheduler = type(scheduler).from_config(scheduler.config)  # a run changes it: leave the caller's alone
-    found = [tensor.device for tensor in (x_T, y) if tensor is not None]
-    device = found[0] if found else device or diffusion.timestep_map.device
+    device = run_device(diffusion, y, x_T, device)
     scheduler.set_timesteps(steps, device=device)
     times = scheduler.timesteps.round().long()  # some take steps in between: the model knows whole ones
     if hasattr(model, "prepare"):

@@ -151,6 +151,7 @@ class Explorer:
         self.plot, self.title, self.tries, self.prepare, self.controls = plot, title, tries, prepare, controls
         self.places, self.prepared, self.quiet = {}, {}, False
         self.defaults = self.values()
+        self.asks = () if prepare is None else tuple(inspect.signature(prepare).parameters)
         self.picture, self.problem = ipywidgets.HTML(), ipywidgets.HTML()
         self.bar = ipywidgets.FloatProgress(max=1, description="computing", layout={"display": "none"})
         self.redraw()  # an error here is raised: the first picture must be right
@@ -214,11 +215,10 @@ class Explorer:
         "The slow part, done once for each setting."
         if self.prepare is None:
             return ()
-        names = inspect.signature(self.prepare).parameters
-        asked = {name: value for name, value in self.values().items() if name in names}
+        asked = {name: value for name, value in self.values().items() if name in self.asks}
         key = tuple(asked.items())
         if key not in self.prepared:
-            if "progress" in names:
+            if "progress" in self.asks:
                 asked["progress"] = self.progress
             self.bar.layout.display = "flex"
             try:
@@ -290,7 +290,7 @@ def all_explorers() -> dict[str, Callable[[], Explorer]]:
 
 def time_explorer(explorer: Explorer) -> dict[tuple, float]:  # (control, value) -> seconds of its callback
     "Turn each control through some of its values, the others at their defaults."
-    silent = explorer.prepare and "progress" not in inspect.signature(explorer.prepare).parameters
+    silent = explorer.prepare and "progress" not in explorer.asks
     taken = {}
     for name, control in explorer.controls.items():
         for value in settings(control):
