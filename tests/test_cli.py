@@ -140,7 +140,7 @@ def test_bad_input_ends_with_a_sentence(run, photos, tmp_path, capsys):
 
 def test_a_failed_run_leaves_results_alone(run, capsys, monkeypatch):
     before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
-    monkeypatch.setattr("dit_nb.cli.save_model", lambda *a: (_ for _ in ()).throw(ValueError("disk full")))
+    monkeypatch.setattr("dit_nb.commands.digits.save_model", lambda *a: (_ for _ in ()).throw(ValueError("disk full")))
     assert "disk full" in refused(capsys, "digits", "--steps", "2", "--out", str(run))
     assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
 

@@ -17,10 +17,13 @@ FLOORS = {
     1: "blocks.in_context blocks.cross_attention blocks.adaln blocks.adaln_zero objective",
     2: "model cost sampling guidance",
     3: "data latents",
-    4: "training evaluation pretrained exchange anatomy",
+    4: "training evaluation measure budget pretrained exchange anatomy",
     5: "visual explore.core explore.tokens explore.blocks explore.diffusion explore.runs explore.theatre explore.anatomy "
-    "checks.core checks.tokens checks.blocks checks.diffusion",
-    6: "assignments cli",
+    "checks.core checks.patchify checks.positions checks.conditioning checks.attention checks.in_context "
+    "checks.cross_attention checks.adaln checks.adaln_zero checks.schedule checks.objective checks.sampling "
+    "checks.guidance checks.tokens checks.blocks checks.diffusion",
+    6: "assignments commands.options commands.digits commands.train commands.sample commands.encode "
+    "commands.evaluate commands.assignment commands.convert commands.bench cli",
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms.split()}
 ROOMS = sorted(
