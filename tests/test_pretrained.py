@@ -15,27 +15,25 @@ from conftest import randomise
 from dit_nb import Diffusion, DiT, DiTConfig
 from dit_nb.cli import main
 from dit_nb.data import digits
+from dit_nb.diffusers_bridge import from_diffusers, pad_labels, set_frequencies, to_diffusers, trim_labels
 from dit_nb.evaluation import DigitJudge
 from dit_nb.exchange import (
-    LATENTS,
     convert,
-    from_diffusers,
-    infer_config,
     load_diffusers,
-    load_official,
     make_scheduler,
-    official_state,
     open_model,
-    pad_labels,
-    read_checkpoint,
     save_diffusers,
-    save_official,
     scheduler_sample,
-    set_frequencies,
-    to_diffusers,
-    trim_labels,
 )
 from dit_nb.guidance import Guided
+from dit_nb.official import (
+    LATENTS,
+    infer_config,
+    load_official,
+    official_state,
+    read_checkpoint,
+    save_official,
+)
 from dit_nb.pretrained import PROCESS, digit_model, load_model, push_model, save_model
 from dit_nb.sampling import ddim_sample, ddpm_sample
 
