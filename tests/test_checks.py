@@ -1,32 +1,32 @@
 """The graders: right answers pass in any style, each wrong one hears its own sentence, and nothing escapes."""
 
+import functools
 import inspect
 import json
 import re
+import sys
 import time
 
 import pytest
 import torch
 from answers import RIGHT, WRONG
 
-from dit_nb.checks.core import (
-    Draw,
-    OutOfTime,
-    all_checks,
-    all_exercises,
-    by_alarm,
-    by_worker,
-    grade,
-    near,
-    suspects,
-    trials,
-)
+from dit_nb.checks.core import all_checks, all_exercises, go_on_with, grade, suspects, trials
+from dit_nb.checks.exercise import Draw
+from dit_nb.checks.limits import OutOfTime, by_alarm, by_worker
+from dit_nb.checks.outcome import near
 
 CHECKS, EXERCISES = all_checks(), all_exercises()
 NAMES = sorted(CHECKS)
 GOOD = [pytest.param(name, fn, id=fn.__name__) for name in NAMES for fn in RIGHT[name]]
 BAD = [pytest.param(name, fn, words, id=fn.__name__) for name in NAMES for fn, words in WRONG[name]]
-SEEDS = range(3)
+SEEDS = range(2)
+
+
+@functools.cache
+def report_on(name, fn, seed=0):
+    """What a check says: several tests look at the same reports."""
+    return CHECKS[name](fn, seed=seed)
 
 
 def squeezed(code):
@@ -36,6 +36,7 @@ def squeezed(code):
 def answer_lines(name):
     """What would give an answer away: the lines of all right answers and of the oracle, squeezed."""
     sources = [inspect.getsource(fn) for fn in (*RIGHT[name], EXERCISES[name].oracle)]
+    sources += [variant.solution for variant in EXERCISES[name].variants]
     lines = [line.strip() for source in sources for line in source.splitlines()[1:]]
     bodies = [
         squeezed(line.removeprefix("return ")) for line in lines if not line.startswith(("@", "def ", '"'))
@@ -58,14 +59,14 @@ def test_right_answers_pass(name, fn):
 @pytest.mark.parametrize("name, fn, words", BAD)
 def test_wrong_answers_hear_their_own_sentence(name, fn, words):
     for seed in SEEDS:
-        report = CHECKS[name](fn, seed=seed)
+        report = report_on(name, fn, seed)
         assert not report and report.points == 0
         assert words in report.reason, f"seed {seed}: {report}"
 
 
 @pytest.mark.parametrize("name, fn, words", BAD)
 def test_no_message_gives_the_answer_away(name, fn, words):
-    report = CHECKS[name](fn)
+    report = report_on(name, fn)
     if "stopped with" in report.reason:
         return  # it quotes the student's own line
     shown = squeezed(report._repr_markdown_() + str(report))
@@ -98,7 +99,7 @@ def test_named_mistakes_are_mistakes_and_all_different(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_named_mistake_is_made_by_somebody(name):
-    heard = {CHECKS[name](fn).reason for fn, _ in WRONG[name]}
+    heard = {report_on(name, fn).reason for fn, _ in WRONG[name]}
     assert [mistake.says for mistake in EXERCISES[name].mistakes if mistake.says not in heard] == []
 
 
@@ -253,6 +254,242 @@ def test_grade_needs_no_globals_of_the_caller():
     body = "    return rearrange(images, 'n c (h p) (w q) -> n (h w) (p q c)', p=patch_size, q=patch_size)"
     report = grade(EXERCISES["patchify"], with_arguments_of(EXERCISES["patchify"].oracle, body))
     assert "NameError" in report.reason
+
+
+GOOD_PATCHIFY = RIGHT["patchify"][0]
+
+
+class Callable:
+    def __call__(self, images, patch_size):
+        return GOOD_PATCHIFY(images, patch_size)
+
+
+class Module(torch.nn.Module):
+    def forward(self, images, patch_size):
+        return GOOD_PATCHIFY(images, patch_size)
+
+
+class Class:
+    def method(self, images, patch_size):
+        return GOOD_PATCHIFY(images, patch_size)
+
+
+@pytest.mark.parametrize(
+    "fn",
+    [
+        Callable(),
+        Module(),
+        Class().method,
+        functools.partial(GOOD_PATCHIFY),
+        functools.lru_cache(GOOD_PATCHIFY),
+        lambda a, b: GOOD_PATCHIFY(a, b),
+        lambda *both: GOOD_PATCHIFY(*both),
+        lambda images, patch_size, extra=3: GOOD_PATCHIFY(images, patch_size),
+        lambda images, patch_size: GOOD_PATCHIFY(images, patch_size).requires_grad_(),
+        lambda images, patch_size: torch.nn.Parameter(GOOD_PATCHIFY(images, patch_size)),
+        lambda images, patch_size: print("looking at", images.shape) or GOOD_PATCHIFY(images, patch_size),
+    ],
+)
+def test_a_right_answer_may_be_anything_that_can_be_called(fn):
+    assert CHECKS["patchify"](fn)
+
+
+def broken(images, patch_size):
+    return images[9, 9, 9, 9, 9]
+
+
+class Broken(torch.nn.Module):
+    def forward(self, images, patch_size):
+        return images[9, 9, 9, 9, 9]
+
+
+@pytest.mark.parametrize("fn", [broken, Broken(), functools.partial(broken), functools.lru_cache(broken)])
+def test_the_line_of_an_exception_is_found(fn):
+    reason = CHECKS["patchify"](fn).reason
+    assert "stopped with IndexError" in reason and "return images[9, 9, 9, 9, 9]" in reason
+
+
+def returns(value):
+    return lambda images, patch_size: value(GOOD_PATCHIFY(images, patch_size))
+
+
+class Liar(torch.Tensor):
+    """A tensor that answers every question as it likes."""
+
+    @classmethod
+    def __torch_function__(cls, func, types, args=(), kwargs=None):
+        return torch.zeros(())
+
+
+async def asynchronous(images, patch_size):
+    return GOOD_PATCHIFY(images, patch_size)
+
+
+def later(images, patch_size):
+    yield GOOD_PATCHIFY(images, patch_size)
+
+
+def itself(images, patch_size):
+    return itself(images, patch_size)
+
+
+class Rude(BaseException):
+    def __str__(self):
+        raise ValueError
+
+
+def rude(images, patch_size):
+    raise Rude
+
+
+SAYS = {
+    "its input": (lambda images, patch_size: images, "has shape (2, 3, 8, 8)"),
+    "NumPy": (returns(lambda x: x.numpy()), "a NumPy array"),
+    "lists": (returns(lambda x: x.tolist()), "a list of 2 things (list)"),
+    "a comma": (returns(lambda x: (x,)), "a comma too many"),
+    "a float": (returns(lambda x: 1.0), "returns a float"),
+    "half": (returns(lambda x: x.half()), "is torch.float16, but must be torch.float64"),
+    "nothing": (returns(lambda x: None), "is a return missing?"),
+    "nan": (returns(lambda x: x * float("nan")), "nan or infinite"),
+    "a liar": (returns(lambda x: torch.zeros_like(x).as_subclass(Liar)), "other numbers"),
+    "nested": (returns(lambda x: torch.nested.nested_tensor([x[0]])), "cannot be compared"),
+    "quantized": (
+        returns(lambda x: torch.quantize_per_tensor(x.float(), 0.1, 0, torch.qint8)),
+        "must return",
+    ),
+    "async": (asynchronous, "async def"),
+    "yield": (later, "does yield stand"),
+    "recursion": (itself, "stopped with RecursionError"),
+    "exit": (lambda images, patch_size: sys.exit(0), "stopped with SystemExit"),
+    "rude": (rude, "stopped with Rude"),
+    "a GPU": (lambda images, patch_size: GOOD_PATCHIFY(images.to("cuda:77"), patch_size), "stopped with"),
+    "a class": (dict, "stopped with TypeError"),
+    "keywords": (lambda *, images, patch_size: images, "but must take (images, patch_size)"),
+    "its result": (torch.zeros(3, 3), "no function"),
+    "its name": ("patchify", "no function"),
+}
+
+
+@pytest.mark.parametrize("fn, words", SAYS.values(), ids=SAYS)
+@pytest.mark.filterwarnings("ignore")
+def test_odd_answers_hear_what_is_odd(fn, words):
+    report = CHECKS["patchify"](fn)
+    assert not report and words in report.reason, str(report)
+    assert "\n" not in str(report) and json.dumps(report.row(), allow_nan=False)
+    assert CHECKS["patchify"](GOOD_PATCHIFY)
+
+
+def test_an_answer_that_remembers():
+    seen = {}
+
+    def remembers(images, patch_size):
+        return seen.setdefault(images.shape, GOOD_PATCHIFY(images, patch_size))
+
+    assert "from an earlier call" in CHECKS["patchify"](remembers).reason
+
+
+def test_half_an_answer_is_not_a_blank():
+    def half(images, patch_size):
+        if images.shape[2] != images.shape[3]:
+            raise NotImplementedError("oblong pictures")
+        return GOOD_PATCHIFY(images, patch_size)
+
+    reason = CHECKS["patchify"](half).reason
+    assert "not finished" in reason and "oblong pictures" in reason
+
+
+def test_float32_is_named():
+    def single(q, k, v):
+        return RIGHT["attention"][0](q, k, v).float()
+
+    assert "work in the type of the input, not in torch.float32" in CHECKS["attention"](single).reason
+
+
+def test_lists_must_stay_as_they_are():
+    def pops(x, c, blocks):
+        result = RIGHT["in_context"][0](x, c, list(blocks))
+        blocks.pop()
+        return result
+
+    def inserts(alphas_cumprod, kept):
+        result = RIGHT["respaced_betas"][0](alphas_cumprod, list(kept))
+        kept.insert(0, -1)
+        return result
+
+    assert "changes its input blocks" in CHECKS["in_context"](pops).reason
+    assert "changes its input kept" in CHECKS["respaced_betas"](inserts).reason
+
+
+def test_functions_of_pytorch_are_put_back():
+    def cheats(images, patch_size):
+        torch.Tensor.__eq__ = lambda a, b: torch.ones(()).bool()
+        torch.Tensor.max = lambda *a: torch.zeros(())
+        torch.where = lambda *a: a[1]
+        return torch.zeros_like(GOOD_PATCHIFY(images, patch_size))
+
+    assert "for everybody" in CHECKS["patchify"](cheats).reason
+    assert torch.where(torch.tensor(True), 1, 2) == 1 and torch.tensor([1, 5]).max() == 5
+    assert CHECKS["patchify"](GOOD_PATCHIFY) and not CHECKS["patchify"](WRONG["patchify"][0][0])
+
+
+def test_a_person_may_interrupt():
+    def interrupted(images, patch_size):
+        torch.set_default_dtype(torch.float64)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        CHECKS["patchify"](interrupted)
+    assert torch.get_default_dtype() == torch.float32
+    time.sleep(0.05)  # no alarm is left behind
+
+
+def test_a_long_call_into_c_is_noticed_afterwards():
+    def long(images, patch_size):
+        return sum(range(10**7)) and GOOD_PATCHIFY(images, patch_size)
+
+    assert "did not come back" in CHECKS["patchify"](long, seconds=0.01).reason
+
+
+@pytest.mark.parametrize("setting", ["inference", "no_grad", "float64", "meta"])
+def test_the_settings_of_a_notebook_do_not_matter(setting):
+    contexts = {"inference": torch.inference_mode, "no_grad": torch.no_grad}
+    dtype = torch.float64 if setting == "float64" else torch.float32
+    device = "meta" if setting == "meta" else None
+    with contexts.get(setting, torch.enable_grad)():
+        try:
+            torch.set_default_dtype(dtype)
+            torch.set_default_device(device)
+            seed = 77 + len(setting)  # inputs that are drawn now
+            assert [name for name in NAMES if not CHECKS[name](RIGHT[name][0], seed=seed)] == []
+            assert torch.get_default_dtype() == dtype
+            assert torch.get_default_device().type == (device or "cpu")
+        finally:
+            torch.set_default_dtype(torch.float32)
+            torch.set_default_device(None)
+
+
+def test_a_meddler_leaves_no_trace():
+    def meddles(images, patch_size):
+        torch.set_default_device("meta")
+        torch.set_default_dtype(torch.float16)
+        torch.set_grad_enabled(False)
+        return GOOD_PATCHIFY(images, patch_size)
+
+    assert CHECKS["patchify"](meddles)
+    assert torch.get_default_device().type == "cpu" and torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_who_is_stuck_goes_on_with_ours(name, capsys):
+    theirs = RIGHT[name][0]
+    assert go_on_with(theirs, CHECKS[name]) is theirs
+    assert capsys.readouterr().out == f"The next cells use your {name}.\n"
+    for yours in (None, WRONG[name][0][0]):
+        ours = go_on_with(yours, CHECKS[name])
+        assert CHECKS[name](ours) and f"use our {name}" in capsys.readouterr().out
+    ours = go_on_with(theirs, CHECKS[name], variant=5)
+    assert CHECKS[name](ours, variant=5) and "usual convention" in capsys.readouterr().out
+    assert go_on_with(ours, CHECKS[name], variant=5) is ours
 
 
 @pytest.mark.parametrize(

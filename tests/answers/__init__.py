@@ -1,6 +1,6 @@
 """Answers that students might give: right ones in several styles, and wrong ones with the words they must hear.
 
-Each wrong answer is something that a person could write and believe in. `python -m tests.answers` prints
+Each wrong answer is something that a person could write and believe in. `cd tests; python -m answers` prints
 what the checks say to each.
 """
 

@@ -333,6 +333,87 @@ def cross_attention_residual(x, context, w_q, w_k, w_v):
     return x + cross_attention_fused(x, context, w_q, w_k, w_v)
 
 
+# ---- layer_norm
+
+
+@right("layer_norm")
+def layer_norm_torch(x, eps):
+    return F.layer_norm(x, x.shape[-1:], eps=eps)
+
+
+@right("layer_norm")
+def layer_norm_mean_of_squares(x, eps):
+    mean = x.mean(-1, keepdim=True)
+    variance = (x**2).mean(-1, keepdim=True) - mean**2
+    return (x - mean) * torch.rsqrt(variance + eps)
+
+
+@right("layer_norm")
+def layer_norm_loop(x, eps):
+    out = torch.empty_like(x)
+    for n, image in enumerate(x):
+        for t, token in enumerate(image):
+            variance, mean = torch.var_mean(token, correction=0)
+            out[n, t] = (token - mean) / math.sqrt(variance + eps)
+    return out
+
+
+@wrong("layer_norm", "divides by D - 1")
+def layer_norm_std(x, eps):
+    return (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True) + eps) ** 0.5
+
+
+@wrong("layer_norm", "belongs under the root")
+def layer_norm_eps_outside(x, eps):
+    middle = x - x.mean(-1, keepdim=True)
+    return middle / (middle.square().mean(-1, keepdim=True).sqrt() + eps)
+
+
+@wrong("layer_norm", "quiet tokens become as loud")
+def layer_norm_no_eps(x, eps):
+    return (x - x.mean(-1, keepdim=True)) / x.std(-1, keepdim=True, correction=0)
+
+
+@wrong("layer_norm", "always 1e-5")
+def layer_norm_default_eps(x, eps):
+    return F.layer_norm(x, x.shape[-1:])
+
+
+@wrong("layer_norm", "by its root it should")
+def layer_norm_variance(x, eps):
+    return (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True, correction=0) + eps)
+
+
+@wrong("layer_norm", "mean is not taken away")
+def layer_norm_no_mean(x, eps):
+    return x / torch.sqrt(x.var(-1, keepdim=True, correction=0) + eps)
+
+
+@wrong("layer_norm", "runs over the tokens")
+def layer_norm_over_tokens(x, eps):
+    return F.layer_norm(x.mT, x.shape[1:2], eps=eps).mT
+
+
+@wrong("layer_norm", "depends on its neighbours")
+def layer_norm_over_batch(x, eps):
+    return (x - x.mean(0)) / (x.var(0, correction=0) + eps).sqrt()
+
+
+@wrong("layer_norm", "One mean for a whole image")
+def layer_norm_image(x, eps):
+    return F.layer_norm(x, x.shape[1:], eps=eps)
+
+
+@wrong("layer_norm", "stirred together")
+def layer_norm_everything(x, eps):
+    return (x - x.mean()) / (x.var(correction=0) + eps) ** 0.5
+
+
+@wrong("layer_norm", "stopped with RuntimeError")
+def layer_norm_no_keepdim(x, eps):
+    return (x - x.mean(-1)[..., :-1, None]) / x.std(-1)
+
+
 # ---- modulate
 
 

@@ -347,6 +347,116 @@ def normal_kl_sum(mean1, logvar1, mean2, logvar2):
     return normal_kl_formula(mean1, logvar1, mean2, logvar2).sum()
 
 
+# ---- discretized_gaussian_nll
+
+
+def share_below(z):
+    return 0.5 * (1 + torch.erf(z / math.sqrt(2)))
+
+
+@right("discretized_gaussian_nll")
+def nll_tanh(x, mean, log_scale, bins):
+    def share(z):
+        return 0.5 * (1.0 + torch.tanh(math.sqrt(2.0 / math.pi) * (z + 0.044715 * z**3)))
+
+    inverse = torch.exp(-log_scale)
+    above = share(inverse * (x - mean + 1 / (bins - 1)))
+    below = share(inverse * (x - mean - 1 / (bins - 1)))
+    logs = torch.where(
+        x < -0.999,
+        above.clamp(min=1e-12).log(),
+        torch.where(x > 0.999, (1 - below).clamp(min=1e-12).log(), (above - below).clamp(min=1e-12).log()),
+    )
+    return -logs
+
+
+@right("discretized_gaussian_nll")
+def nll_distribution(x, mean, log_scale, bins):
+    bell = torch.distributions.Normal(mean, log_scale.exp())
+    above, below = bell.cdf(x + 1 / (bins - 1)), bell.cdf(x - 1 / (bins - 1))
+    above[x == x.new_tensor(1)], below[x == -1] = 1, 0
+    return -torch.log(above - below)
+
+
+@right("discretized_gaussian_nll")
+def nll_edges(x, mean, log_scale, bins):
+    edges = torch.linspace(-1, 1, bins, dtype=x.dtype)
+    edges = torch.cat([x.new_tensor([-math.inf]), (edges[1:] + edges[:-1]) / 2, x.new_tensor([math.inf])])
+    k = ((x + 1) / 2 * (bins - 1)).round().long()
+    z = [(edges[k + i] - mean) / log_scale.exp() for i in (0, 1)]
+    return -(share_below(z[1]) - share_below(z[0])).log()
+
+
+@right("discretized_gaussian_nll")
+def nll_float32(x, mean, log_scale, bins):
+    return nll_tanh(x.float(), mean.float(), log_scale.float(), bins)
+
+
+def nll_with(x, mean, log_scale, half):
+    z = [(x - mean + side) / log_scale.exp() for side in (half, -half)]
+    above = torch.where(x > 0.999, 1.0, share_below(z[0]))
+    return above - torch.where(x < -0.999, 0.0, share_below(z[1]))
+
+
+@wrong("discretized_gaussian_nll", "end like all others")
+def nll_no_tails(x, mean, log_scale, bins):
+    z = [(x - mean + side / (bins - 1)) / log_scale.exp() for side in (1, -1)]
+    return -(share_below(z[0]) - share_below(z[1])).log()
+
+
+@wrong("discretized_gaussian_nll", "twice as wide")
+def nll_whole_step(x, mean, log_scale, bins):
+    return -nll_with(x, mean, log_scale, 2 / (bins - 1)).log()
+
+
+@wrong("discretized_gaussian_nll", "a little too narrow")
+def nll_bins_for_steps(x, mean, log_scale, bins):
+    return -nll_with(x, mean, log_scale, 1 / bins).log()
+
+
+@wrong("discretized_gaussian_nll", "always 256")
+def nll_bytes(x, mean, log_scale, bins):
+    return -nll_with(x, mean, log_scale, 1 / 255).clamp(min=1e-12).log()
+
+
+@wrong("discretized_gaussian_nll", "taken for a log variance")
+def nll_log_variance(x, mean, log_scale, bins):
+    return -nll_with(x, mean, 0.5 * log_scale, 1 / (bins - 1)).log()
+
+
+@wrong("discretized_gaussian_nll", "The log scale is used as it is")
+def nll_scale_itself(x, mean, log_scale, bins):
+    z = [(x - mean + side / (bins - 1)) / log_scale for side in (1, -1)]
+    above = torch.where(x > 0.999, 1.0, share_below(z[0]))
+    below = torch.where(x < -0.999, 0.0, share_below(z[1]))
+    return -(above - below).clamp(min=1e-12).log()
+
+
+@wrong("discretized_gaussian_nll", "in bits")
+def nll_bits(x, mean, log_scale, bins):
+    return -nll_with(x, mean, log_scale, 1 / (bins - 1)).log2()
+
+
+@wrong("discretized_gaussian_nll", "has the other sign")
+def nll_log_likelihood(x, mean, log_scale, bins):
+    return nll_with(x, mean, log_scale, 1 / (bins - 1)).log()
+
+
+@wrong("discretized_gaussian_nll", "These are probabilities")
+def nll_probability(x, mean, log_scale, bins):
+    return nll_with(x, mean, log_scale, 1 / (bins - 1))
+
+
+@wrong("discretized_gaussian_nll", "height of the bell")
+def nll_density(x, mean, log_scale, bins):
+    return 0.5 * ((x - mean) / log_scale.exp()) ** 2 + log_scale + 0.5 * math.log(2 * math.pi)
+
+
+@wrong("discretized_gaussian_nll", "one number for each element")
+def nll_mean(x, mean, log_scale, bins):
+    return nll_tanh(x, mean, log_scale, bins).mean()
+
+
 # ---- hybrid_loss
 
 
@@ -428,6 +538,14 @@ def hybrid_loss_cut_eps_everywhere(output, noise, vb_terms):
     eps, values = output.chunk(2, dim=1)
     eps = eps.detach()
     return ((noise - eps) ** 2).flatten(1).mean(1) + vb_terms(eps, values)
+
+
+@wrong("hybrid_loss", "cut off from the output altogether")
+def hybrid_loss_items(output, noise, vb_terms):
+    with torch.no_grad():
+        eps, values = output.chunk(2, dim=1)
+        losses = ((eps - noise) ** 2).flatten(1).mean(1) + vb_terms(eps, values)
+    return torch.tensor([loss.item() for loss in losses], dtype=torch.float64)
 
 
 # ---- ddpm_step
