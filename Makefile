@@ -14,6 +14,7 @@ help:
 	$(PYTHON) -m venv .venv
 	$(PIP) torch
 	$(PIP) -e '.[dev]'
+	$(PIP) --no-deps torch-fidelity  # its torchvision would want another torch; the tests do without
 	touch $@
 
 digits: .venv/ready

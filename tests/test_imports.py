@@ -16,13 +16,16 @@ FLOORS = {
     0: "basics patchify positions conditioning attention schedule",
     1: "blocks.in_context blocks.cross_attention blocks.adaln blocks.adaln_zero objective",
     2: "model cost sampling guidance",
-    3: "data latents",
-    4: "training evaluation measure budget pretrained exchange anatomy",
-    5: "visual explore.core explore.tokens explore.blocks explore.diffusion explore.runs explore.theatre explore.anatomy "
+    3: "images data latents",
+    4: "training runs evaluation measure budget pretrained official diffusers_bridge exchange anatomy",
+    5: "visual explore.core explore.tokens explore.blocks explore.diffusion explore.runs explore.budget "
+    "explore.latents explore.theatre explore.anatomy "
     "checks.core checks.patchify checks.positions checks.conditioning checks.attention checks.in_context "
     "checks.cross_attention checks.adaln checks.adaln_zero checks.schedule checks.objective checks.sampling "
-    "checks.guidance checks.tokens checks.blocks checks.diffusion",
-    6: "assignments commands.options commands.digits commands.train commands.sample commands.encode "
+    "checks.guidance checks.report checks.limits checks.exercise checks.outcome checks.images checks.layer_norm "
+    "checks.posterior checks.likelihood checks.variants_tokens checks.variants_attention checks.variants_modulation "
+    "checks.variants_process checks.variants_loss checks.variants_steps",
+    6: "assignments handins classroom commands.options commands.digits commands.train commands.sample commands.encode "
     "commands.evaluate commands.assignment commands.convert commands.bench cli",
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms.split()}

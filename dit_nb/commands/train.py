@@ -19,13 +19,13 @@ from torch import Tensor
 from .digits import DATA_FIELDS, DIGITS_MODEL
 from .options import add_fields, given, published
 from .sample import open_decoder
-from ..data import digits as all_digits
-from ..data import image_folder, image_grid, save_image
+from ..data import image_grid, open_images, save_image
 from ..model import NAMES, DiT, DiTConfig
 from ..objective import VARIANCES
 from ..pretrained import PROCESS, make_diffusion, sample_images, save_model
+from ..runs import checkpoints, processes
 from ..schedule import SCHEDULES
-from ..training import TrainConfig, Trainer, checkpoints
+from ..training import TrainConfig, Trainer
 
 # %% ../../nbs/93c_train.ipynb #930005
 def open_data(args: argparse.Namespace):  # a data set, see `dit_nb.data`
@@ -34,13 +34,13 @@ def open_data(args: argparse.Namespace):  # a data set, see `dit_nb.data`
         from dit_nb.latents import open_latents
 
         return open_latents(args.latents)
-    if args.data == "digits":
-        return all_digits().train
-    if args.image_size is None:
-        raise ValueError("image-size is missing, but a folder of images needs it.")
-    data = image_folder(args.data, args.image_size, args.channels)
+    if args.data != "digits" and args.image_size is None:
+        raise ValueError("image-size is missing: pictures are cut to a square, of how many pixels?")
+    state = processes()
+    with state.main_process_first():  # it looks at every picture once; the others find what it found
+        data = open_images(args.data, args.image_size, args.channels, args.skip_bad)
     skipped = getattr(data, "skipped", ())
-    if skipped:
+    if skipped and state.is_main_process:
         print(f"{len(skipped)} images cannot be read and are skipped: {', '.join(map(str, skipped[:5]))}")
     return data
 
