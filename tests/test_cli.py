@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
@@ -76,6 +77,73 @@ def test_model_loads_and_samples(run, tmp_path):
     assert main([*words[:2], "--n", "3", "--steps", "2", "--out", str(tmp_path / "all.png")]) == 0
 
 
+def test_many_samples_go_to_a_file_or_a_folder(run, tmp_path):
+    model, folder = str(run / "model"), tmp_path / "many"
+    words = ["sample", model, "--steps", "3", "--seed", "4"]
+    assert main([*words, "--n", "7", "--batch-size", "3", "--out", str(tmp_path / "many.npz")]) == 0
+    file = np.load(tmp_path / "many.npz")
+    assert file["arr_0"].shape == (7, 8, 8, 1) and file["arr_0"].dtype == np.uint8
+    assert file["arr_1"].tolist() == [0, 1, 2, 3, 4, 5, 6]
+    assert main([*words, "--n", "4", "--out", str(folder)]) == 0
+    first = {p.name: p.stat().st_mtime_ns for p in folder.glob("*.png")}
+    assert main([*words, "--n", "7", "--batch-size", "2", "--out", str(folder)]) == 0
+    assert {p.name: p.stat().st_mtime_ns for p in folder.glob("*.png") if p.name in first} == first
+    pictures = [np.asarray(Image.open(p)) for p in sorted(folder.glob("*.png"))]
+    difference = np.stack(pictures).astype(int) - file["arr_0"][..., 0]
+    assert abs(difference).max() <= 1, "image i of a seed is the same image, in any batch"
+    assert main([*words, "--n", "7", "--steps", "4", "--out", str(folder)]) == 2
+
+
+def test_a_preset_is_a_start(run, tmp_path, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(
+        "dit_nb.commands.sample.sample_batches", lambda *a, **k: seen.update(n=a[3], y=a[2], **k) or iter(())
+    )
+    monkeypatch.setattr("dit_nb.commands.sample.write", lambda *a: list(a[1]))
+    words = f"sample {run / 'model'} --preset paper --n 500 --out {tmp_path / 'x.npz'}".split()
+    monkeypatch.setattr("dit_nb.commands.sample.open_decoder", lambda *a: seen.update(vae=a[2]))
+    assert main(words) == 0
+    draw = seen["draw"].keywords
+    assert (draw["steps"], draw["cfg_scale"], draw["guided_channels"]) == ("250", 1.5, 3)
+    assert seen["n"] == 500 and seen["vae"] == "stabilityai/sd-vae-ft-ema"
+    assert 30 < seen["y"].bincount().min() and seen["y"].bincount().max() < 75, "classes are drawn at random"
+    assert not torch.equal(seen["y"], torch.arange(500) % 10)
+
+
+def test_dpm_solver_draws_the_same_twice(run, tmp_path):
+    words = ["sample", str(run / "model"), "--n", "3", "--sampler", "dpm++", "--steps", "4", "--out"]
+    for name in ("a.png", "b.png"):
+        assert main([*words, str(tmp_path / name)]) == 0
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_go_on_from_a_trained_model(run, photos, tmp_path, capsys):
+    """Other classes and another size: all weights but the label table are taken over."""
+    words = f"train --data digits --start {run / 'model'} --steps 1 --lr 1e-9 --out {tmp_path / 'same'}"
+    assert main([*words.split(), "--ema-decay", "0"]) == 0
+    old, new = (DiT.from_pretrained(str(p)) for p in (run / "model", tmp_path / "same" / "model"))
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(old.parameters(), new.parameters()))
+    words = f"train --data {photos} --channels 1 --image-size 16 --start {run / 'model'} --steps 1 --lr 1e-9"
+    assert main([*words.split(), "--ema-decay", "0", "--out", str(tmp_path / "other")]) == 0
+    assert "learned anew" in capsys.readouterr().out
+    other = DiT.from_pretrained(str(tmp_path / "other" / "model"))
+    assert other.config.num_classes == 2 and other.config.input_size == 16
+    assert torch.allclose(other.blocks[0].attn.qkv.weight, old.blocks[0].attn.qkv.weight, atol=1e-6)
+    assert other.y_embedder.embedding_table.weight.shape[0] == 3
+
+
+def test_skip_bad_counts(photos, tmp_path, capsys):
+    import shutil
+
+    shutil.copytree(photos, tmp_path / "photos")
+    (tmp_path / "photos" / "china" / "broken.jpg").write_bytes(b"not a picture")
+    words = f"train --data {tmp_path / 'photos'} --image-size 16 --steps 1 --batch-size 2 --hidden-size 32 --depth 1"
+    words = [*words.split(), "--num-heads", "2", "--out", str(tmp_path / "out")]
+    assert "broken.jpg" in refused(capsys, *words)
+    assert main([*words, "--skip-bad"]) == 0
+    assert "1 images cannot be read" in capsys.readouterr().out
+
+
 def test_train_on_a_folder(photos, tmp_path):
     words = f"train --data {photos} --out {tmp_path} --steps 4 --image-size 16 --batch-size 4 --patch-size 4"
     words += " --hidden-size 32 --depth 2 --num-heads 2 --sample-every 2 --save-every 2 --flip --seed 1"
@@ -120,7 +188,12 @@ def test_bad_input_ends_with_a_sentence(run, photos, tmp_path, capsys):
     say = lambda *words: refused(capsys, *words)  # noqa: E731
     train = ["train", "--data", "digits", "--out", out, "--steps", "2"]
     assert "class is '10'" in say("sample", model, "--class", "10", "--out", out + ".png")
-    assert "end in .png" in say("sample", model, "--out", out)
+    assert "end in .npz, .png" in say("sample", model, "--out", out + ".gif")
+    assert "n is 0" in say("sample", model, "--n", "0", "--out", out + ".png")
+    assert "whole number for dpm++" in say(
+        "sample", model, "--sampler", "dpm++", "--steps", "ddim50", "--out", out + ".png"
+    )
+    assert "cannot be loaded" in say("sample", model, "--vae", str(photos), "--out", out + ".png")
     assert "respacing is 'ddim64'" in say("sample", model, "--steps", "ddim64", "--out", out + ".png")
     assert "nowhere" in say("sample", str(tmp_path / "nowhere"), "--out", out + ".png")
     assert "patch_size 3" in say(*train, "--patch-size", "3")
@@ -132,6 +205,11 @@ def test_bad_input_ends_with_a_sentence(run, photos, tmp_path, capsys):
     )
     assert "image-size" in say("train", "--data", str(photos), "--out", out, "--steps", "1")
     assert "just one" in say("train", "--data", "digits", "--out", out)
+    assert "depth is given, but start" in say(*train, "--start", model, "--depth", "3")
+    assert "takes 1" in say(
+        "train", "--data", str(photos), "--image-size", "8", "--start", model, "--out", out, "--steps", "1"
+    )
+    assert "latents folder" in say("train", "--latents", str(photos), "--out", out, "--steps", "1")
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
     assert "cannot be written" in say("digits", "--steps", "1", "--out", str(blocked))
@@ -140,7 +218,9 @@ def test_bad_input_ends_with_a_sentence(run, photos, tmp_path, capsys):
 
 def test_a_failed_run_leaves_results_alone(run, capsys, monkeypatch):
     before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
-    monkeypatch.setattr("dit_nb.commands.digits.save_model", lambda *a: (_ for _ in ()).throw(ValueError("disk full")))
+    monkeypatch.setattr(
+        "dit_nb.commands.digits.save_model", lambda *a: (_ for _ in ()).throw(ValueError("disk full"))
+    )
     assert "disk full" in refused(capsys, "digits", "--steps", "2", "--out", str(run))
     assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
 
