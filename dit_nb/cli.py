@@ -7,6 +7,7 @@ __all__ = ['COMMANDS', 'main']
 
 # %% ../nbs/93_cli.ipynb #930002
 import argparse
+import os
 import sys
 from importlib import import_module
 
@@ -41,7 +42,8 @@ def main(
     try:
         args.run(args)
     except ValueError as error:
-        print(f"dit-nb: error: {error}", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":  # of many processes that fail alike, one says so
+            print(f"dit-nb: error: {error}", file=sys.stderr)
         return 2
     return 0
 

@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['PROCESS', 'CARD_FACTS', 'make_diffusion', 'save_model', 'load_model', 'best_device', 'push_model', 'sample_images',
-           'digit_model']
+           'sample_batches', 'digit_model']
 
 # %% ../nbs/21_pretrained.ipynb #210002
 import json
 import tempfile
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -17,7 +18,7 @@ import torch
 from huggingface_hub import HfApi
 from torch import Tensor
 
-from .basics import check_choice
+from .basics import check_choice, seeded
 from .guidance import Guided
 from .model import DiT, saved_file
 from .objective import Diffusion
@@ -92,17 +93,20 @@ def sample_images(
     process: dict,  # see PROCESS
     labels: Tensor | None,  # (N,) one image for each
     n: int,  # how many, for a model without classes
-    seed: int = 0,
+    seed: int = 0,  # 0 or more
     cfg_scale: float = 1.0,  # 1 is no guidance
     guided_channels: int | None = None,  # all of eps by default
     sampler: str = "ddpm",  # ddpm, ddim
     steps: str = "50",  # respacing: 250, or 10,15,20, or ddim50
     variance: str | None = None,  # in place of the one the model was trained with
     clip_x0: bool | None = None,  # in place of the one in `process`
+    first: int = 0,  # number of the first image: images 4 and 5 of a seed are the same, drawn alone or with others
     **options,  # callback, progress
-) -> Tensor:  # (N, C, H, W)
-    "Samples, the same for the same seed on every device."
+) -> Tensor:  # (N, C, H, W); latents from a model of latents
+    "Samples. Image i of a seed is the same on every device, in a batch of any size."
     check_choice("sampler", sampler, ("ddpm", "ddim"))
+    if seed < 0 or first < 0:
+        raise ValueError(f"seed is {seed} and first {first}, but both must be 0 or more.")
     device = next(model.parameters()).device
     run = {"ddpm": ddpm_sample, "ddim": ddim_sample}[sampler]
     return run(
@@ -110,12 +114,41 @@ def sample_images(
         Guided(model, cfg_scale, guided_channels) if cfg_scale != 1 else model,
         (n, model.config.in_channels, *pair(model.config.input_size)),
         None if labels is None else labels.to(device),
-        generator=torch.Generator().manual_seed(seed),
+        generator=[seeded(seed, 2, first + i) for i in range(n)],  # 0 and 1 are for training's own luck
         clip_x0=process["clip_x0"] if clip_x0 is None else clip_x0,
         variance=variance,
         device=device,
         **options,
     )
+
+# %% ../nbs/21_pretrained.ipynb #2101many
+def sample_batches(
+    model: DiT,
+    process: dict,  # see PROCESS
+    labels: Tensor | None,  # (n,) labels of all images, whoever draws them
+    n: int,  # how many images, over all processes
+    seed: int = 0,
+    batch_size: int = 64,  # images drawn at once
+    rank: int = 0,  # this process
+    world: int = 1,  # processes that share the work: they take batches in turn
+    start: int = 0,  # images that are there already
+    draw: Callable = sample_images,  # or what draws in its place, with the same arguments
+    **options,  # for it
+) -> Iterator[tuple[Tensor, Tensor]]:  # numbers of the images (B,), images (B, C, H, W)
+    "This process's share of n samples: image i is what `sample_images` draws as image i."
+    if labels is not None and len(labels) != n:
+        raise ValueError(f"labels has {len(labels)} entries, but n asks for {n} images.")
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}, but must be 1 or more.")
+    if not 0 <= rank < world:
+        raise ValueError(f"rank is {rank}, but must be in [0, {world - 1}]: there are {world} processes.")
+    mine = torch.arange(start, n).split(batch_size)[rank::world]
+
+    def drawn(i: Tensor) -> tuple[Tensor, Tensor]:
+        y = None if labels is None else labels[i]
+        return i, draw(model, process, y, len(i), seed, first=int(i[0]), **options)
+
+    return map(drawn, filter(len, mine))
 
 # %% ../nbs/21_pretrained.ipynb #210018
 @lru_cache(maxsize=1)

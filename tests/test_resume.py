@@ -18,14 +18,13 @@ COMMAND = f"""train --data digits --steps {STEPS} --save-every 4 --keep 2 --samp
 --precision fp32 --grad-clip 1.0 --flip --seed 3""".split()
 # Each step takes a little longer, so that a kill can fall inside it, and inside the writing of a checkpoint.
 SLOWED = """
-import os, shutil, sys, time
-import accelerate, torch
-real_save = accelerate.Accelerator.save_state
-def slow_save(self, folder, *a, **k):
-    result = real_save(self, folder, *a, **k)
-    time.sleep(0.15)
-    return result
-accelerate.Accelerator.save_state = slow_save
+import sys, time
+from dit_nb import runs
+real_save = runs.save_file
+def slow_save(tensors, path):
+    real_save(tensors, path)
+    time.sleep(0.08)
+runs.save_file = slow_save
 from dit_nb.cli import main
 from dit_nb.training import Trainer
 real_step = Trainer.train_step

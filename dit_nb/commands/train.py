@@ -23,7 +23,7 @@ from ..data import image_grid, open_images, save_image
 from ..model import NAMES, DiT, DiTConfig
 from ..objective import VARIANCES
 from ..pretrained import PROCESS, make_diffusion, sample_images, save_model
-from ..runs import checkpoints, processes
+from ..runs import checkpoints, processes, together
 from ..schedule import SCHEDULES
 from ..training import TrainConfig, Trainer
 
@@ -36,11 +36,9 @@ def open_data(args: argparse.Namespace):  # a data set, see `dit_nb.data`
         return open_latents(args.latents)
     if args.data != "digits" and args.image_size is None:
         raise ValueError("image-size is missing: pictures are cut to a square, of how many pixels?")
-    state = processes()
-    with state.main_process_first():  # it looks at every picture once; the others find what it found
-        data = open_images(args.data, args.image_size, args.channels, args.skip_bad)
+    data = open_images(args.data, args.image_size, args.channels, args.skip_bad)
     skipped = getattr(data, "skipped", ())
-    if skipped and state.is_main_process:
+    if skipped and processes().is_main_process:
         print(f"{len(skipped)} images cannot be read and are skipped: {', '.join(map(str, skipped[:5]))}")
     return data
 
@@ -82,7 +80,8 @@ def go_on_from(
     weights = model.state_dict()
     del weights["pos_embed"]  # computed, for the size at hand
     if len(names) != model.config.num_classes or (known and names != list(known)):
-        print(f"the classes are not those of {source}: their embeddings are learned anew.")
+        if processes().is_main_process:
+            print(f"the classes are not those of {source}: their embeddings are learned anew.")
         weights = {key: value for key, value in weights.items() if not key.startswith("y_embedder.")}
     fitted.load_state_dict(weights, strict=False)
     return fitted, process
@@ -130,7 +129,10 @@ def run(args: argparse.Namespace) -> None:
     "dit-nb train"
     training = TrainConfig(**{"save_every": 1000, "sample_every": 1000, **given(args, TrainConfig)})
     torch.manual_seed(training.seed)
-    data = open_data(args)
+    for first in (True, False):  # one process looks at every picture, the others find what it found
+        with together():
+            if processes().is_main_process == first:
+                data = open_data(args)
     model, process = new_or_old(args, data)
     look = partial(preview, process=process, seed=training.seed, decode=open_decoder(process, model))
     trainer = Trainer(model, make_diffusion(process), data, training, args.out)
