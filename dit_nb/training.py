@@ -162,7 +162,7 @@ def learning_rate(
 def has_bf16() -> bool:
     "Whether this machine multiplies bfloat16 matrices faster than float32 ones."
     if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported()
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     return cpu_has_bf16()
 
 # %% ../nbs/16_training.ipynb #160033

@@ -11,6 +11,7 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -386,6 +387,20 @@ def test_the_command_under_torchrun_and_accelerate(tmp_path):
         for name in ("two", "one")
     ]
     assert torch.allclose(*map(torch.tensor, histories), atol=1e-5)
+
+
+def test_the_sample_command_shares_its_work(tmp_path):
+    """The same images in the same order from one process or two, one of which has nothing to do in the last round."""
+    from dit_nb.cli import main
+
+    words = ["sample", str(ROOT / "dit_nb/models/digits"), "--n", "7", "--batch-size", "3", "--steps", "3"]
+    assert main([*words, "--out", str(tmp_path / "one.npz")]) == 0
+    by_two = [tool("accelerate"), "launch", "--cpu", "--num_processes", "2", "-m", "dit_nb.cli"]
+    said = launch(*by_two, *words, "--out", str(tmp_path / "two.npz"))
+    assert said.count("7 samples in") == 1
+    one, two = (np.load(tmp_path / f"{name}.npz") for name in ("one", "two"))
+    assert one["arr_1"].tolist() == two["arr_1"].tolist()
+    assert abs(one["arr_0"].astype(int) - two["arr_0"]).max() <= 1
 
 
 # In one process
