@@ -400,6 +400,20 @@ def test_a_write_that_fails_gives_its_space_back(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_disk_that_takes_no_more(tmp_path):
+    resource = pytest.importorskip("resource")
+    call = (image_set(40), LatentCodec(LinearVAE()), tmp_path / "z")
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4000, limit[1]))  # bytes in one file: a shard has more
+    try:
+        with pytest.raises(ValueError, match="stopped: .*File too large. What is finished is kept"):
+            encode_images(*call, progress=False)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert [path.name for path in L.work_folder(tmp_path / "z").iterdir()] == ["latents.json"]
+    assert len(encode_images(*call, progress=False)) == 40
+
+
 @pytest.mark.parametrize("what", ["vae", "scale", "size", "data", "labels", "count", "classes", "dtype"])
 def test_another_plan_is_refused(tmp_path, what):
     data, codec = image_set(6), LatentCodec(LinearVAE())
@@ -525,3 +539,27 @@ def test_training_draws_anew_each_step(tmp_path):
     flips = torch.cat([flip for flip, _ in seen])
     assert flips.any() and not flips.all()
     assert seen[0][1].shape == (4, C, 4, 4) and abs(torch.stack([n for _, n in seen]).std() - 1) < 0.1
+
+
+def test_from_pictures_to_samples_by_the_command(tmp_path, capsys):
+    """encode, train on the latents, sample with the autoencoder that the model remembers."""
+    tiny_vae().save_pretrained(tmp_path / "vae")
+    for name in ("china", "flower"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i, image in enumerate(images(3, 16, 16, seed=len(name))):
+            save_image(image_grid(image[None], 1), tmp_path / "photos" / name / f"{i}.png")
+    words = f"encode {tmp_path / 'photos'} --vae {tmp_path / 'vae'} --image-size 16 --out {tmp_path / 'lat'}"
+    assert main(words.split()) == 0
+    words = f"train --latents {tmp_path / 'lat'} --out {tmp_path} --steps 2 --batch-size 4 --hidden-size 32 --flip"
+    assert main([*words.split(), "--depth", "1", "--num-heads", "2", "--patch-size", "2"]) == 0
+    model, out = str(tmp_path / "model"), str(tmp_path / "s.npz")
+    process = json.loads((tmp_path / "model" / "process.json").read_text())
+    assert process["vae"] == open_latents(tmp_path / "lat").vae and process["clip_x0"] is False
+    words = ["sample", model, "--class", "flower", "--n", "3", "--steps", "2", "--out", out]
+    assert main(words) == 0
+    file = np.load(out)
+    assert file["arr_0"].shape == (3, 16, 16, 3) and file["arr_1"].tolist() == [1, 1, 1]
+    tiny_vae(seed=1).save_pretrained(tmp_path / "other")
+    capsys.readouterr()
+    assert main([*words, "--vae", str(tmp_path / "other")]) == 2
+    assert "vae" in capsys.readouterr().err.lower()

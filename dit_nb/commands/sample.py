@@ -78,9 +78,9 @@ def open_decoder(
             text = f"the model draws latents of {channels} channels: name their autoencoder with vae."
             raise ValueError(text)
         return lambda images: images
-    from dit_nb.latents import LatentCodec
+    from dit_nb.latents import open_codec
 
-    codec = LatentCodec.load(vae or known["id"], scale=known.get("scale"), shift=known.get("shift"))
+    codec = open_codec(known, vae, device=next(model.parameters()).device)
     if codec.channels != channels:
         raise ValueError(f"vae has {codec.channels} latent channels, but the model draws {channels}.")
     return codec.decode
