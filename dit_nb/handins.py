@@ -160,7 +160,7 @@ def mend(
         cells += after[i]
     graded = [i for i, cell in enumerate(cells) if cell["metadata"].get("nbgrader", {}).get("grade")]
     for i, cell in enumerate(cells):
-        late = mark(cell) and i > max(graded)  # nothing graded comes after: not worth the time
+        late = mark(cell) and i > max(graded, default=i)  # nothing graded comes after: not worth the time
         metadata = {**cell["metadata"], **({"tags": ["skip-execution"]} if late else {})}
         cells[i] = {**cell, "id": f"cell-{i:04d}", "metadata": metadata}
     return {**release, "cells": cells}, remarks(ours, copies, theirs)

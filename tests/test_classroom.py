@@ -100,21 +100,16 @@ def a_class(name, release):
             + '"Never."\n    import time\n\n    while True:\n        time.sleep(0.1)'
         )
     warns = "\n\nimport sys, warnings\nwarnings.warn('old')\nprint('careful', file=sys.stderr)"
-    own = handed_in(release, {})
-    for cell in [c for c in own["cells"] if marks(c).get("solution")]:
-        cell["source"] = right[marks(cell)["grade_id"].rsplit("-", 1)[0]]
-        cell["metadata"] = {}
     students = {
         "reference": (handed_in(release, {k: v + warns for k, v in right.items()}), []),
         "blank": (release, exercises),
         "odd": (handed_in(release, right | {e: wrong(e) for e in exercises[::2]}), exercises[::2]),
         "even": (handed_in(release, right | {e: wrong(e) for e in exercises[1::2]}), exercises[1::2]),
         "broken": (handed_in(release, right | broken), [*broken]),
-        "cheat": (cheat(release), exercises),
     }
     if name == AUTO[0]:
+        students["cheat"] = (cheat(release), exercises)
         students["old timer"] = (old_timer(release, right), [])
-        students["own cells"] = (own, [])
         leaves = handed_in(release, right)
         leaves["cells"].append(nbformat.v4.new_code_cell("import os\nos._exit(1)"))
         students["leaves"] = (leaves, None)
@@ -219,9 +214,9 @@ def test_bad_handins_get_a_line_each_and_the_others_are_graded(room):
 @in_each_room
 def test_what_was_put_right_is_told(room):
     _, _, _, students, grades = room
-    assert "changed, put back: " in grades["cheat"].says and "missing, put back: " in grades["cheat"].says
     assert grades["reference"].says == grades["blank"].says == ""
-    if "old timer" in students:
+    if "cheat" in students:
+        assert "changed, put back: " in grades["cheat"].says and "missing, put back: " in grades["cheat"].says
         assert "called homework (1).ipynb" in grades["old timer"].says
         assert "marks of its cells are lost" in grades["old timer"].says
 
@@ -434,6 +429,46 @@ def test_a_mended_notebook_keeps_pictures_and_drops_the_rest(tmp_path):
     assert mended["cells"][0]["attachments"] and mended["cells"][0]["metadata"] == {} and said == []
     assert mended["metadata"] == nb["metadata"]
     nbformat.validate(nbformat.from_dict(mended))
+
+
+def test_a_function_counts_wherever_it_stands(tmp_path):
+    """In a new cell of the student's own, with our cell deleted: it still comes before its check."""
+    nb = source_notebook(AUTO[0])
+    own = nbformat.v4.new_code_cell("def patchify(images, patch_size):\n    return 1")
+    theirs = [own if marks(c).get("grade_id") == "patchify-solution" else c for c in nb["cells"]]
+    mended, said = mend(a_handin({**nb, "cells": theirs}, tmp_path / "x.ipynb"), nb)
+    sources = [c["source"] for c in mended["cells"]]
+    check = next(i for i, c in enumerate(mended["cells"]) if marks(c).get("grade_id") == "patchify-check")
+    assert own["source"] in sources[:check] and said == ["missing, left empty: patchify-solution"]
+    empty = next(c for c in mended["cells"] if marks(c).get("grade_id") == "patchify-solution")
+    assert empty["source"] == "# this cell was missing"
+
+
+def test_of_two_copies_the_last_worked_one_counts(tmp_path):
+    nb = source_notebook(AUTO[0])
+    place = next(i for i, c in enumerate(nb["cells"]) if marks(c).get("grade_id") == "patchify-solution")
+    copies = [{**nb["cells"][place], "source": text} for text in ("half = 2", "def patchify(): ...")]
+    theirs = [*nb["cells"][:place], *copies, *nb["cells"][place:]]  # and the untouched one after them
+    mended, said = mend(a_handin({**nb, "cells": theirs}, tmp_path / "x.ipynb"), nb)
+    assert [c["source"] for c in mended["cells"][place : place + 2]] == ["half = 2", "def patchify(): ..."]
+    assert [marks(c).get("grade_id") for c in mended["cells"][place : place + 2]] == [
+        None,
+        "patchify-solution",
+    ]
+    assert said == ["there twice: patchify-solution"] and len(mended["cells"]) == len(nb["cells"]) + 1
+
+
+@in_each_room
+def test_edited_and_deleted_checks_come_back(room, tmp_path):
+    """What nbgrader runs for a cheat is what it runs for a blank notebook, and a cell of the cheat's own."""
+    _, _, release, _, _ = room
+    honest, _ = mend(a_handin(release, tmp_path / "x.ipynb"), release)
+    mended, said = mend(a_handin(cheat(release), tmp_path / "y.ipynb"), release)
+    assert [part.split(":")[0] for part in said] == ["missing, put back", "changed, put back"]
+    assert [(c["source"], marks(c)) for c in mended["cells"][1:]] == [
+        (c["source"], marks(c)) for c in honest["cells"]
+    ]
+    assert not any("tags" in c["metadata"] for c in mended["cells"] if marks(c).get("grade"))
 
 
 def test_layouts_of_folders(tmp_path):
