@@ -99,7 +99,7 @@ def a_class(name, release):
             right[third].split('"')[0]
             + '"Never."\n    import time\n\n    while True:\n        time.sleep(0.1)'
         )
-    warns = "\n\nimport sys, warnings\nwarnings.warn('old')\nprint('careful', file=sys.stderr)"
+    warns = "\n\nimport sys, warnings\nwarnings.warn('old')\nprint('careful', file=sys.stderr)\nexit()"
     students = {
         "reference": (handed_in(release, {k: v + warns for k, v in right.items()}), []),
         "blank": (release, exercises),
@@ -521,6 +521,15 @@ def test_preview_is_what_students_get(tmp_path):
     assert "Exercise 1" in page and "raise</span> <span" in page and "BEGIN SOLUTION" not in page
     with pytest.raises(ValueError, match="already there"):
         preview(AUTO[-1], tmp_path / "x.html")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "nbs" / "assignments").glob("*.ipynb")), ids=lambda p: p.stem)
+def test_frames_are_executed_small_and_told_in_words(path):
+    cells = [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
+    outputs = [o for c in cells for o in c["outputs"]]
+    assert path.stat().st_size < 300_000 and not any(o["output_type"] == "error" for o in outputs)
+    shown = [o for o in outputs if "image/png" in o.get("data", {})]
+    assert len(shown) >= 2 and all(len(o["metadata"]["image/png"]["alt"]) > 15 for o in shown)
 
 
 def test_the_course_is_json_in_one_style():
