@@ -11,11 +11,12 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from dit_nb.assignments import assignments, collect, dumps, mark_solution, read_assignment, source_notebook
+from dit_nb.assignments import assignments, collect, dumps, read_assignment
 from dit_nb.checks.core import all_exercises
 from dit_nb.classroom import build, grade, grade_table, preview
 from dit_nb.cli import main
 from dit_nb.handins import find_handins, mend, read_handin
+from dit_nb.sources import mark_solution, source_notebook
 
 ROOT = Path(__file__).resolve().parent.parent
 FACTS = assignments()

@@ -25,7 +25,7 @@ FLOORS = {
     "checks.guidance checks.report checks.limits checks.exercise checks.outcome checks.images checks.layer_norm "
     "checks.posterior checks.likelihood checks.variants_tokens checks.variants_attention checks.variants_modulation "
     "checks.variants_process checks.variants_loss checks.variants_steps",
-    6: "assignments handins classroom commands.options commands.digits commands.train commands.sample commands.encode "
+    6: "assignments sources handins classroom commands.options commands.digits commands.train commands.sample commands.encode "
     "commands.evaluate commands.assignment commands.convert commands.bench cli",
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms.split()}
