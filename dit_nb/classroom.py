@@ -9,7 +9,6 @@ __all__ = ['CONFIG', 'COMMANDS', 'STYLE', 'nbgrader', 'build', 'preview', 'Grade
 # %% ../nbs/92c_classroom.ipynb #920002
 import csv
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .assignments import dumps
+from .basics import whole_file
 from .handins import by_hand, find_handins, mend, read_handin
 from .sources import source_notebook
 
@@ -234,15 +234,13 @@ def read_grade(course: Path, name: str, student: str, says: str, ids: list[str])
 def write_csv(path: Path, name: str, grades: list[Grade]) -> None:
     "A row for each student, a column for each exercise; whole or not at all."
     exercises = columns(grades)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", newline="", encoding="utf-8") as file:
+    with whole_file(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(["assignment", "student", "points", "of", *exercises, "remarks"])
         for g in grades:
             each = [f"{g.exercises[e][0]:g}" if e in g.exercises else "" for e in exercises]
             total = [f"{g.points:g}", f"{g.most:g}"] if g.exercises else ["", ""]
             table.writerow([name, g.student, *total, *each, g.says])
-    os.replace(temporary, path)
 
 
 def columns(grades: list[Grade]) -> list[str]:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['to_tensor', 'ImageSet', 'Split', 'digits', 'running_example', 'sample_photo', 'center_crop', 'OwnImages',
-           'image_folder', 'open_images', 'image_grid', 'save_image', 'IdealDenoiser']
+           'image_folder', 'open_images', 'to_uint8', 'image_grid', 'save_image', 'IdealDenoiser']
 
 # %% ../nbs/01_data.ipynb #010002
 from dataclasses import dataclass
@@ -168,6 +168,13 @@ def open_images(
     return digits().train
 
 # %% ../nbs/01_data.ipynb #010041
+def to_uint8(
+    images: Tensor,  # (N, C, H, W) in [-1, 1]
+) -> Tensor:  # (N, C, H, W) uint8
+    "Numbers -1 to 1 become bytes 0 to 255, each the nearest."
+    return ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+
+
 def image_grid(
     images: Tensor,  # (N, C, H, W) in [-1, 1]
     columns: int,  # images in a row
@@ -176,7 +183,7 @@ def image_grid(
     "Images side by side in one picture, with a thin gap."
     n, c, h, w = images.shape
     rows = -(-n // columns)
-    pixels = ((images.detach().float().cpu().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    pixels = to_uint8(images.detach().cpu())
     pixels = pixels.repeat_interleave(zoom, 2).repeat_interleave(zoom, 3)
     canvas = torch.zeros(rows * columns, c, h * zoom + 2, w * zoom + 2, dtype=torch.uint8)
     canvas[:n, :, 1:-1, 1:-1] = pixels

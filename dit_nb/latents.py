@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['VAE', 'FACTS', 'SHARD', 'LatentCodec', 'load_vae', 'check_shape', 'fingerprint', 'same_latents', 'open_codec',
            'realise', 'LatentImages', 'open_latents', 'work_folder', 'plan_latents', 'begin_latents', 'shard_path',
-           'features', 'write_shard', 'encode_shards', 'as_is', 'both_sides', 'finish_latents', 'encode_images',
-           'resumable']
+           'features', 'write_shard', 'encode_shards', 'both_sides', 'finish_latents', 'encode_images', 'resumable']
 
 # %% ../nbs/17_latents.ipynb #170002
 import hashlib
@@ -23,7 +22,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from .basics import randn, show_bar
+from .basics import as_is, randn, show_bar
 
 # %% ../nbs/17_latents.ipynb #170029
 VAE = "stabilityai/sd-vae-ft-ema"  # the paper's, with the decoder of its best numbers
@@ -384,11 +383,6 @@ def encode_shards(
         batches = iter(loader)
         for (path, _), part in zip(todo, parts):
             write_shard(path, (both_sides(codec, next(batches), rows, bar) for rows in part), plan)
-
-
-def as_is(batch):
-    "The data set has made the batch: nothing is left to collate."
-    return batch
 
 
 def both_sides(

@@ -4,13 +4,12 @@
 
 # %% auto #0
 __all__ = ['STATISTICS', 'PRESETS', 'Features', 'DigitFeatures', 'ModuleFeatures', 'sizes', 'open_inception', 'check_weights',
-           'InceptionFeatures', 'to_uint8', 'Gaussian', 'Moments', 'gaussian_of', 'RunningScore', 'over_halves',
-           'interval', 'Images', 'npz_array', 'read_npz', 'npz_images', 'read_images', 'set_images', 'first_picture',
-           'save_npz', 'write_rows', 'Crowd', 'look_at', 'with_statistics', 'Comparison', 'near', 'evaluate',
-           'with_intervals', 'open_both', 'open_features', 'notes_on', 'uniform_labels']
+           'InceptionFeatures', 'Gaussian', 'Moments', 'gaussian_of', 'RunningScore', 'over_halves', 'interval',
+           'Images', 'npz_array', 'read_npz', 'npz_images', 'read_images', 'set_images', 'first_picture', 'save_npz',
+           'write_rows', 'Crowd', 'look_at', 'with_statistics', 'Comparison', 'near', 'evaluate', 'with_intervals',
+           'open_both', 'open_features', 'notes_on', 'uniform_labels']
 
 # %% ../nbs/18a_measure.ipynb #180002
-import os
 import warnings
 import zipfile
 import zlib
@@ -25,8 +24,8 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from .basics import check_choice, show_bar
-from .data import Split, digits, open_images
+from .basics import check_choice, show_bar, whole_file
+from .data import Split, digits, open_images, to_uint8
 from dit_nb.evaluation import (
     DigitJudge,
     covariance_root,
@@ -145,13 +144,6 @@ class InceptionFeatures:
         with torch.inference_mode():
             pooled, logits = self.net(pixels)
         return Features(*(part.cpu().numpy() for part in (pooled, self.seen, logits.softmax(1))))
-
-
-def to_uint8(
-    images: Tensor,  # (N, C, H, W) in [-1, 1]
-) -> Tensor:  # (N, C, H, W) uint8
-    "Numbers -1 to 1 become bytes 0 to 255, each the nearest."
-    return ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
 
 # %% ../nbs/18a_measure.ipynb #180016
 class Gaussian(NamedTuple):
@@ -387,18 +379,13 @@ def save_npz(
     "Write the file that ADM's evaluator reads: arr_0 images, arr_1 labels. Batches are not kept."
     if labels is None and n is None:
         raise ValueError("n is missing: without labels it must be said how many images there will be.")
-    n, path = len(labels) if labels is not None else n, Path(path)
-    work = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with zipfile.ZipFile(work, "w") as archive:
-            with archive.open("arr_0.npy", "w", force_zip64=True) as file:
-                write_rows(file, batches, n)
-            if labels is not None:
-                with archive.open("arr_1.npy", "w") as file:
-                    np.lib.format.write_array(file, np.asarray(labels, dtype=np.int64))
-        os.replace(work, path)
-    finally:
-        work.unlink(missing_ok=True)
+    n = len(labels) if labels is not None else n
+    with whole_file(path) as draft, zipfile.ZipFile(draft, "w") as archive:
+        with archive.open("arr_0.npy", "w", force_zip64=True) as file:
+            write_rows(file, batches, n)
+        if labels is not None:
+            with archive.open("arr_1.npy", "w") as file:
+                np.lib.format.write_array(file, np.asarray(labels, dtype=np.int64))
 
 
 def write_rows(file, batches: Iterable, n: int) -> None:

@@ -9,7 +9,6 @@ __all__ = ['HEADS', 'NEEDED', 'LATENTS', 'SHAPE', 'infer_config', 'read_checkpoi
 # %% ../nbs/21a_official.ipynb #210002
 import argparse
 import math
-import os
 import pickle
 import re
 import zipfile
@@ -18,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .basics import check_choice
+from .basics import check_choice, whole_file
 from .model import NAMES, SIZES, DiT, DiTConfig
 from .patchify import pair
 from .pretrained import PROCESS
@@ -196,12 +195,8 @@ def save_official(
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0)
         averaged = content if ema is None else official_state(ema)
         content = {"model": content, "ema": averaged, "opt": optimizer.state_dict(), "args": args}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        torch.save(content, temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as draft:
+        torch.save(content, draft)
 
 
 SHAPE = ("patch_size", "hidden_size", "depth", "num_heads")  # what a name like DiT-XL/2 says

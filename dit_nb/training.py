@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['ABOVE_ZERO', 'NOT_NEGATIVE', 'check_number', 'TrainConfig', 'local', 'EMA', 'learning_rate', 'has_bf16', 'Batches',
-           'Draws', 'draw', 'precision', 'as_is', 'check_run', 'make_optimizer', 'Stepping', 'Trainer']
+           'Draws', 'draw', 'precision', 'check_run', 'make_optimizer', 'Stepping', 'Trainer']
 
 # %% ../nbs/16_training.ipynb #160002
 import copy
@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from .basics import check_choice, cpu_has_bf16, seeded
+from .basics import as_is, check_choice, cpu_has_bf16, seeded
 from .model import DiT
 from .objective import Diffusion
 from dit_nb.runs import (  # noqa: F401
@@ -239,11 +239,6 @@ def precision(config: TrainConfig) -> str:  # "no" or "bf16", as Accelerate call
     return "bf16" if config.precision == "bf16" or (config.precision == "auto" and has_bf16()) else "no"
 
 # %% ../nbs/16_training.ipynb #160043
-def as_is(batch):
-    "The data set has made the batch: nothing is left to collate."
-    return batch
-
-
 def check_run(model: DiT, data, config: TrainConfig, out, world: int = 1) -> None:
     "Raise ValueError where model, data and settings do not fit each other."
     names, classes = len(data.class_names), model.config.num_classes

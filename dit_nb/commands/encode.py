@@ -12,7 +12,7 @@ import torch
 
 from ..data import open_images
 from ..latents import VAE, LatentCodec, LatentImages, encode_images
-from ..runs import processes, together
+from ..runs import main_first, processes, together
 
 # %% ../../nbs/93e_encode.ipynb #930005
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> None:
     state, precision = processes(), PRECISIONS[args.dtype]
     codec = LatentCodec.load(args.vae, device=state.device, dtype=precision, tiling=args.tiling)
     size = args.image_size or (None if args.images == "digits" else 256)
-    images = open_images(args.images, size, codec.image_channels, args.skip_bad)
+    images = main_first(lambda: open_images(args.images, size, codec.image_channels, args.skip_bad))
     share = {"rank": state.process_index, "world": state.num_processes, "together": together}
     latents = encode_images(images, codec, args.out, args.batch_size, args.workers, **share)
     if state.is_main_process:

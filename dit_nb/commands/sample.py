@@ -10,7 +10,6 @@ __all__ = ['DRAW', 'PICTURES', 'ASKED', 'DRAWING', 'class_index', 'choose_labels
 import argparse
 import json
 import math
-import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import chain
@@ -20,11 +19,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..basics import randn, seeded
-from ..data import image_grid, save_image
+from ..basics import randn, seeded, whole_file
+from ..data import image_grid, save_image, to_uint8
 from ..exchange import make_scheduler, open_model, scheduler_sample
 from ..guidance import Guided
-from ..measure import PRESETS, save_npz, to_uint8, uniform_labels
+from ..measure import PRESETS, save_npz, uniform_labels
 from ..model import DiT
 from ..objective import VARIANCES
 from ..patchify import pair
@@ -162,9 +161,8 @@ def write(
 
 def save_whole(picture: np.ndarray, path: Path) -> None:
     "Write a picture beside its place, then move it there."
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    save_image(picture, temporary)
-    os.replace(temporary, path)
+    with whole_file(path) as draft:
+        save_image(picture, draft)
 
 
 def first_missing(
