@@ -67,6 +67,7 @@ def coefficients(
         "posterior_log_variance_clipped": clipped.log(),
         "posterior_mean_coef1": betas * previous.sqrt() / (1 - alphas_cumprod),
         "posterior_mean_coef2": (1 - previous) * (1 - betas).sqrt() / (1 - alphas_cumprod),
+        "posterior_mean_eps_coef": betas / ((1 - betas) * (1 - alphas_cumprod)).sqrt(),  # DDPM, equation 11
     }
 
 # %% ../nbs/12_schedule.ipynb #120032

@@ -266,13 +266,20 @@ def make_optimizer(model: DiT, config: TrainConfig) -> torch.optim.Optimizer:
 class Stepping:
     "The part of a trainer that takes one step."
 
+    def luck(self, step: int, shape: tuple[int, ...]) -> Draws:
+        "This process's part of the luck of a step; it may have been drawn ahead."
+        if self.ahead and self.ahead[0] == step:
+            return self.ahead[1]
+        times, dropout = self.diffusion.num_timesteps, self.raw.config.class_dropout_prob
+        whole = (self.config.batch_size, *shape)
+        return draw(self.config.seed, step, whole, times, dropout, hasattr(self.data, "realise")).part(
+            self.part
+        )
+
     def pieces(self, x0: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor, Draws]]:
         "This process's images, labels and luck, cut into `accumulate` pieces."
-        c, device = self.config, self.accelerator.device
-        shape, times = (c.batch_size, *x0.shape[-3:]), self.diffusion.num_timesteps
-        dropout, latents = self.raw.config.class_dropout_prob, hasattr(self.data, "realise")
-        luck = draw(c.seed, self.progress.step, shape, times, dropout, latents).part(self.part)
-        size = len(x0) // c.accumulate
+        device, size = self.accelerator.device, len(x0) // self.config.accumulate
+        luck = self.luck(self.progress.step, x0.shape[-3:])
         for piece in (slice(i, i + size) for i in range(0, len(x0), size)):
             yield x0[piece].to(device), y[piece].to(device), luck.part(piece, device)
 
@@ -308,6 +315,9 @@ class Stepping:
             means.append(torch.stack([value.detach().mean() for value in losses.values()]))
         self.update()
         mean = self.accelerator.reduce(torch.stack(means).mean(0), "mean")
+        if mean.is_cuda:  # the numbers are asked for below: until they come, the processor has time
+            step = self.progress.step + 1
+            self.ahead = step, self.luck(step, x0.shape[-3:])
         return dict(zip(losses, mean.tolist()))
 
     def update(self) -> None:
@@ -351,7 +361,7 @@ class Trainer(Stepping, Checkpointing, Logging):
         self.model, self.optimizer = spread(self.accelerator, model, optimizer, config.compile)
         if self.accelerator.is_fsdp2:
             self.ema.split(model)
-        self.progress = Progress()
+        self.progress, self.ahead = Progress(), None
 
     @property
     def fraction(self) -> float:
