@@ -37,6 +37,7 @@ from dit_nb.runs import (  # noqa: F401
     spread,
     together,
 )
+from .speed import fast_road
 
 # %% ../nbs/16_training.ipynb #160012
 ABOVE_ZERO = {  # field -> kind; None is allowed where it is the default
@@ -401,7 +402,8 @@ class Trainer(Stepping, Checkpointing, Logging):
         while self.fraction < 1:
             with together():
                 batch = next(batches)
-            losses = self.train_step(*batch)
+            with fast_road():
+                losses = self.train_step(*batch)
             state.step, state.seconds = state.step + 1, time.perf_counter() - start
             self.log(losses)
             reporter.update(losses)

@@ -22,12 +22,11 @@ from torch import Tensor
 from ..basics import randn, seeded, whole_file
 from ..data import image_grid, save_image, to_uint8
 from ..exchange import make_scheduler, open_model, scheduler_sample
-from ..guidance import Guided
 from ..measure import PRESETS, save_npz, uniform_labels
 from ..model import DiT
 from ..objective import VARIANCES
 from ..patchify import pair
-from ..pretrained import make_diffusion, sample_batches, sample_images
+from ..pretrained import guided, make_diffusion, sample_batches, sample_images
 from ..runs import make_folder, processes
 
 # %% ../../nbs/93d_sample.ipynb #930004
@@ -94,6 +93,7 @@ def dpm_images(
     cfg_scale: float = 1.0,
     guided_channels: int | None = None,
     steps: str = "20",
+    precision: str = "fp32",
     first: int = 0,  # number of the first image
     **_,  # what this sampler has no use for: variance, clip_x0
 ) -> Tensor:  # (N, C, H, W)
@@ -104,7 +104,7 @@ def dpm_images(
     shape = (n, model.config.in_channels, *pair(model.config.input_size))
     return scheduler_sample(
         make_diffusion(process).to(device),
-        Guided(model, cfg_scale, guided_channels) if cfg_scale != 1 else model,
+        guided(model, cfg_scale, guided_channels, precision),
         shape,
         None if labels is None else labels.to(device),
         scheduler=make_scheduler(process, "dpm++"),
@@ -188,9 +188,9 @@ def first_missing(
 # %% ../../nbs/93d_sample.ipynb #930014
 ASKED = {  # what can be asked for, and what else it is
     **{"n": 16, "label": None, "vae": None, "batch_size": 64, "sampler": "ddpm", "steps": "50"},
-    **{"cfg_scale": 1.0, "guided_channels": None, "variance": None, "clip_x0": None},
+    **{"cfg_scale": 1.0, "guided_channels": None, "variance": None, "clip_x0": None, "precision": "fp32"},
 }
-DRAWING = ("cfg_scale", "guided_channels", "variance", "clip_x0", "steps")  # for `sample_images`
+DRAWING = ("cfg_scale", "guided_channels", "variance", "clip_x0", "precision", "steps")  # for `sample_images`
 
 
 def settle(args: argparse.Namespace) -> dict:  # as ASKED
@@ -252,6 +252,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     add("--variance", choices=VARIANCES, help="of each step (default: as the model was trained)")
     clip = "hold predicted images in [-1, 1] (default: as trained)"
     add("--clip-x0", action=argparse.BooleanOptionalAction, help=clip)
+    add("--precision", choices=("fp32", "bf16"), help="bf16 is faster where the hardware has it (default: fp32)")
     add("--vae", help="folder or id of the autoencoder (default: the one that the model was trained with)")
     add("--batch-size", type=int, help="images that a process draws at a time (default: 64)")
     preset = "paper: 250 steps, random classes, guidance 1.5 on 3 channels, 50,000 images"
