@@ -45,7 +45,7 @@ def check_source(
     if not call:
         raise ValueError(f"the check of {name} is {source!r}, but must be check_{name}({name}).require().")
     chosen = "" if variant is None else f", variant={variant}"
-    end = "report.points" if facts["role"] == "check" else "assert report, report.reason"
+    end = "report.points" if facts["role"] == "check" else "report.require().points"
     lines = [
         f"from {all_checks()[name].__module__} import check_{name}",
         "",
