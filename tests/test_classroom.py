@@ -399,6 +399,14 @@ def test_the_source_has_marks_for_all_points(name):
     assert sum(marks(c).get("points", 0) for c in cells) == FACTS[name]["points"]
 
 
+@pytest.mark.parametrize("name", FACTS)
+def test_hints_in_three_steps(name):
+    words = [c["source"] for c in source_notebook(name)["cells"] if c["cell_type"] == "markdown"]
+    for hint in ("Hint 1: the idea", "Hint 2: the tool", "Hint 3: the shape"):
+        folded = sum(f"<details><summary>{hint}</summary>" in text for text in words)
+        assert folded == (len(FACTS[name]["exercises"]) or 1), hint
+
+
 def test_an_unknown_exercise_is_refused(tmp_path):
     frame = tmp_path / "a9_x.ipynb"
     cell = nbformat.v4.new_markdown_cell("<!-- exercise: flying -->")
