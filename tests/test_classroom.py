@@ -219,6 +219,8 @@ def test_what_was_put_right_is_told(room):
     if "cheat" in students:
         assert "changed, put back: " in grades["cheat"].says and "missing, put back: " in grades["cheat"].says
         assert "called homework (1).ipynb" in grades["old timer"].says
+        assert "saved with the kernel 'julia-1.9', graded with python3" in grades["old timer"].says
+        assert "saved in format 3 of notebooks, read as 4" in grades["old timer"].says
         assert "marks of its cells are lost" in grades["old timer"].says
 
 
@@ -428,6 +430,17 @@ def test_every_minor_format_is_read(minor, tmp_path):
             del cell["id"]
     handin = a_handin({**nb, "nbformat_minor": minor}, tmp_path / "x.ipynb")
     assert [c["source"] for c in handin["cells"]] == [c["source"] for c in nb["cells"]]
+
+
+@pytest.mark.parametrize("odd", ["x", [1], None, 3], ids=str)
+def test_odd_metadata_stops_nobody(odd, tmp_path):
+    """A stranger's file may hold anything, and the rest of the class is waiting."""
+    nb = source_notebook(AUTO[0])
+    handin = {**nb, "metadata": {"dit_nb": odd, "kernelspec": odd}, "cells": copy.deepcopy(nb["cells"])}
+    place = next(i for i, c in enumerate(nb["cells"]) if marks(c).get("grade_id") == "patchify-check")
+    handin["cells"][place]["metadata"] = {"nbgrader": {"grade_id": odd}}
+    mended, said = mend(a_handin(handin, tmp_path / "x.ipynb"), nb)
+    assert [c["source"] for c in mended["cells"]] == [c["source"] for c in nb["cells"]] and said == []
 
 
 def test_a_mended_notebook_keeps_pictures_and_drops_the_rest(tmp_path):
