@@ -83,6 +83,8 @@ def build(
     seconds: float = 60,  # that a cell may take when it is graded
 ) -> Path:  # the notebook to hand out
     "An assignment in an nbgrader course: source, and release made by nbgrader."
+    if not seconds > 0:
+        raise ValueError(f"seconds is {seconds:g}, but must be more than 0.")
     text, course = dumps(source_notebook(name, variant)), Path(course)
     source, release = (course / part / name / f"{name}.ipynb" for part in ("source", "release"))
     if source.exists() and source.read_text(encoding="utf-8") != text:
@@ -90,7 +92,10 @@ def build(
             f"{source} is already there, and is not what would be built: move it, or build elsewhere."
         )
     new = not source.exists()
-    source.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        source.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"course is {course}, but no folder can be made there: {error.strerror}.") from None
     config = course / "nbgrader_config.py"
     if not config.exists():
         config.write_text(CONFIG.format(seconds=seconds, timeout=round(seconds + 30)), encoding="utf-8")

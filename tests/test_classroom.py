@@ -409,6 +409,14 @@ def test_hints_in_three_steps(name):
         assert folded == (len(FACTS[name]["exercises"]) or 1), hint
 
 
+def test_what_cannot_be_built_is_said_in_a_sentence(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="no folder can be made there: Not a directory"):
+        build(AUTO[0], tmp_path / "file" / "course")
+    with pytest.raises(ValueError, match="seconds is -1, but must be more than 0"):
+        build(AUTO[0], tmp_path / "course", seconds=-1)
+
+
 def test_an_unknown_exercise_is_refused(tmp_path):
     frame = tmp_path / "a9_x.ipynb"
     cell = nbformat.v4.new_markdown_cell("<!-- exercise: flying -->")
