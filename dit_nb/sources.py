@@ -109,7 +109,8 @@ def nbgrader_cell(cell: dict, number: int, points: dict[str, int], variant: int 
         head = f"# {facts['points']} points for this check, and {points[name]} for a hidden one with other numbers."
         source = f"{head}\n{check_source(source, facts, variant)}"
     elif role == "hidden":
-        head = f"# {facts['points']} points: the hidden check of {name}. It is filled in when your work is graded."
+        many = "points" if facts["points"] > 1 else "point"
+        head = f"# {facts['points']} {many}: the hidden check of {name}. It is filled in when your work is graded."
         marks = ("### BEGIN HIDDEN TESTS", "### END HIDDEN TESTS")
         source = f"{head}\n{marks[0]}\n{check_source(source, facts, variant)}\n{marks[1]}"
     grade, solution, locked = GRADED[role]
