@@ -253,7 +253,7 @@ def test_feedback(room):
     page = (course / "feedback" / "odd" / name / f"{name}.html").read_text()
     assert f"{grades['odd'].points:g} / {grades['odd'].most:g}" in re.sub(r"\.0\b", "", page)
     assert "Where to look" in page and "Right in all" in page
-    assert f">{FACTS[name]['exercises'][0]}, check</a>" in page and "Traceback" not in page
+    assert f">{FACTS[name]['exercises'][0]}, check</a>" in page and "most recent call last" not in page
 
 
 # ---- what students get
