@@ -45,7 +45,7 @@ def check_source(
     if not call:
         raise ValueError(f"the check of {name} is {source!r}, but must be check_{name}({name}).require().")
     chosen = "" if variant is None else f", variant={variant}"
-    end = "report.points" if facts["role"] == "check" else "assert report, report.reason"
+    end = "report.points" if facts["role"] == "check" else "report.require().points"
     lines = [
         f"from {all_checks()[name].__module__} import check_{name}",
         "",
@@ -109,7 +109,8 @@ def nbgrader_cell(cell: dict, number: int, points: dict[str, int], variant: int 
         head = f"# {facts['points']} points for this check, and {points[name]} for a hidden one with other numbers."
         source = f"{head}\n{check_source(source, facts, variant)}"
     elif role == "hidden":
-        head = f"# {facts['points']} points: the hidden check of {name}. It is filled in when your work is graded."
+        many = "points" if facts["points"] > 1 else "point"
+        head = f"# {facts['points']} {many}: the hidden check of {name}. It is filled in when your work is graded."
         marks = ("### BEGIN HIDDEN TESTS", "### END HIDDEN TESTS")
         source = f"{head}\n{marks[0]}\n{check_source(source, facts, variant)}\n{marks[1]}"
     grade, solution, locked = GRADED[role]

@@ -147,6 +147,7 @@ LOOPS = {
     "plain": "    while True: pass",
     "greedy": "    while True:\n        try:\n            x = 1\n        except: x = 2",
     "polite": "    while True:\n        try:\n            x = 1\n        except Exception: pass",
+    "stubborn": "    import time\n    while True:\n        try:\n            time.sleep(0.01)\n        except: pass",
 }
 
 
@@ -166,6 +167,43 @@ def test_time_limits(limit):
         limit(lambda: {}["x"], 5)
     with pytest.raises(OutOfTime):
         limit(lambda: [time.sleep(0.01) for _ in range(500)], 0.1)
+
+
+def swallow():
+    try:
+        time.sleep(0.01)
+    except:  # noqa: E722
+        pass
+
+
+def test_nested_loops_that_swallow_everything_end():
+    def loop():
+        while True:
+            try:
+                swallow()
+            except:  # noqa: E722
+                pass
+
+    tracer, ended = sys.gettrace(), []
+    with pytest.raises(OutOfTime):
+        by_alarm(loop, 0.1)
+    assert sys.gettrace() is tracer
+
+    class Door:
+        def __enter__(self):
+            pass
+
+        def __exit__(self, *_):
+            ended.append(True)
+
+    def polite():
+        with Door():
+            while True:
+                pass
+
+    with pytest.raises(OutOfTime):
+        by_alarm(polite, 0.1)
+    assert ended == [True]
 
 
 def test_a_check_works_in_another_thread():

@@ -219,6 +219,8 @@ def test_what_was_put_right_is_told(room):
     if "cheat" in students:
         assert "changed, put back: " in grades["cheat"].says and "missing, put back: " in grades["cheat"].says
         assert "called homework (1).ipynb" in grades["old timer"].says
+        assert "saved with the kernel 'julia-1.9', graded with python3" in grades["old timer"].says
+        assert "saved in format 3 of notebooks, read as 4" in grades["old timer"].says
         assert "marks of its cells are lost" in grades["old timer"].says
 
 
@@ -251,6 +253,7 @@ def test_feedback(room):
     page = (course / "feedback" / "odd" / name / f"{name}.html").read_text()
     assert f"{grades['odd'].points:g} / {grades['odd'].most:g}" in re.sub(r"\.0\b", "", page)
     assert "Where to look" in page and "Right in all" in page
+    assert f">{FACTS[name]['exercises'][0]}, check</a>" in page and "most recent call last" not in page
 
 
 # ---- what students get
@@ -371,7 +374,7 @@ def test_checks_of_a_variant(name):
             if role == "solution":
                 exec(cell["source"] if right else f"{exercise} = usual('{exercise}')", space)
             elif role in ("check", "hidden"):
-                exec(re.sub(r"\n(assert .*|report.points)\n?.*$", "", cell["source"]), space)
+                exec(re.sub(r"\nreport\.(require\(\)\.)?points\n?.*$", "", cell["source"]), space)
                 assert bool(space["report"]) == right, (exercise, role, str(space["report"]))
 
 
@@ -398,6 +401,22 @@ def test_the_source_has_marks_for_all_points(name):
     assert sum(marks(c).get("points", 0) for c in cells) == FACTS[name]["points"]
 
 
+@pytest.mark.parametrize("name", FACTS)
+def test_hints_in_three_steps(name):
+    words = [c["source"] for c in source_notebook(name)["cells"] if c["cell_type"] == "markdown"]
+    for hint in ("Hint 1: the idea", "Hint 2: the tool", "Hint 3: the shape"):
+        folded = sum(f"<details><summary>{hint}</summary>" in text for text in words)
+        assert folded == (len(FACTS[name]["exercises"]) or 1), hint
+
+
+def test_what_cannot_be_built_is_said_in_a_sentence(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match="no folder can be made there: Not a directory"):
+        build(AUTO[0], tmp_path / "file" / "course")
+    with pytest.raises(ValueError, match="seconds is -1, but must be more than 0"):
+        build(AUTO[0], tmp_path / "course", seconds=-1)
+
+
 def test_an_unknown_exercise_is_refused(tmp_path):
     frame = tmp_path / "a9_x.ipynb"
     cell = nbformat.v4.new_markdown_cell("<!-- exercise: flying -->")
@@ -419,6 +438,17 @@ def test_every_minor_format_is_read(minor, tmp_path):
             del cell["id"]
     handin = a_handin({**nb, "nbformat_minor": minor}, tmp_path / "x.ipynb")
     assert [c["source"] for c in handin["cells"]] == [c["source"] for c in nb["cells"]]
+
+
+@pytest.mark.parametrize("odd", ["x", [1], None, 3], ids=str)
+def test_odd_metadata_stops_nobody(odd, tmp_path):
+    """A stranger's file may hold anything, and the rest of the class is waiting."""
+    nb = source_notebook(AUTO[0])
+    handin = {**nb, "metadata": {"dit_nb": odd, "kernelspec": odd}, "cells": copy.deepcopy(nb["cells"])}
+    place = next(i for i, c in enumerate(nb["cells"]) if marks(c).get("grade_id") == "patchify-check")
+    handin["cells"][place]["metadata"] = {"nbgrader": {"grade_id": odd}}
+    mended, said = mend(a_handin(handin, tmp_path / "x.ipynb"), nb)
+    assert [c["source"] for c in mended["cells"]] == [c["source"] for c in nb["cells"]] and said == []
 
 
 def test_a_mended_notebook_keeps_pictures_and_drops_the_rest(tmp_path):

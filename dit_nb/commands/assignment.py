@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> None:
 def show_list(args: argparse.Namespace) -> None:
     "Every assignment, its points and minutes, and its exercises."
     for name, facts in assignments().items():
-        print(f"{name}  {facts['title']:<32}{facts['points']:>4} points{facts['minutes']:>5} minutes")
+        print(f"{name}  {facts['title']:<36}{facts['points']:>4} points{facts['minutes']:>5} minutes")
         print(f"    {', '.join(facts['exercises']) or 'a report, graded by hand'}")
 
 
