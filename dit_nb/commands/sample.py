@@ -252,7 +252,11 @@ def options(parser: argparse.ArgumentParser) -> None:
     add("--variance", choices=VARIANCES, help="of each step (default: as the model was trained)")
     clip = "hold predicted images in [-1, 1] (default: as trained)"
     add("--clip-x0", action=argparse.BooleanOptionalAction, help=clip)
-    add("--precision", choices=("fp32", "bf16"), help="bf16 is faster where the hardware has it (default: fp32)")
+    add(
+        "--precision",
+        choices=("fp32", "bf16"),
+        help="bf16 is faster where the hardware has it (default: fp32)",
+    )
     add("--vae", help="folder or id of the autoencoder (default: the one that the model was trained with)")
     add("--batch-size", type=int, help="images that a process draws at a time (default: 64)")
     preset = "paper: 250 steps, random classes, guidance 1.5 on 3 channels, 50,000 images"
