@@ -94,6 +94,15 @@ def test_many_samples_go_to_a_file_or_a_folder(run, tmp_path):
     assert main([*words, "--n", "7", "--steps", "4", "--out", str(folder)]) == 2
 
 
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm++"])
+def test_bfloat16_draws_nearly_the_same(run, tmp_path, sampler):
+    words = ["sample", str(run / "model"), "--n", "10", "--steps", "10", "--sampler", sampler, "--out"]
+    exact, near = str(tmp_path / "exact.npz"), str(tmp_path / "near.npz")
+    assert main([*words, exact]) == 0 and main([*words, near, "--precision", "bf16"]) == 0
+    a, b = (np.load(path)["arr_0"].astype(int) for path in (exact, near))
+    assert 0 < abs(a - b).mean() < 3
+
+
 def test_a_preset_is_a_start(run, tmp_path, monkeypatch):
     seen = {}
     monkeypatch.setattr(
