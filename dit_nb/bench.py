@@ -11,6 +11,7 @@ __all__ = ['SMALL', 'SUBJECTS', 'ON_GPU', 'SAMPLING_STEPS', 'CFG_SCALE', 'ARMS',
 # %% ../nbs/22a_bench.ipynb #221002
 import copy
 import json
+import os
 import resource
 import sys
 from collections.abc import Callable
@@ -157,24 +158,24 @@ def contestant(pipe, arm: str, job: str, config: DiTConfig, n: int, device: str)
     "What runs in a contestant's process: build, warm up, then answer turns."
     try:
         who, precision, *rest = arm.split()
+        if device == "cpu":
+            os.environ["ACCELERATE_USE_CPU"] = "true"  # also where there is a GPU
         torch.manual_seed(0)
         with fast_road():
             run = JOBS[who, job](config, n, device, precision, bool(rest))
             for _ in range(2):
                 run()
             pipe.send("ready")
+            rates, dtype = [], {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
             while seconds := pipe.recv():
+                rates.append(matmul_rate(dtype, device, 8192 if device == "cuda" else 2048, repeats=2))
                 times = []
                 while sum(times) < seconds or len(times) < 3:
                     times.append(timed(run, device))
                 if device == "cuda":
                     torch.cuda.empty_cache()  # the next contestant needs the room
                 pipe.send(times)
-            dtype, size = (
-                {"fp32": torch.float32, "bf16": torch.bfloat16}[precision],
-                8192 if device == "cuda" else 2048,
-            )
-            pipe.send((matmul_rate(dtype, device, size), peak_memory(device)))
+            pipe.send((max(rates), peak_memory(device)))
     except Exception as error:  # told, not lost in a process that nobody sees
         pipe.send(error if isinstance(error, ValueError) else ValueError(f"{arm} failed: {error!r}"[:400]))
 
@@ -203,7 +204,7 @@ def race(
     batch: int | None = None,  # images, in place of the subject's own number
     progress: bool = True,
 ) -> list[dict]:  # one row for each arm
-    "Turn by turn, each in its own process. Ratios are to the last arm that is the peer in fp32, or to the first."
+    "Turn by turn, each in its own process. Ratios are to the first arm that is the peer's, or to the first."
     check_choice("config", subject, SUBJECTS)
     for arm in arms:
         check_choice("arm", arm, ARMS)
@@ -228,7 +229,9 @@ def race(
     finally:
         for process, _ in crew:
             process.kill()
-    roofs = {p: max(rate for arm, (rate, _) in zip(arms, ends) if p in arm) for p in {a.split()[1] for a in arms}}
+    roofs = {
+        p: max(rate for arm, (rate, _) in zip(arms, ends) if p in arm) for p in {a.split()[1] for a in arms}
+    }
     return [row(subject, job, arms, i, turns, roofs, ends[i][1], n, config, device) for i in range(len(arms))]
 
 
@@ -252,7 +255,7 @@ def answer(pipe, process, arm: str):
 def row(subject, job, arms, i, turns, roofs, memory, n, config, device) -> dict:
     "What is known about one arm after the race."
     rate = roofs[arms[i].split()[1]]  # the fastest that anyone saw in this precision
-    base = arms.index("peer fp32") if "peer fp32" in arms else 0
+    base = next((i for i, arm in enumerate(arms) if arm.startswith("peer")), 0)
     own = [1000 * median(each[i]) for each in turns]
     ratios = [median(each[base]) / median(each[i]) for each in turns]
     ms = median(own)

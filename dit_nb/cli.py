@@ -21,6 +21,7 @@ COMMANDS = {
     "convert": "bring a model from or to the official format or diffusers",
     "assignment": "graded assignments for a class, from the lessons",
     "bench": "measure how fast things are on this machine",
+    "study": "small experiments with the paper's questions, resumable",
 }
 
 

@@ -17,7 +17,7 @@ FLOORS = {
     1: "blocks.in_context blocks.cross_attention blocks.adaln blocks.adaln_zero objective",
     2: "model cost sampling guidance",
     3: "images data latents speed",
-    4: "training runs evaluation measure budget pretrained official diffusers_bridge exchange anatomy",
+    4: "studies training runs evaluation measure budget pretrained official diffusers_bridge exchange anatomy",
     5: "visual bench explore.core explore.tokens explore.blocks explore.diffusion explore.runs explore.budget "
     "explore.latents explore.theatre explore.anatomy "
     "checks.core checks.patchify checks.positions checks.conditioning checks.attention checks.in_context "
@@ -26,7 +26,7 @@ FLOORS = {
     "checks.posterior checks.likelihood checks.variants_tokens checks.variants_attention checks.variants_modulation "
     "checks.variants_process checks.variants_loss checks.variants_steps",
     6: "assignments sources handins classroom commands.options commands.digits commands.train commands.sample commands.encode "
-    "commands.evaluate commands.assignment commands.convert commands.bench cli",
+    "commands.evaluate commands.assignment commands.convert commands.bench commands.study cli",
 }
 FLOOR = {room: floor for floor, rooms in FLOORS.items() for room in rooms.split()}
 ROOMS = sorted(

@@ -1,0 +1,143 @@
+"""A study is run once for each arm and seed, whatever happens to it on the way."""
+
+import csv
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from dit_nb.cli import main
+from dit_nb.cost import cost
+from dit_nb.model import DiTConfig
+from dit_nb.studies import (
+    SHAPE,
+    STUDIES,
+    VERSION,
+    Study,
+    by_arm,
+    find_study,
+    interval,
+    load_study,
+    read_rows,
+    run_study,
+    study_table,
+    toy,
+)
+
+SMALL = Study("Does level matter?", [{"level": 0}, {"level": 3}], toy, seeds=3)
+SLOW = """
+from dit_nb.studies import Study, run_study, toy
+if __name__ == "__main__":
+    slow = Study("?", [{"level": i, "sleep": 0.15} for i in range(4)], toy, seeds=4)
+    run_study("slow", "%s", jobs=2, study=slow, progress=False)
+"""
+
+
+def keys(rows):
+    return sorted((r["level"], r["seed"]) for r in rows)
+
+
+def test_every_arm_and_seed_once(tmp_path):
+    path = tmp_path / "new" / "toy.csv"
+    rows = run_study("toy", path, study=SMALL, progress=False)
+    assert keys(rows) == [(a, s) for a in (0, 3) for s in range(3)]
+    again = run_study("toy", path, study=SMALL, progress=False)
+    assert again == rows, "nothing is run twice"
+    more = run_study("toy", path, seeds=5, study=SMALL, progress=False)
+    assert more[:6] == rows and len(more) == 10
+
+
+def test_killed_and_gone_on_with(tmp_path):
+    path, script = tmp_path / "slow.csv", tmp_path / "slow.py"
+    script.write_text(SLOW % path)
+    for wait in (1, 4):  # lines that are there when the process is killed
+        process = subprocess.Popen([sys.executable, str(script)], start_new_session=True)
+        start = time.time()
+        while (not path.exists() or path.read_text().count("\n") < 1 + wait) and time.time() - start < 60:
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    early = read_rows(path)
+    subprocess.run([sys.executable, str(script)], check=True, timeout=120)
+    rows = read_rows(path)
+    assert keys(rows) == [(a, s) for a in range(4) for s in range(4)], "no line lost, none twice"
+    assert rows[: len(early)] == early and 4 <= len(early) < 16
+
+
+@pytest.mark.parametrize("lost", [1, 5, 30])
+def test_half_a_line_is_cut_off(tmp_path, lost):
+    path = tmp_path / "toy.csv"
+    rows = run_study("toy", path, study=SMALL, progress=False)
+    path.write_bytes(path.read_bytes()[:-lost])
+    again = run_study("toy", path, study=SMALL, progress=False)
+    assert [{**r, "seconds": 0} for r in again] == [{**r, "seconds": 0} for r in rows]
+
+
+def test_lines_of_another_version_are_refused(tmp_path, monkeypatch):
+    path = tmp_path / "toy.csv"
+    run_study("toy", path, study=SMALL, progress=False)
+    before = path.read_bytes()
+    other = Study("?", [{"level": 0, "width": 1}], toy)
+    with pytest.raises(ValueError, match="holds lines of another study or version: move it away"):
+        run_study("toy", path, study=other, progress=False)
+    with pytest.raises(ValueError, match="another study or version"):
+        run_study("other", path, study=SMALL, progress=False)
+    monkeypatch.setattr("dit_nb.studies.VERSION", VERSION + 1)
+    with pytest.raises(ValueError, match="another study or version"):
+        run_study("toy", path, study=SMALL, progress=False)
+    assert path.read_bytes() == before
+
+
+def test_bad_input(tmp_path, capsys):
+    assert main(["study", "blocs"]) == 2
+    assert "study is 'blocs', but must be one of blocks, patches" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="jobs is 0, but must be 1 or more"):
+        run_study("toy", tmp_path / "x.csv", jobs=0, study=SMALL)
+    assert main(["study", "list"]) == 0
+    said = capsys.readouterr().out
+    assert all(f"{name} " in said for name in STUDIES)
+
+
+def test_pairs_and_intervals():
+    rng = np.random.default_rng(0)
+    hits = 0
+    for _ in range(400):
+        mean, low, high = interval(rng.normal(1.0, 2.0, 5))
+        hits += low < 1 < high
+    assert 0.92 < hits / 400 < 0.98
+    assert math.isnan(interval([1.0])[1])
+    luck = rng.normal(size=6)
+    rows = [
+        {"level": a, "seed": s, "m": 2 * a + luck[s]} for a in (0, 3) for s in range(6) if (a, s) != (3, 5)
+    ]
+    arms = by_arm(rows, SMALL, "m")
+    assert len(arms[("0",)]) == 5, "a seed that one arm lacks is left out of all"
+    assert np.allclose(arms[("3",)] - arms[("0",)], 6)
+    assert "+6.000 to +6.000" in study_table(rows, SMALL, "m")
+
+
+@pytest.mark.parametrize("name", ["blocks", "guidance"])
+def test_committed_lines_are_complete(name):
+    study, rows = find_study(name), load_study(name)
+    wanted = {(*map(str, arm.values()), seed) for arm in study.arms for seed in range(study.seeds)}
+    found = [(*(str(r[k]) for k in study.arms[0]), r["seed"]) for r in rows]
+    assert sorted(found) == sorted(wanted), "each arm and seed once"
+    for r in rows:
+        assert (r["study"], r["version"]) == (name, VERSION) and r["machine"] and r["date"]
+        assert 0 < r["frechet"] < 100 and 0 <= r["accuracy"] <= 1 and 0 <= r["precision"] <= 1
+        if "macs" in r:
+            counted = cost(DiTConfig(**{**SHAPE, "block": r["block"]}))
+            assert (r["macs"], r["parameters"]) == (counted.total_macs, counted.total_params)
+
+
+def test_the_csv_is_plain(tmp_path):
+    path = tmp_path / "toy.csv"
+    run_study("toy", path, study=SMALL, progress=False)
+    with path.open(newline="") as file:
+        table = list(csv.reader(file))
+    assert {len(row) for row in table} == {len(table[0])} and table[0][0] == "level"
