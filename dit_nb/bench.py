@@ -370,9 +370,15 @@ def growth(device: str = "cpu", precision: str = "fp32", progress: bool = True) 
             _, memory = turn(pipe, process, axis, 0)
         finally:
             process.kill()
-        (tokens,) = {(config.input_size // config.patch_size) ** 2}
+        tokens = (config.input_size // config.patch_size) ** 2
         at = {"tokens": tokens, "width": config.hidden_size, "depth": config.depth, "batch": n}
-        known = {"axis": axis, "at": at[axis], "ms": 1000 * min(times), "peak_gb": memory}
+        known = {
+            "date": date.today().isoformat(),
+            "axis": axis,
+            "at": at[axis],
+            "ms": 1000 * min(times),
+            "peak_gb": memory,
+        }
         known |= {"gflop": work(config, n, "train") / 1e9, "parameters": cost(config).total_params}
         rows.append(
             {

@@ -74,6 +74,7 @@ def train_and_judge(settings: dict, seed: int) -> dict[str, float]:
 def draw_and_judge(settings: dict, seed: int) -> dict[str, float]:
     "500 drawings of the digit model that comes with the package."
     model, process = digit_model()
+    settings = {"steps": "25", **settings}
     images = sample_images(model, process, LABELS, len(LABELS), seed, **settings, progress=False)
     return judged(images.cpu(), LABELS)
 
