@@ -10,8 +10,9 @@ __all__ = ['AXES', 'SHIFTS', 'SAMPLED', 'draw_bubbles', 'plot_bubbles', 'plot_ba
 import numpy as np
 from matplotlib.figure import Figure
 
+from ..basics import check_choice
 from .core import Explorer, choice, mistake, stops
-from ..model import SIZES
+from ..model import NAMES, SIZES
 from ..paper import correlation, fit_line, read_paper, sampling_compute, training_compute, twelve
 from ..visual import COLORS, figure
 
@@ -21,7 +22,7 @@ AXES = {  # panel -> column of Table 4, label, logarithmic
     "plain": ("gflops", "Gflops, evenly spaced", False),
     "params_m": ("params_m", "million parameters (logarithmic)", True),
 }
-SHIFTS = {"S/2": (8, 2), "B/4": (-25, -6), "L/4": (-25, -4), "XL/4": (9, -2), "B/2": (-8, 9), "L/8": (-22, 8)}
+SHIFTS = {"S/2": (8, 2), "B/4": (-25, -6), "L/4": (-25, -4), "XL/4": (9, -2), "B/2": (-6, -14), "L/8": (-22, 8)}
 
 
 def draw_bubbles(
@@ -134,22 +135,24 @@ def look_up(
     known = {row["steps_k"]: row["fid"] for row in [*twelve(), *long_runs()] if row["model"] == model}
     if steps_k in known:
         return known[steps_k], f"FID-50K {known[steps_k]:.2f} (Table 4)"
-    before, after = (max((k for k in known if k < steps_k), default=None), [k for k in known if k > steps_k])
+    before, after = [k for k in known if k < steps_k], [k for k in known if k > steps_k]
     if before and after:
-        return None, f"between {known[before]:.2f} and {known[min(after)]:.2f} (Table 4), no number printed"
-    where = "earlier" if steps_k < 400 else "later"
-    return None, f"outside the data: {model} has no number printed {where} than {max(known) if where == 'later' else 400}K steps"
+        low, high = known[max(before)], known[min(after)]
+        return None, f"between {low:.2f} and {high:.2f} (Table 4), no number printed"
+    where = f"later than {max(before)}K" if before else f"earlier than {min(after)}K"
+    return None, f"outside the data: {model} has no number printed {where} steps"
 
 # %% ../../nbs/90k_explore_scaling.ipynb #900013
 def plot_compute(
-    size: str,  # S, B, L or XL
-    patch: int,  # 8, 4 or 2
-    steps_k: int,  # thousand updates of 256 images
-    sampling: int,  # denoising steps for an image
+    size: str = "XL",  # S, B, L or XL
+    patch: int = 2,  # 8, 4 or 2
+    steps_k: int = 400,  # thousand updates of 256 images
+    sampling: int = 250,  # denoising steps for an image
     wrong: bool = False,  # count parameters in place of Gflops
 ) -> Figure:
     "Where a choice stands among the paper's models and trainings, what it costs, and what is known of it."
     model = f"DiT-{size}/{patch}"
+    check_choice("model", model, NAMES)
     row = next(row for row in twelve() if row["model"] == model)
     fid, told = look_up(size, patch, steps_k, sampling)
     train, image = training_compute(row["gflops"], 1000 * steps_k), sampling_compute(row["gflops"], sampling)
