@@ -77,7 +77,9 @@ def correlation(
     "Pearson's: 1 or -1 on a straight line, about 0 where x says nothing about y."
     x, y = (np.asarray(v, dtype=float) for v in (x, y))
     if x.shape != y.shape or x.ndim != 1 or len(x) < 3:
-        raise ValueError(f"x and y have shapes {x.shape} and {y.shape}, but must be (n,), alike, with n 3 or more.")
+        raise ValueError(
+            f"x and y have shapes {x.shape} and {y.shape}, but must be (n,), alike, with n 3 or more."
+        )
     x, y = x - x.mean(), y - y.mean()
     size = np.sqrt((x**2).sum() * (y**2).sum())
     if size == 0:
@@ -106,7 +108,9 @@ def fit_line(
     x, y = (np.asarray(v, dtype=float) for v in (x, y))
     n = len(x)
     if x.shape != y.shape or x.ndim != 1 or n < 4:
-        raise ValueError(f"x and y have shapes {x.shape} and {y.shape}, but must be (n,), alike, with n 4 or more.")
+        raise ValueError(
+            f"x and y have shapes {x.shape} and {y.shape}, but must be (n,), alike, with n 4 or more."
+        )
     slope, intercept = np.polyfit(x, y, 1)
     others = [np.polyfit(np.delete(x, i), np.delete(y, i), 1) for i in range(n)]
     slopes = np.array([line[0] for line in others])
