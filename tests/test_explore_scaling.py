@@ -98,6 +98,12 @@ def test_third_experiment(budget):
     assert 0.8 < places(fig)[1] / reference < 1
 
 
+def test_a_long_training_is_ringed_where_trainings_are(budget):
+    fig = turn(budget, steps_k=7000)
+    assert rings(fig) == [9.62]
+    assert [ax for ax in fig.axes for line in ax.lines if line.get_label() == "measured"] == [fig.axes[1]]
+
+
 def test_mistake(budget):
     right = budget.figure.axes[0]
     fig = turn(budget, wrong=True)

@@ -22,7 +22,14 @@ AXES = {  # panel -> column of Table 4, label, logarithmic
     "plain": ("gflops", "Gflops, evenly spaced", False),
     "params_m": ("params_m", "million parameters (logarithmic)", True),
 }
-SHIFTS = {"S/2": (8, 2), "B/4": (-25, -6), "L/4": (-25, -4), "XL/4": (9, -2), "B/2": (-6, -14), "L/8": (-22, 8)}
+SHIFTS = {
+    "S/2": (8, 2),
+    "B/4": (-25, -6),
+    "L/4": (-25, -4),
+    "XL/4": (9, -2),
+    "B/2": (-6, -14),
+    "L/8": (-22, 8),
+}
 
 
 def draw_bubbles(
@@ -117,7 +124,9 @@ def plot_training() -> Figure:
     draw_training(axes[0, 0])
     axes[0, 0].set(ylabel="FID-50K", title="all trainings of Table 4 at 256 pixels, adaLN-Zero")
     told = ", ".join(f"{row['fid']} at {row['steps_k']} thousand steps" for row in long_runs())
-    fig.words = f"Training compute against FID-50K: twelve models at 400 thousand steps fall; XL/2 has {told}."
+    fig.words = (
+        f"Training compute against FID-50K: twelve models at 400 thousand steps fall; XL/2 has {told}."
+    )
     return fig
 
 # %% ../../nbs/90k_explore_scaling.ipynb #900011
@@ -167,13 +176,17 @@ def plot_compute(
     draw_training(axes[0, 1])
     for ax, place in ((axes[0, 0], row[panel]), (axes[0, 1], train)):
         ax.axvline(place, color=COLORS["wrong" if wrong else "eps"], lw=1.5, label="chosen")
-        if fid is not None:
+        if fid is not None and (steps_k == 400 or ax is axes[0, 1]):  # the left panel is of 400K steps
             ax.plot(place, fid, "o", ms=15, mfc="none", mec=COLORS["eps"], mew=2, label="measured")
     bill = f"training {train:.2g} Gflops; an image {image / 1000:.3g} Tflops"
     ink = COLORS["wrong"] if wrong else "black"
-    axes[0, 0].set_title(f"{model}, {steps_k}K steps, drawn in {sampling}\ncorrelation {r:.2f}", fontsize=10, color=ink)
+    axes[0, 0].set_title(
+        f"{model}, {steps_k}K steps, drawn in {sampling}\ncorrelation {r:.2f}", fontsize=10, color=ink
+    )
     axes[0, 1].set_title(f"{told}\n{bill}", fontsize=9 if len(told) < 52 else 8)
-    fig.words = f"{model}, {steps_k} thousand steps, {sampling} sampling steps: {told}; {bill}; correlation {r:.2f}."
+    fig.words = (
+        f"{model}, {steps_k} thousand steps, {sampling} sampling steps: {told}; {bill}; correlation {r:.2f}."
+    )
     return fig
 
 
