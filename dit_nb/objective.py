@@ -235,10 +235,13 @@ class Diffusion(Schedule):
         miss = extract(self.posterior_mean_eps_coef, t, error) * error  # true mean less the model's
         wider = self.log_variance(error, t, values, self.variance) - low  # of the model, over the true one
         kl = 0.5 * (wider + torch.exp(-wider) - 1 + miss**2 * torch.exp(-low - wider))
-        last = (t == 0).view(-1, 1, 1, 1)  # there the true mean is x_0; elsewhere the numbers do not matter
-        mean, log_scale = x0 - miss.where(last, 0), (0.5 * (low + wider)).where(last, 0)
-        nll = discretized_gaussian_nll(x0, mean, log_scale, self.bins)
-        return mean_flat(torch.where(last, nll, kl)) / math.log(2)
+        nats, last = mean_flat(kl), t == 0
+        if t.is_cuda or last.any():  # a GPU is not asked, it would have to be waited for
+            row = last.view(-1, 1, 1, 1)  # here the true mean is x_0; in other rows the numbers do not matter
+            mean, log_scale = x0 - miss.where(row, 0), (0.5 * (low + wider)).where(row, 0)
+            nll = discretized_gaussian_nll(x0, mean, log_scale, self.bins)
+            nats = torch.where(last, mean_flat(nll), nats)
+        return nats / math.log(2)
 
     def training_losses(
         self,

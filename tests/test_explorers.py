@@ -10,7 +10,7 @@ from matplotlib.image import imread
 from dit_nb.explore.core import Explorer, all_explorers, settings
 
 FACTORIES = all_explorers()
-LESSONS = "crop patchify positions timestep attention in_context cross_attention modulate gate model cost noise variance sampler guidance training budget latents frechet"
+LESSONS = "crop patchify positions timestep attention in_context cross_attention modulate gate model cost noise variance sampler guidance training budget compute latents frechet"
 
 
 @pytest.fixture(scope="module", params=sorted(FACTORIES))

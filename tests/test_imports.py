@@ -17,9 +17,9 @@ FLOORS = {
     1: "blocks.in_context blocks.cross_attention blocks.adaln blocks.adaln_zero objective",
     2: "model cost sampling guidance",
     3: "images data latents speed",
-    4: "studies training runs evaluation measure budget pretrained official diffusers_bridge exchange anatomy",
+    4: "training runs evaluation measure budget paper studies pretrained official diffusers_bridge exchange anatomy",
     5: "visual bench explore.core explore.tokens explore.blocks explore.diffusion explore.runs explore.budget "
-    "explore.latents explore.theatre explore.anatomy "
+    "explore.scaling explore.latents explore.theatre explore.anatomy "
     "checks.core checks.patchify checks.positions checks.conditioning checks.attention checks.in_context "
     "checks.cross_attention checks.adaln checks.adaln_zero checks.schedule checks.objective checks.sampling "
     "checks.guidance checks.report checks.limits checks.exercise checks.outcome checks.images checks.layer_norm "

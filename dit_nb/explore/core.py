@@ -277,7 +277,7 @@ def settings(control) -> list:
     return options if len(options) <= 6 else options[:: len(options) // 4]
 
 # %% ../../nbs/90a_explorer.ipynb #900025
-ROOMS = ("tokens", "blocks", "diffusion", "runs", "budget", "latents", "theatre", "anatomy")
+ROOMS = ("tokens", "blocks", "diffusion", "runs", "budget", "scaling", "latents", "theatre", "anatomy")
 LIMIT = 0.2  # seconds
 
 
