@@ -81,7 +81,7 @@ def activations(
     final = 4 * block_tokens(config) * d + 8 * T + m * T * d  # the norm's input, statistics; linear's input
     final += 4 * T * d + (c + 2 * m) * d if fields else 0  # modulation and its condition
     first = m * pixels + m * (256 + 2 * d) + c * shared * context_tokens(config) * d
-    loss = 54 * pixels + 9 if config.learn_sigma else 4 * pixels  # the bound keeps 13 images and 2 masks
+    loss = 16 * pixels + 8 if config.learn_sigma else 4 * pixels  # the bound keeps three images more
     return {**parts, "first and last": final + first + 8 * (config.num_classes > 0), "loss": loss}
 
 # %% ../nbs/16a_budget.ipynb #160022

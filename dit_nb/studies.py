@@ -55,7 +55,7 @@ LABELS = torch.arange(10).repeat_interleave(50)  # 500 drawings, 50 of each digi
 
 def train_and_judge(settings: dict, seed: int) -> dict[str, float]:
     "Train a small model; its average draws 500 digits in 50 steps."
-    settings = {"steps": 600, "batch_size": 64, "init": "scaled", **settings}
+    settings = {"steps": 2000, "batch_size": 64, "init": "scaled", **settings}
     in_model = {k: v for k, v in settings.items() if k in DiTConfig.__dataclass_fields__}
     in_recipe = {k: v for k, v in settings.items() if k in TrainConfig.__dataclass_fields__}
     torch.manual_seed(seed)
