@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SHAPE', 'LABELS', 'VERSION', 'STUDIES', 'ABOUT', 'judge', 'judged', 'train_and_judge', 'draw_and_judge', 'Study',
-           'toy', 'line', 'read_rows', 'parse', 'value', 'repair', 'done_already', 'one_run', 'machine', 'find_study',
+           'toy', 'line', 'read_rows', 'parse', 'repair', 'done_already', 'one_run', 'machine', 'find_study',
            'run_study', 'interval', 'by_arm', 'study_table', 'load_study']
 
 # %% ../nbs/19a_studies.ipynb #191002
@@ -30,6 +30,7 @@ from .data import digits
 from .evaluation import DigitJudge, precision_recall
 from .model import DiT, DiTConfig
 from .objective import Diffusion
+from .paper import read_number
 from .pretrained import PROCESS, digit_model, sample_images
 from .training import TrainConfig, Trainer
 
@@ -159,17 +160,7 @@ def read_rows(path: str | Path) -> list[dict]:
 
 def parse(text: str) -> list[dict]:
     "Rows of a CSV text."
-    return [{k: value(v) for k, v in row.items()} for row in csv.DictReader(text.splitlines())]
-
-
-def value(text: str):
-    "A number where it reads like one."
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            pass
-    return text
+    return [{k: read_number(v) for k, v in row.items()} for row in csv.DictReader(text.splitlines())]
 
 
 def repair(path: Path) -> None:
