@@ -161,7 +161,7 @@ def contestant(pipe, arm: str, job: str, config: DiTConfig, n: int, device: str)
         if device == "cpu":
             os.environ["ACCELERATE_USE_CPU"] = "true"  # also where there is a GPU
         torch.manual_seed(0)
-        with fast_road():
+        with fast_road(device):
             run = JOBS[who, job](config, n, device, precision, bool(rest))
             for _ in range(2):
                 run()

@@ -124,7 +124,7 @@ def sample_images(
         raise ValueError(f"seed is {seed} and first {first}, but both must be 0 or more.")
     device = next(model.parameters()).device
     run = {"ddpm": ddpm_sample, "ddim": ddim_sample}[sampler]
-    with fast_road():
+    with fast_road(device):
         return run(
             make_diffusion(process).respaced(steps).to(device),
             guided(model, cfg_scale, guided_channels, precision),

@@ -100,9 +100,10 @@ def float32_road(
         torch.set_float32_matmul_precision(before)
 
 
-def fast_road() -> contextmanager:
-    "The faster float32 route of this CPU, for a while."
-    return float32_road("medium" if second_road_pays() else torch.get_float32_matmul_precision())
+def fast_road(device: torch.device | str = "cpu") -> contextmanager:
+    "The faster float32 route of this CPU, for a while. On a GPU the same words would round: there nothing changes."
+    other = torch.device(device).type == "cpu" and second_road_pays()
+    return float32_road("medium" if other else torch.get_float32_matmul_precision())
 
 # %% ../nbs/22_speed.ipynb #220026
 class Lean:

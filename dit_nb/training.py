@@ -402,7 +402,7 @@ class Trainer(Stepping, Checkpointing, Logging):
         while self.fraction < 1:
             with together():
                 batch = next(batches)
-            with fast_road():
+            with fast_road(self.accelerator.device):
                 losses = self.train_step(*batch)
             state.step, state.seconds = state.step + 1, time.perf_counter() - start
             self.log(losses)

@@ -18,7 +18,7 @@ from dit_nb.guidance import Guided
 from dit_nb.model import BLOCKS
 from dit_nb.pretrained import PROCESS, sample_images
 from dit_nb.sampling import ddpm_sample
-from dit_nb.speed import Lean, fast_road, float32_road, matmul_rate, second_road_pays, where_time_goes
+from dit_nb.speed import Lean, fast_road, float32_road, matmul_rate, where_time_goes
 from dit_nb.training import TrainConfig, Trainer
 
 
@@ -166,13 +166,17 @@ def test_conditioning_costs_the_same_for_any_number_of_images():
     assert count(6, 12, 1.5, 3) == (48, 48, 144)
 
 
-def test_a_road_is_left_as_it_was_found():
+@pytest.mark.parametrize("pays", [False, True])
+def test_a_road_is_left_as_it_was_found(pays, monkeypatch):
+    monkeypatch.setattr("dit_nb.speed.second_road_pays", lambda: pays)
     before = torch.get_float32_matmul_precision()
     with pytest.raises(KeyError), float32_road("medium"):
         assert torch.get_float32_matmul_precision() == "medium"
         raise KeyError
+    with fast_road("cuda"):
+        assert torch.get_float32_matmul_precision() == before, "on a GPU it would round to TF32"
     with fast_road():
-        assert torch.get_float32_matmul_precision() == ("medium" if second_road_pays() else before)
+        assert torch.get_float32_matmul_precision() == ("medium" if pays else before)
     assert torch.get_float32_matmul_precision() == before
 
 
