@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['SHAPE', 'LABELS', 'VERSION', 'STUDIES', 'ABOUT', 'judge', 'judged', 'train_and_judge', 'draw_and_judge', 'Study',
-           'toy', 'line', 'read_rows', 'parse', 'repair', 'done_already', 'one_run', 'machine', 'find_study',
-           'run_study', 'interval', 'by_arm', 'study_table', 'load_study']
+           'toy', 'line', 'read_rows', 'parse', 'repair', 'done_already', 'one_run', 'machine', 'fingerprint',
+           'find_study', 'run_study', 'interval', 'by_arm', 'study_table', 'load_study']
 
 # %% ../nbs/19a_studies.ipynb #191002
 import csv
 import io
 import os
 import time
+import zlib
 from collections.abc import Callable
 from datetime import date
 from functools import lru_cache
@@ -99,7 +100,7 @@ STUDIES = {
         train_and_judge,
     ),
     "patches": Study(
-        "The same weights, more tokens: does work pay where parameters stay?",
+        "Nearly the same weights, more tokens: does work pay where parameters stay?",
         [{"patch_size": p} for p in (4, 2, 1)],
         train_and_judge,
     ),
@@ -115,7 +116,7 @@ STUDIES = {
     ),
     "guidance": Study(
         "What does a larger guidance scale buy, and what does it cost?",
-        [{"cfg_scale": w} for w in (0.0, 1.0, 1.5, 2.0, 4.0)],
+        [{"cfg_scale": w} for w in (1.0, 0.0, 1.5, 2.0, 4.0)],
         draw_and_judge,
     ),
     "variance": Study(
@@ -179,8 +180,8 @@ def done_already(path: Path, name: str, study: Study, columns: list[str]) -> set
     rows = read_rows(path)
     head = path.read_text(encoding="utf-8").split("\n", 1)[0]
     settings = list(study.arms[0])
-    strange = rows and (rows[0]["study"], rows[0]["version"]) != (name, VERSION)
-    if strange or (head and head.split(",")[: len(columns)] != columns):
+    strange = head and head.split(",")[: len(columns)] != columns
+    if strange or any((row["study"], row["version"]) != (name, fingerprint(study)) for row in rows):
         raise ValueError(
             f"out {path} holds lines of another study or version: move it away, or choose another file."
         )
@@ -194,7 +195,7 @@ def one_run(job: tuple) -> dict:
     start = time.perf_counter()
     metrics = study.run(settings, seed)
     seconds = round(time.perf_counter() - start, 2)
-    about = dict(zip(ABOUT, (name, VERSION, seed, seconds, machine(), date.today().isoformat())))
+    about = dict(zip(ABOUT, (name, fingerprint(study), seed, seconds, machine(), date.today().isoformat())))
     return {
         **settings,
         **about,
@@ -205,6 +206,12 @@ def one_run(job: tuple) -> dict:
 def machine() -> str:
     "What the lines say about where they were made."
     return f"one thread of {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}"
+
+
+def fingerprint(study: Study) -> str:
+    "What a line says about the study that it belongs to: another grid or another VERSION has another one."
+    said = repr((VERSION, study.run.__name__, study.arms))
+    return f"v{VERSION}-{zlib.crc32(said.encode()):08x}"
 
 
 def find_study(name: str) -> Study:
@@ -240,7 +247,7 @@ def run_study(
         get_context("spawn").Pool(jobs) if missing else open(os.devnull) as pool,
         path.open("a", encoding="utf-8") as file,
     ):
-        runs = pool.imap(one_run, missing) if missing else ()
+        runs = pool.imap_unordered(one_run, missing) if missing else ()
         for row in tqdm(runs, total=len(missing), desc=name, disable=not show_bar(progress)):
             file.write(("" if file.tell() else line({k: k for k in row})) + line(row))
             file.flush()
@@ -251,7 +258,6 @@ def run_study(
 def interval(
     values,  # (n,) one for each seed
     level: float = 0.95,
-    draws: int = 4000,
 ) -> tuple[float, float, float]:  # mean, low, high
     "The mean, and where it would lie with other seeds: Student's t, for few of them."
     from scipy.stats import t

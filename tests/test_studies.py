@@ -21,6 +21,7 @@ from dit_nb.studies import (
     Study,
     by_arm,
     find_study,
+    fingerprint,
     interval,
     load_study,
     read_rows,
@@ -69,6 +70,20 @@ def test_killed_and_gone_on_with(tmp_path):
     assert rows[: len(early)] == early and 4 <= len(early) < 16
 
 
+def test_a_slow_run_holds_up_no_other(tmp_path):
+    """What has ended is on the disk, though an earlier run has not."""
+    path, script = tmp_path / "slow.csv", tmp_path / "slow.py"
+    arms = '[{"level": i, "sleep": 30 if i == 0 else 0} for i in range(4)]'
+    script.write_text(SLOW.replace('[{"level": i, "sleep": 0.15} for i in range(4)]', arms) % path)
+    process = subprocess.Popen([sys.executable, str(script)], start_new_session=True)
+    start = time.time()
+    while (not path.exists() or path.read_text().count("\n") < 4) and time.time() - start < 25:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert keys(read_rows(path))[:3] == [(1, 0), (2, 0), (3, 0)]
+
+
 @pytest.mark.parametrize("lost", [1, 5, 30])
 def test_half_a_line_is_cut_off(tmp_path, lost):
     path = tmp_path / "toy.csv"
@@ -87,6 +102,14 @@ def test_lines_of_another_version_are_refused(tmp_path, monkeypatch):
         run_study("toy", path, study=other, progress=False)
     with pytest.raises(ValueError, match="another study or version"):
         run_study("other", path, study=SMALL, progress=False)
+    grid = Study(SMALL.question, [{"level": 0}, {"level": 7}], toy, seeds=3)
+    with pytest.raises(ValueError, match="another study or version"):
+        run_study("toy", path, study=grid, progress=False)
+    lines = before.decode().splitlines(keepends=True)
+    path.write_text("".join([*lines[:-1], lines[-1].replace("toy,v", "toy,v9")]))
+    with pytest.raises(ValueError, match="another study or version"):
+        run_study("toy", path, study=SMALL, progress=False)
+    path.write_bytes(before)
     monkeypatch.setattr("dit_nb.studies.VERSION", VERSION + 1)
     with pytest.raises(ValueError, match="another study or version"):
         run_study("toy", path, study=SMALL, progress=False)
@@ -128,10 +151,11 @@ def test_committed_lines_are_complete(name):
     found = [(*(str(r[k]) for k in study.arms[0]), r["seed"]) for r in rows]
     assert sorted(found) == sorted(wanted), "each arm and seed once"
     for r in rows:
-        assert (r["study"], r["version"]) == (name, VERSION) and r["machine"] and r["date"]
+        assert (r["study"], r["version"]) == (name, fingerprint(study)) and r["machine"] and r["date"]
         assert 0 < r["frechet"] < 100 and 0 <= r["accuracy"] <= 1 and 0 <= r["precision"] <= 1
         if "macs" in r:
-            counted = cost(DiTConfig(**{**SHAPE, "block": r["block"]}))
+            shape = {k: r[k] for k in study.arms[0] if k in DiTConfig.__dataclass_fields__}
+            counted = cost(DiTConfig(**{**SHAPE, **shape}))
             assert (r["macs"], r["parameters"]) == (counted.total_macs, counted.total_params)
 
 
