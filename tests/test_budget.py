@@ -47,7 +47,7 @@ GFLOPS = dict(zip(NAMES, (6.06, 1.41, 0.36, 23.01, 5.56, 1.42, 80.71, 19.70, 5.0
 @pytest.fixture(autouse=True)
 def fused():
     """Attention as on a GPU, whatever this processor prefers."""
-    with patch("dit_nb.attention.PLAIN_IN_BF16", False):
+    with patch("dit_nb.attention.plain_is_faster", lambda dtype: False):
         yield
 
 

@@ -540,9 +540,12 @@ def test_statistics_take_the_place_of_images(split, judge, tmp_path):
         evaluate(a, ref, **options)
         for ref in (split.train.images, tmp_path / "stats.npz", tmp_path / "both.npz")
     )
-    for name in ("frechet", "spatial_frechet"):
-        assert stats["metrics"][name]["value"] == pytest.approx(full["metrics"][name]["value"], abs=1e-6)
-        assert both["metrics"][name]["value"] == pytest.approx(full["metrics"][name]["value"], abs=1e-6)
+    for name in (
+        "frechet",
+        "spatial_frechet",
+    ):  # roots of eigenvalues near 0: the last digits are the processor's
+        assert stats["metrics"][name]["value"] == pytest.approx(full["metrics"][name]["value"], rel=1e-6)
+        assert both["metrics"][name]["value"] == pytest.approx(full["metrics"][name]["value"], rel=1e-6)
     assert "precision" not in stats["metrics"] and any("statistics only" in note for note in stats["notes"])
     read = next(iter(read_images(tmp_path / "both.npz").batches(100)))
     want = precision_recall(judge(read).pooled, judge(a).pooled)
