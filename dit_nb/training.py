@@ -37,7 +37,6 @@ from dit_nb.runs import (  # noqa: F401
     spread,
     together,
 )
-from .speed import fast_road
 
 # %% ../nbs/16_training.ipynb #160012
 ABOVE_ZERO = {  # field -> kind; None is allowed where it is the default
@@ -402,8 +401,7 @@ class Trainer(Stepping, Checkpointing, Logging):
         while self.fraction < 1:
             with together():
                 batch = next(batches)
-            with fast_road(self.accelerator.device):
-                losses = self.train_step(*batch)
+            losses = self.train_step(*batch)
             state.step, state.seconds = state.step + 1, time.perf_counter() - start
             self.log(losses)
             reporter.update(losses)
