@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SMALL', 'SUBJECTS', 'ON_GPU', 'SAMPLING_STEPS', 'CFG_SCALE', 'ARMS', 'JOBS', 'HEAD', 'BASE', 'GROWTH',
            'random_images', 'our_training', 'our_sampling', 'peer_model', 'peer_training', 'peer_sampling',
-           'contestant', 'peak_memory', 'work', 'race', 'turn', 'answer', 'row', 'cpu_name', 'results_table',
-           'load_results', 'plot_bench', 'growth', 'plot_growth']
+           'contestant', 'peak_memory', 'work', 'race', 'enter', 'turn', 'answer', 'row', 'device_name',
+           'results_table', 'load_results', 'plot_bench', 'growth', 'plot_growth']
 
 # %% ../nbs/22a_bench.ipynb #221002
 import copy
@@ -28,6 +28,7 @@ from tqdm.auto import tqdm
 from .basics import check_choice, show_bar
 from .cost import cost
 from .data import ImageSet
+from .diffusers_bridge import transformer_shape
 from .guidance import Guided
 from .model import DiT, DiTConfig
 from .objective import Diffusion
@@ -90,11 +91,7 @@ def peer_model(config: DiTConfig, device: str, compiled: bool):
         from diffusers import DiTTransformer2DModel
     except ImportError:
         raise ValueError("peer is 'diffusers', but that package is missing: pip install diffusers.") from None
-    shape = dict(
-        num_attention_heads=config.num_heads, attention_head_dim=config.hidden_size // config.num_heads
-    )
-    shape |= dict(in_channels=config.in_channels, out_channels=config.out_channels, num_layers=config.depth)
-    shape |= dict(sample_size=config.input_size, patch_size=config.patch_size)
+    shape = transformer_shape(config)
     model = DiTTransformer2DModel(**shape, num_embeds_ada_norm=config.num_classes).to(device)
     if compiled:
         model.compile(dynamic=False)
@@ -211,28 +208,32 @@ def race(
     config, for_training, for_sampling = SUBJECTS[subject]
     n = batch or (ON_GPU[subject] if device == "cuda" else for_training)
     n = n if job == "train" else batch or for_sampling * (16 if device == "cuda" else 1)
-    context, crew = get_context("spawn"), []
+    crew = []
     try:
         for arm in tqdm(arms, desc=f"{subject} {job}: warming up", disable=not show_bar(progress)):
-            pipe, other = context.Pipe()
-            process = context.Process(
-                target=contestant, args=(other, arm, job, config, n, device), daemon=True
-            )
-            process.start()
-            crew.append((process, pipe))
-            answer(pipe, process, arm)
+            crew.append(enter(arm, job, config, n, device))
+            answer(*crew[-1], arm)
         turns = [
-            [turn(pipe, process, arm, seconds) for arm, (process, pipe) in zip(arms, crew)]
+            [turn(*member, arm, seconds) for arm, member in zip(arms, crew)]
             for _ in tqdm(range(rounds), desc=f"{subject} {job}", disable=not show_bar(progress))
         ]
-        ends = [turn(pipe, process, arm, 0) for arm, (process, pipe) in zip(arms, crew)]
+        ends = [turn(*member, arm, 0) for arm, member in zip(arms, crew)]
     finally:
-        for process, _ in crew:
+        for _, process in crew:
             process.kill()
     roofs = {
         p: max(rate for arm, (rate, _) in zip(arms, ends) if p in arm) for p in {a.split()[1] for a in arms}
     }
     return [row(subject, job, arms, i, turns, roofs, ends[i][1], n, config, device) for i in range(len(arms))]
+
+
+def enter(*what) -> tuple:  # pipe, process
+    "Start a contestant; it answers when it is warm."
+    context = get_context("spawn")
+    pipe, other = context.Pipe()
+    process = context.Process(target=contestant, args=(other, *what), daemon=True)
+    process.start()
+    return pipe, process
 
 
 def turn(pipe, process, arm: str, seconds: float):
@@ -275,14 +276,16 @@ def row(subject, job, arms, i, turns, roofs, memory, n, config, device) -> dict:
         "matmul_gflops": rate,
         "utilisation": gflops / rate,
         "peak_gb": memory,
-        "device": torch.cuda.get_device_name() if device == "cuda" else cpu_name(),
+        "device": device_name(device),
         "torch": torch.__version__,
         "date": date.today().isoformat(),
     }
 
 
-def cpu_name() -> str:
-    "What this processor calls itself, and what of it may be used."
+def device_name(device: str) -> str:
+    "What a card or the processor calls itself, and what of the processor may be used."
+    if device == "cuda":
+        return torch.cuda.get_device_name()
     info = Path("/proc/cpuinfo")
     names = (
         [s.split(":", 1)[1].strip() for s in info.read_text().splitlines() if s.startswith("model name")]
@@ -361,11 +364,7 @@ def growth(device: str = "cpu", precision: str = "fp32", progress: bool = True) 
         settings = {**BASE, **change}
         n = settings.pop("batch", 16)
         config = DiTConfig(**settings)
-        context = get_context("spawn")
-        pipe, other = context.Pipe()
-        args = (other, f"ours {precision}", "train", config, n, device)
-        process = context.Process(target=contestant, args=args, daemon=True)
-        process.start()
+        pipe, process = enter(f"ours {precision}", "train", config, n, device)
         try:
             answer(pipe, process, axis)
             times = turn(pipe, process, axis, 1.5)
@@ -382,13 +381,7 @@ def growth(device: str = "cpu", precision: str = "fp32", progress: bool = True) 
             "peak_gb": memory,
         }
         known |= {"gflop": work(config, n, "train") / 1e9, "parameters": cost(config).total_params}
-        rows.append(
-            {
-                **known,
-                "precision": precision,
-                "device": cpu_name() if device == "cpu" else torch.cuda.get_device_name(),
-            }
-        )
+        rows.append({**known, "precision": precision, "device": device_name(device)})
     return rows
 
 

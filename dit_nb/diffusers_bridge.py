@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['OUTSIDE', 'INSIDE', 'EMBEDDERS', 'QKV', 'NULL_CLASS', 'KNOWN', 'places', 'diffusers_state', 'pad_labels',
-           'trim_labels', 'check_diffusers', 'to_diffusers', 'set_frequencies', 'from_diffusers', 'assemble']
+           'trim_labels', 'check_diffusers', 'transformer_shape', 'to_diffusers', 'set_frequencies', 'from_diffusers',
+           'assemble']
 
 # %% ../nbs/21b_diffusers.ipynb #210002
 import torch
@@ -98,6 +99,19 @@ def check_diffusers(config: DiTConfig) -> None:
         )
 
 
+def transformer_shape(config: DiTConfig) -> dict[str, int]:
+    "What a transformer of diffusers wants to hear about a model's shape, the number of classes apart."
+    return {
+        "num_attention_heads": config.num_heads,
+        "attention_head_dim": config.hidden_size // config.num_heads,
+        "in_channels": config.in_channels,
+        "out_channels": config.out_channels,
+        "num_layers": config.depth,
+        "sample_size": pair(config.input_size)[0],
+        "patch_size": config.patch_size,
+    }
+
+
 def to_diffusers(
     model: DiT,  # with adaLN-Zero blocks
 ):  # a diffusers.DiTTransformer2DModel in eval() mode, on the CPU
@@ -109,13 +123,7 @@ def to_diffusers(
     state, table = official_state(model), "y_embedder.embedding_table.weight"
     state[table] = pad_labels(state[table])
     transformer = DiTTransformer2DModel(
-        num_attention_heads=c.num_heads,
-        attention_head_dim=c.hidden_size // c.num_heads,
-        in_channels=c.in_channels,
-        out_channels=c.out_channels,
-        num_layers=c.depth,
-        sample_size=pair(c.input_size)[0],
-        patch_size=c.patch_size,
+        **transformer_shape(c),
         num_embeds_ada_norm=NULL_CLASS,
         norm_eps=1e-6,  # 1e-5 by default there
     )

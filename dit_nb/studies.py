@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SHAPE', 'LABELS', 'VERSION', 'STUDIES', 'ABOUT', 'judge', 'judged', 'train_and_judge', 'draw_and_judge', 'Study',
-           'toy', 'line', 'read_rows', 'parse', 'repair', 'done_already', 'one_run', 'machine', 'fingerprint',
+           'toy', 'line', 'read_rows', 'repair', 'done_already', 'arm_of', 'one_run', 'machine', 'fingerprint',
            'find_study', 'run_study', 'interval', 'by_arm', 'study_table', 'load_study']
 
 # %% ../nbs/19a_studies.ipynb #191002
@@ -31,7 +31,7 @@ from .data import digits
 from .evaluation import DigitJudge, precision_recall
 from .model import DiT, DiTConfig
 from .objective import Diffusion
-from .paper import read_number
+from .paper import read_csv
 from .pretrained import PROCESS, digit_model, sample_images
 from .training import TrainConfig, Trainer
 
@@ -137,14 +137,8 @@ def toy(settings: dict, seed: int) -> dict[str, float]:
     return {"value": settings["level"] + np.random.default_rng(seed).normal()}
 
 # %% ../nbs/19a_studies.ipynb #191009
-ABOUT = (
-    "study",
-    "version",
-    "seed",
-    "seconds",
-    "machine",
-    "date",
-)  # what every line has, beside settings and metrics
+# What every line has, beside settings and metrics.
+ABOUT = ("study", "version", "seed", "seconds", "machine", "date")
 
 
 def line(row: dict) -> str:
@@ -156,12 +150,7 @@ def line(row: dict) -> str:
 
 def read_rows(path: str | Path) -> list[dict]:
     "The rows of a study, numbers as numbers."
-    return parse(Path(path).read_text(encoding="utf-8"))
-
-
-def parse(text: str) -> list[dict]:
-    "Rows of a CSV text."
-    return [{k: read_number(v) for k, v in row.items()} for row in csv.DictReader(text.splitlines())]
+    return read_csv(Path(path).read_text(encoding="utf-8"))
 
 
 def repair(path: Path) -> None:
@@ -179,13 +168,17 @@ def done_already(path: Path, name: str, study: Study, columns: list[str]) -> set
     repair(path)
     rows = read_rows(path)
     head = path.read_text(encoding="utf-8").split("\n", 1)[0]
-    settings = list(study.arms[0])
     strange = head and head.split(",")[: len(columns)] != columns
     if strange or any((row["study"], row["version"]) != (name, fingerprint(study)) for row in rows):
         raise ValueError(
             f"out {path} holds lines of another study or version: move it away, or choose another file."
         )
-    return {(*(str(row[key]) for key in settings), row["seed"]) for row in rows}
+    return {(arm_of(row, study), row["seed"]) for row in rows}
+
+
+def arm_of(row: dict, study: Study) -> tuple[str, ...]:
+    "The settings in a row, or in an arm, as text: how an arm is told from the others."
+    return tuple(str(row[key]) for key in study.arms[0])
 
 
 def one_run(job: tuple) -> dict:
@@ -240,18 +233,16 @@ def run_study(
         (name, study, arm, seed)
         for seed in range(seeds)  # seed by seed: a study that is stopped early is still balanced
         for arm in study.arms
-        if (*map(str, arm.values()), seed) not in done
+        if (arm_of(arm, study), seed) not in done
     ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        get_context("spawn").Pool(jobs) if missing else open(os.devnull) as pool,
-        path.open("a", encoding="utf-8") as file,
-    ):
-        runs = pool.imap_unordered(one_run, missing) if missing else ()
-        for row in tqdm(runs, total=len(missing), desc=name, disable=not show_bar(progress)):
-            file.write(("" if file.tell() else line({k: k for k in row})) + line(row))
-            file.flush()
-            os.fsync(file.fileno())
+    if missing:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with get_context("spawn").Pool(jobs) as pool, path.open("a", encoding="utf-8") as file:
+            runs = pool.imap_unordered(one_run, missing)
+            for row in tqdm(runs, total=len(missing), desc=name, disable=not show_bar(progress)):
+                file.write(("" if file.tell() else line({k: k for k in row})) + line(row))
+                file.flush()
+                os.fsync(file.fileno())
     return read_rows(path)
 
 # %% ../nbs/19a_studies.ipynb #191014
@@ -272,11 +263,10 @@ def interval(
 
 def by_arm(rows: list[dict], study: Study, metric: str) -> dict[tuple, np.ndarray]:  # settings -> (seeds,)
     "A metric of each arm, seed by seed; only seeds that all arms have."
-    keys = list(study.arms[0])
-    found = {(*(str(r[k]) for k in keys), r["seed"]): r[metric] for r in rows}
-    arms = [tuple(str(v) for v in arm.values()) for arm in study.arms]
-    seeds = sorted(set.intersection(*({k[-1] for k in found if k[:-1] == arm} for arm in arms)))
-    return {arm: np.array([found[(*arm, seed)] for seed in seeds], dtype=float) for arm in arms}
+    found = {(arm_of(row, study), row["seed"]): row[metric] for row in rows}
+    arms = [arm_of(arm, study) for arm in study.arms]
+    seeds = sorted(set.intersection(*({seed for has, seed in found if has == arm} for arm in arms)))
+    return {arm: np.array([found[arm, seed] for seed in seeds], dtype=float) for arm in arms}
 
 
 def study_table(rows: list[dict], study: Study, metric: str = "frechet") -> str:
@@ -304,4 +294,4 @@ def study_table(rows: list[dict], study: Study, metric: str = "frechet") -> str:
 def load_study(name: str) -> list[dict]:
     "The rows that come with the package."
     find_study(name)
-    return parse((files("dit_nb") / "results" / f"{name}.csv").read_text(encoding="utf-8"))
+    return read_csv((files("dit_nb") / "results" / f"{name}.csv").read_text(encoding="utf-8"))
