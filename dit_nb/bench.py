@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['SMALL', 'SUBJECTS', 'ON_GPU', 'SAMPLING_STEPS', 'CFG_SCALE', 'ARMS', 'JOBS', 'HEAD', 'BASE', 'GROWTH',
            'random_images', 'our_training', 'our_sampling', 'peer_model', 'peer_training', 'peer_sampling',
-           'contestant', 'peak_memory', 'work', 'race', 'enter', 'turn', 'answer', 'row', 'device_name',
-           'results_table', 'load_results', 'plot_bench', 'growth', 'plot_growth']
+           'contestant', 'make_room', 'peak_memory', 'work', 'race', 'enter', 'turn', 'answer', 'row', 'device_name',
+           'results_table', 'load_results', 'plot_bench', 'growth', 'curves', 'plot_growth']
 
 # %% ../nbs/22a_bench.ipynb #221002
 import copy
@@ -27,7 +27,7 @@ from tqdm.auto import tqdm
 
 from .basics import check_choice, show_bar
 from .cost import cost
-from .data import ImageSet
+from .data import ImageSet, digits
 from .diffusers_bridge import transformer_shape
 from .guidance import Guided
 from .model import DiT, DiTConfig
@@ -162,6 +162,7 @@ def contestant(pipe, arm: str, job: str, config: DiTConfig, n: int, device: str)
             run = JOBS[who, job](config, n, device, precision, bool(rest))
             for _ in range(2):
                 run()
+            make_room(device)
             pipe.send("ready")
             rates, dtype = [], {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
             while seconds := pipe.recv():
@@ -169,12 +170,17 @@ def contestant(pipe, arm: str, job: str, config: DiTConfig, n: int, device: str)
                 times = []
                 while sum(times) < seconds or len(times) < 3:
                     times.append(timed(run, device))
-                if device == "cuda":
-                    torch.cuda.empty_cache()  # the next contestant needs the room
+                make_room(device)
                 pipe.send(times)
             pipe.send((max(rates), peak_memory(device)))
     except Exception as error:  # told, not lost in a process that nobody sees
         pipe.send(error if isinstance(error, ValueError) else ValueError(f"{arm} failed: {error!r}"[:400]))
+
+
+def make_room(device: str) -> None:
+    "Give back what a card's memory is not needed for between turns: the next contestant needs it."
+    if device == "cuda":
+        torch.cuda.empty_cache()
 
 
 def peak_memory(device: str) -> float:  # GB
@@ -382,6 +388,34 @@ def growth(device: str = "cpu", precision: str = "fp32", progress: bool = True) 
         }
         known |= {"gflop": work(config, n, "train") / 1e9, "parameters": cost(config).total_params}
         rows.append({**known, "precision": precision, "device": device_name(device)})
+    return rows
+
+
+def curves(
+    device: str = "cpu",
+    steps: int = 1000,
+    width: int = 384,  # DiT-S; its 12 blocks are for a GPU
+    depth: int = 12,
+    progress: bool = True,
+) -> list[dict]:  # precision, compiled, losses, ...
+    "Losses of one training run on the digits, with one seed and one luck, in float32 and in bfloat16."
+    if device == "cpu":
+        os.environ["ACCELERATE_USE_CPU"] = "true"  # also where there is a GPU
+    config, rows = DiTConfig(**SMALL | dict(patch_size=1, hidden_size=width, depth=depth, num_heads=6)), []
+    arms = [("fp32", False), ("bf16", False), ("bf16", True)]
+    for precision, compiled in tqdm(arms, desc="curves", disable=not show_bar(progress)):
+        torch.manual_seed(0)
+        settings = TrainConfig(steps=steps, batch_size=128, precision=precision, compile=compiled)
+        trainer = Trainer(DiT(config), Diffusion(bins=17), digits().train, settings)
+        batches, losses = trainer.batches(), []
+        for _ in range(steps):
+            losses.append(trainer.train_step(*next(batches))["mse"])
+            trainer.progress.step += 1
+        known = {"width": width, "depth": depth, "batch": 128, "seed": 0, "date": date.today().isoformat()}
+        known |= {"device": device_name(device), "torch": torch.__version__}
+        rows.append(
+            {"precision": precision, "compiled": compiled, "mse": [round(x, 6) for x in losses], **known}
+        )
     return rows
 
 

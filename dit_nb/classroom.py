@@ -9,6 +9,7 @@ __all__ = ['CONFIG', 'COMMANDS', 'STYLE', 'nbgrader', 'build', 'preview', 'Grade
 # %% ../nbs/92c_classroom.ipynb #920002
 import csv
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -72,8 +73,12 @@ def nbgrader(
     if find_spec("nbgrader") is None:
         raise ValueError("nbgrader is not installed: pip install 'dit_nb[school]'.")
     python = [sys.executable, "-W", "ignore", "-c", COMMANDS, json.dumps(commands)]
+    # nbgrader calls alembic by its name: it lies beside this python, also where that is not on the PATH.
+    env = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    }
     with (course / "nbgrader.log").open("a", encoding="utf-8") as log:
-        return subprocess.run(python, cwd=course, stdout=log, stderr=log).returncode == 0
+        return subprocess.run(python, cwd=course, stdout=log, stderr=log, env=env).returncode == 0
 
 # %% ../nbs/92c_classroom.ipynb #920007
 def build(

@@ -12,13 +12,19 @@ import json
 import torch
 
 from ..basics import whole_file
-from ..bench import ARMS, SUBJECTS, growth, race, results_table
+from ..bench import ARMS, SUBJECTS, curves, growth, race, results_table
 
 # %% ../../nbs/93i_bench.ipynb #930003
 def options(parser: argparse.ArgumentParser) -> None:
     "Options of dit-nb bench."
     add = parser.add_argument
-    add("what", nargs="?", choices=("race", "growth", "widgets"), default="race", help="default: %(default)s")
+    add(
+        "what",
+        nargs="?",
+        choices=("race", "growth", "curves", "widgets"),
+        default="race",
+        help="default: %(default)s",
+    )
     add(
         "--config",
         nargs="+",
@@ -47,7 +53,11 @@ def run(args: argparse.Namespace) -> None:
         for line in bench_widgets():
             print(line, flush=True)
         return
-    rows = growth(args.device) if args.what == "growth" else races(args)
+    rows = {
+        "race": lambda: races(args),
+        "growth": lambda: growth(args.device),
+        "curves": lambda: curves(args.device),
+    }[args.what]()
     if args.json:
         with whole_file(args.json) as draft:
             draft.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
