@@ -24,7 +24,7 @@ from .model import DiT, saved_file
 from .objective import Diffusion
 from .patchify import pair
 from .sampling import ddim_sample, ddpm_sample
-from .speed import Lean
+from .speed import Lean, fast_road, keep_memory
 
 # %% ../nbs/21_pretrained.ipynb #210005
 PROCESS = {"schedule": "linear", "num_timesteps": 1000, "variance": "learned", "bins": 256, "clip_x0": True}
@@ -124,17 +124,20 @@ def sample_images(
         raise ValueError(f"seed is {seed} and first {first}, but both must be 0 or more.")
     device = next(model.parameters()).device
     run = {"ddpm": ddpm_sample, "ddim": ddim_sample}[sampler]
-    return run(
-        make_diffusion(process).respaced(steps).to(device),
-        guided(model, cfg_scale, guided_channels, precision),
-        (n, model.config.in_channels, *pair(model.config.input_size)),
-        None if labels is None else labels.to(device),
-        generator=[seeded(seed, 2, first + i) for i in range(n)],  # 0 and 1 are for training's own luck
-        clip_x0=process["clip_x0"] if clip_x0 is None else clip_x0,
-        variance=variance,
-        device=device,
-        **options,
-    )
+    if device.type == "cpu":
+        keep_memory()
+    with fast_road(device):
+        return run(
+            make_diffusion(process).respaced(steps).to(device),
+            guided(model, cfg_scale, guided_channels, precision),
+            (n, model.config.in_channels, *pair(model.config.input_size)),
+            None if labels is None else labels.to(device),
+            generator=[seeded(seed, 2, first + i) for i in range(n)],  # 0 and 1 are for training's own luck
+            clip_x0=process["clip_x0"] if clip_x0 is None else clip_x0,
+            variance=variance,
+            device=device,
+            **options,
+        )
 
 # %% ../nbs/21_pretrained.ipynb #2101many
 def sample_batches(

