@@ -17,7 +17,7 @@ FLOORS = {
     1: "blocks.in_context blocks.cross_attention blocks.adaln blocks.adaln_zero objective",
     2: "model cost sampling guidance",
     3: "images data latents speed",
-    4: "training runs evaluation measure budget paper studies pretrained official diffusers_bridge exchange anatomy",
+    4: "training runs evaluation measure budget paper studies pretrained experiments official diffusers_bridge exchange anatomy",
     5: "visual bench explore.core explore.tokens explore.blocks explore.diffusion explore.runs explore.budget "
     "explore.scaling explore.latents explore.theatre explore.anatomy "
     "checks.core checks.patchify checks.positions checks.conditioning checks.attention checks.in_context "

@@ -14,16 +14,13 @@ import pytest
 from dit_nb.cli import main
 from dit_nb.cost import cost
 from dit_nb.model import DiTConfig
+from dit_nb.experiments import STUDIES, find_study, load_study
 from dit_nb.studies import (
-    SHAPE,
-    STUDIES,
     VERSION,
     Study,
     by_arm,
-    find_study,
     fingerprint,
     interval,
-    load_study,
     read_rows,
     run_study,
     study_table,
@@ -35,7 +32,7 @@ SLOW = """
 from dit_nb.studies import Study, run_study, toy
 if __name__ == "__main__":
     slow = Study("?", [{"level": i, "sleep": 0.15} for i in range(4)], toy, seeds=4)
-    run_study("slow", "%s", jobs=2, study=slow, progress=False)
+    run_study("slow", slow, "%s", jobs=2, progress=False)
 """
 
 
@@ -45,11 +42,11 @@ def keys(rows):
 
 def test_every_arm_and_seed_once(tmp_path):
     path = tmp_path / "new" / "toy.csv"
-    rows = run_study("toy", path, study=SMALL, progress=False)
+    rows = run_study("toy", SMALL, path, progress=False)
     assert keys(rows) == [(a, s) for a in (0, 3) for s in range(3)]
-    again = run_study("toy", path, study=SMALL, progress=False)
+    again = run_study("toy", SMALL, path, progress=False)
     assert again == rows, "nothing is run twice"
-    more = run_study("toy", path, seeds=5, study=SMALL, progress=False)
+    more = run_study("toy", SMALL, path, seeds=5, progress=False)
     assert more[:6] == rows and len(more) == 10
 
 
@@ -87,40 +84,40 @@ def test_a_slow_run_holds_up_no_other(tmp_path):
 @pytest.mark.parametrize("lost", [1, 5, 30])
 def test_half_a_line_is_cut_off(tmp_path, lost):
     path = tmp_path / "toy.csv"
-    rows = run_study("toy", path, study=SMALL, progress=False)
+    rows = run_study("toy", SMALL, path, progress=False)
     path.write_bytes(path.read_bytes()[:-lost])
-    again = run_study("toy", path, study=SMALL, progress=False)
+    again = run_study("toy", SMALL, path, progress=False)
     assert [{**r, "seconds": 0} for r in again] == [{**r, "seconds": 0} for r in rows]
 
 
 def test_lines_of_another_version_are_refused(tmp_path, monkeypatch):
     path = tmp_path / "toy.csv"
-    run_study("toy", path, study=SMALL, progress=False)
+    run_study("toy", SMALL, path, progress=False)
     before = path.read_bytes()
     other = Study("?", [{"level": 0, "width": 1}], toy)
     with pytest.raises(ValueError, match="holds lines of another study or version: move it away"):
-        run_study("toy", path, study=other, progress=False)
+        run_study("toy", other, path, progress=False)
     with pytest.raises(ValueError, match="another study or version"):
-        run_study("other", path, study=SMALL, progress=False)
+        run_study("other", SMALL, path, progress=False)
     grid = Study(SMALL.question, [{"level": 0}, {"level": 7}], toy, seeds=3)
     with pytest.raises(ValueError, match="another study or version"):
-        run_study("toy", path, study=grid, progress=False)
+        run_study("toy", grid, path, progress=False)
     lines = before.decode().splitlines(keepends=True)
     path.write_text("".join([*lines[:-1], lines[-1].replace("toy,v", "toy,v9")]))
     with pytest.raises(ValueError, match="another study or version"):
-        run_study("toy", path, study=SMALL, progress=False)
+        run_study("toy", SMALL, path, progress=False)
     path.write_bytes(before)
     monkeypatch.setattr("dit_nb.studies.VERSION", VERSION + 1)
     with pytest.raises(ValueError, match="another study or version"):
-        run_study("toy", path, study=SMALL, progress=False)
+        run_study("toy", SMALL, path, progress=False)
     assert path.read_bytes() == before
 
 
 def test_bad_input(tmp_path, capsys):
     assert main(["study", "blocs"]) == 2
-    assert "study is 'blocs', but must be one of blocks, patches" in capsys.readouterr().err
+    assert "study is 'blocs', but must be one of blocks, blocks_compute" in capsys.readouterr().err
     with pytest.raises(ValueError, match="jobs is 0, but must be 1 or more"):
-        run_study("toy", tmp_path / "x.csv", jobs=0, study=SMALL)
+        run_study("toy", SMALL, tmp_path / "x.csv", jobs=0)
     assert main(["study", "list"]) == 0
     said = capsys.readouterr().out
     assert all(f"{name} " in said for name in STUDIES)
@@ -161,7 +158,7 @@ def test_committed_lines_are_complete(name):
 
 def test_the_csv_is_plain(tmp_path):
     path = tmp_path / "toy.csv"
-    run_study("toy", path, study=SMALL, progress=False)
+    run_study("toy", SMALL, path, progress=False)
     with path.open(newline="") as file:
         table = list(csv.reader(file))
     assert {len(row) for row in table} == {len(table[0])} and table[0][0] == "level"

@@ -9,7 +9,9 @@ __all__ = ['options', 'run']
 import argparse
 import os
 
-from ..studies import STUDIES, find_study, run_study, study_table
+from ..basics import check_choice
+from ..experiments import STUDIES, fast, find_study
+from ..studies import ABOUT, run_study, study_table
 
 # %% ../../nbs/93j_study.ipynb #930j03
 def options(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +26,8 @@ def options(parser: argparse.ArgumentParser) -> None:
         help="processes (default: one for each core, %(default)s)",
     )
     add("--seeds", type=int, help="runs of each arm (default: as the study says)")
-    add("--metric", default="frechet", help="for the table (default: %(default)s)")
+    add("--fast", action="store_true", help="one seed and a fraction of the work: to see it run")
+    add("--metric", help="for the table (default: the first that the study measures)")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -33,9 +36,12 @@ def run(args: argparse.Namespace) -> None:
         for name, study in STUDIES.items():
             print(f"{name:<10} {len(study.arms)} arms, {study.seeds} seeds. {study.question}")
         return
-    study = find_study(args.name)
-    rows = run_study(args.name, args.out or f"runs/studies/{args.name}.csv", args.jobs, args.seeds)
-    if args.metric not in rows[0]:
-        raise ValueError(f"metric is {args.metric!r}, but must be a column: {', '.join(rows[0])}.")
+    study, file = find_study(args.name), args.name
+    if args.fast:
+        study, file = fast(study), f"{file}_fast"
+    rows = run_study(args.name, study, args.out or f"runs/studies/{file}.csv", args.jobs, args.seeds)
+    measured = [key for key in rows[0] if key not in (*study.arms[0], *ABOUT)]
+    metric = args.metric or measured[0]
+    check_choice("metric", metric, measured)
     print(study.question)
-    print(study_table(rows, study, args.metric))
+    print(study_table(rows, study, metric))
