@@ -246,11 +246,13 @@ def test_a_contestant_that_fails_says_why():
         race("digits/2", arms=("ours fp32",), batch=-3, progress=False)
 
 
-def test_recorded_races_are_whole_and_consistent():
-    rows = load_results("bench")
+@pytest.mark.parametrize("name", ["bench", "bench_h200"])
+def test_recorded_races_are_whole_and_consistent(name):
+    rows = load_results(name)
     for r in rows:
         assert r["arm"] in ARMS and r["config"] in SUBJECTS and r["device"] and r["date"]
-        same = [s for s in rows if (s["config"], s["job"]) == (r["config"], r["job"])]
+        key = ("config", "job", "ratio_to")
+        same = [s for s in rows if all(s[k] == r[k] for k in key)]
         base = next(s for s in same if s["arm"] == r["ratio_to"])
         wanted = [b / own for b, own in zip(base["ms_rounds"], r["ms_rounds"])]
         assert r["ratio_rounds"] == pytest.approx(wanted, rel=1e-6)
