@@ -174,12 +174,12 @@ LABELS = torch.arange(10).repeat_interleave(50)  # 500 drawings, 50 of each digi
 def train(settings: dict, seed: int, watch: Callable = lambda trainer: None) -> Trainer:
     "A trainer that has trained; `watch` sees it before."
     recipe = {**RECIPE, **{k: v for k, v in settings.items() if k in TrainConfig.__dataclass_fields__}}
-    recipe |= {k: recipe.get(k) or None for k in ("steps", "seconds")}  # a table says 0 where none is given
+    limits = {"steps": settings["steps"] or None, "seconds": settings.get("for_seconds") or None}  # 0 is none
     data = DATA[settings.get("data", "digits")]().train
     torch.manual_seed(seed)
     model = make_model(settings)
     bins = 17 if settings.get("data", "digits") == "digits" else 256
-    trainer = Trainer(model, Diffusion(bins=bins), data, TrainConfig(**recipe, seed=seed))
+    trainer = Trainer(model, Diffusion(bins=bins), data, TrainConfig(**{**recipe, **limits, "seed": seed}))
     watch(trainer)
     trainer.fit(progress=False)
     return trainer
@@ -370,13 +370,13 @@ STUDIES = {
     "unet": Study(
         "Is the U-Net's inductive bias crucial: at the same multiply-adds, and in the same time?",
         [
-            {"net": net, "width": 20, "hidden_size": 80, "depth": 5, "steps": steps, "seconds": seconds}
+            {"net": net, "width": 20, "hidden_size": 80, "depth": 5, "steps": steps, "for_seconds": seconds}
             for steps, seconds in ((1500, 0), (0, 30))
             for net in ("dit", "unet")
         ],
         train_and_judge,
         seeds=3,
-        fast={**QUICK, "seconds": 0},
+        fast={**QUICK, "for_seconds": 0},
     ),
     "ema": Study(
         "How long should the average of the weights remember, and must it be warmed up?",

@@ -130,6 +130,10 @@ def run_study(
         if number < 1:
             raise ValueError(f"{what} is {number}, but must be 1 or more.")
     columns = [*study.arms[0], *ABOUT]
+    if taken := set(study.arms[0]) & set(ABOUT):
+        raise ValueError(
+            f"study has a setting {min(taken)!r}, but every line already has a column of that name."
+        )
     done = done_already(path, name, study, columns)
     missing = [
         (name, study, arm, seed)

@@ -117,6 +117,8 @@ def test_bad_input(tmp_path, capsys):
     assert "study is 'blocs', but must be one of blocks, blocks_compute" in capsys.readouterr().err
     with pytest.raises(ValueError, match="jobs is 0, but must be 1 or more"):
         run_study("toy", SMALL, tmp_path / "x.csv", jobs=0)
+    with pytest.raises(ValueError, match="study has a setting 'seconds', but every line already has"):
+        run_study("toy", Study("?", [{"seconds": 1}], toy), tmp_path / "x.csv")
     assert main(["study", "list"]) == 0
     said = capsys.readouterr().out
     assert all(f"{name} " in said for name in STUDIES)
