@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['DATA', 'SHAPES', 'RECIPE', 'STARTS', 'LOUD', 'LABELS', 'DECAYS', 'STEPS', 'BLOCKS', 'QUICK', 'STUDIES', 'mnist',
-           'judge', 'judged', 'make_model', 'macs_and_parameters', 'SigmoidGateBlock', 'begin', 'UNet', 'train',
-           'drawn', 'tenths', 'train_and_judge', 'watch_depth', 'token_lengths', 'many_averages', 'many_steps',
+           'folded', 'judge', 'judged', 'make_model', 'macs_and_parameters', 'SigmoidGateBlock', 'begin', 'UNet',
+           'train', 'drawn', 'tenths', 'train_and_judge', 'watch_depth', 'token_lengths', 'many_averages', 'many_steps',
            'draw_and_judge', 'draw_and_weigh', 'steps_of_equal_cost', 'find_study', 'load_study', 'fast']
 
 # %% ../nbs/19b_experiments.ipynb #192002
@@ -16,6 +16,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .basics import check_choice
@@ -42,12 +43,17 @@ def mnist() -> Split:
 
     pixels, target = mnist_data()  # (5000, 784) of 0..255
     images = torch.from_numpy(pixels).float().view(-1, 1, 28, 28) / 127.5 - 1
-    images, labels = nn.functional.avg_pool2d(images, 2), torch.from_numpy(target).long()
+    images, labels = F.avg_pool2d(images, 2), torch.from_numpy(target).long()
     parts = train_test_split(np.arange(len(images)), test_size=0.2, stratify=target, random_state=0)
     return Split(*(ImageSet(images[part], labels[part], tuple("0123456789")) for part in parts))
 
 
-DATA = {"digits": digits, "mnist": mnist}
+def folded() -> Split:
+    "The digits with each 2x2 square of pixels as four channels: nothing is lost, and there are channels to choose from."
+    return Split(*(ImageSet(F.pixel_unshuffle(p.images, 2), p.labels, p.class_names) for p in digits()))
+
+
+DATA = {"digits": digits, "mnist": mnist, "folded": folded}
 
 
 @lru_cache(maxsize=2)
@@ -71,6 +77,7 @@ def judged(images: Tensor, labels: Tensor, data: str = "digits") -> dict[str, fl
 SHAPES = {
     "digits": dict(input_size=8, patch_size=2, in_channels=1, hidden_size=48, depth=4, num_classes=10),
     "mnist": dict(input_size=14, patch_size=2, in_channels=1, hidden_size=64, depth=4, num_classes=10),
+    "folded": dict(input_size=4, patch_size=1, in_channels=4, hidden_size=48, depth=4, num_classes=10),
 }
 RECIPE = dict(batch_size=64, lr=2e-3, lr_schedule="cosine", warmup_steps=50, beta2=0.99, grad_clip=1.0)
 RECIPE |= dict(ema_decay=0.99, precision="fp32")
@@ -178,7 +185,7 @@ def train(settings: dict, seed: int, watch: Callable = lambda trainer: None) -> 
     data = DATA[settings.get("data", "digits")]().train
     torch.manual_seed(seed)
     model = make_model(settings)
-    bins = 17 if settings.get("data", "digits") == "digits" else 256
+    bins = 256 if settings.get("data") == "mnist" else 17
     trainer = Trainer(model, Diffusion(bins=bins), data, TrainConfig(**{**recipe, **limits, "seed": seed}))
     watch(trainer)
     trainer.fit(progress=False)
@@ -187,9 +194,15 @@ def train(settings: dict, seed: int, watch: Callable = lambda trainer: None) -> 
 
 def drawn(model: nn.Module, seed: int, settings: dict) -> dict[str, float]:
     "The verdict on 500 drawings of a model."
-    steps = settings.get("draw_in", "50")
-    images = sample_images(model, PROCESS, LABELS, len(LABELS), seed, steps=steps, progress=False)
-    return judged(images, LABELS, settings.get("data", "digits"))
+    how = {k: settings[k] for k in ("cfg_scale", "guided_channels") if k in settings}
+    how |= {"steps": settings.get("draw_in", "50"), "progress": False}
+    images, data = (
+        sample_images(model, PROCESS, LABELS, len(LABELS), seed, **how),
+        settings.get("data", "digits"),
+    )
+    if data == "folded":
+        images, data = F.pixel_shuffle(images, 2), "digits"
+    return judged(images, LABELS, data)
 
 
 def tenths(trainer: Trainer) -> dict[str, float]:
@@ -309,7 +322,6 @@ STUDIES = {
         "Four blocks, the same width and multiply-adds: does it still?",
         [{"block": b, "steps": steps_of_equal_cost(b)} for b in BLOCKS],
         train_and_judge,
-        seeds=3,
         fast=QUICK,
     ),
     "blocks_mnist": Study(
@@ -359,6 +371,15 @@ STUDIES = {
         [{"cfg_scale": w} for w in (1.0, 0.0, 1.5, 2.0, 4.0)],
         draw_and_judge,
         fast={"steps": "5"},
+    ),
+    "channels": Study(
+        "Guidance of all channels, or of three in four, as in the official code?",
+        [
+            {"data": "folded", "cfg_scale": w, "guided_channels": k, "steps": 1000}
+            for w, k in ((1.0, 4), (1.5, 4), (1.5, 3))
+        ],
+        train_and_judge,
+        fast=QUICK,
     ),
     "sampling": Study(
         "Can many sampling steps of a small model do what few steps of a large one do?",

