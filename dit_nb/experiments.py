@@ -98,10 +98,14 @@ def macs_and_parameters(model: nn.Module) -> dict[str, int]:
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
-    size, n = model.config.input_size, torch.zeros(1, dtype=torch.long)
+    size, where = model.config.input_size, next(model.parameters()).device
+    n, x = (
+        torch.zeros(1, dtype=torch.long, device=where),
+        torch.zeros(1, model.config.in_channels, size, size),
+    )
     # The fused attention of a CPU is not counted; two products and a softmax are.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        model(torch.zeros(1, model.config.in_channels, size, size), n, n)
+        model(x.to(where), n, n)
     weights = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return {"macs": counter.get_total_flops() // 2, "parameters": weights}
 
@@ -227,7 +231,7 @@ def watch_depth(settings: dict, seed: int) -> dict[str, float]:
     model = trainer.ema.whole()
     lengths = {"start": before, "end": token_lengths(model)}
     by_depth = {f"{when}_{i}": v for when, values in lengths.items() for i, v in enumerate(values)}
-    return {**drawn(model, seed, settings), **tenths(trainer), **by_depth}
+    return {**drawn(model, seed, settings), **tenths(trainer), **by_depth, **macs_and_parameters(trainer.raw)}
 
 
 @torch.no_grad()
@@ -243,7 +247,8 @@ def token_lengths(model: DiT) -> list[float]:
     hooks = [block.register_forward_hook(note) for block in model.blocks]
     t, noise = torch.arange(100) * 10, torch.randn(100, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     x_t = Diffusion().q_sample(real.images[:100], t, noise)
-    model(x_t, t, real.labels[:100])
+    where = next(model.parameters()).device
+    model(x_t.to(where), t.to(where), real.labels[:100].to(where))
     for hook in hooks:
         hook.remove()
     return lengths
@@ -269,7 +274,8 @@ def many_averages(settings: dict, seed: int) -> dict[str, float]:
 
     trainer = train(settings, seed, watch)
     found = {name: drawn(average.whole(), seed, settings)["frechet"] for name, average in averages.items()}
-    return {**{f"frechet_{name}": v for name, v in found.items()}, **tenths(trainer)}
+    found = {f"frechet_{name}": v for name, v in found.items()}
+    return {**found, **tenths(trainer), **macs_and_parameters(trainer.raw)}
 
 
 def many_steps(settings: dict, seed: int) -> dict[str, float]:
