@@ -82,8 +82,7 @@ def our_sampling(config: DiTConfig, n: int, device: str, precision: str, compile
     diffusion = Diffusion().respaced(str(SAMPLING_STEPS)).to(device)
     shape = (n, config.in_channels, config.input_size, config.input_size)
     y = torch.randint(config.num_classes, (n,), device=device)
-    if device == "cpu":
-        keep_memory()
+    keep_memory(device)
 
     def run() -> None:
         with fast_road(device):  # both as `sample_images` does

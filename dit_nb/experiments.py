@@ -286,12 +286,12 @@ def many_steps(settings: dict, seed: int) -> dict[str, float]:
     return {**{f"frechet_{s}": v for s, v in found.items()}, **macs_and_parameters(trainer.raw)}
 
 
-def draw_and_judge(settings: dict, seed: int) -> dict[str, float]:
-    "500 drawings of the digit model that comes with the package."
+def draw_and_judge(settings: dict, seed: int, labels: Tensor = LABELS) -> dict[str, float]:
+    "The verdict on drawings of the digit model that comes with the package."
     model, process = digit_model()
     settings = {"steps": "25", **settings}
-    images = sample_images(model, process, LABELS, len(LABELS), seed, **settings, progress=False)
-    return judged(images.cpu(), LABELS)
+    images = sample_images(model, process, labels, len(labels), seed, **settings, progress=False)
+    return judged(images.cpu(), labels)
 
 
 def draw_and_weigh(settings: dict, seed: int) -> dict[str, float]:
@@ -302,9 +302,8 @@ def draw_and_weigh(settings: dict, seed: int) -> dict[str, float]:
     chain = make_diffusion({**process, "variance": settings["variance"]}).respaced(settings["steps"])
     noise = torch.Generator().manual_seed(seed)
     bits = bits_per_dim(chain, model, real.images[some], real.labels[some], generator=noise, progress=False)
-    labels = torch.arange(10).repeat_interleave(20)
-    images = sample_images(model, process, labels, len(labels), seed, **settings, progress=False)
-    return {**judged(images, labels), "bits": float(bits["total"].mean())}
+    few = torch.arange(10).repeat_interleave(20)
+    return {**draw_and_judge(settings, seed, few), "bits": float(bits["total"].mean())}
 
 # %% ../nbs/19b_experiments.ipynb #192024
 BLOCKS = ("adaln_zero", "adaln", "cross_attention", "in_context")

@@ -124,8 +124,7 @@ def sample_images(
         raise ValueError(f"seed is {seed} and first {first}, but both must be 0 or more.")
     device = next(model.parameters()).device
     run = {"ddpm": ddpm_sample, "ddim": ddim_sample}[sampler]
-    if device.type == "cpu":
-        keep_memory()
+    keep_memory(device)
     with fast_road(device):
         return run(
             make_diffusion(process).respaced(steps).to(device),

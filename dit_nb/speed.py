@@ -110,9 +110,13 @@ def fast_road(device: torch.device | str = "cpu") -> contextmanager:
     return float32_road("medium" if other else torch.get_float32_matmul_precision())
 
 # %% ../nbs/22_speed.ipynb #220043
-@lru_cache(maxsize=1)
-def keep_memory() -> bool:  # whether it was possible
+@lru_cache
+def keep_memory(
+    device: torch.device | str = "cpu",  # elsewhere there is nothing to do
+) -> bool:  # whether it was done
     "Let this process keep freed memory for the next step, in place of handing it back page by page. Linux only."
+    if torch.device(device).type != "cpu":
+        return False
     trim_threshold, mmap_max = -1, -4  # their numbers in glibc's malloc.h
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt

@@ -356,8 +356,7 @@ class Trainer(Stepping, Checkpointing, Logging):
             if out is not None and self.accelerator.is_main_process:
                 make_folder(out)
         device = self.accelerator.device
-        if device.type == "cpu":
-            keep_memory()
+        keep_memory(device)
         model.to(device).train().gradient_checkpointing = config.gradient_checkpointing
         self.raw, self.diffusion, self.ema = model, diffusion.to(device), EMA(model, config.ema_decay)
         optimizer = make_optimizer(model, config)
