@@ -22,7 +22,8 @@ def attention_weights(
     k: Tensor,  # (N, h, S, d) keys
 ) -> Tensor:  # (N, h, T, S); each row sums to 1
     "How much each query token looks at each key token (Attention is all you need, equation 1)."
-    scores = torch.einsum("nhtd,nhsd->nhts", q, k) * q.shape[-1] ** -0.5  # (N, h, T, S)
+    q = q * q.shape[-1] ** -0.5  # T x d numbers to scale, where the scores would be T x S
+    scores = torch.einsum("nhtd,nhsd->nhts", q, k)  # (N, h, T, S)
     return scores.softmax(dim=-1)
 
 # %% ../nbs/05_attention.ipynb #050018
@@ -74,7 +75,8 @@ class Attention(nn.Module):
         x: Tensor,  # (N, T, D)
     ) -> tuple[Tensor, Tensor, Tensor]:  # q, k, v, each (N, h, T, D/h)
         "Queries, keys and values of every head."
-        return rearrange(self.qkv(x), "n t (three h d) -> three n h t d", three=3, h=self.num_heads)
+        kinds = self.qkv(x).chunk(3, dim=-1)  # queries, keys, values, each (N, T, D)
+        return tuple(rearrange(kind, "n t (h d) -> n h t d", h=self.num_heads) for kind in kinds)
 
     def maps(
         self,
@@ -115,7 +117,8 @@ class CrossAttention(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:  # q (N, h, T, D/h), k and v (N, h, S, D/h)
         "Queries from the image, keys and values from the context."
         q = rearrange(self.q(x), "n t (h d) -> n h t d", h=self.num_heads)
-        k, v = rearrange(self.kv(context), "n s (two h d) -> two n h s d", two=2, h=self.num_heads)
+        kinds = self.kv(context).chunk(2, dim=-1)  # keys, values, each (N, S, D)
+        k, v = (rearrange(kind, "n s (h d) -> n h s d", h=self.num_heads) for kind in kinds)
         return q, k, v
 
     def maps(
@@ -139,8 +142,8 @@ class CrossAttention(nn.Module):
 def gelu(
     x: Tensor,  # any shape
 ) -> Tensor:  # the same
-    "GELU by its tanh formula. Compiled for a CPU by a sigmoid: the same function, in a third of the time."
-    if torch.compiler.is_compiling() and x.device.type == "cpu":
+    "GELU by its tanh formula. Compiled to learn on a CPU, by a sigmoid: the same, in a third of the time."
+    if torch.compiler.is_compiling() and torch.is_grad_enabled() and x.device.type == "cpu":
         slope = math.sqrt(8 / math.pi)  # (1 + tanh(u)) / 2 is sigmoid(2u)
         return x * torch.sigmoid(slope * (x + 0.044715 * x**3))
     return F.gelu(x, approximate="tanh")

@@ -230,6 +230,8 @@ def race(
             for _ in tqdm(range(rounds), desc=f"{subject} {job}", disable=not show_bar(progress))
         ]
         ends = [turn(*member, arm, 0) for arm, member in zip(arms, crew)]
+        for _, process in crew:
+            process.join(10)  # let them go in peace
     finally:
         for _, process in crew:
             process.kill()

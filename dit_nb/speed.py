@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KINDS', 'where_time_goes', 'matmul_rate', 'timed', 'second_road_pays', 'float32_road', 'fast_road', 'keep_memory',
-           'Lean']
+           'freezing', 'Lean']
 
 # %% ../nbs/22_speed.ipynb #220002
 import copy
@@ -12,7 +12,7 @@ import ctypes
 import platform
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import lru_cache, partial
 from pathlib import Path
 
@@ -125,6 +125,13 @@ def keep_memory(
     return bool(mallopt(mmap_max, 0) and mallopt(trim_threshold, -1))
 
 # %% ../nbs/22_speed.ipynb #220026
+def freezing() -> AbstractContextManager:
+    "What is compiled for a CPU within may take the weights for constants, and lay them out as its kernels read them."
+    from torch._inductor import config
+
+    return config.patch(freezing=True)
+
+
 class Lean:
     "A copy of a model that can only draw: matrices in bfloat16, no notes for gradients. Call it like the model."
 
@@ -142,10 +149,12 @@ class Lean:
                 part.to(torch.bfloat16)
         if compiled:
             self.model.compile(dynamic=False)
+        self.frozen = compiled and self.model.pos_embed.device.type == "cpu"
 
     def ask(self, call: Callable, *args):
         "One call, in the precision of this copy."
-        with torch.inference_mode(), torch.autocast(args[0].device.type, torch.bfloat16, enabled=self.bf16):
+        mixed = torch.autocast(args[0].device.type, torch.bfloat16, enabled=self.bf16)
+        with torch.inference_mode(), mixed, freezing() if self.frozen else nullcontext():
             return call(*args)
 
     def prepare(

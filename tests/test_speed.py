@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 
 import pytest
 import torch
@@ -69,6 +70,28 @@ def test_lean_without_classes():
     x, t = torch.randn(3, 2, 4, 8), torch.tensor([0, 500, 999])
     assert torch.equal(Lean(model, "fp32")(x, t), model(x, t))
     assert torch.equal(Lean(model, "fp32").prepare(t)(x, t), model.prepare(t)(x, t))
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on a CPU")
+@pytest.mark.parametrize("precision, off", [("fp32", 1e-5), ("bf16", 1e-2)])
+def test_compiled_lean_holds_each_models_own_weights(precision, off):
+    """Weights become constants of the compiled code: those of one model must not turn up in another's pictures."""
+    from torch._inductor import config
+
+    models = [some_model(), some_model()]
+    with torch.no_grad():
+        for p in models[1].parameters():
+            p.mul_(1 + 0.3 * torch.randn_like(p))
+    exact = [draw(model) for model in models]
+    assert (exact[0] - exact[1]).norm() / exact[0].norm() > 0.1
+    lean = [Lean(model, precision, compiled=True) for model in models]
+    for i in (0, 1, 0):
+        drawn = draw(lean[i])
+        assert 0 < (drawn - exact[i]).norm() / exact[i].norm() < off
+    for p in models[0].parameters():
+        p.data.zero_()  # a copy was frozen, not the model
+    assert torch.equal(draw(lean[0]), drawn) and not config.freezing
+    assert torch.equal(draw(models[1]), exact[1])
 
 
 def test_samples_in_bfloat16():
