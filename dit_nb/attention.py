@@ -116,10 +116,8 @@ class CrossAttention(nn.Module):
         context: Tensor,  # (N, S, D) what they look at
     ) -> tuple[Tensor, Tensor, Tensor]:  # q (N, h, T, D/h), k and v (N, h, S, D/h)
         "Queries from the image, keys and values from the context."
-        q = rearrange(self.q(x), "n t (h d) -> n h t d", h=self.num_heads)
-        kinds = self.kv(context).chunk(2, dim=-1)  # keys, values, each (N, S, D)
-        k, v = (rearrange(kind, "n s (h d) -> n h s d", h=self.num_heads) for kind in kinds)
-        return q, k, v
+        kinds = self.q(x), *self.kv(context).chunk(2, dim=-1)  # (N, T, D), and twice (N, S, D)
+        return tuple(rearrange(kind, "n t (h d) -> n h t d", h=self.num_heads) for kind in kinds)
 
     def maps(
         self,

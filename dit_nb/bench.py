@@ -231,7 +231,7 @@ def race(
         ]
         ends = [turn(*member, arm, 0) for arm, member in zip(arms, crew)]
         for _, process in crew:
-            process.join(10)  # let them go in peace
+            process.join(10)  # who is killed leaves semaphores behind
     finally:
         for _, process in crew:
             process.kill()

@@ -99,13 +99,11 @@ def macs_and_parameters(model: nn.Module) -> dict[str, int]:
     from torch.utils.flop_counter import FlopCounterMode
 
     size, where = model.config.input_size, next(model.parameters()).device
-    n, x = (
-        torch.zeros(1, dtype=torch.long, device=where),
-        torch.zeros(1, model.config.in_channels, size, size),
-    )
+    n = torch.zeros(1, dtype=torch.long, device=where)
+    x = torch.zeros(1, model.config.in_channels, size, size, device=where)
     # The fused attention of a CPU is not counted; two products and a softmax are.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        model(x.to(where), n, n)
+        model(x, n, n)
     weights = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return {"macs": counter.get_total_flops() // 2, "parameters": weights}
 
@@ -198,12 +196,9 @@ def train(settings: dict, seed: int, watch: Callable = lambda trainer: None) -> 
 
 def drawn(model: nn.Module, seed: int, settings: dict) -> dict[str, float]:
     "The verdict on 500 drawings of a model."
-    how = {k: settings[k] for k in ("cfg_scale", "guided_channels") if k in settings}
-    how |= {"steps": settings.get("draw_in", "50"), "progress": False}
-    images, data = (
-        sample_images(model, PROCESS, LABELS, len(LABELS), seed, **how),
-        settings.get("data", "digits"),
-    )
+    data, how = settings.get("data", "digits"), {"steps": settings.get("draw_in", "50"), "progress": False}
+    how |= {k: settings[k] for k in ("cfg_scale", "guided_channels") if k in settings}
+    images = sample_images(model, PROCESS, LABELS, len(LABELS), seed, **how)
     if data == "folded":
         images, data = F.pixel_shuffle(images, 2), "digits"
     return judged(images, LABELS, data)

@@ -53,12 +53,10 @@ def run(args: argparse.Namespace) -> None:
         for line in bench_widgets():
             print(line, flush=True)
         return
-    rows = {
-        "race": lambda: races(args),
-        "growth": lambda: growth(args.device),
-        "curves": lambda: curves(args.device),
-    }[args.what]()
-    keep(rows, args.json)
+    if args.what == "race":
+        races(args)
+    else:
+        keep({"growth": growth, "curves": curves}[args.what](args.device), args.json)
 
 
 def keep(rows: list[dict], path: str | None) -> None:
@@ -76,7 +74,7 @@ def arms(args: argparse.Namespace) -> tuple[str, ...]:
     return tuple(arm for arm in chosen if args.compile or "compiled" not in arm)
 
 
-def races(args: argparse.Namespace) -> list[dict]:
+def races(args: argparse.Namespace) -> None:
     "Every config with every job; tables and numbers are given as they come, whatever happens to the next."
     rows = []
     for config in args.config:
@@ -86,4 +84,3 @@ def races(args: argparse.Namespace) -> list[dict]:
             rows += new
             keep(rows, args.json)
     print(f"\n{rows[0]['device']}, torch {rows[0]['torch']}; ratio to {rows[0]['ratio_to']}")
-    return rows
