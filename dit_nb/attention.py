@@ -27,7 +27,7 @@ def attention_weights(
     return scores.softmax(dim=-1)
 
 # %% ../nbs/05_attention.ipynb #050018
-PLAIN_IN_BF16 = cpu_has_bf16()  # asked once: torch.compile cannot look into the question
+PLAIN_IN_BF16 = cpu_has_bf16()  # asked once, on import: torch.compile cannot trace the question
 
 
 def plain_is_faster(dtype: torch.dtype) -> bool:
@@ -140,7 +140,7 @@ class CrossAttention(nn.Module):
 def gelu(
     x: Tensor,  # any shape
 ) -> Tensor:  # the same
-    "GELU by its tanh formula. Compiled to learn on a CPU, by a sigmoid: the same, in a third of the time."
+    "GELU by its tanh formula; where it is compiled for training on a CPU, by a sigmoid: equal, in a third of the time."
     if torch.compiler.is_compiling() and torch.is_grad_enabled() and x.device.type == "cpu":
         slope = math.sqrt(8 / math.pi)  # (1 + tanh(u)) / 2 is sigmoid(2u)
         return x * torch.sigmoid(slope * (x + 0.044715 * x**3))

@@ -53,6 +53,8 @@ def test_digits_writes_what_it_promises(run):
         assert Image.open(run / name).size[0] > 400, name
     assert metrics["steps"] == 12 and metrics["seed"] == 0
     assert abs(metrics["frechet_floor"] - 0.33) < 0.03, "the judge is the agreed one"
+    draws = metrics["frechet_draws"]
+    assert draws[0] == metrics["frechet"] and len(set(draws)) == 4, "each drawing has luck of its own"
     assert abs(metrics["accuracy_real"] - 0.989) < 0.005
     assert abs(metrics["nearest_train_real"] - 16.8) < 0.1
     assert not list(run.glob(".unfinished*"))

@@ -155,7 +155,7 @@ def explore_theatre(
         [
             (
                 "Scrub from 0 to 100 %.",
-                "After a fifth of the steps the bet reads as a 3, blurred; its details change to the very end.",
+                "After a fifth of the steps the bet (predicted x₀) reads as a 3, blurred; its details change to the very end.",
             ),
             (
                 "Stay at 60 % and set guidance to 0, then 1, then 6.",

@@ -174,7 +174,11 @@ def show_tokens(
     ax.imshow(lines, cmap="gray", vmin=0, vmax=1, aspect="auto", interpolation="nearest", extent=box)
     for k in range(count) if count <= 16 else [token]:
         ax.text(box[1], k, f" {k}", va="center")
-    ax.set(xticks=[], yticks=[], xlabel=f"{width // channels} pixels in a row, {channels} numbers each")
+    ax.set(
+        xticks=[],
+        yticks=[],
+        xlabel=f"{width // channels} pixels in a row, {channels} number{'s' * (channels > 1)} each",
+    )
     ax.spines[:].set_visible(False)
 
 # %% ../../nbs/90b_explore_tokens.ipynb #900012
