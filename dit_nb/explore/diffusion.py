@@ -129,7 +129,7 @@ def explore_noise(
         [
             (
                 "Set t to 150, then to 400.",
-                "The digit is lost well before the flower is: large pictures repeat themselves.",
+                "The digit is lost well before the flower is: large pictures have many pixels that say the same.",
             ),
             (
                 "Choose cosine, at t = 258.",
@@ -588,10 +588,15 @@ def tile_samples(
 
 def draw_trade(ax, sweeps: dict[str, tuple], label: int, slip: str, now: int) -> None:
     "Typical against diverse, for all scales; a cross for real digits that the model has not seen."
-    ax.plot(*real_point(label), "x", color="black", ms=10, mew=2)
+    real = real_point(label)
+    ax.plot(*real, "x", color="black", ms=10, mew=2)
+    ax.annotate("real", real, (6, 6), textcoords="offset points")
     for name, (_, margin, apart) in sweeps.items():
         color = COLORS["grey" if name != slip else "cond" if slip == "none" else "wrong"]
         ax.plot(apart, margin.mean(1), ".-", color=color)
+        for w, place in ((0.0, (-14, -14)), (1.0, (-14, -14)), (8.0, (6, 8))) if name == "none" else ():
+            at = apart[SCALES.index(w)], margin[SCALES.index(w)].mean()
+            ax.annotate(f"w = {w:g}", at, place, textcoords="offset points")
         if name == slip:
             ax.plot(apart[now], margin.mean(1)[now], "o", color=color, ms=12)
     ax.set(xlim=(2, 7), ylim=(-4, 3), xticks=[2, 4, 6], yticks=[-3, 0, 3])
