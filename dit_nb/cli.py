@@ -46,6 +46,10 @@ def main(
         if os.environ.get("RANK", "0") == "0":  # of many processes that fail alike, one says so
             print(f"dit-nb: error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        how = ": train again with --resume to go on from the last checkpoint" if argv[0] == "train" else ""
+        print(f"dit-nb: stopped{how}", file=sys.stderr)
+        return 130  # as a shell has it
     return 0
 
 # %% ../nbs/93_cli.ipynb #930007

@@ -6,6 +6,7 @@
 __all__ = ['cfg_eps', 'Guided']
 
 # %% ../nbs/15_guidance.ipynb #150002
+import math
 from collections.abc import Callable
 
 import torch
@@ -28,7 +29,7 @@ class Guided:
         self,
         model: Callable,  # (x, t, y) -> (N, 2C, H, W)
         cfg_scale: float,  # 1 is no guidance
-        guided_channels: int | None = None,  # how many to guide: all of eps by default; 3 officially
+        guided_channels: int | None = None,  # output channels to guide: all of eps by default; 3 officially
         null_class: int | None = None,  # the label that means 'no label'; the model's own by default
     ):
         self.model, self.cfg_scale, self.guided_channels = model, cfg_scale, guided_channels
@@ -38,6 +39,8 @@ class Guided:
                 f"cfg_scale is {cfg_scale}, but the model has no null class to guide away from: "
                 "train it with num_classes and class_dropout_prob above 0."
             )
+        if not math.isfinite(cfg_scale):
+            raise ValueError(f"cfg_scale is {cfg_scale}, but must be a finite number.")
         if guided_channels is not None and guided_channels < 1:
             raise ValueError(f"guided_channels is {guided_channels}, but must be 1 or more.")
 

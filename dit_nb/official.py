@@ -52,7 +52,9 @@ def infer_config(
         raise ValueError(f"{source} has {tokens} positions and {outputs:g} output channels: no official DiT.")
     heads = num_heads or HEADS.get(width)
     if heads is None:
-        raise ValueError(f"{source} has width {width}, which is none of the paper's: pass num_heads.")
+        raise ValueError(
+            f"{source} has width {width}, which is none of the paper's: pass num_heads (or use dit-nb convert, with --num-heads)."
+        )
     classes = max(rows - 1, 1) if num_classes is None else num_classes
     if rows - classes not in (0, 1):
         raise ValueError(f"num_classes is {classes}, but the label table of {source} has {rows} rows.")

@@ -239,8 +239,8 @@ class Checkpointing:
         found = checkpoints(self.out)
         if not found:
             raise ValueError(f"out folder {self.out} holds no checkpoint to resume from.")
-        compare(json.loads((found[-1] / "run.json").read_text()), self.describe(), found[-1])
-        weights, average, rest = read_checkpoint(found[-1])
+        weights, average, rest, made_with = read_checkpoint(found[-1])
+        compare(made_with, self.describe(), found[-1])
         options = StateDictOptions(full_state_dict=True)
         state = {"model_state_dict": weights, "optim_state_dict": rest["optimizer"], "options": options}
         set_state_dict(self.raw, self.optimizer.optimizer, **state)
@@ -267,10 +267,17 @@ def write_checkpoint(
     os.replace(temporary, final)
 
 
-def read_checkpoint(folder: Path) -> tuple[dict, dict, dict]:  # weights, their average, the rest
-    "What `write_checkpoint` wrote."
-    weights, average = (load_file(folder / f"{name}.safetensors") for name in ("model", "ema"))
-    return weights, average, torch.load(folder / "training.pt", weights_only=True, map_location="cpu")
+def read_checkpoint(folder: Path) -> tuple[dict, dict, dict, dict]:
+    "What `write_checkpoint` wrote. Raises ValueError where a file is damaged or missing."
+    try:
+        weights, average = (load_file(folder / f"{name}.safetensors") for name in ("model", "ema"))
+        rest = torch.load(folder / "training.pt", weights_only=True, map_location="cpu")
+        return weights, average, rest, json.loads((folder / "run.json").read_text())
+    except Exception as error:  # each kind of file has its own
+        raise ValueError(
+            f"checkpoint {folder} is damaged ({type(error).__name__}): "
+            "remove that folder, to go on from the checkpoint before it."
+        ) from error
 
 
 def compare(

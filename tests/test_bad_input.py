@@ -234,6 +234,7 @@ def test_samplers(sample, options, pattern):
     (lambda: Guided(make(num_classes=0), 4.0), "cfg_scale.*4.0.*null class"),
     (lambda: Guided(make(class_dropout_prob=0.0), 4.0), "cfg_scale.*4.0.*null class"),
     (lambda: Guided(says_nothing, 4.0), "cfg_scale.*4.0.*null class"),
+    (lambda: Guided(make(), float("nan")), "cfg_scale.*nan.*finite"),
     (lambda: Guided(make(), 4.0, guided_channels=0), "guided_channels.*0.*1 or more"),
     (lambda: Guided(make(), 4.0)(X, T, None), "y.*missing"),
     (lambda: ddpm_sample(SHORT, Guided(make(), 4.0), SHAPE, progress=False), "y.*missing"),

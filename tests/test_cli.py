@@ -1,6 +1,7 @@
 """The command line as a person uses it: files, pictures, exit codes, sentences."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +12,9 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from dit_nb import DiT
+from dit_nb import DiT, DiTConfig
 from dit_nb.cli import main
+from dit_nb.pretrained import load_model
 
 
 @pytest.fixture(scope="module")
@@ -116,9 +118,53 @@ def test_a_preset_is_a_start(run, tmp_path, monkeypatch):
     assert main(words) == 0
     draw = seen["draw"].keywords
     assert (draw["steps"], draw["cfg_scale"], draw["guided_channels"]) == ("250", 1.5, 3)
-    assert seen["n"] == 500 and seen["vae"] == "stabilityai/sd-vae-ft-ema"
+    assert seen["n"] == 500 and seen["vae"] is None, "a model of pixels needs no autoencoder"
     assert 30 < seen["y"].bincount().min() and seen["y"].bincount().max() < 75, "classes are drawn at random"
     assert not torch.equal(seen["y"], torch.arange(500) % 10)
+
+
+@pytest.mark.parametrize("words, vae", [("", "stabilityai/sd-vae-ft-ema"), ("--vae mine", "mine")])
+def test_a_preset_names_an_autoencoder_where_none_is_known(run, tmp_path, monkeypatch, words, vae):
+    latents = DiT(DiTConfig(8, 4, 4, 16, 1, 2, num_classes=10)), {**load_model(run / "model")[1]}
+    seen = []
+    monkeypatch.setattr("dit_nb.commands.sample.open_model", lambda source: latents)
+    monkeypatch.setattr("dit_nb.commands.sample.open_decoder", lambda *a: seen.append(a[2]))
+    monkeypatch.setattr("dit_nb.commands.sample.write", lambda *a: None)
+    start = f"sample model --preset paper --n 2 --out {tmp_path / 'x.npz'} {words}".split()
+    assert main(start) == 0
+    latents[1]["vae"] = {"id": "its own"}
+    assert main(start) == 0
+    assert seen == [vae, "mine" if words else None]
+
+
+def test_stopped_by_hand(monkeypatch, capsys):
+    def stop(args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dit_nb.commands.train.run", stop)
+    assert main(["train", "--data", "digits", "--steps", "1", "--out", "nowhere"]) == 130
+    assert "--resume" in capsys.readouterr().err
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path, capsys):
+    words = ["train", "--data", "digits", "--batch-size", "4", "--save-every", "2", "--out", str(tmp_path)]
+    words += "--patch-size 4 --hidden-size 16 --depth 1 --num-heads 2".split()
+    assert main([*words, "--steps", "4"]) == 0
+    last = tmp_path / "checkpoints" / "step-00000004"
+    for name in ("model.safetensors", "training.pt", "run.json"):
+        whole = (last / name).read_bytes()
+        (last / name).write_bytes(whole[: len(whole) // 2])
+        assert str(last) in refused(capsys, *words, "--steps", "6", "--resume")
+        (last / name).write_bytes(whole)
+    shutil.rmtree(last)
+    assert main([*words, "--steps", "6", "--resume"]) == 0
+
+
+def test_help_tells_the_defaults_of_the_command(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert "updates between checkpoints (default: 1000)" in told and "1152" not in told
 
 
 def test_dpm_solver_draws_the_same_twice(run, tmp_path):

@@ -57,6 +57,7 @@ def add_fields(
     cls,  # a dataclass, or one of its kind that holds the defaults
     title: str,  # heading in --help
     skip: tuple[str, ...] = (),  # fields that are set another way
+    defaults: dict | None = None,  # field -> what to tell in place of the default of `cls`
 ) -> None:
     "An option for each field; what is not given stays out of the namespace."
     group = parser.add_argument_group(title)
@@ -64,7 +65,8 @@ def add_fields(
     for field in fields(cls):
         if field.name in skip:
             continue
-        text = f"{comments.get(field.name, '')} (default: {getattr(cls, field.name)})".replace("%", "%%")
+        default = (defaults or {}).get(field.name, getattr(cls, field.name))
+        text = f"{comments.get(field.name, '')} (default: {default})".replace("%", "%%")
         options = {"help": text, "default": argparse.SUPPRESS}
         if field.type is bool:
             options["action"] = argparse.BooleanOptionalAction

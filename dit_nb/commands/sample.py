@@ -215,6 +215,8 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(f"out is {out}, but must be a folder or end in .npz, .png, .jpg or .webp.")
     model, process = open_model(args.model)
     model = model.to(state.device).eval()
+    if "vae" not in args and (process.get("vae") or model.config.in_channels in (1, 3)):
+        asked["vae"] = None  # a preset's is for models of latents that name none
     decode = open_decoder(process, model, asked["vae"])
     labels = choose_labels(asked["label"], asked["n"], process, model.config.num_classes, args.seed)
     settings = {"model": args.model, "seed": args.seed, **asked, "n": None, "batch_size": None}
