@@ -132,7 +132,8 @@ LATENTS = {**PROCESS, "clip_x0": False}  # how the paper's models were trained
 
 def process_of(config: DiTConfig) -> dict:
     "The process of a model that says nothing of its own: the paper's."
-    return {**LATENTS, "variance": "learned" if config.learn_sigma else "fixed_large"}
+    pixels = config.in_channels in (1, 3)  # there predictions are clipped, as they were in training
+    return {**LATENTS, "clip_x0": pixels, "variance": "learned" if config.learn_sigma else "fixed_large"}
 
 
 def load_official(

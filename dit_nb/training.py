@@ -242,9 +242,18 @@ def precision(config: TrainConfig) -> str:  # "no" or "bf16", as Accelerate call
 # %% ../nbs/16_training.ipynb #160043
 def check_run(model: DiT, data, config: TrainConfig, out, world: int = 1) -> None:
     "Raise ValueError where model, data and settings do not fit each other."
+    for name in ("class_names", "__getitems__"):
+        if not hasattr(data, name):
+            raise ValueError(
+                f"data is a {type(data).__name__} without {name}, but must have class_names, "
+                "a length, and __getitems__(indices) that gives images and labels."
+            )
     names, classes = len(data.class_names), model.config.num_classes
     if len(data) == 0:
         raise ValueError("data is empty, but training needs at least one image.")
+    reach = 0 if hasattr(data, "realise") else float(data.__getitems__([0])[0].abs().max())
+    if reach > 10:  # bytes, most likely; some real pictures leave [-1, 1] by a little
+        raise ValueError(f"images of data reach {reach:g}, but must be numbers in [-1, 1].")
     if classes and names > classes:
         raise ValueError(f"data has {names} classes, but the model's num_classes is {classes}.")
     if out is None and (config.save_every or config.tracker):
@@ -339,7 +348,7 @@ class Trainer(Stepping, Checkpointing, Logging):
         self,
         model: DiT,
         diffusion: Diffusion,
-        data,  # len(data), data.class_names, and data.__getitems__(indices) -> (images, labels)
+        data,  # len(data), class_names, and __getitems__(indices) -> (N, C, H, W) in [-1, 1], (N,) long labels
         config: TrainConfig,
         out: str | Path | None = None,  # folder for checkpoints, sample pictures and logs
     ):

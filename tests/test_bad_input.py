@@ -396,6 +396,13 @@ def test_training_without_data():
         trainer(data=image_set(X[:0], Y[:0]))
 
 
+def test_training_on_bytes_or_on_a_strange_data_set():
+    with complains("images.*reach 255.*\\[-1, 1\\]"):
+        trainer(data=image_set(X * 0 + 255))
+    with complains("TensorDataset without class_names"):
+        trainer(data=torch.utils.data.TensorDataset(X, Y))
+
+
 def test_training_on_data_that_does_not_fit_the_model():
     with complains(r"x.*\(2, 1, 4, 4\).*\(N, 3, 4, 4\)"):
         trainer(data=image_set(X[:, :1])).fit(progress=False)

@@ -555,6 +555,13 @@ def test_pushing_sends_all_that_sampling_needs(monkeypatch):
 # From the command line
 
 
+@pytest.mark.parametrize("channels, clipped", [(1, True), (3, True), (4, False)])
+def test_official_models_of_pixels_are_clipped(tmp_path, channels, clipped):
+    model = DiT(DiTConfig(8, 2, channels, 384, 1, 6, num_classes=10))
+    save_official(model, tmp_path / "m.pt")
+    assert load_official(tmp_path / "m.pt")[1]["clip_x0"] is clipped
+
+
 def test_convert_goes_around(tmp_path, capsys):
     home = tmp_path / "home"
     save_model(make(), home, {**LATENTS, "class_names": list("abcdefghij")})
