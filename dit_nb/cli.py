@@ -42,15 +42,15 @@ def main(
     args = parser.parse_args(argv)
     try:
         args.run(args)
+        return 0
     except ValueError as error:
-        if os.environ.get("RANK", "0") == "0":  # of many processes that fail alike, one says so
-            print(f"dit-nb: error: {error}", file=sys.stderr)
-        return 2
+        said, status = f"error: {error}", 2
     except KeyboardInterrupt:
         how = ": train again with --resume to go on from the last checkpoint" if argv[0] == "train" else ""
-        print(f"dit-nb: stopped{how}", file=sys.stderr)
-        return 130  # as a shell has it
-    return 0
+        said, status = f"stopped{how}", 130  # as a shell has it
+    if os.environ.get("RANK", "0") == "0":  # of many processes that end alike, one says so
+        print(f"dit-nb: {said}", file=sys.stderr)
+    return status
 
 # %% ../nbs/93_cli.ipynb #930007
 if __name__ == "__main__" and "__file__" in globals():

@@ -147,9 +147,10 @@ def judge_digits(
     images: Tensor,  # (N, 1, 8, 8) samples
     labels: Tensor,  # (N,) the digits they should be
     split: Split,  # the real digits
+    judge: DigitJudge | None = None,  # made from them here, if it is not there already
 ) -> dict[str, float]:
     "Are the samples right, are they like unseen real digits, and are they new?"
-    judge, (train, held_out) = DigitJudge(split), split
+    judge, (train, held_out) = judge or DigitJudge(split), split
     some = train.images[torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[:1000]]
     return {
         "accuracy": judge.accuracy(images, labels),

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from .basics import check_choice, whole_file
 from .model import NAMES, SIZES, DiT, DiTConfig
 from .patchify import pair
-from .pretrained import PROCESS
+from .pretrained import PROCESS, draws_pixels
 
 # %% ../nbs/21a_official.ipynb #210010
 HEADS = {size["hidden_size"]: size["num_heads"] for size in SIZES.values()}  # by width: 384 -> 6, ...
@@ -132,8 +132,8 @@ LATENTS = {**PROCESS, "clip_x0": False}  # how the paper's models were trained
 
 def process_of(config: DiTConfig) -> dict:
     "The process of a model that says nothing of its own: the paper's."
-    pixels = config.in_channels in (1, 3)  # there predictions are clipped, as they were in training
-    return {**LATENTS, "clip_x0": pixels, "variance": "learned" if config.learn_sigma else "fixed_large"}
+    clip = draws_pixels(config)  # as they were trained
+    return {**LATENTS, "clip_x0": clip, "variance": "learned" if config.learn_sigma else "fixed_large"}
 
 
 def load_official(

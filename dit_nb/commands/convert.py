@@ -31,5 +31,7 @@ def run(args: argparse.Namespace) -> None:
     given = {name: getattr(args, name) for name in names if getattr(args, name)}
     convert(args.source, args.target, args.to, **given)
     print(f"{args.to} model in {args.target}")
-    if args.to == "official":
-        print("It holds weights alone: class names, and how the model was trained, stay behind.")
+    if args.to == "official" and not args.training:
+        print(
+            "It holds weights alone: class names and the noise process stay behind (--training keeps them)."
+        )

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DIGITS_MODEL', 'DIGITS_PROCESS', 'DIGITS_OPTIONS', 'DATA_FIELDS', 'digits_config', 'run_digits', 'keep_frames',
-           'digits_metrics', 'more_draws', 'write_digits', 'digits_table', 'options', 'run']
+           'digits_metrics', 'write_digits', 'digits_table', 'options', 'run']
 
 # %% ../../nbs/93b_digits.ipynb #930002
 import argparse
@@ -78,8 +78,11 @@ def run_digits(
     labels, frames = torch.arange(10).repeat_interleave(100), {}
     keep = partial(keep_frames, frames)
     images = sample_images(model, DIGITS_PROCESS, labels, 1000, seed, callback=keep, progress=progress).cpu()
-    metrics = digits_metrics(images, labels, split, trainer, seed)
-    metrics["frechet_draws"] = [metrics["frechet"], *more_draws(model, labels, split, seed)]
+    others = [
+        sample_images(model, DIGITS_PROCESS, labels, 1000, other, progress=False).cpu()
+        for other in range(seed + 1, seed + 4)  # how much of one drawing's distance is luck (see above)
+    ]
+    metrics = digits_metrics(images, others, labels, split, trainer, seed)
     with published(out) as work:
         write_digits(work, images, labels, frames, trainer, metrics)
         save_model(model, work / "model", {**DIGITS_PROCESS, "metrics": metrics})
@@ -94,24 +97,19 @@ def keep_frames(frames: dict, step: Step) -> None:
         frames[-1] = step.x_prev[::100].cpu()
 
 
-def digits_metrics(images: Tensor, labels: Tensor, split, trainer: Trainer, seed: int) -> dict:
-    "What the judge says, and how the model came about."
-    from dit_nb.evaluation import judge_digits
+def digits_metrics(
+    images: Tensor, others: list[Tensor], labels: Tensor, split, trainer: Trainer, seed: int
+) -> dict:
+    "What the judge says of the images, and of the distances of other drawings; and how the model came about."
+    from dit_nb.evaluation import DigitJudge, judge_digits
 
-    state = trainer.progress
+    judge, state = DigitJudge(split), trainer.progress
+    found = judge_digits(images, labels, split, judge)
+    found["frechet_draws"] = [found["frechet"], *(judge.distance(o, split.held_out) for o in others)]
     run = {"seconds": round(state.seconds, 2), "steps": state.step, "seed": seed, "samples": len(images)}
     run["device"] = str(trainer.accelerator.device)
     run["parameters"] = sum(p.numel() for p in trainer.raw.parameters() if p.requires_grad)
-    return {**judge_digits(images, labels, split), **run, "cfg_scale": 1.0, "sampling_steps": 50}
-
-
-def more_draws(model: DiT, labels: Tensor, split, seed: int) -> list[float]:
-    "The distances of three other thousands, from the seeds that follow: how much of one number is luck."
-    from dit_nb.evaluation import DigitJudge
-
-    judge, seeds = DigitJudge(split), range(seed + 1, seed + 4)
-    draws = (sample_images(model, DIGITS_PROCESS, labels, len(labels), s, progress=False) for s in seeds)
-    return [judge.distance(images.cpu(), split.held_out) for images in draws]
+    return {**found, **run, "cfg_scale": 1.0, "sampling_steps": 50}
 
 
 def write_digits(

@@ -26,7 +26,7 @@ from ..measure import PRESETS, save_npz, uniform_labels
 from ..model import DiT
 from ..objective import VARIANCES
 from ..patchify import pair
-from ..pretrained import guided, make_diffusion, sample_batches, sample_images
+from ..pretrained import draws_pixels, guided, make_diffusion, sample_batches, sample_images
 from ..runs import make_folder, processes
 
 # %% ../../nbs/93d_sample.ipynb #930004
@@ -72,7 +72,7 @@ def open_decoder(
     "What makes images of what the model draws."
     known, channels = process.get("vae") or {}, model.config.in_channels
     if vae is None and not known:
-        if channels not in (1, 3):
+        if not draws_pixels(model.config):
             text = f"the model draws latents of {channels} channels: name their autoencoder with vae."
             raise ValueError(text)
         return lambda images: images
@@ -215,7 +215,7 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(f"out is {out}, but must be a folder or end in .npz, .png, .jpg or .webp.")
     model, process = open_model(args.model)
     model = model.to(state.device).eval()
-    if "vae" not in args and (process.get("vae") or model.config.in_channels in (1, 3)):
+    if "vae" not in args and (process.get("vae") or draws_pixels(model.config)):
         asked["vae"] = None  # a preset's is for models of latents that name none
     decode = open_decoder(process, model, asked["vae"])
     labels = choose_labels(asked["label"], asked["n"], process, model.config.num_classes, args.seed)
