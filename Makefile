@@ -22,7 +22,7 @@ digits: .venv/ready
 	$(BIN)/dit-nb digits $(ARGS)
 
 lab: .venv/ready
-	$(BIN)/jupyter lab $(ARGS) nbs/00_tour.ipynb
+	$(BIN)/jupyter lab $(ARGS) nbs/1_tokens/00_tour.ipynb
 
 # One thread for each worker: two that share two cores wait for each other.
 test: export OMP_NUM_THREADS = 1

@@ -1,6 +1,6 @@
 """Fail where dit_nb/ is not what nbs/ exports, where a notebook is not clean, or where README.md is not index.ipynb.
 
-The assignments in dit_nb/course/ must be what the lessons and the frames in nbs/assignments/ say.
+The assignments in dit_nb/teach/classroom/course/ must be what the lessons and the frames in nbs/assignments/ say.
 
 What is out of step is put right on the way, so that the second run passes: look at the difference and commit it.
 """
@@ -15,7 +15,11 @@ ROOT = Path(__file__).resolve().parent.parent
 def snapshot() -> dict[str, bytes]:
     """Every file that the tools may rewrite."""
     paths = [*ROOT.glob("dit_nb/**/*.py"), *ROOT.glob("nbs/**/*.ipynb"), ROOT / "index.ipynb"]
-    paths += [*ROOT.glob("dit_nb/course/*.ipynb"), ROOT / "README.md", *ROOT.glob("nbs/images/readme/*")]
+    paths += [
+        *ROOT.glob("dit_nb/teach/classroom/course/*.ipynb"),
+        ROOT / "README.md",
+        *ROOT.glob("nbs/images/readme/*"),
+    ]
     return {str(p.relative_to(ROOT)): p.read_bytes() for p in paths if p.is_file()}
 
 
@@ -30,7 +34,7 @@ def main() -> int:
     run("nbdev_clean")
     run("nbdev_clean", "--fname", "index.ipynb")
     run("nbdev_export")
-    run(sys.executable, "-m", "dit_nb.assignments")
+    run(sys.executable, "-m", "dit_nb.teach.classroom.assignments")
     run(sys.executable, "tools/readme.py")
     after = snapshot()
     changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))

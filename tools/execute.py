@@ -1,6 +1,6 @@
 """Run notebooks in a kernel and store their outputs, cleaned, so that two runs give the same bytes.
 
-Usage: python tools/execute.py [nbs/02_patchify.ipynb ...]   (all of them if none is named)
+Usage: python tools/execute.py [nbs/1_tokens/03_patchify.ipynb ...]   (all of them if none is named)
 """
 
 import base64
@@ -56,7 +56,7 @@ def main() -> None:
     """Execute the notebooks that are named, or all."""
     os.environ.setdefault("PYTHONHASHSEED", "0")
     named = [Path(a).resolve() for a in sys.argv[1:]]
-    for path in named or [*sorted((ROOT / "nbs").glob("*.ipynb")), ROOT / "index.ipynb"]:
+    for path in named or [*sorted((ROOT / "nbs").glob("*/*.ipynb")), ROOT / "index.ipynb"]:
         execute(path)
         images = sum(
             "image/png" in o.get("data", {})

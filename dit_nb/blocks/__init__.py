@@ -1,0 +1,1 @@
+"""The four conditioning blocks."""

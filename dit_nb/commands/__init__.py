@@ -1,0 +1,1 @@
+"""The commands of `dit-nb`, one module each."""

@@ -1,6 +1,6 @@
 """Print what each answer is told."""
 
-from dit_nb.checks.core import all_checks
+from dit_nb.teach.graders.framework.core import all_checks
 
 from . import RIGHT, WRONG
 

@@ -1,4 +1,4 @@
-"""Answers to the exercises of lessons 05 to 09."""
+"""Answers to the exercises of lessons 06 to 11."""
 
 import math
 

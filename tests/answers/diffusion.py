@@ -1,4 +1,4 @@
-"""Answers to the exercises of lessons 12 to 15."""
+"""Answers to the exercises of lessons 14 to 18."""
 
 import math
 

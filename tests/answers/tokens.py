@@ -1,4 +1,4 @@
-"""Answers to the exercises of lessons 02 to 04."""
+"""Answers to the exercises of lessons 03 to 05."""
 
 import math
 

@@ -1,0 +1,1 @@
+"""Benchmarks, studies and the paper's tables."""

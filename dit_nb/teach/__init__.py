@@ -1,0 +1,1 @@
+"""Explorers, graders and the classroom."""

@@ -1,0 +1,1 @@
+"""What the graders share: exercises, limits, outcomes, reports."""

@@ -1,0 +1,120 @@
+"""What every explorer keeps: few controls, three experiments, a reset, a mistake to look at, words for its picture."""
+
+import io
+
+import ipywidgets
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from dit_nb.teach.explore.core import Explorer, all_explorers, settings
+
+FACTORIES = all_explorers()
+LESSONS = "crop patchify positions timestep attention in_context cross_attention modulate gate model cost noise variance sampler guidance training budget compute latents frechet"
+
+
+@pytest.fixture(scope="module", params=sorted(FACTORIES))
+def explorer(request):
+    return FACTORIES[request.param]()
+
+
+def drawn(fig):
+    """All that a figure shows, as text and numbers."""
+    parts = []
+    for ax in fig.axes:
+        parts += [ax.get_title(), ax.get_xlabel(), ax.get_ylabel(), *(text.get_text() for text in ax.texts)]
+        parts += [np.asarray(image.get_array()).tobytes() for image in ax.images]
+        parts += [np.asarray(line.get_xydata()).tobytes() for line in ax.lines]
+        parts += [str((p.get_extents().bounds, p.get_facecolor())) for p in ax.patches]
+        parts += [
+            str((np.asarray(c.get_offsets()), c.get_array(), c.get_facecolor())) for c in ax.collections
+        ]
+        parts += [str([path.vertices for path in c.get_paths()]) for c in ax.collections]
+    return parts
+
+
+def test_every_lesson_has_its_explorer():
+    assert {f"explore_{name}" for name in LESSONS.split()} <= set(FACTORIES)
+
+
+def test_controls_and_experiments(explorer):
+    theatre = "theatre" in explorer.title
+    assert 2 <= len(explorer.controls) <= (7 if theatre else 5)
+    assert len(explorer.tries) == 3
+    assert all(do.strip().endswith(".") and see.strip().endswith(".") for do, see in explorer.tries)
+
+
+def test_every_lesson_shows_a_mistake():
+    shown = {name: mistakes(make()) for name, make in FACTORIES.items()}
+    lacking = {name for name in LESSONS.split() if not shown[f"explore_{name}"]}
+    assert lacking == set()
+
+
+def mistakes(explorer):
+    """A red switch, or a menu of mistakes."""
+    return [c for c in explorer.controls.values() if "mistake" in getattr(c, "description", "").lower()]
+
+
+def test_every_control_changes_the_picture(explorer):
+    explorer.reset()
+    start = drawn(explorer.figure)
+    for name, control in explorer.controls.items():
+        seen = []
+        for value in settings(control):
+            explorer.set(**{name: value})
+            assert explorer.problem.value == "", (name, value, explorer.problem.value)
+            seen.append(drawn(explorer.figure))
+        assert any(one != start for one in seen), f"{name} changes nothing"
+        explorer.reset()
+    assert drawn(explorer.figure) == start, "reset goes back to the start"
+
+
+def test_a_hand_on_a_control_redraws(explorer):
+    explorer.reset()
+    name, control = next(iter(explorer.controls.items()))
+    before = explorer.picture.value
+    control.value = next(v for v in settings(control) if v != control.value)
+    assert explorer.picture.value != before, name
+    explorer.reset()
+    assert explorer.picture.value == before, "the same setting gives the same bytes"
+
+
+def test_told_in_words(explorer):
+    assert len(explorer.figure.alt) > 40 and explorer.figure.words
+    assert f'<img alt="{explorer.figure.words[:20]}'.replace("'", "&#x27;") in explorer.picture.value
+
+
+def test_picture_fits_a_laptop(explorer):
+    height, width = imread(io.BytesIO(explorer.png)).shape[:2]
+    assert 400 <= width <= 900 and height <= 430
+
+
+def test_labels_are_readable(explorer):
+    for ax in explorer.figure.axes:
+        sizes = [
+            t.get_fontsize() for t in (ax.title, ax.xaxis.label, ax.yaxis.label, *ax.texts) if t.get_text()
+        ]
+        assert all(size >= 7 for size in sizes), (ax.get_title(), sizes)
+
+
+def test_a_failing_picture_is_told_not_swallowed(explorer):
+    fragile = Explorer(explorer.plot, "x", [], explorer.prepare, **explorer.controls)
+    picture = fragile.picture.value
+
+    def fail(*_, **__):
+        raise RuntimeError("no ink <left>")
+
+    fragile.plot = fail
+    fragile.changed()
+    assert "RuntimeError: no ink &lt;left&gt;" in fragile.problem.value and fragile.picture.value == picture
+    fragile.widget.close()
+
+
+def test_live_and_still_in_one_output(explorer, monkeypatch):
+    shown = []
+    monkeypatch.setattr("dit_nb.teach.explore.core.display", lambda *a, **k: shown.append((a, k)))
+    explorer.reset()._ipython_display_()
+    (_, _), ((bundle,), options) = shown
+    assert {"image/png", "text/plain"} <= set(bundle) and options["raw"]
+    assert options["metadata"]["image/png"]["alt"] == bundle["text/plain"] == explorer.figure.alt
+    assert isinstance(explorer.widget, ipywidgets.Widget)
