@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dit_nb.data import Split, digits, to_uint8
-from dit_nb.evaluation import DigitJudge, raw_pixels
+from dit_nb.evaluation import DigitClassifier, raw_pixels
 from dit_nb.pretrained import best_device
 from dit_nb.utils import check_choice
 
@@ -31,7 +31,7 @@ class DigitFeatures:
         self,
         split: Split | None = None,  # real digits; the judge learns from the training part
     ):
-        self.judge = DigitJudge(split or digits())
+        self.judge = DigitClassifier(split or digits())
 
     def __call__(self, images: Tensor) -> Features:
         if images.shape[1:] != (1, 8, 8):

@@ -33,9 +33,9 @@ Converted from {{ source }}, whose licence holds.
     import torch
     from dit_nb.pretrained import load_model, sample_images
 
-    model, process = load_model("{{ model_id or "this folder" }}")
+    model, sampling = load_model("{{ model_id or "this folder" }}")
     labels = {{ "torch.tensor([0])" if config.num_classes else None }}
-    images = sample_images(model, process, labels, 1)
+    images = sample_images(model, sampling, labels, 1)
 
 ## Training
 

@@ -16,7 +16,7 @@ from dit_nb.data import ImageSet, center_crop, digits, to_tensor
 from dit_nb.utils import show_bar
 
 
-def eight_bits(
+def to_8bit(
     image: Image.Image,
 ) -> Image.Image:
     "16-bit grey becomes 8-bit grey; all other modes stay."
@@ -28,7 +28,7 @@ def eight_bits(
     return Image.fromarray(((numbers + 128) // 257).astype(np.uint8))  # rounded; 65535 / 255 = 257
 
 
-def on_white(
+def composite_on_white(
     image: Image.Image,
 ) -> Image.Image:
     "Whatever is transparent shows white paper."
@@ -78,7 +78,7 @@ def read_picture(
     with Image.open(source) as image:
         profile = image.info.get("icc_profile")
         image.draft(None, (4 * size, 4 * size))
-        picture = on_white(eight_bits(trim(ImageOps.exif_transpose(image))))
+        picture = composite_on_white(to_8bit(trim(ImageOps.exif_transpose(image))))
     if picture.mode not in ("L", "RGB", "CMYK"):
         picture = picture.convert("RGB")
     return to_srgb(picture, profile).convert(mode)
@@ -103,7 +103,7 @@ def read_cell(
         raise ValueError(f"image {name_of(cell, i)} cannot be read: {why}.") from None
 
 
-def complaint(cell: dict, i: int, size: int) -> str:
+def read_error(cell: dict, i: int, size: int) -> str:
     "What is wrong with a picture; nothing where nothing is."
     try:
         read_cell(cell, i, size)
@@ -112,10 +112,10 @@ def complaint(cell: dict, i: int, size: int) -> str:
         return str(error)
 
 
-def complaints(batch: dict, indices: list[int], size: int) -> dict:
+def read_errors(batch: dict, indices: list[int], size: int) -> dict:
     "What is wrong with each of a batch of pictures, looked at side by side."
     with ThreadPoolExecutor(min(16, os.cpu_count() or 1)) as pool:  # Pillow lets them run side by side
-        found = pool.map(complaint, batch["image"], indices, [size] * len(indices))
+        found = pool.map(read_error, batch["image"], indices, [size] * len(indices))
         return {"complaint": list(found)}
 
 
@@ -271,7 +271,7 @@ def drop_broken(
 ) -> tuple[Table, list[str]]:  # what can be read, and a sentence about each of the others
     "Read every picture once, as training will. Remembered on disk, until a file changes."
     options = {"batched": True, "batch_size": 100, "with_indices": True, "remove_columns": ["image"]}
-    seen = table.rows.map(complaints, fn_kwargs={"size": size}, desc="reading every image once", **options)
+    seen = table.rows.map(read_errors, fn_kwargs={"size": size}, desc="reading every image once", **options)
     found = seen["complaint"][:]
     bad, good = [text for text in found if text], [i for i, text in enumerate(found) if not text]
     if bad and not skip_bad:
@@ -287,7 +287,7 @@ def drop_broken(
     return Table(table.rows.select(good), labels, table.class_names), bad
 
 
-class OwnImages:
+class ImageFolder:
     "Images on disk, cropped and scaled when they are asked for. Made by `open_images`."
 
     def __init__(
@@ -318,7 +318,7 @@ def image_folder(
     size: int,  # side of the square crop
     channels: int = 3,  # 3, or 1 for grey
     skip_bad: bool = False,  # leave out images that cannot be read; otherwise stop at once
-) -> OwnImages:
+) -> ImageFolder:
     "Your own pictures. Raises ValueError where there are none, or where one cannot be read."
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
         raise ValueError(f"size is {size!r}, but must be a whole number of 1 or more.")
@@ -328,7 +328,7 @@ def image_folder(
     hub = isinstance(folder, str) and folder.startswith("hub:")
     table = hub_table(folder.removeprefix("hub:")) if hub else folder_table(folder)
     table, skipped = drop_broken(table, size, skip_bad)
-    return OwnImages(table, size, channels, skipped)
+    return ImageFolder(table, size, channels, skipped)
 
 
 def open_images(
@@ -336,7 +336,7 @@ def open_images(
     size: int | None = None,  # side of the square crop; digits have their own
     channels: int = 3,  # 3, or 1 for grey; digits are grey
     skip_bad: bool = False,  # leave out images that cannot be read; otherwise stop at once
-) -> ImageSet | OwnImages:
+) -> ImageSet | ImageFolder:
     "The images to learn from, by name."
     if data != "digits":
         if size is None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from dit_nb.latents import LatentCodec, realise, same_latents
+from dit_nb.latents import LatentCodec, same_latents, sample_latents
 from dit_nb.utils import as_is, show_bar
 
 FACTS = "latents.json"
@@ -30,7 +30,7 @@ def work_folder(
 class LatentImages:
     "Latents on disk, as a data set. Made by `open_latents`."
 
-    realise = staticmethod(realise)
+    sample_latents = staticmethod(sample_latents)
 
     def __init__(
         self,

@@ -15,9 +15,9 @@ from tqdm.auto import tqdm
 from dit_nb.evaluation import (
     covariance_root,
     gaussian_distance,
+    in_knn_manifold,
     inception_score,
     precision_recall,
-    within_balls,
 )
 from dit_nb.features import Features, open_features, sizes
 from dit_nb.sample_files import Images, read_images
@@ -99,7 +99,7 @@ class RunningScore:
         return float(np.mean(self.scores + ([self.open_score()] if self.n else [])))
 
 
-def over_halves(
+def half_sample_intervals(
     statistic: Callable,  # from indices of samples to a number, or to an array of numbers
     n: int,  # samples
     resamples: int = 200,  # random halves
@@ -126,7 +126,7 @@ def interval(
 
 
 @dataclass
-class Crowd:
+class FeatureStats:
     "What remains of images when a judge has looked at them."
 
     name: str
@@ -137,14 +137,14 @@ class Crowd:
     kept: Features | None = None  # of some images, chosen at random
 
 
-def look_at(
+def extract_features(
     images: Images,
     judge: Callable[[Tensor], Features],
     batch_size: int = 64,
     keep: int = 10_000,  # images whose features are kept
     seed: int = 0,
     progress: bool = True,
-) -> Crowd:
+) -> FeatureStats:
     "Look at each image once."
     chosen = np.zeros(images.n, dtype=bool)
     chosen[np.random.default_rng(seed).permutation(images.n)[:keep]] = True
@@ -164,13 +164,13 @@ def look_at(
         bar.update(len(batch))
     bar.close()
     parts = [None if part[0] is None else np.concatenate(part) for part in zip(*kept)]
-    crowd = Crowd(images.name, done, kept=Features(*parts) if parts else None)
+    crowd = FeatureStats(images.name, done, kept=Features(*parts) if parts else None)
     crowd.pooled, crowd.spatial = (m.gaussian() if m.n > 1 else None for m in moments)
     crowd.score = score.value() if score.n or score.scores else None
     return with_statistics(crowd, images.statistics)
 
 
-def with_statistics(crowd: Crowd, known: dict[str, np.ndarray]) -> Crowd:
+def with_statistics(crowd: FeatureStats, known: dict[str, np.ndarray]) -> FeatureStats:
     "Statistics that a file brings go before those of its images: ADM's are of the whole training set."
     for name, mean, cov in (("pooled", "mu", "sigma"), ("spatial", "mu_s", "sigma_s")):
         if mean in known and cov in known:
@@ -187,8 +187,8 @@ class Comparison:
 
     def __init__(
         self,
-        fake: Crowd,
-        real: Crowd,
+        fake: FeatureStats,
+        real: FeatureStats,
         k: int = 3,  # which neighbour a ball reaches to
         seed: int = 0,  # of which samples halves are taken from
     ):
@@ -238,7 +238,7 @@ class Comparison:
     def balls(self) -> tuple[np.ndarray, Tensor, Tensor]:
         "Which samples are realistic; how far they are from real images; and from each other."
         fake, real = self.some.pooled, self.real.kept.pooled
-        return within_balls(fake, real, self.k), near(real, fake), near(fake, fake)
+        return in_knn_manifold(fake, real, self.k), near(real, fake), near(fake, fake)
 
 
 def near(a: np.ndarray, b: np.ndarray) -> Tensor:  # (N, M)
@@ -275,7 +275,9 @@ def evaluate(
         if 0 < count < least:
             raise ValueError(f"{name}: {count} images, but balls with k = {k} need at least {least}.")
     judge = open_features(features, mine.shape, weights)
-    fake, true = (look_at(images, judge, batch_size, keep, seed, progress) for images in (mine, real))
+    fake, true = (
+        extract_features(images, judge, batch_size, keep, seed, progress) for images in (mine, real)
+    )
     comparison = Comparison(fake, true, k, seed)
     found = with_intervals(comparison, resamples, level, seed, progress)
     return {
@@ -294,7 +296,7 @@ def with_intervals(comparison: Comparison, resamples: int, level: float, seed: i
     if not resamples:
         return found
     some, kept = len(comparison.some.pooled), len(comparison.fake.kept.pooled)
-    halves = over_halves(comparison.part, some, resamples, seed, progress)
+    halves = half_sample_intervals(comparison.part, some, resamples, seed, progress)
     everyone = comparison.part(np.arange(some))
     for (name, row), parts, whole in zip(found.items(), halves.T, everyone):
         share = some / (kept if name in ("precision", "recall") else comparison.fake.n)
@@ -319,7 +321,7 @@ def open_both(samples, reference, size: int | None) -> tuple[Images, Images]:
     return mine, real
 
 
-def notes_on(fake: Crowd, real: Crowd, statistics: dict, found: dict) -> list[str]:
+def notes_on(fake: FeatureStats, real: FeatureStats, statistics: dict, found: dict) -> list[str]:
     "What could not be measured; and a warning where there are fewer images than features."
     notes = []
     if "precision" not in found:

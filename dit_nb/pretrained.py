@@ -18,10 +18,10 @@ from dit_nb.model import DiT
 from dit_nb.objective import Diffusion
 from dit_nb.patchify import pair
 from dit_nb.sampling import ddim_sample, ddpm_sample
-from dit_nb.speed import Lean, fast_road, keep_memory
+from dit_nb.speed import InferenceModel, fast_float32_matmul, keep_freed_memory
 from dit_nb.utils import check_choice, check_eval, seeded
 
-PROCESS = {"schedule": "linear", "num_timesteps": 1000, "variance": "learned", "bins": 256, "clip_x0": True}
+SAMPLING = {"schedule": "linear", "num_timesteps": 1000, "variance": "learned", "bins": 256, "clip_x0": True}
 
 
 def draws_pixels(config: DiTConfig) -> bool:
@@ -30,22 +30,22 @@ def draws_pixels(config: DiTConfig) -> bool:
 
 
 def make_diffusion(
-    process: dict,  # as in PROCESS; other entries are not looked at
+    sampling: dict,  # as in PROCESS; other entries are not looked at
 ) -> Diffusion:
     "The diffusion process that a model was trained with."
-    return Diffusion(**{k: process[k] for k in ("schedule", "num_timesteps", "variance", "bins")})
+    return Diffusion(**{k: sampling[k] for k in ("schedule", "num_timesteps", "variance", "bins")})
 
 
 def save_model(
     model: DiT,
     folder: Path,  # is made
-    process: dict,  # what else sampling needs: the diffusion process, clipping, class names
+    sampling: dict,  # what else sampling needs: the diffusion process, clipping, class names
 ) -> None:
-    "Weights, configuration, a README, and process.json beside them."
+    "Weights, configuration, a README, and sampling.json beside them."
     folder = Path(folder)
-    facts = {name: process[name] for name in CARD_FACTS if process.get(name)}
+    facts = {name: sampling[name] for name in CARD_FACTS if sampling.get(name)}
     model.save_pretrained(folder, **facts)
-    (folder / "process.json").write_text(json.dumps(process, indent=1))
+    (folder / "sampling.json").write_text(json.dumps(sampling, indent=1))
 
 
 CARD_FACTS = ("data", "command", "metrics", "source", "model_id")  # of a process: told in the README
@@ -58,11 +58,11 @@ def load_model(
     "A model ready to sample, and its process."
     model = DiT.from_pretrained(folder, **download)
     try:
-        path = saved_file(folder, "process.json", **download)
+        path = saved_file(folder, "sampling.json", **download)
     except ValueError:  # a model from elsewhere: taken for one of latents, trained as in the paper
         path = None
-    process = json.loads(path.read_text()) if path else {**PROCESS, "clip_x0": False}
-    return model.to(best_device()).eval(), process
+    sampling = json.loads(path.read_text()) if path else {**SAMPLING, "clip_x0": False}
+    return model.to(best_device()).eval(), sampling
 
 
 def best_device() -> str:
@@ -75,7 +75,7 @@ def best_device() -> str:
 def push_model(
     model: DiT,
     repo_id: str,  # 'user/name' on the Hub
-    process: dict,  # as for `save_model`
+    sampling: dict,  # as for `save_model`
     token: str | None = None,  # yours; by default the one that `hf auth login` keeps
     private: bool | None = None,  # whether a new repository is
     **options,  # revision, commit_message, create_pr
@@ -84,7 +84,7 @@ def push_model(
     api = HfApi(token=token)
     repo_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
     with tempfile.TemporaryDirectory() as folder:
-        save_model(model, Path(folder), {**process, "model_id": repo_id})
+        save_model(model, Path(folder), {**sampling, "model_id": repo_id})
         return str(api.upload_folder(repo_id=repo_id, folder_path=Path(folder), **options))
 
 
@@ -97,13 +97,13 @@ def guided(
     "What a sampler asks: the model itself, a leaner copy of it, either of them under guidance."
     check_choice("precision", precision, ("fp32", "bf16"))
     check_eval(model)
-    model = Lean(model) if precision == "bf16" else model
+    model = InferenceModel(model) if precision == "bf16" else model
     return Guided(model, cfg_scale, guided_channels) if cfg_scale != 1 else model
 
 
 def sample_images(
     model: DiT,
-    process: dict,  # see PROCESS
+    sampling: dict,  # see PROCESS
     labels: Tensor | None,  # (N,) one image for each
     n: int,  # how many, for a model without classes
     seed: int = 0,  # 0 or more
@@ -112,7 +112,7 @@ def sample_images(
     sampler: str = "ddpm",  # ddpm, ddim
     steps: str = "50",  # respacing: 250, or 10,15,20, or ddim50
     variance: str | None = None,  # in place of the one the model was trained with
-    clip_x0: bool | None = None,  # in place of the one in `process`
+    clip_x0: bool | None = None,  # in place of the one in `sampling`
     precision: str = "fp32",  # or bf16: faster where the hardware has it, within 1 % (the guide Speed)
     first: int = 0,  # number of the first image: images 4 and 5 of a seed are the same, drawn alone or with others
     **options,  # callback, progress
@@ -123,15 +123,15 @@ def sample_images(
         raise ValueError(f"seed is {seed} and first {first}, but both must be 0 or more.")
     device = next(model.parameters()).device
     run = {"ddpm": ddpm_sample, "ddim": ddim_sample}[sampler]
-    keep_memory(device)
-    with fast_road(device):
+    keep_freed_memory(device)
+    with fast_float32_matmul(device):
         return run(
-            make_diffusion(process).respaced(steps).to(device),
+            make_diffusion(sampling).respaced(steps).to(device),
             guided(model, cfg_scale, guided_channels, precision),
             (n, model.config.in_channels, *pair(model.config.input_size)),
             None if labels is None else labels.to(device),
             generator=[seeded(seed, 2, first + i) for i in range(n)],  # 0 and 1 are for training's own luck
-            clip_x0=process["clip_x0"] if clip_x0 is None else clip_x0,
+            clip_x0=sampling["clip_x0"] if clip_x0 is None else clip_x0,
             variance=variance,
             device=device,
             **options,
@@ -140,7 +140,7 @@ def sample_images(
 
 def sample_batches(
     model: DiT,
-    process: dict,  # see PROCESS
+    sampling: dict,  # see PROCESS
     labels: Tensor | None,  # (n,) labels of all images, whoever draws them
     n: int,  # how many images, over all processes
     seed: int = 0,
@@ -162,7 +162,7 @@ def sample_batches(
 
     def drawn(i: Tensor) -> tuple[Tensor, Tensor]:
         y = None if labels is None else labels[i]
-        return i, draw(model, process, y, len(i), seed, first=int(i[0]), **options)
+        return i, draw(model, sampling, y, len(i), seed, first=int(i[0]), **options)
 
     return map(drawn, filter(len, mine))
 

@@ -17,7 +17,7 @@ from dit_nb.utils import check_choice
 
 
 @lru_cache(maxsize=1)
-def second_road_pays() -> bool:
+def _prefer_onednn_float32() -> bool:
     "Whether this is an AMD with AVX-512 whose other float32 route is as exact. One machine, one answer: no stopwatch."
     cpuinfo = Path("/proc/cpuinfo")
     words = cpuinfo.read_text() if cpuinfo.exists() else platform.processor()
@@ -25,12 +25,12 @@ def second_road_pays() -> bool:
         return False
     g = torch.Generator().manual_seed(0)
     x, w = (torch.randn(512, 512, generator=g) for _ in range(2))
-    with float32_road("medium"):
+    with float32_matmul_precision("medium"):
         return bool((F.linear(x, w) - F.linear(x.double(), w.double())).abs().max() < 1e-4)
 
 
 @contextmanager
-def float32_road(
+def float32_matmul_precision(
     name: str,  # highest, high or medium, as torch.set_float32_matmul_precision has it
 ) -> Iterator[None]:
     "Multiply float32 matrices another way, for a while."
@@ -42,14 +42,14 @@ def float32_road(
         torch.set_float32_matmul_precision(before)
 
 
-def fast_road(device: torch.device | str = "cpu") -> contextmanager:
+def fast_float32_matmul(device: torch.device | str = "cpu") -> contextmanager:
     "The faster float32 route of this CPU, for a while. On a GPU the same words would round: there nothing changes."
-    other = torch.device(device).type == "cpu" and second_road_pays()
-    return float32_road("medium" if other else torch.get_float32_matmul_precision())
+    other = torch.device(device).type == "cpu" and _prefer_onednn_float32()
+    return float32_matmul_precision("medium" if other else torch.get_float32_matmul_precision())
 
 
 @lru_cache
-def keep_memory(
+def keep_freed_memory(
     device: torch.device | str = "cpu",  # elsewhere there is nothing to do
 ) -> bool:  # whether it was done
     "Let this process keep freed memory for the next step, in place of handing it back page by page. Linux only."
@@ -70,7 +70,7 @@ def freezing() -> AbstractContextManager:
     return config.patch(freezing=True)
 
 
-class Lean:
+class InferenceModel:
     "A copy of a model that can only draw: matrices in bfloat16, no gradients. Call it like the model."
 
     def __init__(

@@ -26,7 +26,7 @@ from .ema import EMA
 from .model import DiT
 from .objective import Diffusion
 from .progress import Logging, Progress, Reporter
-from .speed import fast_road, keep_memory
+from .speed import fast_float32_matmul, keep_freed_memory
 from .step_noise import Batches, Draws, draw
 from .utils import as_is, check_choice, cpu_has_bf16, make_folder
 
@@ -54,7 +54,7 @@ class TrainConfig:
     steps: int | None = None  # how many updates; or
     seconds: float | None = None  # how long
     batch_size: int = 256  # images per update, over all processes
-    accumulate: int = 1  # pieces that a process cuts its images into: less memory, the same result
+    grad_accum_steps: int = 1  # pieces that a process cuts its images into: less memory, the same result
     lr: float = 1e-4  # learning rate of AdamW
     lr_schedule: str = "constant"  # constant, or cosine: down to 2 % at the end
     warmup_steps: int = 0  # updates over which the learning rate rises from 0
@@ -133,7 +133,7 @@ def check_run(model: DiT, data, config: TrainConfig, out, world: int = 1) -> Non
     if out is None and (config.save_every or config.tracker):
         setting = f"save_every {config.save_every}" if config.save_every else f"tracker {config.tracker!r}"
         raise ValueError(f"out is None, but {setting} needs a folder to write to.")
-    if config.batch_size % (world * config.accumulate):
+    if config.batch_size % (world * config.grad_accum_steps):
         parts = f"{world} processes times accumulate {config.accumulate}"
         raise ValueError(f"batch_size is {config.batch_size}, but must be a multiple of {parts}.")
     if world > 1 and config.steps is None:
@@ -161,8 +161,8 @@ class Stepping:
         )
 
     def pieces(self, x0: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor, Draws]]:
-        "This process's images, labels and luck, cut into `accumulate` pieces."
-        device, size = self.accelerator.device, len(x0) // self.config.accumulate
+        "This process's images, labels and luck, cut into `grad_accum_steps` pieces."
+        device, size = self.accelerator.device, len(x0) // self.config.grad_accum_steps
         luck = self.luck(self.progress.step, x0.shape[-3:])
         for piece in (slice(i, i + size) for i in range(0, len(x0), size)):
             yield x0[piece].to(device), y[piece].to(device), luck.part(piece, device)
@@ -171,7 +171,7 @@ class Stepping:
         "Loss, squared error and bound of one piece of the batch: each (N,)."
         model, flip = self.model, luck.flip & self.config.flip
         if luck.posterior is not None:  # from mean and spread of a latent, of the image or its mirror image
-            x0 = self.data.realise(x0, flip, luck.posterior)
+            x0 = self.data.sample_latents(x0, flip, luck.posterior)
         else:
             x0 = torch.where(flip[:, None, None, None], x0.flip(-1), x0)
         if self.raw.null_class is not None:
@@ -191,9 +191,9 @@ class Stepping:
         y: Tensor,  # (N,) their labels
     ) -> dict[str, float]:  # mean "loss", "mse" and "vb" of the whole batch
         "One update: draw timesteps and noise, predict, step, average."
-        means, pieces = [], self.config.accumulate
+        means, pieces = [], self.config.grad_accum_steps
         for i, piece in enumerate(self.pieces(x0, y)):
-            with self.waiting(last=i == pieces - 1), fast_road(self.accelerator.device):
+            with self.waiting(last=i == pieces - 1), fast_float32_matmul(self.accelerator.device):
                 losses = self.losses(*piece)
                 self.accelerator.backward(losses["loss"].mean() / pieces)
             means.append(torch.stack([value.detach().mean() for value in losses.values()]))
@@ -239,7 +239,7 @@ class Trainer(Stepping, Checkpointing, Logging):
             if out is not None and self.accelerator.is_main_process:
                 make_folder(out)
         device = self.accelerator.device
-        keep_memory(device)
+        keep_freed_memory(device)
         model.to(device).train().gradient_checkpointing = config.gradient_checkpointing
         self.raw, self.diffusion, self.ema = model, diffusion.to(device), EMA(model, config.ema_decay)
         optimizer = make_optimizer(model, config)

@@ -14,7 +14,7 @@ from dit_nb.commands.options import add_fields, given, published
 from dit_nb.config import DiTConfig
 from dit_nb.data import digits
 from dit_nb.model import DiT
-from dit_nb.pretrained import PROCESS, make_diffusion, sample_images, save_model
+from dit_nb.pretrained import SAMPLING, make_diffusion, sample_images, save_model
 from dit_nb.sampling import Step
 from dit_nb.training import TrainConfig, Trainer
 from dit_nb.utils import make_folder
@@ -31,7 +31,7 @@ DIGITS_MODEL = DiTConfig(
 )
 
 
-DIGITS_PROCESS = {**PROCESS, "bins": 17, "class_names": list("0123456789")}
+DIGITS_SAMPLING = {**SAMPLING, "bins": 17, "class_names": list("0123456789")}
 
 
 def digits_config(
@@ -68,20 +68,20 @@ def run_digits(
     "Train on real handwritten digits, draw 1000, and judge them against digits that the model has not seen."
     out, split = make_folder(out), digits()
     torch.manual_seed(seed)
-    model, diffusion = DiT(config), make_diffusion(DIGITS_PROCESS)
+    model, diffusion = DiT(config), make_diffusion(DIGITS_SAMPLING)
     trainer = Trainer(model, diffusion, split.train, digits_config(seconds, steps, seed, **changes))
     model = trainer.fit(progress=progress)
     labels, frames = torch.arange(10).repeat_interleave(100), {}
     keep = partial(keep_frames, frames)
-    images = sample_images(model, DIGITS_PROCESS, labels, 1000, seed, callback=keep, progress=progress).cpu()
+    images = sample_images(model, DIGITS_SAMPLING, labels, 1000, seed, callback=keep, progress=progress).cpu()
     others = [
-        sample_images(model, DIGITS_PROCESS, labels, 1000, other, progress=False).cpu()
+        sample_images(model, DIGITS_SAMPLING, labels, 1000, other, progress=False).cpu()
         for other in range(seed + 1, seed + 4)  # how much of one drawing's distance is luck (see above)
     ]
     metrics = digits_metrics(images, others, labels, split, trainer, seed)
     with published(out) as work:
         write_digits(work, images, labels, frames, trainer, metrics)
-        save_model(model, work / "model", {**DIGITS_PROCESS, "metrics": metrics})
+        save_model(model, work / "model", {**DIGITS_SAMPLING, "metrics": metrics})
     return metrics
 
 
@@ -97,10 +97,10 @@ def digits_metrics(
     images: Tensor, others: list[Tensor], labels: Tensor, split, trainer: Trainer, seed: int
 ) -> dict:
     "What the judge says of the images, and of the distances of other drawings; and how the model came about."
-    from dit_nb.evaluation import DigitJudge, judge_digits
+    from dit_nb.evaluation import DigitClassifier, evaluate_digits
 
-    judge, state = DigitJudge(split), trainer.progress
-    found = judge_digits(images, labels, split, judge)
+    judge, state = DigitClassifier(split), trainer.progress
+    found = evaluate_digits(images, labels, split, judge)
     found["frechet_draws"] = [found["frechet"], *(judge.distance(o, split.held_out) for o in others)]
     run = {"seconds": round(state.seconds, 2), "steps": state.step, "seed": seed, "samples": len(images)}
     run["device"] = str(trainer.accelerator.device)

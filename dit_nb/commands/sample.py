@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dit_nb.data import image_grid, save_image, to_uint8
 from dit_nb.distributed import processes
-from dit_nb.interop.convert import open_model
+from dit_nb.interop.convert import load_any
 from dit_nb.interop.diffusers import make_scheduler, scheduler_sample
 from dit_nb.measure import PRESETS, uniform_labels
 from dit_nb.model import DiT
@@ -27,11 +27,11 @@ from dit_nb.utils import make_folder, randn, seeded, whole_file
 
 def class_index(
     name: str,  # a class name, or a number
-    process: dict,  # with class_names, where they are known
+    sampling: dict,  # with class_names, where they are known
     classes: int,  # K
 ) -> int:
     "The label of a class."
-    names = process.get("class_names") or [str(k) for k in range(classes)]
+    names = sampling.get("class_names") or [str(k) for k in range(classes)]
     if name in names:
         return names.index(name)
     if name.isdecimal() and int(name) < classes:
@@ -43,7 +43,7 @@ def class_index(
 def choose_labels(
     name: str | None,  # a class; None: one after the other; random: uniform, as the paper counts
     n: int,
-    process: dict,
+    sampling: dict,
     classes: int,  # K
     seed: int = 0,
 ) -> Tensor | None:  # (n,)
@@ -54,18 +54,18 @@ def choose_labels(
         return None
     if name is None:
         return torch.arange(n) % classes
-    if name == "random" and name not in process.get("class_names", ()):
+    if name == "random" and name not in sampling.get("class_names", ()):
         return uniform_labels(n, classes, seed)
-    return torch.full((n,), class_index(name, process, classes))
+    return torch.full((n,), class_index(name, sampling, classes))
 
 
 def open_decoder(
-    process: dict,  # with "vae", the description of an autoencoder, for a model of latents
+    sampling: dict,  # with "vae", the description of an autoencoder, for a model of latents
     model: DiT,
-    vae: str | None = None,  # folder or id of the autoencoder, in place of the one in `process`
+    vae: str | None = None,  # folder or id of the autoencoder, in place of the one in `sampling`
 ) -> Callable[[Tensor], Tensor]:
     "What makes images of what the model draws."
-    known, channels = process.get("vae") or {}, model.config.in_channels
+    known, channels = sampling.get("vae") or {}, model.config.in_channels
     if vae is None and not known:
         if not draws_pixels(model.config):
             text = f"the model draws latents of {channels} channels: name their autoencoder with vae."
@@ -81,7 +81,7 @@ def open_decoder(
 
 def dpm_images(
     model: DiT,
-    process: dict,  # see PROCESS
+    sampling: dict,  # see PROCESS
     labels: Tensor | None,  # (N,)
     n: int,
     seed: int = 0,
@@ -98,11 +98,11 @@ def dpm_images(
     device = next(model.parameters()).device
     shape = (n, model.config.in_channels, *pair(model.config.input_size))
     return scheduler_sample(
-        make_diffusion(process).to(device),
+        make_diffusion(sampling).to(device),
         guided(model, cfg_scale, guided_channels, precision),
         shape,
         None if labels is None else labels.to(device),
-        scheduler=make_scheduler(process, "dpm++"),
+        scheduler=make_scheduler(sampling, "dpm++"),
         steps=int(steps),
         x_T=randn(shape, [seeded(seed, 2, first + i) for i in range(n)], device),
     )
@@ -210,17 +210,17 @@ def run(args: argparse.Namespace) -> None:
     make_folder(out if not out.suffix else out.parent)
     if out.suffix and out.suffix.lower() not in (*PICTURES, ".npz"):
         raise ValueError(f"out is {out}, but must be a folder or end in .npz, .png, .jpg or .webp.")
-    model, process = open_model(args.model)
+    model, sampling = load_any(args.model)
     model = model.to(state.device).eval()
-    if "vae" not in args and (process.get("vae") or draws_pixels(model.config)):
+    if "vae" not in args and (sampling.get("vae") or draws_pixels(model.config)):
         asked["vae"] = None  # a preset's is for models of latents that name none
-    decode = open_decoder(process, model, asked["vae"])
-    labels = choose_labels(asked["label"], asked["n"], process, model.config.num_classes, args.seed)
+    decode = open_decoder(sampling, model, asked["vae"])
+    labels = choose_labels(asked["label"], asked["n"], sampling, model.config.num_classes, args.seed)
     settings = {"model": args.model, "seed": args.seed, **asked, "n": None, "batch_size": None}
     done = first_missing(out, settings, state) if not out.suffix else 0
     share = sample_batches(
         model,
-        process,
+        sampling,
         labels,
         asked["n"],
         args.seed,

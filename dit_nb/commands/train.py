@@ -21,7 +21,7 @@ from dit_nb.image_files import open_images
 from dit_nb.interop.official import SHAPE
 from dit_nb.model import DiT
 from dit_nb.objective import VARIANCES
-from dit_nb.pretrained import PROCESS, make_diffusion, sample_images, save_model
+from dit_nb.pretrained import SAMPLING, make_diffusion, sample_images, save_model
 from dit_nb.schedule import SCHEDULES
 from dit_nb.training import TrainConfig, Trainer
 
@@ -65,13 +65,13 @@ def go_on_from(
     data,  # what the model will be trained on
 ) -> tuple[DiT, dict]:
     "A trained model, fitted to other data: a new label table where the classes are others."
-    from dit_nb.interop.convert import open_model
+    from dit_nb.interop.convert import load_any
 
-    model, process = open_model(source)
+    model, sampling = load_any(source)
     shape, takes = inputs(data), model.config.in_channels
     if shape["in_channels"] != takes:
         raise ValueError(f"data has {shape['in_channels']} channels, but {source} takes {takes}.")
-    names, known = list(data.class_names), process.get("class_names")
+    names, known = list(data.class_names), sampling.get("class_names")
     fitted = DiT(replace(model.config, num_classes=len(names), **shape))
     weights = model.state_dict()
     del weights["pos_embed"]  # computed, for the size at hand
@@ -80,7 +80,7 @@ def go_on_from(
             print(f"the classes are not those of {source}: their embeddings are learned anew.")
         weights = {key: value for key, value in weights.items() if not key.startswith("y_embedder.")}
     fitted.load_state_dict(weights, strict=False)
-    return fitted, process
+    return fitted, sampling
 
 
 def new_or_old(
@@ -92,32 +92,32 @@ def new_or_old(
         name: getattr(args, name) for name in ("schedule", "num_timesteps", "bins") if hasattr(args, name)
     }
     if args.start is None:
-        model, process = (
+        model, sampling = (
             DiT(model_config(args, data)),
-            {**PROCESS, "bins": 17 if args.data == "digits" else 256},
+            {**SAMPLING, "bins": 17 if args.data == "digits" else 256},
         )
     elif args.size or given(args, DiTConfig):
         named = args.size or next(iter(given(args, DiTConfig)))
         raise ValueError(f"{named} is given, but start {args.start} brings a model of its own.")
     else:
-        model, process = go_on_from(args.start, data)
-    process |= asked | {"class_names": list(data.class_names), "clip_x0": args.latents is None}
-    process["variance"] = "learned" if model.config.learn_sigma else args.variance
-    process.pop("vae", None)
-    return model, process | ({"vae": data.vae} if args.latents is not None else {})
+        model, sampling = go_on_from(args.start, data)
+    sampling |= asked | {"class_names": list(data.class_names), "clip_x0": args.latents is None}
+    sampling["variance"] = "learned" if model.config.learn_sigma else args.variance
+    sampling.pop("vae", None)
+    return model, sampling | ({"vae": data.vae} if args.latents is not None else {})
 
 
 def preview(
     model: DiT,
-    process: dict,  # see PROCESS
+    sampling: dict,  # see PROCESS
     seed: int,
     decode: Callable[[Tensor], Tensor],  # from what the model draws to images
 ) -> np.ndarray:  # (height, width, 3) uint8
     "A few samples of the first classes, for a look in between."
     k = min(model.config.num_classes, 8) or 4
     labels = torch.arange(k).repeat(4) if model.config.num_classes else None
-    steps = str(min(50, process["num_timesteps"]))
-    images = decode(sample_images(model, process, labels, 4 * k, seed, steps=steps, progress=False))
+    steps = str(min(50, sampling["num_timesteps"]))
+    images = decode(sample_images(model, sampling, labels, 4 * k, seed, steps=steps, progress=False))
     return image_grid(images, columns=k, zoom=max(1, 64 // images.shape[-1]))
 
 
@@ -129,11 +129,11 @@ def run(args: argparse.Namespace) -> None:
     training = TrainConfig(**(OFTEN | given(args, TrainConfig)))
     torch.manual_seed(training.seed)
     data = main_first(lambda: open_data(args))  # one process looks at every picture
-    model, process = new_or_old(args, data)
-    trainer = Trainer(model, make_diffusion(process), data, training, args.out)
+    model, sampling = new_or_old(args, data)
+    trainer = Trainer(model, make_diffusion(sampling), data, training, args.out)
     with together():  # only one process shows pictures, and needs what decodes them
-        decode = open_decoder(process, model) if trainer.accelerator.is_main_process else None
-    look = partial(preview, process=process, seed=training.seed, decode=decode)
+        decode = open_decoder(sampling, model) if trainer.accelerator.is_main_process else None
+    look = partial(preview, sampling=sampling, seed=training.seed, decode=decode)
     if args.resume:
         trainer.resume()
     elif checkpoints(args.out):
@@ -141,13 +141,13 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(text)
     averaged = trainer.fit(sample=look)
     if trainer.accelerator.is_main_process:
-        finish(averaged, process, Path(args.out), look)
+        finish(averaged, sampling, Path(args.out), look)
 
 
-def finish(model: DiT, process: dict, out: Path, look: Callable[[DiT], np.ndarray]) -> None:
+def finish(model: DiT, sampling: dict, out: Path, look: Callable[[DiT], np.ndarray]) -> None:
     "Save the averaged model and a last picture."
     with published(out) as work:
-        save_model(model, work / "model", process)
+        save_model(model, work / "model", sampling)
         save_image(look(model), work / "samples.png")
     print(f"model in {out / 'model'}, samples in {out / 'samples.png'}")
 

@@ -42,7 +42,7 @@ Classes: {classes}. The null class for guidance is 1000, as the pipeline expects
 def save_diffusers(
     model: DiT,  # with adaLN-Zero blocks
     folder: str | Path,
-    process: dict,  # see PROCESS; its class_names become id2label
+    sampling: dict,  # see PROCESS; its class_names become id2label
     vae=None,  # an AutoencoderKL, for a model of latents
     scheduler: str = "ddim",  # ddim, ddpm or dpm++
 ) -> None:
@@ -53,18 +53,18 @@ def save_diffusers(
     if vae is not None:
         check_vae(vae, model.config)
     changes = {}
-    if scheduler == "ddpm" and process["variance"] == "learned":
+    if scheduler == "ddpm" and sampling["variance"] == "learned":
         changes["variance_type"] = "fixed_small"  # the pipeline hands on the noise alone
-    noise = make_scheduler(process, scheduler, **changes)
+    noise = make_scheduler(sampling, scheduler, **changes)
     DiTPipeline(transformer, vae, noise).save_config(folder)
     for name, part in (("transformer", transformer), ("scheduler", noise), ("vae", vae)):
         if part is not None:
             part.save_pretrained(folder / name)
-    names = process.get("class_names") or [str(k) for k in range(model.config.num_classes)]
+    names = sampling.get("class_names") or [str(k) for k in range(model.config.num_classes)]
     index = json.loads((folder / "model_index.json").read_text())
     index["id2label"] = {str(k): name for k, name in enumerate(names)}  # the pipeline itself forgets them
     (folder / "model_index.json").write_text(json.dumps(index, indent=2))
-    (folder / "process.json").write_text(json.dumps(process, indent=1))
+    (folder / "sampling.json").write_text(json.dumps(sampling, indent=1))
     note = "" if vae else "There is no decoder: the model draws pixels, so use its transformer and scheduler."
     text = README.replace("{vae}", "" if vae else ", vae=None").replace("{note}", note)
     (folder / "README.md").write_text(text.replace("{classes}", str(model.config.num_classes)))
@@ -111,8 +111,8 @@ def load_diffusers(
             f"the first is {wrong[0]}."
         )
     model = from_diffusers(transformer)
-    process = process_of(model.config)
-    return model, process if alone else {**process, **read_process(source, **download)}
+    sampling = process_of(model.config)
+    return model, sampling if alone else {**sampling, **read_process(source, **download)}
 
 
 def read_process(
@@ -127,8 +127,8 @@ def read_process(
         except (TypeError, UnicodeDecodeError, json.JSONDecodeError):
             raise ValueError(f"{name} of {source} is not a JSON object.") from None
 
-    if (Path(source) / "process.json").is_file():  # we wrote the folder
-        return read("process.json")
+    if (Path(source) / "sampling.json").is_file():  # we wrote the folder
+        return read("sampling.json")
     scheduler, labels = (
         read("scheduler/scheduler_config.json"),
         read("model_index.json").get("id2label") or {},
@@ -156,7 +156,7 @@ def schedule_of(
     )
 
 
-def open_model(
+def load_any(
     source: str | Path,  # a .pt file, a folder of this package or of diffusers, or an id on the Hub
     num_heads: int | None = None,  # of an official checkpoint whose width is none of the paper's
     num_classes: int | None = None,  # of an official checkpoint without a null class
@@ -183,12 +183,12 @@ def open_model(
 
 
 def convert(
-    source: str | Path,  # see `open_model`
+    source: str | Path,  # see `load_any`
     target: str | Path,  # a .pt file for official, else a folder; must not be there yet
     to: str,  # official, diffusers or dit_nb
     vae: str | None = None,  # for diffusers: folder or id of the AutoencoderKL to go with it
     training: bool = False,  # for official: as the training script writes it
-    **options,  # see `open_model`
+    **options,  # see `load_any`
 ) -> None:
     "Bring a model from one world to another. The target appears whole or not at all."
     check_choice("to", to, ("official", "diffusers", "dit_nb"))
@@ -197,9 +197,9 @@ def convert(
         raise ValueError(f"{target} is there already: choose another place.")
     if vae is not None and to != "diffusers":
         raise ValueError(f"vae is {vae}, but only diffusers' pipelines carry one.")
-    model, process = open_model(source, **options)
+    model, sampling = load_any(source, **options)
     name = Path(source).resolve().name if Path(source).exists() else str(source)
-    process = {"source": name, **process}
+    sampling = {"source": name, **sampling}
     decoder = None if vae is None else open_vae(vae)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -208,11 +208,11 @@ def convert(
         raise ValueError(f"{target} cannot be written: {error.strerror}.") from None
     try:
         if to == "official":
-            save_official(model, work / "model", process, training)
+            save_official(model, work / "model", sampling, training)
         elif to == "diffusers":
-            save_diffusers(model, work / "model", process, decoder)
+            save_diffusers(model, work / "model", sampling, decoder)
         else:
-            save_model(model, work / "model", process)
+            save_model(model, work / "model", sampling)
         if target.is_dir():
             target.rmdir()
         os.replace(work / "model", target)

@@ -214,7 +214,7 @@ SAMPLERS = {"ddim": "DDIMScheduler", "ddpm": "DDPMScheduler", "dpm++": "DPMSolve
 
 
 def make_scheduler(
-    process: dict,  # see PROCESS
+    sampling: dict,  # see PROCESS
     name: str = "ddim",  # ddim, ddpm or dpm++
     **changes,  # to the scheduler's own settings
 ):  # a scheduler of diffusers
@@ -222,21 +222,21 @@ def make_scheduler(
     import diffusers
 
     check_choice("scheduler", name, SAMPLERS)
-    make_diffusion(process)  # complains where the process makes no sense
-    steps, clip = process["num_timesteps"], bool(process["clip_x0"])
+    make_diffusion(sampling)  # complains where the process makes no sense
+    steps, clip = sampling["num_timesteps"], bool(sampling["clip_x0"])
     settings = {"num_train_timesteps": steps, "prediction_type": "epsilon"}
-    if process["schedule"] == "cosine":
+    if sampling["schedule"] == "cosine":
         settings["beta_schedule"] = "squaredcos_cap_v2"
     else:
         settings |= {"beta_schedule": "linear", "beta_start": 0.1 / steps, "beta_end": 20 / steps}
     if name == "dpm++":  # dynamic thresholding with a ceiling of 1 is clipping
         settings |= {"thresholding": clip, "sample_max_value": 1.0, "algorithm_type": "dpmsolver++"}
-        settings |= {"lambda_min_clipped": -5.1} if process["schedule"] == "cosine" else {}
+        settings |= {"lambda_min_clipped": -5.1} if sampling["schedule"] == "cosine" else {}
     else:
         settings["clip_sample"] = clip
     if name == "ddpm":
         kinds = {"learned": "learned_range", "fixed_small": "fixed_small", "fixed_large": "fixed_large"}
-        settings["variance_type"] = kinds[process["variance"]]
+        settings["variance_type"] = kinds[sampling["variance"]]
     return getattr(diffusers, SAMPLERS[name])(**{**settings, **changes})
 
 

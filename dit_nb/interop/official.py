@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dit_nb.config import NAMES, SIZES, DiTConfig
 from dit_nb.model import DiT
 from dit_nb.patchify import pair
-from dit_nb.pretrained import PROCESS, draws_pixels
+from dit_nb.pretrained import SAMPLING, draws_pixels
 from dit_nb.utils import check_choice, whole_file
 
 HEADS = {size["hidden_size"]: size["num_heads"] for size in SIZES.values()}  # by width: 384 -> 6, ...
@@ -122,7 +122,7 @@ def fill(
     model.load_state_dict(state, strict=True)
 
 
-LATENTS = {**PROCESS, "clip_x0": False}  # how the paper's models were trained
+LATENTS = {**SAMPLING, "clip_x0": False}  # how the paper's models were trained
 
 
 def process_of(config: DiTConfig) -> dict:
@@ -174,7 +174,7 @@ def official_state(model: DiT) -> dict[str, Tensor]:
 def save_official(
     model: DiT,
     path: str | Path,  # a .pt file
-    process: dict | None = None,  # kept with the training form
+    sampling: dict | None = None,  # kept with the training form
     training: bool = False,  # as the training script writes it: model, ema, opt and args
     ema: DiT | None = None,  # averaged weights; the model's own if not given
 ) -> None:
@@ -188,7 +188,7 @@ def save_official(
             image_size=8 * pair(c.input_size)[0],  # of the pictures, where the inputs are latents
             num_classes=c.num_classes or 1,
             num_heads=c.num_heads,
-            process=process,
+            sampling=sampling,
         )
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0)
         averaged = content if ema is None else official_state(ema)

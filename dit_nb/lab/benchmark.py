@@ -25,7 +25,7 @@ from dit_nb.lab.profiling import matmul_rate, timed
 from dit_nb.model import DiT
 from dit_nb.objective import Diffusion
 from dit_nb.sampling import ddpm_sample
-from dit_nb.speed import Lean, fast_road, keep_memory
+from dit_nb.speed import InferenceModel, fast_float32_matmul, keep_freed_memory
 from dit_nb.training import TrainConfig, Trainer
 from dit_nb.utils import check_choice, show_bar
 
@@ -78,14 +78,14 @@ def our_training(config: DiTConfig, n: int, device: str, precision: str, compile
 
 def our_sampling(config: DiTConfig, n: int, device: str, precision: str, compiled: bool) -> Callable:
     "A guided run of a few steps."
-    model = Guided(Lean(DiT(config).to(device), precision, compiled), CFG_SCALE)
+    model = Guided(InferenceModel(DiT(config).to(device), precision, compiled), CFG_SCALE)
     diffusion = Diffusion().respaced(str(SAMPLING_STEPS)).to(device)
     shape = (n, config.in_channels, config.input_size, config.input_size)
     y = torch.randint(config.num_classes, (n,), device=device)
-    keep_memory(device)
+    keep_freed_memory(device)
 
     def run() -> None:
-        with fast_road(device):  # both as `sample_images` does
+        with fast_float32_matmul(device):  # both as `sample_images` does
             ddpm_sample(diffusion, model, shape, y, progress=False)
 
     return run
@@ -173,7 +173,9 @@ def contestant(pipe, arm: str, job: str, config: DiTConfig, n: int, device: str)
         pipe.send("ready")
         rates, dtype = [], {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
         while seconds := pipe.recv():
-            with fast_road(device):  # the roof is the machine's, whichever road the contestant takes
+            with fast_float32_matmul(
+                device
+            ):  # the roof is the machine's, whichever road the contestant takes
                 rates.append(matmul_rate(dtype, device, 8192 if device == "cuda" else 2048, repeats=2))
             times = []
             while sum(times) < seconds or len(times) < 3:

@@ -16,12 +16,12 @@ from dit_nb.config import DiTConfig
 from dit_nb.cost import cost
 from dit_nb.data import ImageSet, Split, digits
 from dit_nb.ema import EMA
-from dit_nb.evaluation import DigitJudge, precision_recall
+from dit_nb.evaluation import DigitClassifier, precision_recall
 from dit_nb.lab.paper_tables import read_csv
 from dit_nb.lab.sweep import Study
 from dit_nb.model import DiT
 from dit_nb.objective import Diffusion, bits_per_dim
-from dit_nb.pretrained import PROCESS, digit_model, make_diffusion, sample_images
+from dit_nb.pretrained import SAMPLING, digit_model, make_diffusion, sample_images
 from dit_nb.training import TrainConfig, Trainer
 from dit_nb.utils import check_choice
 
@@ -50,9 +50,9 @@ DATA = {"digits": digits, "mnist": mnist, "folded": folded}
 
 
 @lru_cache(maxsize=2)
-def judge(data: str = "digits") -> DigitJudge:
+def judge(data: str = "digits") -> DigitClassifier:
     "One judge for all runs of a process."
-    return DigitJudge(DATA[data]())
+    return DigitClassifier(DATA[data]())
 
 
 def judged(images: Tensor, labels: Tensor, data: str = "digits") -> dict[str, float]:
@@ -195,13 +195,13 @@ def drawn(model: nn.Module, seed: int, settings: dict) -> dict[str, float]:
     "The verdict on 500 drawings of a model."
     data, how = settings.get("data", "digits"), {"steps": settings.get("draw_in", "50"), "progress": False}
     how |= {k: settings[k] for k in ("cfg_scale", "guided_channels") if k in settings}
-    images = sample_images(model, PROCESS, LABELS, len(LABELS), seed, **how)
+    images = sample_images(model, SAMPLING, LABELS, len(LABELS), seed, **how)
     if data == "folded":
         images, data = F.pixel_shuffle(images, 2), "digits"
     return judged(images, LABELS, data)
 
 
-def tenths(trainer: Trainer) -> dict[str, float]:
+def loss_by_decile(trainer: Trainer) -> dict[str, float]:
     "The mean squared error in each tenth of a training run."
     losses = np.array([step[1] for step in trainer.progress.history])
     return {f"mse_{i + 1}": float(part.mean()) for i, part in enumerate(np.array_split(losses, 10))}
@@ -212,10 +212,15 @@ def train_and_judge(settings: dict, seed: int) -> dict[str, float]:
     trainer = train(settings, seed)
     model, done = trainer.ema.whole(), trainer.progress
     about = {"trained_steps": done.step, "trained_seconds": round(done.seconds, 2)}
-    return {**drawn(model, seed, settings), **macs_and_parameters(trainer.raw), **about, **tenths(trainer)}
+    return {
+        **drawn(model, seed, settings),
+        **macs_and_parameters(trainer.raw),
+        **about,
+        **loss_by_decile(trainer),
+    }
 
 
-def watch_depth(settings: dict, seed: int) -> dict[str, float]:
+def run_depth_study(settings: dict, seed: int) -> dict[str, float]:
     "As `train_and_judge`, and how long the tokens are after each block, before training and after it."
     torch.manual_seed(seed)
     before = token_lengths(make_model(settings))
@@ -223,7 +228,12 @@ def watch_depth(settings: dict, seed: int) -> dict[str, float]:
     model = trainer.ema.whole()
     lengths = {"start": before, "end": token_lengths(model)}
     by_depth = {f"{when}_{i}": v for when, values in lengths.items() for i, v in enumerate(values)}
-    return {**drawn(model, seed, settings), **tenths(trainer), **by_depth, **macs_and_parameters(trainer.raw)}
+    return {
+        **drawn(model, seed, settings),
+        **loss_by_decile(trainer),
+        **by_depth,
+        **macs_and_parameters(trainer.raw),
+    }
 
 
 @torch.no_grad()
@@ -269,7 +279,7 @@ def many_averages(settings: dict, seed: int) -> dict[str, float]:
     trainer = train(settings, seed, watch)
     found = {name: drawn(average.whole(), seed, settings)["frechet"] for name, average in averages.items()}
     found = {f"frechet_{name}": v for name, v in found.items()}
-    return {**found, **tenths(trainer), **macs_and_parameters(trainer.raw)}
+    return {**found, **loss_by_decile(trainer), **macs_and_parameters(trainer.raw)}
 
 
 def many_steps(settings: dict, seed: int) -> dict[str, float]:
@@ -282,18 +292,18 @@ def many_steps(settings: dict, seed: int) -> dict[str, float]:
 
 def draw_and_judge(settings: dict, seed: int, labels: Tensor = LABELS) -> dict[str, float]:
     "The verdict on drawings of the digit model that comes with the package."
-    model, process = digit_model()
+    model, sampling = digit_model()
     settings = {"steps": "25", **settings}
-    images = sample_images(model, process, labels, len(labels), seed, **settings, progress=False)
+    images = sample_images(model, sampling, labels, len(labels), seed, **settings, progress=False)
     return judged(images.cpu(), labels)
 
 
-def draw_and_weigh(settings: dict, seed: int) -> dict[str, float]:
+def run_variance_study(settings: dict, seed: int) -> dict[str, float]:
     "The verdict on 200 drawings of that model, and the bound on 40 held-out digits, in bits for each pixel."
-    model, process = digit_model()
+    model, sampling = digit_model()
     model, real = model.cpu(), digits().held_out
     some = torch.randperm(len(real), generator=torch.Generator().manual_seed(seed))[:40]
-    chain = make_diffusion({**process, "variance": settings["variance"]}).respaced(settings["steps"])
+    chain = make_diffusion({**sampling, "variance": settings["variance"]}).respaced(settings["steps"])
     noise = torch.Generator().manual_seed(seed)
     bits = bits_per_dim(chain, model, real.images[some], real.labels[some], generator=noise, progress=False)
     few = torch.arange(10).repeat_interleave(20)
@@ -347,7 +357,7 @@ STUDIES = {
     "zero": Study(
         "Which part of adaLN-Zero's silent start matters: the gates, all of it, or that gates may close?",
         [{"start": s, "depth": 6, "steps": 1000} for s in STARTS],
-        watch_depth,
+        run_depth_study,
         fast=QUICK,
     ),
     "init": Study(
@@ -363,7 +373,7 @@ STUDIES = {
             for s in ("10", "50", "250", "1000")
             for v in ("learned", "fixed_small", "fixed_large")
         ],
-        draw_and_weigh,
+        run_variance_study,
         seeds=3,
         fast={"steps": "5"},
     ),

@@ -205,8 +205,8 @@ def test_train_on_a_folder(photos, tmp_path):
     words = f"train --data {photos} --out {tmp_path} --steps 4 --image-size 16 --batch-size 4 --patch-size 4"
     words += " --hidden-size 32 --depth 2 --num-heads 2 --sample-every 2 --save-every 2 --flip --seed 1"
     assert main([*words.split(), "--tracker", "tensorboard"]) == 0
-    process = json.loads((tmp_path / "model/process.json").read_text())
-    assert process["class_names"] == ["china", "flower"]
+    sampling = json.loads((tmp_path / "model/sampling.json").read_text())
+    assert sampling["class_names"] == ["china", "flower"]
     assert sorted(p.name for p in (tmp_path / "samples").iterdir()) == [
         "step-00000002.png",
         "step-00000004.png",

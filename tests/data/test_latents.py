@@ -14,7 +14,7 @@ from dit_nb import latents as L
 from dit_nb.cli import main
 from dit_nb.data import ImageSet, image_grid, save_image
 from dit_nb.latent_cache import encode_images, open_latents
-from dit_nb.latents import LatentCodec, realise
+from dit_nb.latents import LatentCodec, sample_latents
 from support import relative
 
 F, C = 2, 5  # downsampling and latent channels of the linear autoencoder
@@ -254,12 +254,14 @@ def test_realise_draws_what_the_moments_say():
     rng = torch.Generator().manual_seed(0)
     moments = torch.rand(2, 2, 2, 3, 2, 4, generator=rng) + 0.1
     flip = torch.tensor([False, True])
-    draws = torch.stack([realise(moments, flip, torch.randn(2, 3, 2, 4, generator=rng)) for _ in range(4000)])
+    draws = torch.stack(
+        [sample_latents(moments, flip, torch.randn(2, 3, 2, 4, generator=rng)) for _ in range(4000)]
+    )
     for i, side in enumerate((0, 1)):
         mean, std = moments[i, side]
         assert ((draws[:, i].mean(0) - mean) / std).abs().max() < 5 / 4000**0.5
         assert (draws[:, i].std(0) / std - 1).abs().max() < 0.06
-    assert torch.equal(realise(moments, flip, torch.zeros(2, 3, 2, 4))[1], moments[1, 1, 0])
+    assert torch.equal(sample_latents(moments, flip, torch.zeros(2, 3, 2, 4))[1], moments[1, 1, 0])
 
 
 def test_a_cache_holds_the_image_and_its_mirror_image(tmp_path):
@@ -526,9 +528,9 @@ def test_training_draws_anew_each_step(tmp_path):
 
     def spy(moments, flip, noise):
         seen.append((flip.clone(), noise.clone()))
-        return realise(moments, flip, noise)
+        return sample_latents(moments, flip, noise)
 
-    latents.realise = spy
+    latents.sample_latents = spy
     torch.manual_seed(0)
     model = DiT(DiTConfig(4, 2, C, 16, 1, 2, num_classes=2))
     config = TrainConfig(steps=6, batch_size=4, lr=1e-2, flip=True, precision="fp32")
@@ -554,8 +556,8 @@ def test_from_pictures_to_samples_by_the_command(tmp_path, capsys):
     words = f"train --latents {tmp_path / 'lat'} --out {tmp_path} --steps 2 --batch-size 4 --hidden-size 32 --flip"
     assert main([*words.split(), "--depth", "1", "--num-heads", "2", "--patch-size", "2"]) == 0
     model, out = str(tmp_path / "model"), str(tmp_path / "s.npz")
-    process = json.loads((tmp_path / "model" / "process.json").read_text())
-    assert process["vae"] == open_latents(tmp_path / "lat").vae and process["clip_x0"] is False
+    sampling = json.loads((tmp_path / "model" / "sampling.json").read_text())
+    assert sampling["vae"] == open_latents(tmp_path / "lat").vae and sampling["clip_x0"] is False
     words = ["sample", model, "--class", "flower", "--n", "3", "--steps", "2", "--out", out]
     assert main(words) == 0
     file = np.load(out)

@@ -21,10 +21,10 @@ from dit_nb import measure
 from dit_nb.cli import main
 from dit_nb.data import digits, to_uint8
 from dit_nb.evaluation import (
+    evaluate_digits,
     frechet_distance,
     gaussian_distance,
     inception_score,
-    judge_digits,
     precision_recall,
 )
 from dit_nb.features import DigitFeatures, Features, ModuleFeatures
@@ -34,8 +34,8 @@ from dit_nb.measure import (
     RunningScore,
     evaluate,
     gaussian_of,
+    half_sample_intervals,
     interval,
-    over_halves,
     uniform_labels,
 )
 from dit_nb.sample_files import read_images, save_npz
@@ -164,7 +164,9 @@ def test_balls_equal_a_brute_force(k):
     real, fake = RNG(0).normal(size=(1203, 4)), RNG(1).normal(size=(1101, 4)) * 1.3 + 0.5
     want = brute_precision(real, fake, k), brute_precision(fake, real, k)
     assert precision_recall(real, fake, k) == pytest.approx(want, abs=1e-12)
-    crowds = [measure.Crowd(name, len(x), kept=Features(x)) for name, x in (("fake", fake), ("real", real))]
+    crowds = [
+        measure.FeatureStats(name, len(x), kept=Features(x)) for name, x in (("fake", fake), ("real", real))
+    ]
     comparison = measure.Comparison(*crowds, k=k, seed=7)
     assert list(comparison.whole().values()) == pytest.approx(want, abs=1e-12)
     assert comparison.part(np.arange(len(fake))) == pytest.approx(want, abs=1e-9)
@@ -216,7 +218,7 @@ def coverage(metric, truth, draw, trials, seed):
     chance, held = RNG(seed), 0
     for i in range(trials):
         rows = draw(chance)
-        halves = over_halves(lambda part, rows=rows: metric(rows[part]), len(rows), 100, seed=i)
+        halves = half_sample_intervals(lambda part, rows=rows: metric(rows[part]), len(rows), 100, seed=i)
         low, high = interval(metric(rows), halves)
         held += low <= truth <= high
     return held
@@ -267,9 +269,11 @@ def test_interval_by_hand():
         0, np.array([0.0] * 90 + [10.0] * 10), level=0.9
     )  # seldom much too high, so the truth is lower
     assert (low, high) == pytest.approx((-9, 1))
-    assert np.array_equal(over_halves(np.sum, 9, 5, seed=1), over_halves(np.sum, 9, 5, seed=1))
-    assert set(over_halves(len, 9, 5)) == {4}
-    assert over_halves(lambda part: len(set(part)), 9, 5).tolist() == [4] * 5, "no sample twice"
+    assert np.array_equal(
+        half_sample_intervals(np.sum, 9, 5, seed=1), half_sample_intervals(np.sum, 9, 5, seed=1)
+    )
+    assert set(half_sample_intervals(len, 9, 5)) == {4}
+    assert half_sample_intervals(lambda part: len(set(part)), 9, 5).tolist() == [4] * 5, "no sample twice"
 
 
 # Files
@@ -382,7 +386,7 @@ def test_the_digit_judge_is_the_one_of_lesson_18(split, judge):
 
 def test_judge_digits_is_what_it_was(split, judge):
     some = split.train.images[:200], split.train.labels[:200]
-    report = judge_digits(*some, split)
+    report = evaluate_digits(*some, split)
     assert report["frechet_floor"] == pytest.approx(0.3279, abs=5e-3)
     assert report["accuracy"] == 1 and report["nearest_train"] == 0
     a, b = (judge(x).pooled for x in (some[0], split.held_out.images))

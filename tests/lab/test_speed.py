@@ -27,9 +27,9 @@ from dit_nb.lab.benchmark import (
 )
 from dit_nb.lab.profiling import matmul_rate, where_time_goes
 from dit_nb.model import BLOCKS
-from dit_nb.pretrained import PROCESS, sample_images
+from dit_nb.pretrained import SAMPLING, sample_images
 from dit_nb.sampling import ddpm_sample
-from dit_nb.speed import Lean, fast_road, float32_road
+from dit_nb.speed import InferenceModel, fast_float32_matmul, float32_matmul_precision
 from dit_nb.training import TrainConfig, Trainer
 
 
@@ -62,14 +62,14 @@ def draw(model, **options):
 @pytest.mark.parametrize("block", BLOCKS)
 def test_lean_float32_is_the_model(block):
     model = some_model(block)
-    assert torch.equal(draw(Lean(model, "fp32")), draw(model))
+    assert torch.equal(draw(InferenceModel(model, "fp32")), draw(model))
 
 
 @pytest.mark.parametrize("block", BLOCKS)
 def test_lean_bfloat16_is_within_a_hundredth(block):
     model = some_model(block)
     before = copy.deepcopy(model.state_dict())
-    exact, near = draw(model), draw(Lean(model))
+    exact, near = draw(model), draw(InferenceModel(model))
     assert near.dtype == torch.float32 and not torch.equal(near, exact)
     assert (near - exact).norm() / exact.norm() < 0.01
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())  # the model is left alone
@@ -78,8 +78,8 @@ def test_lean_bfloat16_is_within_a_hundredth(block):
 def test_lean_without_classes():
     model = some_model(num_classes=0)
     x, t = torch.randn(3, 2, 4, 8), torch.tensor([0, 500, 999])
-    assert torch.equal(Lean(model, "fp32")(x, t), model(x, t))
-    assert torch.equal(Lean(model, "fp32").prepare(t)(x, t), model.prepare(t)(x, t))
+    assert torch.equal(InferenceModel(model, "fp32")(x, t), model(x, t))
+    assert torch.equal(InferenceModel(model, "fp32").prepare(t)(x, t), model.prepare(t)(x, t))
 
 
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on a CPU")
@@ -94,7 +94,7 @@ def test_compiled_lean_holds_each_models_own_weights(precision, off):
             p.mul_(1 + 0.3 * torch.randn_like(p))
     exact = [draw(model) for model in models]
     assert (exact[0] - exact[1]).norm() / exact[0].norm() > 0.1
-    lean = [Lean(model, precision, compiled=True) for model in models]
+    lean = [InferenceModel(model, precision, compiled=True) for model in models]
     for i in (0, 1, 0):
         drawn = draw(lean[i])
         assert 0 < (drawn - exact[i]).norm() / exact[i].norm() < off
@@ -106,7 +106,7 @@ def test_compiled_lean_holds_each_models_own_weights(precision, off):
 
 def test_samples_in_bfloat16():
     model = some_model()
-    process, y = {**PROCESS, "clip_x0": False}, torch.arange(6) % 3
+    process, y = {**SAMPLING, "clip_x0": False}, torch.arange(6) % 3
     exact, near = (
         sample_images(model, process, y, 6, 1, cfg_scale=2.0, steps="10", precision=p, progress=False)
         for p in ("fp32", "bf16")
@@ -203,12 +203,12 @@ def test_conditioning_costs_the_same_for_any_number_of_images():
 def test_a_road_is_left_as_it_was_found(pays, monkeypatch):
     monkeypatch.setattr("dit_nb.speed.second_road_pays", lambda: pays)
     before = torch.get_float32_matmul_precision()
-    with pytest.raises(KeyError), float32_road("medium"):
+    with pytest.raises(KeyError), float32_matmul_precision("medium"):
         assert torch.get_float32_matmul_precision() == "medium"
         raise KeyError
-    with fast_road("cuda"):
+    with fast_float32_matmul("cuda"):
         assert torch.get_float32_matmul_precision() == before, "on a GPU it would round to TF32"
-    with fast_road():
+    with fast_float32_matmul():
         assert torch.get_float32_matmul_precision() == ("medium" if pays else before)
     assert torch.get_float32_matmul_precision() == before
 
@@ -304,7 +304,7 @@ def test_lean_on_cuda(block):
     x_T = torch.randn(8, 2, 4, 8, generator=g).cuda()
     exact, near = (
         draw(m, x_T=x_T, step_noise=torch.randn(10, 8, 2, 4, 8, generator=torch.Generator().manual_seed(1)))
-        for m in (model, Lean(model))
+        for m in (model, InferenceModel(model))
     )
     assert (near - exact).norm() / exact.norm() < 0.01
 

@@ -11,7 +11,14 @@ import pytest
 import torch
 
 from answers import RIGHT, WRONG
-from dit_nb.teach.graders.framework.core import all_checks, all_exercises, go_on_with, grade, suspects, trials
+from dit_nb.teach.graders.framework.core import (
+    all_checks,
+    all_exercises,
+    grade,
+    suspects,
+    trials,
+    use_or_fallback,
+)
 from dit_nb.teach.graders.framework.exercise import Draw
 from dit_nb.teach.graders.framework.limits import OutOfTime, by_alarm, by_worker
 from dit_nb.teach.graders.framework.outcome import near
@@ -520,14 +527,14 @@ def test_a_meddler_leaves_no_trace():
 @pytest.mark.parametrize("name", NAMES)
 def test_who_is_stuck_goes_on_with_ours(name, capsys):
     theirs = RIGHT[name][0]
-    assert go_on_with(theirs, CHECKS[name]) is theirs
+    assert use_or_fallback(theirs, CHECKS[name]) is theirs
     assert capsys.readouterr().out == f"The next cells use your {name}.\n"
     for yours in (None, WRONG[name][0][0]):
-        ours = go_on_with(yours, CHECKS[name])
+        ours = use_or_fallback(yours, CHECKS[name])
         assert CHECKS[name](ours) and f"use our {name}" in capsys.readouterr().out
-    ours = go_on_with(theirs, CHECKS[name], variant=5)
+    ours = use_or_fallback(theirs, CHECKS[name], variant=5)
     assert CHECKS[name](ours, variant=5) and "usual convention" in capsys.readouterr().out
-    assert go_on_with(ours, CHECKS[name], variant=5) is ours
+    assert use_or_fallback(ours, CHECKS[name], variant=5) is ours
 
 
 @pytest.mark.parametrize(

@@ -232,13 +232,13 @@ def lines(explorer):
 
 @using("explore_ablation")
 def test_samples_without_a_branch(explorer):
-    model, process = digit_model()
+    model, sampling = digit_model()
     explorer.set(block=2, branch="all", digit=8)
     options = {"seed": 0, "progress": False}
     labels = torch.full((6,), 8)
-    whole = sample_images(model, process, labels, 6, **options)
+    whole = sample_images(model, sampling, labels, 6, **options)
     with ablate(model, 2):
-        part = sample_images(model, process, labels, 6, **options)
+        part = sample_images(model, sampling, labels, 6, **options)
     assert np.allclose(tiles(explorer, 0), whole[:, 0], atol=1e-6)
     assert np.allclose(tiles(explorer, 1), part[:, 0], atol=1e-6)
     assert not torch.equal(whole, part)
@@ -247,8 +247,8 @@ def test_samples_without_a_branch(explorer):
 @using("explore_ablation")
 def test_the_error_is_that_of_the_noise(explorer):
     """Once more, one image at a time."""
-    model, process = digit_model()
-    diffusion, t = make_diffusion(process), torch.linspace(0, 999, 200).round().long()
+    model, sampling = digit_model()
+    diffusion, t = make_diffusion(sampling), torch.linspace(0, 999, 200).round().long()
     noise = torch.randn(200, 1, 8, 8, generator=torch.Generator().manual_seed(1))
     x0 = torch.cat([example(0, k)[4] for k in range(10)]).repeat(20, 1, 1, 1)
     y = torch.arange(200) % 10

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from dit_nb.data import digits
-from dit_nb.evaluation import DigitJudge, raw_pixels
+from dit_nb.evaluation import DigitClassifier, raw_pixels
 from dit_nb.pretrained import digit_model, sample_images
-from dit_nb.teach.explore.denoising import explore_theatre, plot_theatre, record_run
+from dit_nb.teach.explore.denoising import explore_denoising, plot_theatre, record_run
 
 BETAS = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
 BAR = (1 - BETAS).cumprod(0)
@@ -15,18 +15,18 @@ BAR = (1 - BETAS).cumprod(0)
 
 @pytest.fixture(scope="module")
 def theatre():
-    return explore_theatre()
+    return explore_denoising()
 
 
 @pytest.fixture(scope="module")
 def judge():
-    return DigitJudge(digits())
+    return DigitClassifier(digits())
 
 
 def run(**changes):
-    model, process = digit_model()
+    model, sampling = digit_model()
     choices = {"digit": 3, "seed": 0, "steps": 10, "sampler": "ddpm", "guidance": 1.5, "variance": "learned"}
-    return record_run(model, process, **{**choices, **changes})
+    return record_run(model, sampling, **{**choices, **changes})
 
 
 def shown(explorer):
@@ -36,10 +36,10 @@ def shown(explorer):
 
 
 def test_the_run_is_the_sampler_s_run():
-    model, process = digit_model()
+    model, sampling = digit_model()
     for sampler in ("ddpm", "ddim"):
         alone = sample_images(
-            model, process, torch.tensor([7]), 1, 5, 4.0, sampler=sampler, steps="10", progress=False
+            model, sampling, torch.tensor([7]), 1, 5, 4.0, sampler=sampler, steps="10", progress=False
         )
         assert torch.equal(run(digit=7, seed=5, guidance=4.0, sampler=sampler).final, alone[0].cpu())
 

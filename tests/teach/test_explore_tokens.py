@@ -430,7 +430,7 @@ def test_timestep_embedding_of_ones_own():
 @pytest.fixture(scope="module")
 def scores():
     """q . k of every block and head, worked out anew: (6, 4, 16, 16)."""
-    model, process = digit_model()
+    model, sampling = digit_model()
     x0, y = running_example()
     bar = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64).sub(1).neg().cumprod(0)[200]
     noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(0))

@@ -35,7 +35,7 @@ HALFWAY = replace(TRAIN, steps=2)
 
 @dataclass
 class Latents:
-    """Means and spreads of latents, and what `realise` must make of them, told here once more."""
+    """Means and spreads of latents, and what `sample_latents` must make of them, told here once more."""
 
     class_names = tuple("0123456789")
     vae = {"id": "a", "scale": 0.5}
@@ -47,7 +47,7 @@ class Latents:
         moments = torch.randn(12, 2, 2, 1, 8, 8, generator=seeded(9)).abs()
         return moments[indices], torch.arange(12)[indices] % 10
 
-    def realise(self, moments, flip, noise):
+    def sample_latents(self, moments, flip, noise):
         rows = [m[int(f), 0] + m[int(f), 1] * n for m, f, n in zip(moments, flip, noise)]
         return torch.stack(rows)
 
@@ -100,7 +100,7 @@ def run_case(name: str, pieces: bool = True) -> dict:
     case = CASES[name]
     config = replace(TRAIN, **case.get("config", {}))
     if not pieces:
-        config = replace(config, accumulate=1)
+        config = replace(config, grad_accum_steps=1)
     return result(make_trainer(config, replace(SHAPE, **case.get("shape", {})), case.get("data")))
 
 
@@ -311,7 +311,7 @@ def gradients(config: TrainConfig) -> dict:
 
 @pytest.mark.parametrize("pieces", [2, 8])
 def test_pieces_add_up_to_the_gradient_of_the_batch(pieces):
-    whole, parts = gradients(TRAIN), gradients(replace(TRAIN, accumulate=pieces))
+    whole, parts = gradients(TRAIN), gradients(replace(TRAIN, grad_accum_steps=pieces))
     assert whole.keys() == parts.keys()
     length = sum(grad.square().sum() for grad in whole.values()).sqrt()
     assert sum((whole[k] - parts[k]).square().sum() for k in whole).sqrt() < 1e-6 * length
@@ -431,7 +431,7 @@ def test_latents_do_not_change_the_other_draws():
 @pytest.mark.parametrize("flip", [False, True])
 def test_latents_are_drawn_anew_in_each_step(flip):
     """What reaches the model is mean plus spread times fresh noise, of the image or of its mirror image."""
-    trainer, seen = make_trainer(replace(TRAIN, flip=flip, accumulate=2), data=Latents()), []
+    trainer, seen = make_trainer(replace(TRAIN, flip=flip, grad_accum_steps=2), data=Latents()), []
     real = trainer.diffusion.training_losses
 
     def losses(model, x0, t, y, noise):
@@ -461,12 +461,12 @@ def test_another_autoencoder_is_named(tmp_path):
 
 
 def test_accumulation_that_does_not_fit():
-    for config in (dict(accumulate=3), dict(accumulate=16)):
+    for config in (dict(grad_accum_steps=3), dict(grad_accum_steps=16)):
         with pytest.raises(ValueError, match="batch_size is 8.*1 processes times accumulate"):
             make_trainer(replace(TRAIN, **config))
     for wrong in (0, -1, 1.5):
         with pytest.raises(ValueError, match=f"accumulate.*{wrong}"):
-            replace(TRAIN, accumulate=wrong)
+            replace(TRAIN, grad_accum_steps=wrong)
 
 
 def test_a_worker_s_error_is_one_sentence():

@@ -25,7 +25,7 @@ class Scene(NamedTuple):
     "A trained model of digits, and what it is shown."
 
     model: DiT
-    process: dict  # see `dit_nb.pretrained.PROCESS`
+    sampling: dict  # see `dit_nb.pretrained.SAMPLING`
     diffusion: Diffusion
     images: Tensor  # (10, 1, 8, 8) one held-out digit of each class
     noise: Tensor  # (10, 1, 8, 8)
@@ -39,15 +39,15 @@ class Scene(NamedTuple):
 
 def make_scene(
     model: DiT | None = None,  # of 8x8 digits; the one of the package if not given
-    process: dict | None = None,  # how it was trained
+    sampling: dict | None = None,  # how it was trained
 ) -> Scene:
     "The package's digit model, or yours."
-    model, process = (model, process) if model is not None else digit_model()
+    model, sampling = (model, sampling) if model is not None else digit_model()
     held_out, device = digits().held_out, next(model.parameters()).device
     firsts = [int((held_out.labels == k).nonzero()[0]) for k in range(10)]
     noise = torch.randn(10, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     images = held_out.images[firsts]
-    return Scene(model, process, make_diffusion(process).to(device), images.to(device), noise.to(device))
+    return Scene(model, sampling, make_diffusion(sampling).to(device), images.to(device), noise.to(device))
 
 
 def sheet(
@@ -111,11 +111,11 @@ def plot_attention_maps(
 
 def explore_attention_maps(
     model: DiT | None = None,  # of 8x8 digits; the one of the package if not given
-    process: dict | None = None,  # how it was trained
+    sampling: dict | None = None,  # how it was trained
     record: Callable = record,  # or your own
 ) -> Explorer:
     "Click a patch, and see where every head of the model looks."
-    scene = make_scene(model, process)
+    scene = make_scene(model, sampling)
     depth, heads, side = scene.model.config.depth, scene.model.config.num_heads, scene.model.config.grid[0]
     grid = PatchGrid("the patch that looks", side, side, 5)
 
@@ -292,11 +292,11 @@ def denoising_error(
 
 def explore_ablation(
     model: DiT | None = None,  # of 8x8 digits; the one of the package if not given
-    process: dict | None = None,  # how it was trained
+    sampling: dict | None = None,  # how it was trained
     ablate: Callable = ablate,  # or your own
 ) -> Explorer:
     "Turn a branch down, and see what the model draws without it."
-    scene = make_scene(model, process)
+    scene = make_scene(model, sampling)
     depth = scene.model.config.depth
 
     def error(block: int, branch: str, keep: float) -> float:
@@ -309,7 +309,7 @@ def explore_ablation(
 
     def draw(digit: int, seed: int, callback: Callable | None = None) -> Tensor:
         options = {"seed": seed, "progress": False, "callback": callback}
-        return sample_images(scene.model, scene.process, torch.full((6,), digit), 6, **options).cpu()
+        return sample_images(scene.model, scene.sampling, torch.full((6,), digit), 6, **options).cpu()
 
     whole = cache(draw)
 
@@ -390,11 +390,11 @@ def plot_lens(
 
 def explore_lens(
     model: DiT | None = None,  # of 8x8 digits; the one of the package if not given
-    process: dict | None = None,  # how it was trained
+    sampling: dict | None = None,  # how it was trained
     decode: Callable = decode,  # or your own
 ) -> Explorer:
     "What the model would answer if it stopped after k blocks."
-    scene = make_scene(model, process)
+    scene = make_scene(model, sampling)
 
     @torch.no_grad()
     def prepare(t: int, digit: int) -> Answers:

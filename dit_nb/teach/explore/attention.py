@@ -23,9 +23,9 @@ def listen(
     seed: int,
 ) -> tuple[Tensor, Tensor, Tensor]:  # (1, 1, 8, 8) noisy digit; queries and keys (blocks, heads, T, d)
     "What the queries and keys of the digit model say of the running example."
-    (model, process), (x0, y), heard = digit_model(), running_example(), []
+    (model, sampling), (x0, y), heard = digit_model(), running_example(), []
     noise, t = randn(x0.shape, torch.Generator().manual_seed(seed)), torch.tensor([t])
-    x = make_diffusion(process).q_sample(x0, t, noise).float()
+    x = make_diffusion(sampling).q_sample(x0, t, noise).float()
 
     def note(attention, inputs, _):
         q, k, _ = attention.split(inputs[0])

@@ -30,7 +30,7 @@ class Frames(NamedTuple):
 
 def record_run(
     model: DiT,
-    process: dict,  # see `dit_nb.pretrained`
+    sampling: dict,  # see `dit_nb.pretrained`
     digit: int,  # class; the null class where it is K
     seed: int,
     steps: int,
@@ -48,8 +48,8 @@ def record_run(
 
     label = torch.tensor([digit])
     options = {"sampler": sampler, "steps": str(steps), "variance": variance, "callback": keep}
-    final = sample_images(model, process, label, 1, seed, guidance, progress=False, **options)
-    return frames_of(seen, final, make_diffusion(process).respaced(str(steps)))
+    final = sample_images(model, sampling, label, 1, seed, guidance, progress=False, **options)
+    return frames_of(seen, final, make_diffusion(sampling).respaced(str(steps)))
 
 
 def frames_of(
@@ -134,14 +134,14 @@ def draw_bits(
     )
 
 
-def explore_theatre(
+def explore_denoising(
     model: DiT | None = None,  # the digit model of the package by default
-    process: dict | None = None,  # of that model
+    sampling: dict | None = None,  # of that model
 ) -> Explorer:
     "Watch a sample come about; change the class, the seed, the sampler, the guidance, the variance."
     if model is None:
-        model, process = digit_model()
-    names = process["class_names"]
+        model, sampling = digit_model()
+    names = sampling["class_names"]
     classes = [*((name, k) for k, name in enumerate(names)), ("no label", len(names))]
     return Explorer(
         plot_theatre,
@@ -160,7 +160,7 @@ def explore_theatre(
                 "ddpm ends in a new digit each time; ddim, from the same start, in nearly the same one.",
             ),
         ],
-        partial(record_run, model, process),
+        partial(record_run, model, sampling),
         digit=choice("class", classes, 3),
         seed=slider("seed", 0, 20, 0),
         steps=stops("steps", [10, 25, 50, 100, 250], 50),

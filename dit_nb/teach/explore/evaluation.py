@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 from matplotlib.figure import Figure
 
-from dit_nb.evaluation import frechet_distance, within_balls
+from dit_nb.evaluation import frechet_distance, in_knn_manifold
 from dit_nb.teach.explore.core import Explorer, choice, mistake, slider, stops
 from dit_nb.visual import COLORS, figure
 
@@ -82,7 +82,7 @@ def plot_frechet(
     real = draw_cloud(n, 0)
     fake = draw_cloud(n, 0 if kind == "copies" else 1, kind, spread, shift)
     distance, color = (std_distance, COLORS["wrong"]) if wrong else (frechet, COLORS["eps"])
-    value, ok = distance(real, fake), (within_balls(fake, real), within_balls(real, fake))
+    value, ok = distance(real, fake), (in_knn_manifold(fake, real), in_knn_manifold(real, fake))
     precision, recall = (float(a.mean()) for a in ok)
     shown = f"{value:.2g}" if value > 1e-6 else "0"
     fig, axes = figure(1, 2, (9, 3.7), width_ratios=(1.35, 1))

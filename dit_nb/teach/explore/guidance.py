@@ -68,7 +68,7 @@ def guide(
 
 def sweep_scales(
     model: Callable,  # trained on digits
-    process: dict,  # how, as `digit_model` says it
+    sampling: dict,  # how, as `digit_model` says it
     combine: Callable,
     label: int,
     slip: str,
@@ -80,7 +80,7 @@ def sweep_scales(
     device = next(model.parameters()).device
     start = torch.randn(16, 1, 8, 8, generator=torch.Generator().manual_seed(0)).to(device)
     labels, options = torch.full((16,), label, device=device), {"clip_x0": True, "progress": False}
-    diffusion, rows = make_diffusion(process).respaced("ddim20").to(device), []
+    diffusion, rows = make_diffusion(sampling).respaced("ddim20").to(device), []
     for i, w in enumerate(SCALES):
         ask = guide(model, combine, w, slip)
         rows.append(ddim_sample(diffusion, ask, start.shape, labels, x_T=start, **options).cpu())
@@ -154,7 +154,7 @@ def explore_guidance(
     combine: Callable = cfg_eps,  # (cond, uncond, w) -> eps
 ) -> Explorer:
     "What does guidance give, and what does it take?"
-    model, process = digit_model()
+    model, sampling = digit_model()
     known = {}
 
     def prepare(label, slip, progress):
@@ -162,7 +162,7 @@ def explore_guidance(
         for i, name in enumerate(wanted):
             report = partial(report_part, progress, i, len(wanted))
             if (label, name) not in known:
-                known[label, name] = sweep_scales(model, process, combine, label, name, report)
+                known[label, name] = sweep_scales(model, sampling, combine, label, name, report)
         return {name: known[label, name] for name in wanted}
 
     return Explorer(

@@ -167,7 +167,7 @@ def all_exercises() -> dict[str, Exercise]:  # name -> the exercise
     return {exercise.name: exercise for exercise in found}
 
 
-def go_on_with(
+def use_or_fallback(
     yours: Callable | None,  # your function
     check: Callable,  # its check: check_patchify
     **options,  # seed, seconds, variant: as for `grade`
