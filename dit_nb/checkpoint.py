@@ -20,7 +20,7 @@ def checkpoints(
     return sorted((Path(out) / "checkpoints").glob("step-[0-9]*"))
 
 
-FREE = ("accumulate", "compile", "gradient_checkpointing", "keep")  # settings that change no result
+FREE = ("grad_accum_steps", "compile", "gradient_checkpointing", "keep")  # settings that change no result
 
 
 FREE += ("sample_every", "save_every", "tracker", "workers")

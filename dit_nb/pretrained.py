@@ -30,7 +30,7 @@ def draws_pixels(config: DiTConfig) -> bool:
 
 
 def make_diffusion(
-    sampling: dict,  # as in PROCESS; other entries are not looked at
+    sampling: dict,  # as in SAMPLING; other entries are not looked at
 ) -> Diffusion:
     "The diffusion process that a model was trained with."
     return Diffusion(**{k: sampling[k] for k in ("schedule", "num_timesteps", "variance", "bins")})
@@ -103,7 +103,7 @@ def guided(
 
 def sample_images(
     model: DiT,
-    sampling: dict,  # see PROCESS
+    sampling: dict,  # see SAMPLING
     labels: Tensor | None,  # (N,) one image for each
     n: int,  # how many, for a model without classes
     seed: int = 0,  # 0 or more
@@ -140,7 +140,7 @@ def sample_images(
 
 def sample_batches(
     model: DiT,
-    sampling: dict,  # see PROCESS
+    sampling: dict,  # see SAMPLING
     labels: Tensor | None,  # (n,) labels of all images, whoever draws them
     n: int,  # how many images, over all processes
     seed: int = 0,

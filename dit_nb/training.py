@@ -32,7 +32,7 @@ from .utils import as_is, check_choice, cpu_has_bf16, make_folder
 
 # %% ../nbs/4_practice/19_training.ipynb #190012
 ABOVE_ZERO = {  # field -> kind; None is allowed where it is the default
-    **dict.fromkeys(("steps", "batch_size", "accumulate", "save_every", "keep", "sample_every"), int),
+    **dict.fromkeys(("steps", "batch_size", "grad_accum_steps", "save_every", "keep", "sample_every"), int),
     **dict.fromkeys(("seconds", "lr", "grad_clip"), float),
 }
 NOT_NEGATIVE = {**dict.fromkeys(("warmup_steps", "workers", "seed"), int), "weight_decay": float}
@@ -125,7 +125,7 @@ def check_run(model: DiT, data, config: TrainConfig, out, world: int = 1) -> Non
     names, classes = len(data.class_names), model.config.num_classes
     if len(data) == 0:
         raise ValueError("data is empty, but training needs at least one image.")
-    reach = 0 if hasattr(data, "realise") else float(data.__getitems__([0])[0].abs().max())
+    reach = 0 if hasattr(data, "sample_latents") else float(data.__getitems__([0])[0].abs().max())
     if reach > 10:  # bytes, most likely; some real pictures leave [-1, 1] by a little
         raise ValueError(f"images of data reach {reach:g}, but must be numbers in [-1, 1].")
     if classes and names > classes:
@@ -134,7 +134,7 @@ def check_run(model: DiT, data, config: TrainConfig, out, world: int = 1) -> Non
         setting = f"save_every {config.save_every}" if config.save_every else f"tracker {config.tracker!r}"
         raise ValueError(f"out is None, but {setting} needs a folder to write to.")
     if config.batch_size % (world * config.grad_accum_steps):
-        parts = f"{world} processes times accumulate {config.accumulate}"
+        parts = f"{world} processes times grad_accum_steps {config.grad_accum_steps}"
         raise ValueError(f"batch_size is {config.batch_size}, but must be a multiple of {parts}.")
     if world > 1 and config.steps is None:
         raise ValueError("seconds is given, but several processes need steps, so that all stop at the same.")
@@ -156,7 +156,7 @@ class Stepping:
             return self.ahead[1]
         times, dropout = self.diffusion.num_timesteps, self.raw.config.class_dropout_prob
         whole = (self.config.batch_size, *shape)
-        return draw(self.config.seed, step, whole, times, dropout, hasattr(self.data, "realise")).part(
+        return draw(self.config.seed, step, whole, times, dropout, hasattr(self.data, "sample_latents")).part(
             self.part
         )
 

@@ -81,7 +81,7 @@ def open_decoder(
 
 def dpm_images(
     model: DiT,
-    sampling: dict,  # see PROCESS
+    sampling: dict,  # see SAMPLING
     labels: Tensor | None,  # (N,)
     n: int,
     seed: int = 0,

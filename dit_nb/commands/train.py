@@ -109,7 +109,7 @@ def new_or_old(
 
 def preview(
     model: DiT,
-    sampling: dict,  # see PROCESS
+    sampling: dict,  # see SAMPLING
     seed: int,
     decode: Callable[[Tensor], Tensor],  # from what the model draws to images
 ) -> np.ndarray:  # (height, width, 3) uint8

@@ -42,7 +42,7 @@ Classes: {classes}. The null class for guidance is 1000, as the pipeline expects
 def save_diffusers(
     model: DiT,  # with adaLN-Zero blocks
     folder: str | Path,
-    sampling: dict,  # see PROCESS; its class_names become id2label
+    sampling: dict,  # see SAMPLING; its class_names become id2label
     vae=None,  # an AutoencoderKL, for a model of latents
     scheduler: str = "ddim",  # ddim, ddpm or dpm++
 ) -> None:

@@ -214,7 +214,7 @@ SAMPLERS = {"ddim": "DDIMScheduler", "ddpm": "DDPMScheduler", "dpm++": "DPMSolve
 
 
 def make_scheduler(
-    sampling: dict,  # see PROCESS
+    sampling: dict,  # see SAMPLING
     name: str = "ddim",  # ddim, ddpm or dpm++
     **changes,  # to the scheduler's own settings
 ):  # a scheduler of diffusers

@@ -201,7 +201,7 @@ def test_conditioning_costs_the_same_for_any_number_of_images():
 
 @pytest.mark.parametrize("pays", [False, True])
 def test_a_road_is_left_as_it_was_found(pays, monkeypatch):
-    monkeypatch.setattr("dit_nb.speed.second_road_pays", lambda: pays)
+    monkeypatch.setattr("dit_nb.speed._prefer_onednn_float32", lambda: pays)
     before = torch.get_float32_matmul_precision()
     with pytest.raises(KeyError), float32_matmul_precision("medium"):
         assert torch.get_float32_matmul_precision() == "medium"

@@ -64,15 +64,15 @@ class Broken(Latents):
 
 CASES = {
     "plain": {},
-    "pieces": {"config": {"accumulate": 2}},
-    "one by one": {"config": {"accumulate": 4}},
-    "activations again": {"config": {"gradient_checkpointing": True, "accumulate": 2}},
+    "pieces": {"config": {"grad_accum_steps": 2}},
+    "one by one": {"config": {"grad_accum_steps": 4}},
+    "activations again": {"config": {"gradient_checkpointing": True, "grad_accum_steps": 2}},
     "in_context": {"shape": {"block": "in_context"}},
     "cross_attention": {"shape": {"block": "cross_attention"}},
     "adaln": {"shape": {"block": "adaln", "learn_sigma": False}},
     "no classes": {"shape": {"num_classes": 0}},
     "latents": {"data": Latents()},
-    "bf16": {"config": {"precision": "bf16", "accumulate": 2}},
+    "bf16": {"config": {"precision": "bf16", "grad_accum_steps": 2}},
 }
 SHARED_CASES = ("plain", "pieces", "activations again", "bf16")  # by FSDP
 
@@ -376,7 +376,7 @@ def test_the_command_under_torchrun_and_accelerate(tmp_path):
     from dit_nb.cli import main
 
     words = ["-m", "dit_nb.cli", *COMMAND, "--out", str(tmp_path / "two")]
-    launch(tool("torchrun"), "--nproc_per_node", "2", *words, "--steps", "3", "--accumulate", "2")
+    launch(tool("torchrun"), "--nproc_per_node", "2", *words, "--steps", "3", "--grad-accum-steps", "2")
     by_accelerate = [tool("accelerate"), "launch", "--cpu", "--num_processes", "2"]
     said = launch(*by_accelerate, *words, "--steps", "6", "--resume")
     assert said.count("samples in") == 1
@@ -462,10 +462,10 @@ def test_another_autoencoder_is_named(tmp_path):
 
 def test_accumulation_that_does_not_fit():
     for config in (dict(grad_accum_steps=3), dict(grad_accum_steps=16)):
-        with pytest.raises(ValueError, match="batch_size is 8.*1 processes times accumulate"):
+        with pytest.raises(ValueError, match="batch_size is 8.*1 processes times grad_accum_steps"):
             make_trainer(replace(TRAIN, **config))
     for wrong in (0, -1, 1.5):
-        with pytest.raises(ValueError, match=f"accumulate.*{wrong}"):
+        with pytest.raises(ValueError, match=f"grad_accum_steps.*{wrong}"):
             replace(TRAIN, grad_accum_steps=wrong)
 
 

@@ -58,9 +58,11 @@ def vary(
     for cell in cells:
         facts = cell["metadata"].get("dit_nb", {})
         if facts.get("role") == "given":  # trained models know the usual convention alone
-            source = re.sub(r"go_on_with\((\w+),[^)]*\)", r'usual("\1")', cell["source"])
+            source = re.sub(r"use_or_fallback\((\w+),[^)]*\)", r'usual("\1")', cell["source"])
             cell["source"] = re.sub(
-                r"from \S+ import go_on_with", "from dit_nb.teach.classroom.assignments import usual", source
+                r"from \S+ import use_or_fallback",
+                "from dit_nb.teach.classroom.assignments import usual",
+                source,
             )
         if "## How to work" in cell["source"]:
             cell["source"] += f"\n{VARIES}"
