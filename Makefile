@@ -1,14 +1,18 @@
-# Three commands, each from a fresh clone: make digits, make test, make lab.
+# From a fresh clone: make digits, make check, make test, make lab.
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
+export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help digits test test-classroom lab clean
+.PHONY: help digits lab check test test-classroom lint sync hooks clean
 help:
-	@echo "make digits  train a DiT on handwritten digits and draw new ones (runs/digits/)"
-	@echo "make lab     open the lessons in JupyterLab"
-	@echo "make test    check everything: lint, sync, lessons, tests, wheel"
-	@echo "make test-classroom   whole classes graded by nbgrader"
+	@echo "make digits   train a DiT on handwritten digits and sample new ones (runs/digits/)"
+	@echo "make lab      open the lessons in JupyterLab"
+	@echo "make check    before each commit: lint, types, layers, generated files, core tests (under 3 minutes)"
+	@echo "make test     everything: check, all lessons, all tests, wheel and sdist"
+	@echo "make test-classroom   whole classes graded by nbgrader (part of CI)"
+	@echo "make sync     write what is generated: modules from lessons, README.md, assignments"
+	@echo "make hooks    set up git for notebooks: nbdev's merge driver and clean-up"
 
 # torch first and by its exact version: nothing after it may pull in another build.
 .venv/ready: settings.ini setup.py pyproject.toml constraints.txt
@@ -19,27 +23,40 @@ help:
 	touch $@
 
 digits: .venv/ready
-	$(BIN)/dit-nb digits $(ARGS)
+	dit-nb digits $(ARGS)
 
 lab: .venv/ready
-	$(BIN)/jupyter lab $(ARGS) nbs/1_tokens/00_tour.ipynb
+	jupyter lab $(ARGS) nbs/1_tokens/00_tour.ipynb
+
+lint: .venv/ready
+	ruff check .
+	ruff format --check .
+	python tools/check_words.py
+	lint-imports --no-logo
+	basedpyright
+	python tools/check_sync.py
 
 # One thread for each worker: two that share two cores wait for each other.
+check: export OMP_NUM_THREADS = 1
+check: lint
+	python -m pytest -q -n 2 -m "not slow" tests/core
+
 test: export OMP_NUM_THREADS = 1
-test: .venv/ready
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tools/check_sync.py
-	$(BIN)/nbdev_test --n_workers 2 --do_print
-	$(BIN)/nbdev_test --path index.ipynb --n_workers 1
-	rm -rf build dist
-	$(BIN)/python -m build --wheel --no-isolation . > /dev/null
-	$(BIN)/python -m pytest -q -n 2 --dist loadgroup --ignore tests/test_classroom.py tests
+test: lint
+	nbdev_test --n_workers 2 --do_print
+	nbdev_test --path index.ipynb --n_workers 1
+	python -m pytest -q -n 2 --dist loadgroup --ignore tests/teach/classroom tests
 
 # Whole classes through the real nbgrader: minutes.
 test-classroom: export OMP_NUM_THREADS = 1
 test-classroom: .venv/ready
-	$(BIN)/python -m pytest -q -n 2 --dist loadgroup tests/test_classroom.py
+	python -m pytest -q -n 2 --dist loadgroup tests/teach/classroom
+
+sync: .venv/ready
+	python tools/check_sync.py --write
+
+hooks: .venv/ready
+	nbdev_install_hooks
 
 clean:
 	rm -rf .venv build dist *.egg-info

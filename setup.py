@@ -1,4 +1,4 @@
-"""Hands settings.ini to setuptools. Edit the metadata there, not here."""
+"""Pass the metadata in settings.ini to setuptools: edit it there."""
 
 import shlex
 from configparser import ConfigParser
@@ -21,7 +21,16 @@ setup(
     keywords=cfg["keywords"].split(),
     license_expression=spdx[cfg["license"]],
     url=cfg["git_url"],
-    classifiers=["Framework :: Jupyter", "Programming Language :: Python :: 3"],
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Framework :: Jupyter",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Education",
+        "Intended Audience :: Science/Research",
+        *(f"Programming Language :: Python :: 3.{minor}" for minor in range(10, 14)),
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Typing :: Typed",
+    ],
     packages=find_packages(include=[cfg["lib_path"], cfg["lib_path"] + ".*"]),
     include_package_data=True,
     python_requires=">=" + cfg["min_python"],

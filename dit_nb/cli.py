@@ -1,32 +1,39 @@
-"""Everything of the lessons, without writing code."""
+"""The command line `dit-nb`."""
 
 import argparse
 import os
 import sys
 from importlib import import_module
 
-COMMANDS = {
-    "digits": "train on real handwritten digits, draw new ones, and judge them",
-    "train": "train a DiT on your images, or on latents",
-    "sample": "draw images with a trained model",
-    "encode": "turn images into the latents of an autoencoder, once and for all",
+__all__ = ["main"]
+
+_COMMANDS = {
+    "digits": "train on handwritten digits, sample new ones, and evaluate them",
+    "train": "train a DiT on images or latents",
+    "sample": "sample images from a trained model",
+    "encode": "encode images into latents of an autoencoder",
     "evaluate": "compare samples with real images: Fréchet distances, inception score, precision, recall",
-    "convert": "bring a model from or to the official format or diffusers",
-    "assignment": "graded assignments for a class, from the lessons",
-    "bench": "measure how fast things are on this machine",
-    "study": "small experiments with the paper's questions, resumable",
+    "convert": "convert a model from or to the official format or diffusers",
+    "assignment": "build and grade assignments for a class, from the lessons",
+    "bench": "measure the speed of training and sampling on this machine",
+    "study": "run small experiments on the paper's questions",
 }
 
 
-def main(
-    argv: list[str] | None = None,  # words of the command line; sys.argv by default
-) -> int:  # exit status
-    "The command dit-nb. Bad input ends it with one sentence and status 2."
+def main(argv: list[str] | None = None) -> int:
+    """Run a command of `dit-nb`. Invalid input prints one sentence to stderr.
+
+    Args:
+        argv: arguments; None uses those of the command line
+
+    Returns:
+        Exit status: 0, 2 for invalid input, or 130 if interrupted.
+    """
     argv = sys.argv[1:] if argv is None else argv
-    text = "Diffusion transformers: learn, train, sample, look."
+    text = "Diffusion transformers: train, sample, evaluate, convert."
     parser = argparse.ArgumentParser(prog="dit-nb", description=text)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, text in COMMANDS.items():
+    for name, text in _COMMANDS.items():
         options = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         if name in argv[:1]:
             module = import_module(f"dit_nb.commands.{name}")
@@ -37,12 +44,12 @@ def main(
         args.run(args)
         return 0
     except ValueError as error:
-        said, status = f"error: {error}", 2
+        message, status = f"error: {error}", 2
     except KeyboardInterrupt:
-        how = ": train again with --resume to go on from the last checkpoint" if argv[0] == "train" else ""
-        said, status = f"stopped{how}", 130  # as a shell has it
-    if os.environ.get("RANK", "0") == "0":  # of many processes that end alike, one says so
-        print(f"dit-nb: {said}", file=sys.stderr)
+        hint = ": --resume continues from the last checkpoint" if argv[0] == "train" else ""
+        message, status = f"interrupted{hint}", 130  # status of a program that SIGINT ended
+    if os.environ.get("RANK", "0") == "0":  # all ranks fail with the same message: print it once
+        print(f"dit-nb: {message}", file=sys.stderr)
     return status
 
 

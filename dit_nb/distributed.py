@@ -1,5 +1,6 @@
-"""One readable loop: draw luck, predict, step, average."""
+"""Training in several processes: which process this is, errors on all ranks, and models that FSDP shards."""
 
+import copy
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -7,94 +8,113 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from dit_nb.model import DiT
 
-
-def local(weight: Tensor) -> Tensor:
-    "All of a weight; where FSDP has cut it into shares, the share of this process."
-    return weight.to_local() if hasattr(weight, "to_local") else weight
+__all__ = ["full_model", "main_process_first", "prepare_distributed", "process_state", "raise_on_all_ranks"]
+__all__ += ["shard_like", "shutdown"]
 
 
-def processes():  # Accelerate's PartialState: process_index, num_processes, is_main_process, device
-    "Which of how many processes this is."
+def process_state():
+    """Return Accelerate's `PartialState`: `process_index`, `num_processes`, `is_main_process` and `device`."""
     from accelerate import PartialState
     from accelerate.utils import parse_flag_from_env
 
-    # Without a GPU, Accelerate must be told that the CPU is meant: else each of several processes that torchrun
-    # started would take itself for the only one.
+    # Without a GPU, Accelerate needs cpu=True: otherwise each worker of torchrun believes that it is alone.
     return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
 
 
 @contextmanager
-def together() -> Iterator[None]:
-    "What one of the processes cannot do, none does: all raise a ValueError with the same sentence."
-    error, state = None, processes()
+def raise_on_all_ranks() -> Iterator[None]:
+    """If the body fails on any rank, raise the same error on every rank. All ranks must enter it.
+
+    Raises:
+        ValueError: with the message of the first rank that failed, if its error is a ValueError or an OSError.
+    """
+    message, state = None, process_state()
     try:
         yield
-    except (
-        ValueError,
-        OSError,
-    ) as caught:  # a worker of a DataLoader puts its whole story before the sentence
-        error = str(caught).strip().splitlines()[-1].removeprefix("ValueError: ")
+    except (ValueError, OSError) as error:  # a DataLoader's worker puts a traceback before the message
+        message = str(error).strip().splitlines()[-1].removeprefix("ValueError: ")
     if state.num_processes > 1:
         from accelerate.utils import gather_object, reduce
 
-        failures = reduce(torch.tensor(float(error is not None), device=state.device), "sum")
+        failures = reduce(torch.tensor(float(message is not None), device=state.device), "sum")
         if failures:  # only now, because sending text takes longer than sending a number
-            error = next(text for text in gather_object([error]) if text)
-    if error:
-        raise ValueError(error)
+            message = next(text for text in gather_object([message]) if text)
+    if message:
+        raise ValueError(message)
 
 
-def main_first(
-    make: Callable,  # without arguments
-):  # what it gives, in each process
-    "The main process makes it first; what that leaves on disk, the others find."
+def main_process_first(make: Callable):
+    """Call `make()` in the main process, then in the others, which find its files; return the result in each."""
     for first in (True, False):
-        with together():
-            if processes().is_main_process == first:
+        with raise_on_all_ranks():
+            if process_state().is_main_process == first:
                 made = make()
     return made
 
 
-def part_ways(
-    accelerator,  # Accelerate's
-) -> None:
-    "The end of a run: wait for all processes, close logs and connections."
+def prepare_distributed(
+    accelerator, model: DiT, optimizer: torch.optim.Optimizer, compiled: bool = False
+) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """Prepare model and optimizer for the processes at hand: one, DDP replicas, or FSDP shards.
+
+    Args:
+        accelerator: `accelerate.Accelerator` of the run
+        model: DiT on the accelerator's device
+        optimizer: optimizer of its parameters
+        compiled: whether to wrap the model in `torch.compile`
+
+    Returns:
+        the model to call and the optimizer to step
+
+    Raises:
+        ValueError: if the config file asks for version 1 of FSDP.
+    """
+    fsdp = accelerator.distributed_type == "FSDP"
+    if fsdp:
+        plugin = accelerator.state.fsdp_plugin
+        if plugin.fsdp_version != 2:
+            raise ValueError(
+                f"fsdp_version is {plugin.fsdp_version}, but must be 2: set it in the config file."
+            )
+        plugin.cpu_ram_efficient_loading = False  # every process has the weights; and it fails on pos_embed
+        if plugin.mixed_precision_policy:  # many small gradients are summed: not in bfloat16
+            plugin.mixed_precision_policy = replace(plugin.mixed_precision_policy, reduce_dtype=torch.float32)
+        # We never write into such a view.
+        warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")
+    prepared = accelerator.prepare(torch.compile(model) if compiled else model, optimizer)
+    if fsdp:
+        from torch.distributed.fsdp import register_fsdp_forward_method
+
+        for module in (*model.blocks, model.final_layer):  # their weights are needed before `forward`
+            register_fsdp_forward_method(module, "condition")
+    return prepared
+
+
+def shard_like(model: nn.Module, sharded: nn.Module) -> None:
+    """Replace a model's weights by copies of the shards of the same model, prepared by FSDP."""
+    shards = {name: shard.detach().clone() for name, shard in sharded.state_dict().items()}
+    model.load_state_dict(shards, assign=True)
+
+
+def full_model(model) -> DiT:
+    """Return a model with all of its weights: a gathered copy under FSDP (call it on every rank), else itself."""
+    if not any(hasattr(p, "full_tensor") for p in model.parameters()):
+        return model
+    model = copy.deepcopy(model)
+    weights = {name: shard.full_tensor() for name, shard in model.state_dict().items()}
+    model.load_state_dict(weights, assign=True)
+    return model
+
+
+def shutdown(accelerator) -> None:
+    """End a run of an `accelerate.Accelerator`: wait for all processes, close logs and connections."""
     if accelerator.num_processes > 1:
         accelerator.wait_for_everyone()
         # A thread of gloo, which connects CPUs, may hold a tensor a moment longer. If Python exits in that moment,
         # it crashes, and the launcher ends the other processes too, while one of them saves the model.
         time.sleep(0.2)
     accelerator.end_training()
-
-
-def spread(
-    accelerator,  # Accelerate's
-    model: DiT,
-    optimizer: torch.optim.Optimizer,
-    compiled: bool,  # by torch.compile
-) -> tuple[nn.Module, torch.optim.Optimizer]:
-    "Model and optimiser where they train: as they are, a copy for each process, or cut into shares by FSDP."
-    split = accelerator.distributed_type == "FSDP"
-    if split:
-        plugin = accelerator.state.fsdp_plugin
-        if plugin.fsdp_version != 2:
-            raise ValueError(
-                f"fsdp_version is {plugin.fsdp_version}, but must be 2: say so in the config file."
-            )
-        plugin.cpu_ram_efficient_loading = False  # every process has the weights; and it fails on pos_embed
-        if plugin.mixed_precision_policy:  # many small gradients are summed: not in bfloat16
-            plugin.mixed_precision_policy = replace(plugin.mixed_precision_policy, reduce_dtype=torch.float32)
-        warnings.filterwarnings(
-            "ignore", "FSDP2-wrapped module .* returned a view"
-        )  # we never write into one
-    prepared = accelerator.prepare(torch.compile(model) if compiled else model, optimizer)
-    if split:
-        from torch.distributed.fsdp import register_fsdp_forward_method
-
-        for part in (*model.blocks, model.final_layer):  # their weights are needed before `forward`
-            register_fsdp_forward_method(part, "condition")
-    return prepared

@@ -1,4 +1,7 @@
-"""Fifty thousand images, five numbers, and for each number how much of it is chance."""
+"""Feature extractors for evaluation: Inception as ADM uses it, the classifier of digits, or any network.
+
+An extractor is any callable from images (B, C, H, W) in [-1, 1] to `Features`.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,43 +14,47 @@ from torch import Tensor, nn
 from dit_nb.data import Split, digits, to_uint8
 from dit_nb.evaluation import DigitClassifier, raw_pixels
 from dit_nb.pretrained import best_device
-from dit_nb.utils import check_choice
+from dit_nb.utils import _check_choice
+
+__all__ = ["DigitExtractor", "Features", "InceptionExtractor", "ModuleExtractor"]
 
 
 class Features(NamedTuple):
-    "What a judge sees in a batch of images."
+    "Features of a batch of images. What is None is not measured."
 
-    pooled: np.ndarray  # (B, F) for Fréchet distance, precision, recall
-    spatial: np.ndarray | None = None  # (B, S) features that know where, for the spatial distance
+    pooled: np.ndarray  # (B, F) for Fréchet distance, precision and recall
+    spatial: np.ndarray | None = None  # (B, S) with the places still apart, for the spatial Fréchet distance
     probs: np.ndarray | None = None  # (B, K) class probabilities, for the inception score
 
 
-class DigitFeatures:
-    "The judge of lesson 21: hidden units, plain pixels, and probabilities of the ten digits."
+class DigitExtractor:
+    """Features of 8x8 digits: hidden units of `DigitClassifier`, plain pixels, and class probabilities.
+
+    Args:
+        split: real digits; the classifier is trained on their training part. Made by `digits` by default
+    """
 
     name = "digits"
 
-    def __init__(
-        self,
-        split: Split | None = None,  # real digits; the judge learns from the training part
-    ):
-        self.judge = DigitClassifier(split or digits())
+    def __init__(self, split: Split | None = None):
+        self.classifier = DigitClassifier(split or digits())
 
     def __call__(self, images: Tensor) -> Features:
         if images.shape[1:] != (1, 8, 8):
-            raise ValueError(f"images are {sizes(images.shape[1:])}, but the digit judge wants 1x8x8.")
-        judge = self.judge
-        return Features(judge.features(images), raw_pixels(images), judge.probabilities(images))
+            raise ValueError(f"images are {_shape_text(images.shape[1:])}, but must be 1x8x8 for digits.")
+        classifier = self.classifier
+        return Features(classifier.features(images), raw_pixels(images), classifier.probabilities(images))
 
 
-class ModuleFeatures:
-    "Any network from images in [-1, 1] to (B, F) features."
+class ModuleExtractor:
+    """Features by any network that takes images in [-1, 1] and returns (B, F).
 
-    def __init__(
-        self,
-        module: nn.Module,
-        device: str | None = None,  # the fastest by default
-    ):
+    Args:
+        module: network; is put into eval() mode
+        device: device to compute on; the fastest by default
+    """
+
+    def __init__(self, module: nn.Module, device: str | None = None):
         self.device = device or best_device()
         self.module, self.name = module.to(self.device).eval(), type(module).__name__
 
@@ -59,15 +66,39 @@ class ModuleFeatures:
         return Features(pooled.float().cpu().numpy())
 
 
-def sizes(shape: tuple[int, ...]) -> str:
-    "A shape for a sentence: 3x256x256."
-    return "x".join(map(str, shape))
+class InceptionExtractor:
+    """Features for FID, sFID and inception score, by the network of 2015 that ADM's evaluator uses.
+
+    FID takes the 2048 averages of `pool_3`, the inception score the 1008 logits without their bias, and sFID the
+    first 7 channels of `mixed_6/conv` on 17x17 places, in TensorFlow's order (channels last).
+
+    Args:
+        weights: file of weights; by default torch-fidelity downloads them once
+        device: device to compute on; the fastest by default
+
+    Raises:
+        ValueError: if torch-fidelity is missing, or if the weights cannot be had or do not fit.
+    """
+
+    name = "inception"
+
+    def __init__(self, weights: str | Path | None = None, device: str | None = None):
+        self.device = device or best_device()
+        self.net, self._spatial = _open_inception(weights).to(self.device), None
+        self.net.Mixed_6d.branch1x1.register_forward_hook(self._keep_spatial)
+
+    def _keep_spatial(self, layer: nn.Module, inputs: tuple, output: Tensor) -> None:
+        self._spatial = output[:, :7].permute(0, 2, 3, 1).flatten(1)  # (B, 17 * 17 * 7)
+
+    def __call__(self, images: Tensor) -> Features:
+        pixels = to_uint8(images).to(self.device).expand(-1, 3, -1, -1)  # gray has three equal channels
+        with torch.inference_mode():
+            pooled, logits = self.net(pixels)
+        return Features(*(part.cpu().numpy() for part in (pooled, self._spatial, logits.softmax(1))))
 
 
-def open_inception(
-    weights: str | Path | None = None,  # a local file; by default torch-fidelity downloads them once
-) -> nn.Module:  # uint8 images (B, 3, H, W) to ((B, 2048), (B, 1008))
-    "Inception of 2015 with TensorFlow's weights, as torch-fidelity ported it."
+def _open_inception(weights: str | Path | None = None) -> nn.Module:
+    "Inception with TensorFlow's weights, from torch-fidelity: uint8 (B, 3, H, W) to (B, 2048) and (B, 1008)."
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
     except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision made for another torch
@@ -75,20 +106,20 @@ def open_inception(
             f"features 'inception' need torch-fidelity, pip install 'dit_nb[measure]': {error}."
         ) from None
     if weights is not None:
-        check_weights(weights)
+        _check_weights(weights)
     try:
         return FeatureExtractorInceptionV3("inception", ["2048", "logits_unbiased"], weights)
     except RuntimeError as error:
         raise ValueError(f"weights {weights} do not fit Inception: {str(error)[:80]} ...") from None
     except OSError as error:
         raise ValueError(
-            f"weights of Inception cannot be downloaded ({error}): fetch {URL_INCEPTION_V3} where there is a "
+            f"weights of Inception cannot be downloaded ({error}): fetch {URL_INCEPTION_V3} on a machine with a "
             "network, and name the file with weights."
         ) from None
 
 
-def check_weights(path: str | Path) -> None:
-    "Raise a ValueError where a file holds anything but weights: torch-fidelity would run code in it."
+def _check_weights(path: str | Path) -> None:
+    "Raise a ValueError if a file holds anything but weights: torch-fidelity would run code that is in it."
     if not Path(path).is_file():
         raise ValueError(f"weights {path} does not exist.")
     try:
@@ -97,37 +128,17 @@ def check_weights(path: str | Path) -> None:
         raise ValueError(f"weights {path} cannot be read as plain weights.") from None
 
 
-class InceptionFeatures:
-    "The judge of FID, sFID and IS."
-
-    name = "inception"
-
-    def __init__(
-        self,
-        weights: str | Path | None = None,  # a local file, where there is no network
-        device: str | None = None,  # the fastest by default
-    ):
-        self.device = device or best_device()
-        self.net, self.seen = open_inception(weights).to(self.device), None
-        self.net.Mixed_6d.branch1x1.register_forward_hook(self.keep)
-
-    def keep(self, layer: nn.Module, inputs: tuple, output: Tensor) -> None:
-        "Remember the first 7 channels, in TensorFlow's layout."
-        self.seen = output[:, :7].permute(0, 2, 3, 1).flatten(1)  # (B, 17 * 17 * 7)
-
-    def __call__(self, images: Tensor) -> Features:
-        pixels = to_uint8(images).to(self.device).expand(-1, 3, -1, -1)  # grey has three equal channels
-        with torch.inference_mode():
-            pooled, logits = self.net(pixels)
-        return Features(*(part.cpu().numpy() for part in (pooled, self.seen, logits.softmax(1))))
-
-
-def open_features(features, shape: tuple[int, ...], weights: str | Path | None = None) -> Callable:
-    "The judge that is asked for; by default the one that fits the size of the images."
+def _open_extractor(features, shape: tuple[int, ...], weights: str | Path | None = None) -> Callable:
+    "Extractor by name, around a module, or as it is; by default the one that fits images of `shape` (C, H, W)."
     features = features or ("digits" if shape == (1, 8, 8) else "inception")
     if isinstance(features, nn.Module):
-        return ModuleFeatures(features)
+        return ModuleExtractor(features)
     if callable(features):
         return features
-    check_choice("features", features, ("digits", "inception"))
-    return DigitFeatures() if features == "digits" else InceptionFeatures(weights)
+    _check_choice("features", features, ("digits", "inception"))
+    return DigitExtractor() if features == "digits" else InceptionExtractor(weights)
+
+
+def _shape_text(shape: tuple[int, ...]) -> str:
+    "A shape as text, such as 3x256x256."
+    return "x".join(map(str, shape))

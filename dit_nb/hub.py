@@ -1,7 +1,8 @@
-"""Saved models: config.json, model.safetensors and a model card, in a folder or on the Hugging Face Hub."""
+"""Saving and loading a DiT: config.json, model.safetensors and a model card, in a folder or on the Hub."""
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -12,13 +13,15 @@ from torch import nn
 
 from dit_nb.config import DiTConfig
 
-CARD = """---
+__all__ = []  # used through `DiT.save_pretrained` and `DiT.from_pretrained`
+
+_CARD = """---
 {{ card_data }}
 ---
 
 # A diffusion transformer
 
-A [DiT]({{ paper_url }}) of {{ "{:,}".format(weights) }} weights.
+A [DiT]({{ paper_url }}) with {{ "{:,}".format(parameters) }} parameters.
 
 - Blocks: {{ config.block }}, depth {{ config.depth }}, width {{ config.hidden_size }}, heads {{ config.num_heads }}
 - Inputs: channels {{ config.in_channels }}, size {{ config.input_size }}, patch {{ config.patch_size }}
@@ -26,7 +29,7 @@ A [DiT]({{ paper_url }}) of {{ "{:,}".format(weights) }} weights.
 - Variance: {{ "learned" if config.learn_sigma else "fixed" }}
 
 {% if source %}
-Converted from {{ source }}, whose licence holds.
+Converted from {{ source }}, whose license applies.
 {% endif %}
 ## Use
 
@@ -51,72 +54,65 @@ Converted from {{ source }}, whose licence holds.
 {% for name, value in metrics.items() %}| {{ name }} | {{ value }} |
 {% endfor %}{% endif %}"""
 
-
-SAVED = ("config.json", "model.safetensors")  # what `save_pretrained` writes, beside a README.md
-PAPER_URL = "https://arxiv.org/abs/2212.09748"
-
-
-def model_card(
-    model: nn.Module,  # a DiT
-    **facts,  # data, command, metrics, source, model_id
-) -> ModelCard:
-    "The README of a saved model."
-    data = ModelCardData(library_name="dit_nb", tags=["dit", "diffusion"])
-    weights = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    facts = {"config": model.config, "weights": weights, "paper_url": PAPER_URL, **facts}
-    return ModelCard.from_template(data, template_str=CARD, **facts)
+_FILES = ("config.json", "model.safetensors")  # what `_save` writes, beside README.md
+_PAPER_URL = "https://arxiv.org/abs/2212.09748"
 
 
-def save_pretrained(
-    model: nn.Module,  # a DiT
-    folder: str | Path,  # created if missing
-    **facts,  # for the model card: data, command, metrics, source, model_id
-) -> None:
-    "Write config.json, model.safetensors and README.md."
+def _save(model: nn.Module, folder: str | Path, **card) -> None:
+    "See `DiT.save_pretrained`."
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / SAVED[0]).write_text(json.dumps(asdict(model.config), indent=2), encoding="utf-8")
+    (folder / _FILES[0]).write_text(json.dumps(asdict(model.config), indent=2), encoding="utf-8")
     weights = {name: weight.contiguous() for name, weight in model.state_dict().items()}
-    save_file(weights, folder / SAVED[1], metadata={"format": "pt"})
-    model_card(model, **facts).save(folder / "README.md")
+    save_file(weights, folder / _FILES[1], metadata={"format": "pt"})
+    _model_card(model, **card).save(folder / "README.md")
 
 
-def saved_file(
-    source: str | Path,  # a folder, or an id on the Hub
-    name: str,  # one of the saved files
-    **download,  # for the Hub
-) -> Path:
-    "A file of a saved model: in a folder here, or fetched from the Hub where `source` reads 'user/name'."
+def _load(model_class: Callable, source: str | Path, **download):
+    "See `DiT.from_pretrained`."
+    config, weights = (_saved_file(source, name, **download) for name in _FILES)
+    model = model_class(_read_config(config))
+    _load_weights(model, weights)
+    return model.eval()
+
+
+def _model_card(model: nn.Module, **card) -> ModelCard:
+    data = ModelCardData(library_name="dit_nb", tags=["dit", "diffusion"])
+    parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    card = {"config": model.config, "parameters": parameters, "paper_url": _PAPER_URL, **card}
+    return ModelCard.from_template(data, template_str=_CARD, **card)
+
+
+def _saved_file(source: str | Path, name: str, **download) -> Path:
+    "Find a file of a saved model in a folder, or download it from the Hub if `source` reads 'user/name'."
     folder = Path(source)
     if isinstance(source, str) and re.fullmatch(r"\w[\w.-]*/[\w.-]+", source) and not folder.is_dir():
         try:
             return Path(hf_hub_download(source, name, **download))
         except (OSError, ValueError) as error:
             raise ValueError(
-                f"{source} is no folder here, and {name} did not come from the Hub ({type(error).__name__})."
+                f"{source} is not a folder, and {name} could not be downloaded from the Hub "
+                f"({type(error).__name__})."
             ) from None
     if not (folder / name).is_file():
         raise ValueError(f"{source} {f'has no {name}' if folder.is_dir() else 'is not a folder'}.")
     return folder / name
 
 
-def read_config(path: Path) -> DiTConfig:
-    "The configuration in a config.json. Raises ValueError where a field is missing or unknown."
+def _read_config(path: Path) -> DiTConfig:
+    "Read a config.json, or raise ValueError if a field is missing or unknown."
     try:
         fields = dict(json.loads(path.read_text(encoding="utf-8")))
     except (TypeError, ValueError):
         raise ValueError(f"{path} is not a JSON object.") from None
-    # How weights were drawn does not matter any more when they are loaded.
-    wrong = (fields.keys() | {"init"}) ^ DiTConfig.__dataclass_fields__.keys()
+    wrong = (fields.keys() | {"init"}) ^ DiTConfig.__dataclass_fields__.keys()  # loading needs no `init`
     if wrong:
-        raise ValueError(
-            f"{path} lacks or does not know these fields of a DiTConfig: {', '.join(sorted(wrong))}."
-        )
+        raise ValueError(f"{path} has missing or unknown fields of a DiTConfig: {', '.join(sorted(wrong))}.")
     return DiTConfig(**fields)
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
-    "Fill the model from a file. Raises ValueError unless names and shapes are the model's own, all of them."
+def _load_weights(model: nn.Module, path: Path) -> None:
+    "Fill a model from a file, or raise ValueError unless all names and shapes are those of the model."
     try:
         weights = load_file(path)
     except SafetensorError as error:

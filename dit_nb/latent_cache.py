@@ -1,4 +1,9 @@
-"""Diffusion in the space of an autoencoder: two hundred times less work, a scale that must not be forgotten, and a cache that keeps its dice."""
+"""Latents of a data set on disk: writing them as Arrow shards, resumably and by several processes, and reading them.
+
+A row holds the posterior's mean and standard deviation of an image and of its mirror image, in half precision, so
+that each training step can sample latents and flips again. Shards are complete or absent: each is written under a
+temporary name, all in a hidden folder that gets its name when every shard has been counted.
+"""
 
 import hashlib
 import json
@@ -11,32 +16,28 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
 
-from dit_nb.latents import LatentCodec, same_latents, sample_latents
-from dit_nb.utils import as_is, show_bar
+from dit_nb.latents import LatentCodec, _check_same_codec, sample_latents
+from dit_nb.utils import _identity, progress_bar
 
-FACTS = "latents.json"
+__all__ = ["LatentImages", "encode_images", "open_latents"]
+
+_DESCRIPTION = "latents.json"
+_SHARD_SIZE = 512  # images in one file
 
 
-def work_folder(
-    out: Path,  # where the latents will be
-) -> Path:
-    "Where they are until they are complete."
-    out = Path(out).resolve()
-    return out.with_name(f".unfinished-{out.name}")
+# Reading
 
 
 class LatentImages:
-    "Latents on disk, as a data set. Made by `open_latents`."
+    """Data set of latents on disk, read when they are asked for. Made by `open_latents`.
+
+    Attributes: `vae` (description of the autoencoder), `class_names` (tuple), `shape` (C, h, w).
+    """
 
     sample_latents = staticmethod(sample_latents)
 
-    def __init__(
-        self,
-        rows,  # a datasets.Dataset with moments and label
-        facts: dict,  # what latents.json holds
-    ):
+    def __init__(self, rows, facts: dict):
         self.rows, self.vae, self.skipped = rows.with_format("torch"), facts["vae"], ()
         self.class_names, self.shape = tuple(facts["class_names"]), tuple(facts["latent_shape"])
 
@@ -48,24 +49,29 @@ class LatentImages:
         return moments[0], labels[0]
 
     def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
-        "Moments (N, 2, 2, C, h, w) and labels (N,) of a whole batch."
+        "Moments (B, 2, 2, C, h, w), see `sample_latents`, and labels (B,) of a batch."
         rows = self.rows[indices]
         return rows["moments"].float().view(-1, 2, 2, *self.shape), rows["label"]
 
 
-def open_latents(
-    folder: str | Path,  # what `encode_images` made
-) -> LatentImages:
-    "Latents to train on; they stay on disk, and are read as they are needed."
+def open_latents(folder: str | Path) -> LatentImages:
+    """Open latents to train on. They are memory-mapped, so that opening is quick however many there are.
+
+    Args:
+        folder: folder that `encode_images` made
+
+    Raises:
+        ValueError: if the folder does not exist, is not finished, or cannot be read.
+    """
     import datasets
 
     folder = Path(folder)
-    if work_folder(folder).is_dir() and not folder.is_dir():
-        raise ValueError(f"latents folder {folder} is not finished: encode the same images again, to go on.")
-    if not (folder / FACTS).is_file():
+    if _work_folder(folder).is_dir() and not folder.is_dir():
+        raise ValueError(f"latents folder {folder} is not finished: encode the same images again to resume.")
+    if not (folder / _DESCRIPTION).is_file():
         kind = "holds no latents" if folder.is_dir() else "does not exist"
-        raise ValueError(f"latents folder {folder} {kind}: dit-nb encode makes one.")
-    facts = json.loads((folder / FACTS).read_text())
+        raise ValueError(f"latents folder {folder} {kind}: make one with dit-nb encode.")
+    facts = json.loads((folder / _DESCRIPTION).read_text())
     try:
         rows = datasets.load_from_disk(str(folder))
     except Exception as error:  # pyarrow and datasets raise many kinds
@@ -75,71 +81,155 @@ def open_latents(
     return LatentImages(rows, facts)
 
 
-SHARD = 512  # images in one file
+# Writing
 
 
-def plan_latents(
-    data,  # images: len(), class_names, __getitems__
+def encode_images(
+    data,
     codec: LatentCodec,
-    shard_size: int = SHARD,
-) -> dict:  # as JSON
-    "All that a folder of latents is begun with; whoever goes on with it must plan the same."
+    out: str | Path,
+    batch_size: int = 32,
+    num_workers: int = 0,
+    shard_size: int = _SHARD_SIZE,
+    rank: int = 0,
+    world_size: int = 1,
+    raise_on_all_ranks: Callable = nullcontext,
+    progress: bool = True,
+) -> LatentImages:
+    """Encode all images and their mirror images into a folder. An interrupted run is resumed by the same call.
+
+    Args:
+        data: data set of images: `len(data)`, `data.class_names`, and `data.__getitems__(indices)`, which returns
+            images and labels; for instance from `open_images`
+        codec: the autoencoder
+        out: folder to make; it must not exist, unless it is empty
+        batch_size: images that are encoded at a time
+        num_workers: processes that load images; 0 for none but this one
+        shard_size: images in one file
+        rank: number of this process, from 0
+        world_size: number of processes, each of which writes its share of the shards
+        raise_on_all_ranks: context manager that makes processes wait for each other, from `dit_nb.distributed`
+        progress: show a progress bar
+
+    Raises:
+        ValueError: if `out` exists, if an interrupted run had other settings, or if the disk is full.
+    """
+    out = Path(out).resolve()
+    with raise_on_all_ranks(), _explain_disk_errors(out):
+        plan = _plan_latents(data, codec, shard_size)
+        work = _begin_latents(out, plan)
+        _encode_shards(data, codec, work, plan, rank, world_size, batch_size, num_workers, progress)
+    with raise_on_all_ranks(), _explain_disk_errors(out):
+        if rank == 0:
+            _finish_latents(work, out, plan)
+    return open_latents(out)
+
+
+@contextmanager
+def _explain_disk_errors(out: Path):
+    "Turn the error of a full disk, and the like, into one that says that nothing is lost."
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(
+            f"encoding into {out} stopped: {error}. Finished files are kept: run the same again to resume."
+        ) from None
+
+
+def _work_folder(out: Path) -> Path:
+    "Folder of the latents until they are complete."
+    out = Path(out).resolve()
+    return out.with_name(f".unfinished-{out.name}")
+
+
+def _plan_latents(data, codec: LatentCodec, shard_size: int = _SHARD_SIZE) -> dict:
+    "Description of the latents, as JSON. A run can be resumed only with the same description."
     if not len(data):
         raise ValueError("data is empty, but encoding needs at least one image.")
     spots = sorted({round(i * (len(data) - 1) / 7) for i in range(8)})
     images, labels = data.__getitems__(spots)
     codec.check_images(images)
     sides = [side // codec.downsampling for side in images.shape[-2:]]
-    look = images.float().numpy().tobytes() + labels.numpy().tobytes()
+    content = images.float().numpy().tobytes() + labels.numpy().tobytes()
     return {
         "images": len(data),
         "image_shape": list(images.shape[1:]),
         "class_names": list(data.class_names),
-        "a few of the images": hashlib.sha256(look).hexdigest()[:16],
+        "image_hash": hashlib.sha256(content).hexdigest()[:16],  # of up to 8 images
         "latent_shape": [codec.channels, *sides],
-        "images in a file": shard_size,
+        "shard_size": shard_size,
         "dtype": str(codec.dtype).removeprefix("torch."),
         "vae": codec.describe(),
     }
 
 
-def begin_latents(
-    out: Path,
-    plan: dict,  # from `plan_latents`
-) -> Path:  # the folder to work in
-    "Begin a folder of latents, or find the one that was begun. Raises ValueError where it is not the same."
+def _begin_latents(out: Path, plan: dict) -> Path:
+    "Make the work folder, or find the one of an interrupted run and check that its plan was the same."
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"out folder {out} is there already: choose another, or remove it.")
-    work = work_folder(out)
+        raise ValueError(f"out folder {out} exists: choose another, or remove it.")
+    work = _work_folder(out)
     work.mkdir(parents=True, exist_ok=True)
-    if not (work / FACTS).exists():
-        draft = work / f".{FACTS}.{os.getpid()}"  # every process may begin; all write the same
+    if not (work / _DESCRIPTION).exists():
+        draft = work / f".{_DESCRIPTION}.{os.getpid()}"  # every process may get here; all write the same
         draft.write_text(json.dumps(plan, indent=1))
-        os.replace(draft, work / FACTS)
-    begun = json.loads((work / FACTS).read_text())
+        os.replace(draft, work / _DESCRIPTION)
+    begun = json.loads((work / _DESCRIPTION).read_text())
     for name in sorted(plan.keys() - {"vae"}):
         if plan[name] != begun.get(name):
             raise ValueError(
-                f"{name} is {plan[name]}, but {work} was begun with {begun.get(name)}: go on with the same, "
-                "or remove it."
+                f"{name} is {plan[name]}, but {work} was begun with {begun.get(name)}: resume with the same, or "
+                "remove it."
             )
-    same_latents(plan["vae"], begun["vae"], work)
+    _check_same_codec(plan["vae"], begun["vae"], work)
     return work
 
 
-def shard_path(
-    work: Path,
-    i: int,  # number of the shard
-    plan: dict,
-) -> tuple[Path, range]:  # its file, and the images in it
-    "Where a shard lies and what it holds: the same for any number of processes."
-    n, size = plan["images"], plan["images in a file"]
+def _shards(work: Path, plan: dict) -> list[tuple[Path, range]]:
+    "Each shard's file and the images in it: the same for any number of processes."
+    n, size = plan["images"], plan["shard_size"]
     count = math.ceil(n / size)
-    return work / f"data-{i:05d}-of-{count:05d}.arrow", range(i * size, min((i + 1) * size, n))
+    return [
+        (work / f"data-{i:05d}-of-{count:05d}.arrow", range(i * size, min((i + 1) * size, n)))
+        for i in range(count)
+    ]
 
 
-def features(plan: dict):  # datasets.Features
-    "The columns: half precision numbers, so many for each image, and labels with their names."
+def _encode_shards(
+    data,
+    codec: LatentCodec,
+    work: Path,
+    plan: dict,
+    rank: int = 0,
+    world_size: int = 1,
+    batch_size: int = 32,
+    num_workers: int = 0,
+    progress: bool = True,
+) -> None:
+    "Write this process's share of the shards, except those that exist."
+    todo = [(path, list(rows)) for path, rows in _shards(work, plan)[rank::world_size] if not path.exists()]
+    parts = [[rows[i : i + batch_size] for i in range(0, len(rows), batch_size)] for _, rows in todo]
+    loader = DataLoader(data, batch_sampler=sum(parts, []), collate_fn=_identity, num_workers=num_workers)
+    total = sum(len(rows) for _, rows in todo)
+    with progress_bar(desc="encoding", shown=progress and rank == 0, total=total) as bar:
+        batches = iter(loader)
+        for (path, _), part in zip(todo, parts):
+            _write_shard(path, (_encode_with_mirror(codec, next(batches), rows, bar) for rows in part), plan)
+
+
+def _encode_with_mirror(
+    codec: LatentCodec, batch: tuple[Tensor, Tensor], rows: list[int], bar
+) -> tuple[Tensor, Tensor]:
+    "Moments (B, 2, 2, C, h, w) of images and of their mirror images in half precision, and the labels (B,)."
+    images, labels = batch
+    moments = torch.stack([codec.moments(x) for x in (images, images.flip(-1))], dim=1).half()
+    if not moments.isfinite().all():
+        raise ValueError(f"latents of images {rows[0]} to {rows[-1]} hold NaN or infinity.")
+    bar.update(len(rows))
+    return moments, labels
+
+
+def _arrow_features(plan: dict):  # datasets.Features
+    "Columns: moments, flat, in half precision; labels with their class names."
     from datasets import ClassLabel, Features, List, Value
 
     names, size = plan["class_names"], 4 * math.prod(plan["latent_shape"])
@@ -147,15 +237,11 @@ def features(plan: dict):  # datasets.Features
     return Features({"moments": List(Value("float16"), length=size), "label": label})
 
 
-def write_shard(
-    path: Path,
-    batches: Iterator[tuple[Tensor, Tensor]],  # moments in half precision, and labels
-    plan: dict,
-) -> None:
-    "Write a file of Arrow rows: it is there whole or not at all."
+def _write_shard(path: Path, batches: Iterator[tuple[Tensor, Tensor]], plan: dict) -> None:
+    "Write moments and labels to an Arrow file, which is complete or absent."
     import pyarrow as pa
 
-    schema, draft = features(plan).arrow_schema, path.with_name(f".{path.name}.tmp")
+    schema, draft = _arrow_features(plan).arrow_schema, path.with_name(f".{path.name}.tmp")
     try:
         with open(draft, "wb") as file, pa.ipc.new_stream(file, schema) as writer:
             for moments, labels in batches:
@@ -168,53 +254,11 @@ def write_shard(
         raise
 
 
-def encode_shards(
-    data,  # images
-    codec: LatentCodec,
-    work: Path,  # from `begin_latents`
-    plan: dict,
-    rank: int = 0,  # this process
-    world: int = 1,  # processes that share the work
-    batch_size: int = 32,  # images at a time
-    workers: int = 0,  # processes that load images
-    progress: bool = True,  # show a bar
-) -> None:
-    "Write this process's share of the shards, but those that are there."
-    shards = [shard_path(work, i, plan) for i in range(math.ceil(plan["images"] / plan["images in a file"]))]
-    todo = [(path, list(images)) for path, images in shards[rank::world] if not path.exists()]
-    parts = [[rows[i : i + batch_size] for i in range(0, len(rows), batch_size)] for _, rows in todo]
-    loader = DataLoader(data, batch_sampler=sum(parts, []), collate_fn=as_is, num_workers=workers)
-    show = show_bar(progress and rank == 0)
-    with tqdm(total=sum(len(rows) for _, rows in todo), desc="encoding", disable=not show) as bar:
-        batches = iter(loader)
-        for (path, _), part in zip(todo, parts):
-            write_shard(path, (both_sides(codec, next(batches), rows, bar) for rows in part), plan)
-
-
-def both_sides(
-    codec: LatentCodec,
-    batch: tuple[Tensor, Tensor],  # images and labels
-    rows: list[int],  # their numbers
-    bar,  # a tqdm bar, moved on by so many images
-) -> tuple[Tensor, Tensor]:  # (N, 2, 2, C, h, w) in half precision, and labels
-    "Moments of images and of their mirror images."
-    images, labels = batch
-    moments = torch.stack([codec.moments(x) for x in (images, images.flip(-1))], dim=1).half()
-    if not moments.isfinite().all():
-        raise ValueError(f"latents of images {rows[0]} to {rows[-1]} hold NaN or infinity.")
-    bar.update(len(rows))
-    return moments, labels
-
-
-def finish_latents(
-    work: Path,  # from `begin_latents`
-    out: Path,
-    plan: dict,
-) -> None:
-    "Count what is there, say how it belongs together, and publish the folder as a whole."
+def _finish_latents(work: Path, out: Path, plan: dict) -> None:
+    "Count the rows of every shard, write the metadata of `datasets`, and rename the work folder to `out`."
     from datasets import Dataset, DatasetInfo
 
-    shards = [shard_path(work, i, plan) for i in range(math.ceil(plan["images"] / plan["images in a file"]))]
+    shards = _shards(work, plan)
     for path, images in shards:
         try:
             found = len(Dataset.from_file(str(path)))
@@ -224,51 +268,12 @@ def finish_latents(
             raise ValueError(
                 f"latents file {path} holds {found} images, but must hold {len(images)}: remove it."
             )
-    DatasetInfo(features=features(plan)).write_to_directory(str(work))
+    DatasetInfo(features=_arrow_features(plan)).write_to_directory(str(work))
     state = {
         "_data_files": [{"filename": path.name} for path, _ in shards],
-        "_fingerprint": plan["a few of the images"],
+        "_fingerprint": plan["image_hash"],
+        **{"_format_type": None, "_format_kwargs": {}, "_format_columns": None},
+        **{"_output_all_columns": False, "_split": None},
     }
-    state |= {
-        "_format_type": None,
-        "_format_kwargs": {},
-        "_format_columns": None,
-        "_output_all_columns": False,
-    }
-    (work / "state.json").write_text(json.dumps({**state, "_split": None}, indent=1))
+    (work / "state.json").write_text(json.dumps(state, indent=1))
     os.replace(work, out)
-
-
-def encode_images(
-    data,  # images: len(), class_names, __getitems__
-    codec: LatentCodec,
-    out: str | Path,  # folder to make; what a killed run left unfinished is gone on with
-    batch_size: int = 32,  # images at a time
-    workers: int = 0,  # processes that load images
-    shard_size: int = SHARD,  # images in one file
-    rank: int = 0,  # this process
-    world: int = 1,  # processes that share the work
-    together: Callable = nullcontext,  # what makes them wait for each other: `dit_nb.distributed.together`
-    progress: bool = True,  # show a bar
-) -> LatentImages:
-    "Latents of all images and of their mirror images."
-    out = Path(out).resolve()
-    with together(), resumable(out):
-        plan = plan_latents(data, codec, shard_size)
-        work = begin_latents(out, plan)
-        encode_shards(data, codec, work, plan, rank, world, batch_size, workers, progress)
-    with together(), resumable(out):
-        if rank == 0:
-            finish_latents(work, out, plan)
-    return open_latents(out)
-
-
-@contextmanager
-def resumable(out: Path):
-    "Tell of a full disk, and the like, that nothing is lost."
-    try:
-        yield
-    except OSError as error:
-        raise ValueError(
-            f"encoding into {out} stopped: {error}. What is finished is kept: run the same again, to go on."
-        ) from None

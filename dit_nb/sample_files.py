@@ -1,4 +1,4 @@
-"""Fifty thousand images, five numbers, and for each number how much of it is chance."""
+"""Images to evaluate, from .npz files, folders, data sets or tensors, read in batches; and the .npz files of ADM."""
 
 import zipfile
 import zlib
@@ -12,29 +12,97 @@ from torch import Tensor
 
 from dit_nb.data import digits, to_uint8
 from dit_nb.image_files import open_images
-from dit_nb.utils import whole_file
+from dit_nb.utils import atomic_write
+
+__all__ = ["ImageSource", "open_image_source", "save_npz"]
 
 
 @dataclass
-class Images:
-    "Images that are read in batches, and what a file says of them besides."
+class ImageSource:
+    "Images that are read in batches, and the statistics that a file holds beside them."
 
-    name: str  # for messages
-    n: int = 0  # none where a file holds statistics only
+    name: str  # path or kind, for messages
+    n: int = 0  # number of images; 0 if a file holds statistics only
     shape: tuple[int, ...] = ()  # (C, H, W)
-    batches: Callable[[int], Iterator[Tensor]] = lambda size: iter(())  # of (B, C, H, W) in [-1, 1]
-    statistics: dict[str, np.ndarray] = field(default_factory=dict)  # mu, sigma, mu_s, sigma_s
+    batches: Callable[[int], Iterator[Tensor]] = lambda size: iter(
+        ()
+    )  # batch size -> (B, C, H, W) in [-1, 1]
+    statistics: dict[str, np.ndarray] = field(default_factory=dict)  # mu, sigma (FID), mu_s, sigma_s (sFID)
 
 
-STATISTICS = ("mu", "sigma", "mu_s", "sigma_s")
+_STATISTICS = ("mu", "sigma", "mu_s", "sigma_s")
 
 
-def npz_array(
-    path: Path,
-    name: str,  # of an array in the file
-    size: int | None = None,  # rows in a batch; None: the header only
-) -> Iterator:  # shape and type, then batches of rows
-    "Read an array of a .npz file in batches."
+# Reading
+
+
+def open_image_source(source, size: int | None = None, channels: int | None = None) -> ImageSource:
+    """Open images to evaluate, or to compare with.
+
+    Args:
+        source: a folder; "hub:NAME"; a .npz file with `arr_0` (uint8 NHWC, ADM's form), `images` (float NCHW in
+            [-1, 1]) or ADM's statistics; "digits" for the held-out digits; a tensor (N, C, H, W) in [-1, 1]; or a
+            data set
+        size: side in pixels that images of a folder are cropped to; the first image's shorter side by default
+        channels: 1 or 3 for images of a folder; as the first image has by default
+
+    Raises:
+        ValueError: if there is no such source, or if a file cannot be read or has another form.
+    """
+    if isinstance(source, Tensor):
+        return ImageSource("images", len(source), tuple(source.shape[1:]), lambda b: iter(source.split(b)))
+    if hasattr(source, "__getitems__"):
+        return _from_data_set(source, type(source).__name__)
+    if source == "digits":
+        return _from_data_set(digits().held_out, "held-out digits")
+    if str(source).startswith("hub:"):
+        return _from_data_set(open_images(source, size, channels or 3), str(source))
+    path = Path(source)
+    if path.suffix == ".npz" and path.is_file():
+        return _read_npz(path)
+    if not path.is_dir():
+        raise ValueError(f"{source} is no folder, no .npz file, and not the word digits.")
+    own_size, own_channels = _first_image(path)
+    return _from_data_set(open_images(str(path), size or own_size, channels or own_channels), str(path))
+
+
+def _from_data_set(data, name: str) -> ImageSource:
+    def batches(size: int) -> Iterator[Tensor]:
+        for start in range(0, len(data), size):
+            yield data.__getitems__(list(range(start, min(start + size, len(data)))))[0]
+
+    return ImageSource(name, len(data), tuple(data[0][0].shape), batches)
+
+
+def _first_image(folder: Path) -> tuple[int, int]:
+    "Shorter side in pixels, and channels, of the first image in a folder."
+    from PIL import Image, UnidentifiedImageError
+
+    for path in sorted(folder.rglob("*")):
+        try:
+            with Image.open(path) as image:
+                return min(image.size), 1 if image.mode in ("1", "L", "I;16") else 3
+        except (OSError, UnidentifiedImageError):
+            continue
+    raise ValueError(f"folder {folder} holds no images.")
+
+
+def _read_npz(path: Path) -> ImageSource:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            found = {key: file[key] for key in _STATISTICS if key in file.files}
+            key = next((key for key in ("arr_0", "images") if key in file.files), None)
+    except (OSError, ValueError, KeyError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path} cannot be read as .npz: {error}.") from None
+    if key is None:
+        if "mu" in found:
+            return ImageSource(str(path), statistics=found)
+        raise ValueError(f"{path} holds neither arr_0 nor images, nor the statistics mu and sigma.")
+    return _npz_images(path, key, *next(_npz_array(path, key)), found)
+
+
+def _npz_array(path: Path, name: str, size: int | None = None) -> Iterator:
+    "Yield shape, type and order of an array in a .npz file, then batches of `size` rows. Nothing else is kept."
     try:
         with zipfile.ZipFile(path) as archive, archive.open(f"{name}.npy") as file:
             read = {1: np.lib.format.read_array_header_1_0, 2: np.lib.format.read_array_header_2_0}
@@ -48,116 +116,55 @@ def npz_array(
         raise ValueError(f"{path} cannot be read as .npz: {error}.") from None
 
 
-def read_npz(
-    path: Path,
-) -> Images:
-    "ADM's form (arr_0), ours (images), or ADM's statistics (mu, sigma, mu_s, sigma_s)."
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            found = {key: file[key] for key in STATISTICS if key in file.files}
-            key = next((key for key in ("arr_0", "images") if key in file.files), None)
-    except (OSError, ValueError, KeyError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} cannot be read as .npz: {error}.") from None
-    if key is None:
-        if "mu" in found:
-            return Images(str(path), statistics=found)
-        raise ValueError(f"{path} holds neither arr_0 nor images, nor the statistics mu and sigma.")
-    return npz_images(path, key, *next(npz_array(path, key)), found)
-
-
-def npz_images(
+def _npz_images(
     path: Path, key: str, shape: tuple, dtype: np.dtype, fortran: bool, statistics: dict
-) -> Images:
-    "The images of a .npz file, where they have the form that their name promises."
+) -> ImageSource:
+    "Images of a .npz file. Floats in `arr_0` are most likely in the wrong range: they are refused."
     last = key == "arr_0"  # channels last
     size = (shape[-1], *shape[1:-1]) if last else shape[1:]
-    wanted = "bytes (N, H, W, 3)" if last else "floats (N, C, H, W)"
-    if (
-        len(size) != 3
-        or size[0] not in (1, 3)
-        or fortran
-        or (dtype != np.uint8 if last else dtype.kind != "f")
-    ):
+    right_type = dtype == np.uint8 if last else dtype.kind == "f"
+    if len(size) != 3 or size[0] not in (1, 3) or fortran or not right_type:
+        wanted = "uint8 (N, H, W, 3)" if last else "floats (N, C, H, W)"
         raise ValueError(f"{path} has {key} of {dtype} {shape}, but must have {wanted}.")
 
     def batches(count: int) -> Iterator[Tensor]:
-        rows = npz_array(path, key, count)
+        rows = _npz_array(path, key, count)
         next(rows)
         for batch in rows:
             x = torch.from_numpy(batch.astype(np.float32))
             yield x.permute(0, 3, 1, 2) / 127.5 - 1 if last else x
 
-    return Images(str(path), shape[0], tuple(size), batches, statistics)
+    return ImageSource(str(path), shape[0], tuple(size), batches, statistics)
 
 
-def read_images(
-    source,  # a folder, hub:NAME, a .npz file, the word digits (held-out ones), images (N, C, H, W), or a data set
-    size: int | None = None,  # side that pictures of a folder are cropped to; by default that of the first
-    channels: int | None = None,  # of pictures in a folder; by default those of the first
-) -> Images:
-    "Open images to be judged."
-    if isinstance(source, Tensor):
-        return Images("images", len(source), tuple(source.shape[1:]), lambda b: iter(source.split(b)))
-    if hasattr(source, "__getitems__"):
-        return set_images(source, type(source).__name__)
-    if source == "digits":
-        return set_images(digits().held_out, "held-out digits")
-    if str(source).startswith("hub:"):
-        return set_images(open_images(source, size, channels or 3), str(source))
-    path = Path(source)
-    if path.suffix == ".npz" and path.is_file():
-        return read_npz(path)
-    if not path.is_dir():
-        raise ValueError(f"{source} is no folder, no .npz file, and not the word digits.")
-    own_size, own_channels = first_picture(path)
-    return set_images(open_images(str(path), size or own_size, channels or own_channels), str(path))
+# Writing
 
 
-def set_images(data, name: str) -> Images:
-    "The images of a data set."
+def save_npz(path: str | Path, batches: Iterable, labels=None, n: int | None = None) -> None:
+    """Write the file that ADM's evaluator reads (`arr_0` images, `arr_1` labels), atomically, batch by batch.
 
-    def batches(size: int) -> Iterator[Tensor]:
-        for start in range(0, len(data), size):
-            yield data.__getitems__(list(range(start, min(start + size, len(data)))))[0]
+    Args:
+        path: file to write
+        batches: iterable of uint8 arrays (B, H, W, C), or of tensors (B, C, H, W) in [-1, 1]
+        labels: integers (N,), one for each image; or None
+        n: number of images, needed if there are no labels: it is written before the first image
 
-    return Images(name, len(data), tuple(data[0][0].shape), batches)
-
-
-def first_picture(
-    folder: Path,
-) -> tuple[int, int]:  # shorter side in pixels, and channels
-    "What the first picture in a folder looks like."
-    from PIL import Image, UnidentifiedImageError
-
-    for path in sorted(folder.rglob("*")):
-        try:
-            with Image.open(path) as picture:
-                return min(picture.size), 1 if picture.mode in ("1", "L", "I;16") else 3
-        except (OSError, UnidentifiedImageError):
-            continue
-    raise ValueError(f"folder {folder} holds no images.")
-
-
-def save_npz(
-    path: str | Path,
-    batches: Iterable,  # of (B, H, W, C) uint8 arrays, or (B, C, H, W) tensors in [-1, 1]
-    labels=None,  # (N,) whole numbers, one for each image
-    n: int | None = None,  # how many images, where there are no labels
-) -> None:
-    "Write the file that ADM's evaluator reads: arr_0 images, arr_1 labels. Batches are not kept."
+    Raises:
+        ValueError: if the batches have another type, differ in size, or are not `n` images.
+    """
     if labels is None and n is None:
-        raise ValueError("n is missing: without labels it must be said how many images there will be.")
+        raise ValueError("n is missing, but without labels it must be the number of images.")
     n = len(labels) if labels is not None else n
-    with whole_file(path) as draft, zipfile.ZipFile(draft, "w") as archive:
+    with atomic_write(path) as draft, zipfile.ZipFile(draft, "w") as archive:
         with archive.open("arr_0.npy", "w", force_zip64=True) as file:
-            write_rows(file, batches, n)
+            _write_rows(file, batches, n)
         if labels is not None:
             with archive.open("arr_1.npy", "w") as file:
                 np.lib.format.write_array(file, np.asarray(labels, dtype=np.int64))
 
 
-def write_rows(file, batches: Iterable, n: int) -> None:
-    "A .npy array of n rows, from batches."
+def _write_rows(file, batches: Iterable, n: int) -> None:
+    "Write a .npy array of n rows from batches."
     done, shape = 0, None
     for batch in batches:
         if isinstance(batch, Tensor):
@@ -170,9 +177,9 @@ def write_rows(file, batches: Iterable, n: int) -> None:
             np.lib.format.write_array_header_1_0(file, header)
         if batch.shape[1:] != shape:
             raise ValueError(
-                f"batches has images of {batch.shape[1:]} and of {shape}, but all must be alike."
+                f"batches has images of {batch.shape[1:]}, but all must be {shape}, as the first."
             )
         done += len(batch)
         file.write(np.ascontiguousarray(batch).data)
     if done != n:
-        raise ValueError(f"batches had {done} images, but {n} were promised.")
+        raise ValueError(f"batches has {done} images, but must have n = {n}.")

@@ -1,4 +1,4 @@
-"""Readable code can be fast code. What takes the time of a step, which switch takes how much of it away, and how to be sure that the numbers stay the same."""
+"""Faster inference and float32 matrix products: a bfloat16 copy of a model, and switches for the CPU."""
 
 import copy
 import ctypes
@@ -13,12 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dit_nb.model import DiT
-from dit_nb.utils import check_choice
+from dit_nb.utils import _check_choice
+
+__all__ = ["InferenceModel", "fast_float32_matmul", "float32_matmul_precision", "keep_freed_memory"]
 
 
 @lru_cache(maxsize=1)
 def _prefer_onednn_float32() -> bool:
-    "Whether this is an AMD with AVX-512 whose other float32 route is as exact. One machine, one answer: no stopwatch."
+    "Whether oneDNN's float32 products are as exact as MKL's, on an AMD with AVX-512. Decided from the CPU model, not by timing."
     cpuinfo = Path("/proc/cpuinfo")
     words = cpuinfo.read_text() if cpuinfo.exists() else platform.processor()
     if "AuthenticAMD" not in words or torch.backends.cpu.get_cpu_capability() != "AVX512":
@@ -30,10 +32,12 @@ def _prefer_onednn_float32() -> bool:
 
 
 @contextmanager
-def float32_matmul_precision(
-    name: str,  # highest, high or medium, as torch.set_float32_matmul_precision has it
-) -> Iterator[None]:
-    "Multiply float32 matrices another way, for a while."
+def float32_matmul_precision(name: str) -> Iterator[None]:
+    """Set torch's float32 matmul precision inside a `with` block, and restore it afterwards.
+
+    Args:
+        name: highest, high or medium (`torch.set_float32_matmul_precision`).
+    """
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(name)
     try:
@@ -42,20 +46,29 @@ def float32_matmul_precision(
         torch.set_float32_matmul_precision(before)
 
 
-def fast_float32_matmul(device: torch.device | str = "cpu") -> contextmanager:
-    "The faster float32 route of this CPU, for a while. On a GPU the same words would round: there nothing changes."
+def fast_float32_matmul(device: torch.device | str = "cpu") -> AbstractContextManager:
+    """Use the faster float32 backend of this CPU inside a `with` block.
+
+    Args:
+        device: on a GPU nothing changes, because there the same setting would round to TF32.
+    """
     other = torch.device(device).type == "cpu" and _prefer_onednn_float32()
     return float32_matmul_precision("medium" if other else torch.get_float32_matmul_precision())
 
 
 @lru_cache
-def keep_freed_memory(
-    device: torch.device | str = "cpu",  # elsewhere there is nothing to do
-) -> bool:  # whether it was done
-    "Let this process keep freed memory for the next step, in place of handing it back page by page. Linux only."
+def keep_freed_memory(device: torch.device | str = "cpu") -> bool:
+    """Make malloc keep freed memory for the next step instead of returning it to the system (glibc only).
+
+    Args:
+        device: only a CPU has an effect.
+
+    Returns:
+        Whether the setting was changed.
+    """
     if torch.device(device).type != "cpu":
         return False
-    trim_threshold, mmap_max = -1, -4  # their numbers in glibc's malloc.h
+    trim_threshold, mmap_max = -1, -4  # constants of glibc's malloc.h
     try:
         mallopt = ctypes.CDLL("libc.so.6").mallopt
     except (OSError, AttributeError):
@@ -63,23 +76,29 @@ def keep_freed_memory(
     return bool(mallopt(mmap_max, 0) and mallopt(trim_threshold, -1))
 
 
-def freezing() -> AbstractContextManager:
-    "What is compiled for a CPU within may take the weights for constants, and lay them out as its kernels read them."
+def _freeze_weights() -> AbstractContextManager:
+    "Let Inductor constant-fold and pre-pack weights in what is compiled inside (CPU)."
     from torch._inductor import config
 
     return config.patch(freezing=True)
 
 
 class InferenceModel:
-    "A copy of a model that can only draw: matrices in bfloat16, no gradients. Call it like the model."
+    """A copy of a model for inference: matrices in bfloat16, no gradients. Call it like the model.
+
+    Args:
+        model: the model to copy.
+        precision: bf16, or fp32 for the model's own numbers.
+        compiled: use torch.compile, for one batch size.
+    """
 
     def __init__(
         self,
         model: DiT,
-        precision: str = "bf16",  # or fp32: then the numbers are the model's own
-        compiled: bool = False,  # by torch.compile, for one batch size
+        precision: str = "bf16",
+        compiled: bool = False,
     ):
-        check_choice("precision", precision, ("fp32", "bf16"))
+        _check_choice("precision", precision, ("fp32", "bf16"))
         self.model, self.bf16 = copy.deepcopy(model).eval().requires_grad_(False), precision == "bf16"
         self.null_class, self.config = model.null_class, model.config
         for part in self.model.modules() if self.bf16 else ():
@@ -89,19 +108,24 @@ class InferenceModel:
             self.model.compile(dynamic=False)
         self.frozen = compiled and self.model.pos_embed.device.type == "cpu"
 
-    def ask(self, call: Callable, *args):
+    def _call(self, call: Callable, *args):
         "One call, in the precision of this copy."
         mixed = torch.autocast(args[0].device.type, torch.bfloat16, enabled=self.bf16)
-        with torch.inference_mode(), mixed, freezing() if self.frozen else nullcontext():
+        with torch.inference_mode(), mixed, _freeze_weights() if self.frozen else nullcontext():
             return call(*args)
 
-    def prepare(
+    def precompute_conditioning(
         self,
-        timesteps: Tensor,  # all the timesteps of a sampling run
-        y: Tensor | None = None,  # all its labels
-    ) -> Callable:  # to be called like the model
-        "See `DiT.prepare`."
-        return partial(self.ask, self.ask(self.model.prepare, timesteps, y))
+        timesteps: Tensor,
+        y: Tensor | None = None,
+    ) -> Callable:
+        """As `DiT.precompute_conditioning`.
+
+        Args:
+            timesteps: all timesteps of a sampling run.
+            y: all its labels.
+        """
+        return partial(self._call, self._call(self.model.precompute_conditioning, timesteps, y))
 
     def __call__(
         self,
@@ -109,4 +133,4 @@ class InferenceModel:
         t: Tensor,  # (N,)
         y: Tensor | None = None,  # (N,)
     ) -> Tensor:  # (N, 2C, H, W)
-        return self.ask(self.model, x, t, y)
+        return self._call(self.model, x, t, y)

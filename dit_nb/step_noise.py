@@ -1,4 +1,4 @@
-"""One readable loop: draw luck, predict, step, average."""
+"""Order of the data and noise of each training step, as functions of the seed and the step."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -6,27 +6,32 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dit_nb.utils import seeded
+from dit_nb.utils import seeded_generator
+
+__all__ = ["Batches", "StepNoise", "sample_step_noise"]
 
 
 class Batches:
-    "Which images each update sees: all of them in a new order each epoch, cut into batches without gaps."
+    """Infinite batch sampler: the indices of each update, in a new order each epoch, without gaps between epochs.
+
+    Args:
+        n: number of images in the data set
+        batch_size: images per update, over all processes
+        seed: seed of the orders
+        first_step: updates that are done already
+        rank: index of this process
+        world_size: number of processes that share each batch
+    """
 
     def __init__(
-        self,
-        n: int,  # images in the data set
-        batch_size: int,  # images per update, over all processes
-        seed: int,
-        first_step: int = 0,  # where to go on
-        rank: int = 0,  # this process
-        world: int = 1,  # processes that share each batch
+        self, n: int, batch_size: int, seed: int, first_step: int = 0, rank: int = 0, world_size: int = 1
     ):
         self.n, self.batch_size, self.seed, self.first_step = n, batch_size, seed, first_step
-        self.part = slice(rank * batch_size // world, (rank + 1) * batch_size // world)
+        self.rank_slice = slice(rank * batch_size // world_size, (rank + 1) * batch_size // world_size)
 
     def order(self, epoch: int) -> Tensor:
-        "The order of one epoch."
-        return torch.randperm(self.n, generator=seeded(self.seed, 0, epoch))
+        """Return the order of one epoch: a permutation of all indices, (n,)."""
+        return torch.randperm(self.n, generator=seeded_generator(self.seed, 0, epoch))
 
     def __iter__(self) -> Iterator[list[int]]:
         start = self.first_step * self.batch_size
@@ -36,39 +41,44 @@ class Batches:
             while len(rest) < self.batch_size:
                 epoch += 1
                 rest = torch.cat([rest, self.order(epoch)])
-            yield rest[: self.batch_size][self.part].tolist()
+            yield rest[: self.batch_size][self.rank_slice].tolist()
             rest = rest[self.batch_size :]
 
 
-class Draws(NamedTuple):
-    "All the luck of one update, for the whole batch."
+class StepNoise(NamedTuple):
+    """All random numbers of one training step, for a batch or for a part of it."""
 
-    t: Tensor  # (N,) timesteps
-    noise: Tensor  # (N, C, H, W)
-    drop: Tensor  # (N,) bool, labels to hide
+    t: Tensor  # (N,) timesteps, 0 to T - 1
+    noise: Tensor  # (N, C, H, W) standard normal noise
+    drop: Tensor  # (N,) bool, labels to drop
     flip: Tensor  # (N,) bool, images to mirror
-    posterior: Tensor | None = None  # (N, C, H, W) for latents, which are drawn anew each time (lesson 20)
+    posterior: Tensor | None = None  # (N, C, H, W) standard normal, to sample latents with (lesson 20)
 
-    def part(
-        self,
-        which: slice,  # of the batch
-        device: torch.device | None = None,  # where it is needed
-    ) -> "Draws":
-        "The luck of some of the images."
-        return Draws(*(None if a is None else a[which].to(device) for a in self))
+    def select(self, which: slice | Tensor, device: torch.device | None = None) -> "StepNoise":
+        """Return the numbers of some images of the batch, on a device."""
+        return StepNoise(*(None if a is None else a[which].to(device) for a in self))
 
 
-def draw(
+def sample_step_noise(
     seed: int,
-    step: int,  # updates done
-    shape: tuple[int, ...],  # (N, C, H, W) of the batch over all processes
-    num_timesteps: int,  # T
-    dropout_prob: float,  # share of labels to hide
-    posterior: bool = False,  # whether the data are latents
-) -> Draws:
-    "A function of seed and step alone: the same on every device and for any number of processes."
-    rng, n = seeded(seed, 1, step), shape[0]
-    return Draws(
+    step: int,
+    shape: tuple[int, ...],
+    num_timesteps: int,
+    dropout_prob: float,
+    posterior: bool = False,
+) -> StepNoise:
+    """Sample the random numbers of one step, the same on every device and for any number of processes.
+
+    Args:
+        seed: seed of the run
+        step: updates done
+        shape: (N, C, H, W) of the batch over all processes
+        num_timesteps: T of the diffusion
+        dropout_prob: probability of dropping a label
+        posterior: whether the data are latents, which are sampled again in each step
+    """
+    rng, n = seeded_generator(seed, 1, step), shape[0]
+    return StepNoise(
         t=torch.randint(num_timesteps, (n,), generator=rng),
         noise=torch.randn(shape, generator=rng),
         drop=torch.rand(n, generator=rng) < dropout_prob,

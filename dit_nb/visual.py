@@ -1,4 +1,4 @@
-"""The few plotting functions that all lessons share. A picture is a pure function of what it shows."""
+"""Plots that the lessons share: images, heat maps, losses, and figures with an alternative text."""
 
 import inspect
 from collections.abc import Callable
@@ -9,35 +9,50 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-# One colour for one quantity, in all lessons; told apart by colour-blind eyes too (Okabe and Ito).
+__all__ = [
+    "COLORS",
+    "figure",
+    "plot_classes",
+    "plot_denoising",
+    "plot_images",
+    "plot_loss",
+    "show_image",
+    "show_matrix",
+    "show_source",
+    "to_pixels",
+]
+
+# One color for each quantity, in all figures (Okabe and Ito's palette, distinct for color-blind readers).
 COLORS = {
     "x_t": "#0072B2",  # blue: images, noised or clean
     "eps": "#E69F00",  # orange: noise
-    "cond": "#009E73",  # green: timestep, label, what they are turned into
+    "cond": "#009E73",  # green: timestep, label, and their embeddings
     "gate": "#AA4499",  # purple: gates
-    "wrong": "#D55E00",  # red: mistakes
-    "grey": "#777777",
+    "wrong": "#D55E00",  # vermillion: mistakes
+    "gray": "#777777",  # gray: references and everything else
 }
 
 
-class Picture(Figure):
-    "A figure that can be told in words: to those who do not see it, and to a program."
+class _AltTextFigure(Figure):
+    """A figure with an alternative text, for screen readers and programs."""
 
-    words = ""  # set this where the titles do not say enough
+    _alt_text = ""
 
     @property
-    def alt(self) -> str:
-        "The words, or what titles and labels say."
-        return self.words or describe(self)
+    def alt_text(self) -> str:
+        """The text that was set, or else one made from titles and axis labels."""
+        return self._alt_text or _describe(self)
+
+    @alt_text.setter
+    def alt_text(self, text: str) -> None:
+        self._alt_text = text
 
     def _repr_mimebundle_(self, **_):
-        return {"text/plain": self.alt}, {"image/png": {"alt": self.alt}}
+        return {"text/plain": self.alt_text}, {"image/png": {"alt": self.alt_text}}
 
 
-def describe(
-    fig: Figure,
-) -> str:
-    "Titles and axis labels of a figure, as a sentence for each panel."
+def _describe(fig: Figure) -> str:
+    """Titles and axis labels of a figure, as a sentence for each panel."""
     title = fig.get_suptitle()
     parts = [f"{title}." if title else "Figure."]
     for ax in fig.axes:
@@ -49,56 +64,72 @@ def describe(
 
 
 def figure(
-    rows: int = 1,  # rows of axes
-    columns: int = 1,  # columns of axes
-    size: tuple[float, float] = (6.4, 3.2),  # width and height in inches
-    **options,  # for plt.subplots
-) -> tuple[Picture, np.ndarray]:  # the figure and its axes, (rows, columns)
-    "Start a figure that is shown once, where it is the last value of a cell."
-    options = {"squeeze": False, "layout": "constrained", "FigureClass": Picture, **options}
+    rows: int = 1, columns: int = 1, size: tuple[float, float] = (6.4, 3.2), **options
+) -> tuple[_AltTextFigure, np.ndarray]:
+    """Start a figure that Jupyter shows as the last value of a cell; return it and its axes, (rows, columns).
+
+    Its attribute `alt_text` is the alternative text; set it if titles and labels do not say enough.
+
+    Args:
+        rows: Rows of axes.
+        columns: Columns of axes.
+        size: Width and height in inches.
+        **options: Passed to `plt.subplots`.
+    """
+    options = {"squeeze": False, "layout": "constrained", "FigureClass": _AltTextFigure, **options}
     fig, axes = plt.subplots(rows, columns, figsize=size, **options)
     plt.close(fig)  # else Jupyter would show it a second time
     return fig, axes
 
 
-def to_pixels(
-    image: Tensor,  # (C, H, W) in [-1, 1]
-) -> np.ndarray:  # (H, W) or (H, W, 3) in [0, 1]
-    "An image as matplotlib wants it."
+def to_pixels(image: Tensor) -> np.ndarray:
+    """Convert an image (C, H, W) in [-1, 1] to what matplotlib expects: (H, W) or (H, W, 3) in [0, 1]."""
     array = ((image.detach().cpu().float().clamp(-1, 1) + 1) / 2).permute(1, 2, 0).numpy()
     return array[..., 0] if array.shape[-1] == 1 else array[..., :3]
 
 
-def show_image(
-    ax,  # matplotlib axes
-    image: Tensor,  # (C, H, W)
-    title: str = "",  # above the picture
-    signed: bool = False,  # noise and differences: colours centred at 0, first channel only
-    limit: float = 1.0,  # the number that gets the strongest colour, where signed
-):  # the artist, for a colour bar
-    "Draw one image on given axes, without ticks."
+def show_image(ax, image: Tensor, title: str = "", signed: bool = False, limit: float = 1.0):
+    """Plot one image on given axes, without ticks, and return the artist.
+
+    Args:
+        ax: Matplotlib axes.
+        image: (C, H, W), in [-1, 1] unless `signed`.
+        title: Title of the axes.
+        signed: Show the first channel in a color map centered at 0, for noise and differences.
+        limit: Absolute value that gets the strongest color, if `signed`.
+    """
     if signed:
         data = image.detach().cpu().float()[0].numpy()
         artist = ax.imshow(data, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
     else:
         artist = ax.imshow(to_pixels(image), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     ax.set_title(title, fontsize=10)
-    ax.set_xticks([])
-    ax.set_yticks([])
+    ax.set(xticks=[], yticks=[])
     return artist
 
 
 def plot_images(
-    images: Tensor,  # (N, C, H, W)
-    titles: list[str] | None = None,  # one for each image
-    columns: int | None = None,  # pictures in a row; all in one row by default
-    row_titles: list[str] | None = None,  # one for each row, at its left
-    signed: bool = False,  # noise and differences: colours centred at 0
-    limit: float = 1.0,  # the number that gets the strongest colour, where signed
-    size: float = 1.1,  # inches of one picture
-    title: str = "",  # above all
+    images: Tensor,
+    titles: list[str] | None = None,
+    columns: int | None = None,
+    row_titles: list[str] | None = None,
+    signed: bool = False,
+    limit: float = 1.0,
+    size: float = 1.1,
+    title: str = "",
 ) -> Figure:
-    "Images side by side."
+    """Images side by side.
+
+    Args:
+        images: (N, C, H, W), in [-1, 1] unless `signed`.
+        titles: One title for each image.
+        columns: Images in a row; all in one row by default.
+        row_titles: One label for each row, at its left.
+        signed: Show the first channel in a color map centered at 0, for noise and differences.
+        limit: Absolute value that gets the strongest color, if `signed`.
+        size: Width and height of one image in inches.
+        title: Title of the figure.
+    """
     columns = min(columns or len(images), len(images))
     rows = -(-len(images) // columns)
     titled = sum(any(titles[r * columns : (r + 1) * columns]) for r in range(rows)) if titles else 0
@@ -117,23 +148,35 @@ def plot_images(
         fig.colorbar(artist, ax=axes, shrink=0.8)
     fig.suptitle(title, fontsize=11)
     named = [name.replace("\n", " ") for name in [*(row_titles or []), *(titles or [])] if name]
-    count = f"{len(images)} pictures in {rows} rows" if rows > 1 else f"{len(images)} pictures in a row"
-    fig.words = ": ".join(part for part in (title, count, ", ".join(named)) if part) + "."
+    count = f"{len(images)} images in {rows} rows" if rows > 1 else f"{len(images)} images in a row"
+    fig.alt_text = ": ".join(part for part in (title, count, ", ".join(named)) if part) + "."
     return fig
 
 
 def show_matrix(
-    ax,  # matplotlib axes
-    matrix: Tensor,  # (rows, columns)
+    ax,
+    matrix: Tensor,
     title: str = "",
     xlabel: str = "",
     ylabel: str = "",
-    signed: bool = False,  # colours centred at 0; otherwise from dark to light
-    limit: float | None = None,  # the number that gets the strongest colour, where signed
-    colorbar: str | None = "",  # its label; None for no bar
-    **options,  # for imshow
-):  # the artist
-    "A heat map on given axes."
+    signed: bool = False,
+    limit: float | None = None,
+    colorbar: str | None = "",
+    **options,
+):
+    """Plot a heat map on given axes, and return the artist.
+
+    Args:
+        ax: Matplotlib axes.
+        matrix: (rows, columns).
+        title: Title of the axes.
+        xlabel: Label of the columns.
+        ylabel: Label of the rows.
+        signed: Use a color map centered at 0.
+        limit: Absolute value that gets the strongest color, if `signed`; by default the largest one.
+        colorbar: Label of the color bar; None for no color bar.
+        **options: Passed to `imshow`.
+    """
     matrix = torch.as_tensor(matrix).detach().cpu().float()
     if signed:
         limit = float(matrix.abs().max()) if limit is None else limit
@@ -147,36 +190,46 @@ def show_matrix(
     return artist
 
 
-def plot_classes(
-    images: Tensor,  # (N, C, H, W)
-    labels: Tensor,  # (N,)
-    names: tuple[str, ...],  # K class names
-    per_class: int = 12,  # pictures in a row
-) -> Figure:
-    "A row of samples for each class."
+def plot_classes(images: Tensor, labels: Tensor, names: tuple[str, ...], per_class: int = 12) -> Figure:
+    """A row of images for each class.
+
+    Args:
+        images: (N, C, H, W) in [-1, 1].
+        labels: (N,) class of each image, 0 to K-1.
+        names: K class names.
+        per_class: Images in a row.
+
+    Raises:
+        ValueError: A class has fewer than `per_class` images.
+    """
     rows = [images[labels == k][:per_class] for k in range(len(names))]
-    if any(len(row) < per_class for row in rows):
-        raise ValueError(f"per_class is {per_class}, but labels has a class with fewer images.")
+    fewest = min(map(len, rows))
+    if fewest < per_class:
+        raise ValueError(f"`per_class` is {per_class}, but must be at most {fewest} for these `labels`.")
     fig = plot_images(torch.cat(rows), columns=per_class, row_titles=list(names), size=0.62)
-    fig.words = f"{per_class} pictures of each of the classes {', '.join(names)}."
+    fig.alt_text = f"{per_class} images of each of the classes {', '.join(names)}."
     return fig
 
 
-def plot_denoising(
-    frames: Tensor,  # (F, N, C, H, W) the same N images at F moments
-    titles: list[str],  # one for each moment
-) -> Figure:
-    "From noise to image: a column for each moment."
-    images = frames.transpose(0, 1).flatten(0, 1)  # image by image, all its moments
+def plot_denoising(frames: Tensor, titles: list[str]) -> Figure:
+    """Sampling from noise to image: a row for each of N images, a titled column for each of F steps.
+
+    Args:
+        frames: (F, N, C, H, W) in [-1, 1].
+        titles: F column titles.
+    """
+    images = frames.transpose(0, 1).flatten(0, 1)  # image by image, all its steps
     titles = [*titles, *[""] * (len(images) - len(titles))]
     return plot_images(images, titles, columns=len(frames), size=0.8)
 
 
-def plot_loss(
-    history: list[tuple[float, float, float]],  # (loss, mse, vb) of each step
-    window: int = 50,  # steps that are averaged
-) -> Figure:
-    "How the loss fell: squared error of the noise, and the bound that trains the variance."
+def plot_loss(history: list[tuple[float, float, float]], window: int = 50) -> Figure:
+    """The training loss: mean squared error of the noise, and the bound that trains the variance.
+
+    Args:
+        history: (loss, mse, vb) of each step.
+        window: Steps in the moving average, at most a quarter of the history.
+    """
     fig, axes = figure(1, 2, (9, 3))
     rows = np.array(history)
     window = max(1, min(window, len(rows) // 4))
@@ -193,10 +246,8 @@ def plot_loss(
     return fig
 
 
-def show_source(
-    *functions: Callable,  # functions or classes of the package
-) -> object:  # an IPython Markdown
-    "The source code of functions, to be read in a notebook."
+def show_source(*functions: Callable) -> object:
+    """The source code of functions or classes of the package, as Markdown for a notebook."""
     from IPython.display import Markdown
 
     sources = [inspect.getsource(function).rstrip() for function in functions]

@@ -1,7 +1,10 @@
 """Shared by the tests: the recorded official numbers, and models with the weights that their README describes."""
 
+import inspect
 import json
+import re
 import zlib
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +28,8 @@ def synthetic_weights(shapes: dict[str, tuple], seed: int, scale: float) -> dict
     return {key: draw(key, shape) for key, shape in shapes.items() if key != "pos_embed"}
 
 
-def randomise(model: torch.nn.Module, seed: int = 0, scale: float = 0.05) -> torch.nn.Module:
-    """Fill a model with weights that hide nothing: zero-initialised ones would."""
+def randomize(model: torch.nn.Module, seed: int = 0, scale: float = 0.05) -> torch.nn.Module:
+    """Fill a model with weights that hide nothing: zero-initialized ones would."""
     weights = synthetic_weights({k: v.shape for k, v in model.state_dict().items()}, seed, scale)
     model.load_state_dict(weights, strict=False)
     return model
@@ -60,3 +63,64 @@ def golden_model(config: dict) -> DiT:
     weights = synthetic_weights(shapes, config["seed"], config["weight_scale"])
     model.load_state_dict({**weights, "pos_embed": model.pos_embed}, strict=True)
     return model
+
+
+def tiny_config(block: str = "adaln_zero", **fields) -> DiTConfig:
+    """A configuration whose sizes all differ."""
+    defaults = dict(input_size=(4, 6), patch_size=2, in_channels=3, hidden_size=16, depth=2, num_heads=2)
+    return DiTConfig(**{**defaults, "num_classes": 5, "block": block, **fields})
+
+
+def tiny_model(block: str = "adaln_zero", scale: float = 0.3, **fields) -> DiT:
+    """A model in eval() mode whose weights hide nothing."""
+    return randomize(DiT(tiny_config(block, **fields)), scale=scale).eval()
+
+
+def model_inputs(model: DiT, n: int = 3, seed: int = 0) -> tuple:
+    """x, t and y for a model, different for each image."""
+    config, generator = model.config, torch.Generator().manual_seed(seed)
+    height, width = (size * config.patch_size for size in config.grid)
+    x = torch.randn(n, config.in_channels, height, width, generator=generator)
+    y = torch.arange(n) % config.num_classes if config.num_classes else None
+    return x, torch.arange(n) * 90 + 7, y
+
+
+@contextmanager
+def raises_input_error(pattern: str):
+    """Expect a ValueError whose message matches the pattern: one or two sentences on one line."""
+    with pytest.raises(ValueError, match=pattern) as caught:
+        yield
+    message = str(caught.value)
+    assert caught.type is ValueError, caught.type
+    assert message.endswith(".") and "\n" not in message, message
+    assert len(re.findall(r"[.!?](?=\s|$)", message)) <= 2, message
+
+
+def error_cases(*rows):
+    """Parametrize a test by (what is called, pattern of its error)."""
+    return pytest.mark.parametrize("call,pattern", rows, ids=[pattern for _, pattern in rows])
+
+
+def latent_model(seed: int = 0, **fields) -> DiT:
+    """A tiny model of latents in eval() mode, in a form that the official code and diffusers have too."""
+    sizes = dict(input_size=8, patch_size=2, in_channels=4, hidden_size=32, depth=2, num_heads=2)
+    return randomize(DiT(DiTConfig(**{**sizes, "num_classes": 10, **fields})), seed, 0.2).eval()
+
+
+def latent_inputs() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """x, t and y for `latent_model`, some with the null class 10."""
+    x = torch.randn(6, 4, 8, 8, generator=torch.manual_seed(0))
+    return x, torch.tensor([0, 1, 10, 300, 700, 999]), torch.tensor([0, 9, 3, 10, 10, 5])
+
+
+def same_weights(a: torch.nn.Module, b: torch.nn.Module) -> bool:
+    """Whether two models have the same weights, to the last bit."""
+    a, b = a.state_dict(), b.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[k].cpu(), b[k].cpu()) for k in a)
+
+
+def student_function(oracle, body: str):
+    """A function with the arguments of an oracle, defined as in a student's notebook."""
+    space = {}
+    exec(f"def student({', '.join(inspect.signature(oracle).parameters)}):\n{body}", space)
+    return space["student"]

@@ -1,46 +1,77 @@
-"""Fail where dit_nb/ is not what nbs/ exports, where a notebook is not clean, or where README.md is not index.ipynb.
+"""Fail if generated files are stale. Nothing in the working tree is changed: the tools run in a copy.
 
-The assignments in dit_nb/teach/classroom/course/ must be what the lessons and the frames in nbs/assignments/ say.
-
-What is out of step is put right on the way, so that the second run passes: look at the difference and commit it.
+Checked: `dit_nb/` against the lessons (nbdev_export), clean notebooks (nbdev_clean), README.md against index.ipynb,
+and the assignments in the package against the lessons and the frames in `nbs/assignments/`.
 """
 
+import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+FIX = "make sync"
 
 
-def snapshot() -> dict[str, bytes]:
-    """Every file that the tools may rewrite."""
-    paths = [*ROOT.glob("dit_nb/**/*.py"), *ROOT.glob("nbs/**/*.ipynb"), ROOT / "index.ipynb"]
-    paths += [
-        *ROOT.glob("dit_nb/teach/classroom/course/*.ipynb"),
-        ROOT / "README.md",
-        *ROOT.glob("nbs/images/readme/*"),
+def working_files() -> list[str]:
+    """Files that git knows or would add, as they are in the working tree."""
+    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    names = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")
+    return [name for name in names if name and (ROOT / name).is_file()]
+
+
+def copy_tree(target: Path, names: list[str]) -> None:
+    """Copy files, with their folders."""
+    for name in names:
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, target / name)
+
+
+def regenerate(folder: Path) -> None:
+    """Run every tool that writes files of the repository."""
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    commands = [
+        ["nbdev_clean"],
+        ["nbdev_clean", "--fname", "index.ipynb"],
+        ["nbdev_export"],
+        [sys.executable, "-m", "dit_nb.teach.classroom.assignments"],
+        [sys.executable, "tools/readme.py"],
     ]
-    return {str(p.relative_to(ROOT)): p.read_bytes() for p in paths if p.is_file()}
+    for command in commands:
+        subprocess.run(command, cwd=folder, check=True, env=environment, stdout=subprocess.DEVNULL)
 
 
-def run(*command: str) -> None:
-    """One tool, from the top level."""
-    subprocess.run(command, cwd=ROOT, check=True)
+def generated(folder: Path) -> dict[str, bytes]:
+    """Every file that a tool may write."""
+    patterns = (
+        "dit_nb/**/*.py",
+        "dit_nb/**/*.ipynb",
+        "nbs/**/*.ipynb",
+        "nbs/images/**/*",
+        "*.ipynb",
+        "README.md",
+    )
+    paths = [path for pattern in patterns for path in folder.glob(pattern) if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
 def main() -> int:
-    """Compare before and after."""
-    before = snapshot()
-    run("nbdev_clean")
-    run("nbdev_clean", "--fname", "index.ipynb")
-    run("nbdev_export")
-    run(sys.executable, "-m", "dit_nb.teach.classroom.assignments")
-    run(sys.executable, "tools/readme.py")
-    after = snapshot()
-    changed = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
-    for name in changed:
-        print(f"{name} was out of step (now put right)")
-    return bool(changed)
+    """Regenerate in a copy, and compare. With --write, in the working tree."""
+    if "--write" in sys.argv:
+        regenerate(ROOT)
+        return 0
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        copy_tree(folder, working_files())
+        before = generated(folder)
+        regenerate(folder)
+        after = generated(folder)
+    stale = sorted(name for name in before.keys() | after.keys() if before.get(name) != after.get(name))
+    for name in stale:
+        print(f"{name} is stale: run `{FIX}`, look at the difference, and commit it")
+    return bool(stale)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
-"""Run notebooks in a kernel and store their outputs, cleaned, so that two runs give the same bytes.
+"""Run notebooks in a kernel and store their outputs, cleaned.
 
-Usage: python tools/execute.py [nbs/1_tokens/03_patchify.ipynb ...]   (all of them if none is named)
+Usage: python tools/execute.py [nbs/1_tokens/03_patchify.ipynb ...]   (all lessons and guides if none is named)
+
+Two runs on one machine give the same bytes, except where a cell prints a time.
 """
 
 import base64
@@ -15,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def shrink(png: str, limit: int = 8_000) -> str:
-    """A large picture with 256 colours in place of millions: a third of the bytes, and the eye sees no difference."""
+    """Reduce a large picture to 256 colors: a third of the bytes, with no visible difference."""
     from PIL import Image
 
     data = base64.b64decode(png)
@@ -26,28 +28,37 @@ def shrink(png: str, limit: int = 8_000) -> str:
     return base64.b64encode(buffer.getvalue()).decode() + "\n"
 
 
-def execute(path: Path) -> None:
-    """Run one notebook from its own folder, and keep only what a reader should see."""
-    import nbformat
+def run(nb, folder: Path) -> None:
+    """Execute all cells, with the notebook's folder as working directory."""
     from nbclient import NotebookClient
 
-    nb = nbformat.read(path, as_version=4)
+    resources = {"metadata": {"path": str(folder)}}
     NotebookClient(
-        nb,
-        timeout=600,
-        kernel_name="python3",
-        coalesce_streams=True,
-        resources={"metadata": {"path": str(path.parent)}},
+        nb, timeout=600, kernel_name="python3", coalesce_streams=True, resources=resources
     ).execute()
+
+
+def keep_outputs(nb) -> None:
+    """Drop what differs from run to run: widget state, progress bars, warnings."""
     nb.metadata.pop("widgets", None)
     for cell in nb.cells:
-        if cell.cell_type == "code":  # progress bars and warnings differ from run to run
-            cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
-            for output in cell.outputs:
-                data = output.get("data", {})
-                data.pop("application/vnd.jupyter.widget-view+json", None)
-                if "image/png" in data:
-                    data["image/png"] = shrink(data["image/png"])
+        if cell.cell_type != "code":
+            continue
+        cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
+        for output in cell.outputs:
+            data = output.get("data", {})
+            data.pop("application/vnd.jupyter.widget-view+json", None)
+            if "image/png" in data:
+                data["image/png"] = shrink(data["image/png"])
+
+
+def execute(path: Path) -> None:
+    """Run one notebook and write it back, cleaned."""
+    import nbformat
+
+    nb = nbformat.read(path, as_version=4)
+    run(nb, path.parent)
+    keep_outputs(nb)
     nbformat.write(nb, path)
     subprocess.run(["nbdev_clean", "--fname", str(path)], check=True)
 
@@ -58,11 +69,8 @@ def main() -> None:
     named = [Path(a).resolve() for a in sys.argv[1:]]
     for path in named or [*sorted((ROOT / "nbs").glob("*/*.ipynb")), ROOT / "index.ipynb"]:
         execute(path)
-        images = sum(
-            "image/png" in o.get("data", {})
-            for c in json.loads(path.read_text())["cells"]
-            for o in c.get("outputs", [])
-        )
+        cells = json.loads(path.read_text())["cells"]
+        images = sum("image/png" in o.get("data", {}) for cell in cells for o in cell.get("outputs", []))
         print(f"{path.relative_to(ROOT)}: {images} figures, {path.stat().st_size // 1024} kB", flush=True)
 
 

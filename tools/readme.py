@@ -3,7 +3,9 @@
 Usage: python tools/readme.py [--check]   (--check writes nothing and fails where the two differ)
 """
 
+import re
 import sys
+from configparser import ConfigParser
 from pathlib import Path
 
 import nbformat
@@ -12,6 +14,16 @@ from nbconvert import MarkdownExporter
 ROOT = Path(__file__).resolve().parent.parent
 IMAGES = "nbs/images/readme"
 HIDDEN = ("#| hide", "#| default_exp", "#|hide")
+
+
+def absolute(body: str) -> str:
+    """Links and images with full addresses, so that the page works on the package index, too."""
+    parser = ConfigParser(delimiters=["="])
+    parser.read(ROOT / "settings.ini", encoding="utf-8")
+    url, branch = (parser["DEFAULT"][name] for name in ("git_url", "branch"))
+    raw = url.replace("github.com", "raw.githubusercontent.com")
+    body = re.sub(r"(!\[[^\]]*\]\()(?![a-z]+:)", rf"\1{raw}/{branch}/", body)
+    return re.sub(r"((?<!!)\[[^\]]*\]\()(?![a-z]+:|#)", rf"\1{url}/blob/{branch}/", body)
 
 
 def render() -> dict[Path, bytes]:
@@ -28,7 +40,7 @@ def render() -> dict[Path, bytes]:
             body = body.replace("![png](", f"![{alt}](", 1)
     note = "<!-- Made from index.ipynb by tools/readme.py: edit there, not here. -->\n\n"
     files = {ROOT / name: data for name, data in resources["outputs"].items()}
-    return {ROOT / "README.md": (note + body.strip() + "\n").encode(), **files}
+    return {ROOT / "README.md": (note + absolute(body.strip()) + "\n").encode(), **files}
 
 
 def main() -> int:

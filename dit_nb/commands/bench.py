@@ -1,80 +1,76 @@
-"""How fast is this machine, beside a peer and beside what it could do?"""
+"""`dit-nb bench`: measure training and sampling speed, compared with diffusers and with the peak throughput."""
 
 import argparse
 import json
 
 import torch
 
-from dit_nb.lab.benchmark import ARMS, SUBJECTS, curves, growth, race, results_table
-from dit_nb.utils import whole_file
+from dit_nb.lab.benchmark import MODELS, VARIANTS, benchmark, benchmark_growth, loss_curves
+from dit_nb.lab.benchmark_report import results_table
+from dit_nb.utils import atomic_write
+
+__all__ = []
 
 
 def options(parser: argparse.ArgumentParser) -> None:
-    "Options of dit-nb bench."
-    add = parser.add_argument
-    add(
-        "what",
-        nargs="?",
-        choices=("race", "growth", "curves", "widgets"),
-        default="race",
-        help="default: %(default)s",
-    )
-    add(
-        "--config",
-        nargs="+",
-        default=["digits/2"],
-        metavar="NAME",
-        help=f"of {', '.join(SUBJECTS)} (default: digits/2)",
-    )
-    add("--job", nargs="+", choices=("train", "sample"), default=["train"], help="default: train")
-    add("--peer", choices=("diffusers", "none"), default="diffusers", help="default: %(default)s")
-    add("--compile", action="store_true", help="let torch.compile take part: minutes to warm up")
-    add("--device", choices=("cpu", "cuda"), default="cpu", help="default: %(default)s")
-    add("--batch", type=int, help="images in a step (default: it depends on the config)")
-    add("--rounds", type=int, default=5, help="default: %(default)s")
-    add("--json", metavar="FILE", help="write all numbers there too")
+    "Add the options of dit-nb bench."
+    add, default = parser.add_argument, "(default: %(default)s)"
+    what = "compare: against a baseline; growth: time by model and input size; curves: loss by precision"
+    choices = ("compare", "growth", "curves", "widgets")
+    add("what", nargs="?", choices=choices, default="compare", help=f"{what} {default}")
+    models = f"models to compare, of {', '.join(MODELS)} (default: digits/2)"
+    add("--config", nargs="+", default=["digits/2"], metavar="NAME", help=models)
+    add("--job", nargs="+", choices=("train", "sample"), default=["train"], help="jobs (default: train)")
+    add("--baseline", choices=("diffusers", "none"), default="diffusers", help=f"other code {default}")
+    add("--compile", action="store_true", help="also benchmark torch.compile: adds minutes of warm-up")
+    add("--device", choices=("cpu", "cuda"), default="cpu", help=f"device {default}")
+    add("--batch-size", type=int, metavar="SIZE", help="images per step (default: depends on the model)")
+    add("--rounds", type=int, default=5, help=f"rounds in which all configurations are timed {default}")
+    add("--json", metavar="FILE", help="write all numbers to a JSON file too (default: none)")
 
 
 def run(args: argparse.Namespace) -> None:
-    "dit-nb bench"
+    "Run dit-nb bench."
     if args.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device is 'cuda', but there is no CUDA device here.")
-    if args.rounds < 1 or (args.batch is not None and args.batch < 1):
-        raise ValueError(f"rounds is {args.rounds} and batch {args.batch}, but both must be 1 or more.")
+        raise ValueError("device is cuda, but must be cpu: this machine has no CUDA device.")
+    if args.rounds < 1 or (args.batch_size is not None and args.batch_size < 1):
+        raise ValueError(
+            f"rounds is {args.rounds} and batch_size {args.batch_size}, but both must be 1 or more."
+        )
     if args.what == "widgets":
-        from dit_nb.teach.explore.core import bench_widgets
+        from dit_nb.teach.explore.core import _bench_widgets
 
-        for line in bench_widgets():
+        for line in _bench_widgets():
             print(line, flush=True)
-        return
-    if args.what == "race":
-        races(args)
+    elif args.what == "compare":
+        _compare(args)
     else:
-        keep({"growth": growth, "curves": curves}[args.what](args.device), args.json)
+        _save_json({"growth": benchmark_growth, "curves": loss_curves}[args.what](args.device), args.json)
 
 
-def keep(rows: list[dict], path: str | None) -> None:
-    "Write all numbers, if they are wanted."
-    if path:
-        with whole_file(path) as draft:
-            draft.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-
-
-def arms(args: argparse.Namespace) -> tuple[str, ...]:
-    "Who takes part. A GPU has room for few at a time: there all are in bfloat16, and compiled or not."
-    chosen = [arm for arm in ARMS if args.peer != "none" or arm.startswith("ours")]
-    if args.device == "cuda":
-        return tuple(arm for arm in chosen if "bf16" in arm and ("compiled" in arm) == args.compile)
-    return tuple(arm for arm in chosen if args.compile or "compiled" not in arm)
-
-
-def races(args: argparse.Namespace) -> None:
-    "Every config with every job; tables and numbers are given as they come, whatever happens to the next."
+def _compare(args: argparse.Namespace) -> None:
+    "Benchmark each model and job; print and save the rows of each as soon as it is done."
     rows = []
     for config in args.config:
         for job in args.job:
-            new = race(config, job, arms(args), args.rounds, device=args.device, batch=args.batch)
+            new = benchmark(
+                config, job, _variants(args), args.rounds, device=args.device, batch=args.batch_size
+            )
             print(results_table(new), flush=True)
             rows += new
-            keep(rows, args.json)
+            _save_json(rows, args.json)
     print(f"\n{rows[0]['device']}, torch {rows[0]['torch']}; ratio to {rows[0]['ratio_to']}")
+
+
+def _variants(args: argparse.Namespace) -> tuple[str, ...]:
+    "The variants to benchmark. A GPU holds few at a time: only bfloat16, either all compiled or none."
+    names = [name for name in VARIANTS if args.baseline != "none" or name.startswith("ours")]
+    if args.device == "cuda":
+        return tuple(name for name in names if "bf16" in name and ("compiled" in name) == args.compile)
+    return tuple(name for name in names if args.compile or "compiled" not in name)
+
+
+def _save_json(rows: list[dict], path: str | None) -> None:
+    if path:
+        with atomic_write(path) as draft:
+            draft.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")

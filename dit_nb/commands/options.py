@@ -1,87 +1,75 @@
-"""Options that are written once, and results that appear whole."""
+"""Command-line options made from dataclasses, and output folders in which only finished files are replaced."""
 
 import argparse
-import inspect
 import os
-import re
 import shutil
 import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 
+from dit_nb.utils import _field_comments
 
-def publish(
-    source: Path,  # a finished folder
-    target: Path,  # where its files go
-) -> None:
-    "Move files into place one by one, each whole: an unfinished run replaces nothing."
-    for path in sorted(source.rglob("*")):
-        place = target / path.relative_to(source)
-        if path.is_dir():
-            place.mkdir(parents=True, exist_ok=True)
-        else:
-            os.replace(path, place)
-    shutil.rmtree(source)
+__all__ = []
 
 
 @contextmanager
-def published(
-    out: Path,  # where the files go, if all goes well
-):
-    "A hidden folder to write into; what it holds is published at the end, or thrown away after an error."
+def _staged_output(out: Path) -> Iterator[Path]:
+    "Yield a temporary folder, whose files are moved to `out` if the block succeeds, and deleted if it fails."
     work = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=out))
     try:
         yield work
-        publish(work, out)
+        for path in sorted(work.rglob("*")):
+            target = out / path.relative_to(work)
+            if path.is_dir():
+                target.mkdir(parents=True, exist_ok=True)
+            else:
+                os.replace(path, target)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def field_help(
-    cls: type,  # a dataclass with one field and its comment on each line
-) -> dict[str, str]:  # field -> comment
-    "The comments beside a dataclass's fields: written once, read in the source and in --help."
-    pattern = r"^    (\w+): [^#\n]*#\s*(.*)$"
-    return dict(re.findall(pattern, inspect.getsource(cls), flags=re.M))
-
-
-def add_fields(
+def _add_fields(
     parser: argparse.ArgumentParser,
-    cls,  # a dataclass, or one of its kind that holds the defaults
+    config,  # a dataclass, or an instance that holds the defaults
     title: str,  # heading in --help
-    skip: tuple[str, ...] = (),  # fields that are set another way
-    defaults: dict | None = None,  # field -> what to tell in place of the default of `cls`
+    only: tuple[str, ...] | None = None,
+    skip: tuple[str, ...] = (),
+    defaults: dict | None = None,  # field -> default shown in --help, if it is not the one of `config`
+    choices: dict | None = None,  # field -> allowed values
 ) -> None:
-    "An option for each field; what is not given stays out of the namespace."
+    "Add an option for each field, with its comment as help. Options that are not given stay out of the namespace."
     group = parser.add_argument_group(title)
-    comments = field_help(cls if isinstance(cls, type) else type(cls))
-    for field in fields(cls):
-        if field.name in skip:
+    comments = _field_comments(config if isinstance(config, type) else type(config))
+    for field in fields(config):
+        name = field.name
+        if name in skip or (only and name not in only):
             continue
-        default = (defaults or {}).get(field.name, getattr(cls, field.name))
-        text = f"{comments.get(field.name, '')} (default: {default})".replace("%", "%%")
-        options = {"help": text, "default": argparse.SUPPRESS}
-        if field.type is bool:
+        default = _shown({**vars(config), **(defaults or {})}[name])
+        options = {"help": f"{comments.get(name, name)} (default: {default})".replace("%", "%%")}
+        if field.type is bool or field.type == bool | None:
             options["action"] = argparse.BooleanOptionalAction
+        elif name in (choices or {}):
+            options["choices"] = choices[name]
         else:
-            options.update(type=parse_type(field.type), metavar=field.name.split("_")[-1].upper())
-        group.add_argument("--" + field.name.replace("_", "-"), **options)
+            options.update(type=_parser_of(field.type), metavar=name.split("_")[-1].upper())
+        group.add_argument("--" + name.replace("_", "-"), default=argparse.SUPPRESS, **options)
 
 
-def parse_type(
-    annotation,  # a field's type
-):  # a function that reads it from text
-    "From a type to its reader."
+def _shown(default) -> str:
+    "A default as --help shows it."
+    return {"None": "none", "True": "on", "False": "off"}.get(str(default), str(default))
+
+
+def _parser_of(annotation):
+    "The type that reads a field's value from text."
     for kind in (int, float, str):
         if annotation is kind or kind in getattr(annotation, "__args__", ()):
             return kind
     return str
 
 
-def given(
-    args: argparse.Namespace,
-    cls: type,  # a dataclass
-) -> dict:  # field -> value
-    "The fields that the command line named."
+def _given(args: argparse.Namespace, cls: type) -> dict:
+    "The fields of a dataclass that were given on the command line."
     return {f.name: getattr(args, f.name) for f in fields(cls) if hasattr(args, f.name)}

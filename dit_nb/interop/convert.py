@@ -1,4 +1,4 @@
-"""A folder that a pipeline opens, the fast samplers of diffusers around our own model, and one command from any world to any other."""
+"""`DiTPipeline` folders, and conversion between our format, official checkpoints and diffusers."""
 
 import json
 import os
@@ -9,16 +9,18 @@ from pathlib import Path
 import torch
 
 from dit_nb.config import DiTConfig
-from dit_nb.hub import saved_file
+from dit_nb.hub import _saved_file
 from dit_nb.interop.diffusers import from_diffusers, make_scheduler, to_diffusers
-from dit_nb.interop.official import load_official, process_of, save_official
+from dit_nb.interop.official import _default_sampling, load_official, save_official
 from dit_nb.model import DiT
 from dit_nb.objective import Diffusion
 from dit_nb.pretrained import load_model, save_model
 from dit_nb.schedule import SCHEDULES
-from dit_nb.utils import check_choice
+from dit_nb.utils import _check_choice
 
-README = """---
+__all__ = ["save_diffusers", "load_diffusers", "load_any", "convert"]
+
+_README = """---
 library_name: diffusers
 pipeline_tag: unconditional-image-generation
 tags: [dit, class-conditional]
@@ -26,8 +28,8 @@ tags: [dit, class-conditional]
 # A diffusion transformer, for `diffusers`
 
 Written by `dit_nb`. The model was trained with timestep frequencies divided by 128;
-`DiTTransformer2DModel` divides by 127. Set this right before you sample, or every
-prediction is off by some per cent:
+`DiTTransformer2DModel` divides by 127. Correct this before you sample. Otherwise
+every prediction is off by several percent:
 
     from diffusers import DiTPipeline
 
@@ -39,22 +41,27 @@ Classes: {classes}. The null class for guidance is 1000, as the pipeline expects
 """
 
 
-def save_diffusers(
-    model: DiT,  # with adaLN-Zero blocks
-    folder: str | Path,
-    sampling: dict,  # see SAMPLING; its class_names become id2label
-    vae=None,  # an AutoencoderKL, for a model of latents
-    scheduler: str = "ddim",  # ddim, ddpm or dpm++
-) -> None:
-    "Write a folder that `DiTPipeline.from_pretrained` opens."
+def save_diffusers(model: DiT, folder: str | Path, sampling: dict, vae=None, scheduler: str = "ddim") -> None:
+    """Write a folder that `DiTPipeline.from_pretrained` opens.
+
+    Args:
+        model: a model that `to_diffusers` can convert
+        folder: output folder
+        sampling: sampling settings, as in `SAMPLING`; its class_names become id2label
+        vae: a `diffusers.AutoencoderKL`, for a latent model
+        scheduler: "ddim", "ddpm" or "dpm++"
+
+    Raises:
+        ValueError: if diffusers has no such model, or the vae does not fit it.
+    """
     from diffusers import DiTPipeline
 
     folder, transformer = Path(folder), to_diffusers(model)
     if vae is not None:
-        check_vae(vae, model.config)
+        _check_vae(vae, model.config)
     changes = {}
     if scheduler == "ddpm" and sampling["variance"] == "learned":
-        changes["variance_type"] = "fixed_small"  # the pipeline hands on the noise alone
+        changes["variance_type"] = "fixed_small"  # the pipeline drops the predicted variance
     noise = make_scheduler(sampling, scheduler, **changes)
     DiTPipeline(transformer, vae, noise).save_config(folder)
     for name, part in (("transformer", transformer), ("scheduler", noise), ("vae", vae)):
@@ -62,32 +69,35 @@ def save_diffusers(
             part.save_pretrained(folder / name)
     names = sampling.get("class_names") or [str(k) for k in range(model.config.num_classes)]
     index = json.loads((folder / "model_index.json").read_text())
-    index["id2label"] = {str(k): name for k, name in enumerate(names)}  # the pipeline itself forgets them
+    index["id2label"] = {str(k): name for k, name in enumerate(names)}  # save_config leaves it out
     (folder / "model_index.json").write_text(json.dumps(index, indent=2))
     (folder / "sampling.json").write_text(json.dumps(sampling, indent=1))
-    note = "" if vae else "There is no decoder: the model draws pixels, so use its transformer and scheduler."
-    text = README.replace("{vae}", "" if vae else ", vae=None").replace("{note}", note)
+    note = "" if vae else "The model generates pixels, without a decoder: use its transformer and scheduler."
+    text = _README.replace("{vae}", "" if vae else ", vae=None").replace("{note}", note)
     (folder / "README.md").write_text(text.replace("{classes}", str(model.config.num_classes)))
 
 
-def check_vae(vae, config: DiTConfig) -> None:
-    "Raise ValueError where the decoder is not for this model, or diffusers' pipeline would feed it wrongly."
-    channels = vae.config.latent_channels
+def _check_vae(vae, config: DiTConfig) -> None:
+    "Raise ValueError unless the pipeline of diffusers can decode the model's latents with this autoencoder."
+    channels, shift = vae.config.latent_channels, getattr(vae.config, "shift_factor", None)
     if channels != config.in_channels:
         raise ValueError(
-            f"vae has {channels} latent channels, but the model's inputs have {config.in_channels}."
+            f"vae has {channels} latent channels, but must have the model's {config.in_channels}."
         )
-    if getattr(vae.config, "shift_factor", None):
-        raise ValueError(
-            f"vae shifts its latents by {vae.config.shift_factor}, which diffusers' DiT pipeline does not know."
-        )
+    if shift:
+        raise ValueError(f"shift_factor of the vae is {shift}, but must be 0: DiTPipeline ignores it.")
 
 
-def load_diffusers(
-    source: str | Path,  # a pipeline's folder, a transformer's, or an id on the Hub
-    **download,  # for the Hub: revision, token, cache_dir, local_files_only
-) -> tuple[DiT, dict]:
-    "A model from a DiTPipeline, in eval() mode, and its process."
+def load_diffusers(source: str | Path, **download) -> tuple[DiT, dict]:
+    """Load a model in eval() mode from a `DiTPipeline`, with its sampling settings.
+
+    Args:
+        source: folder of a pipeline or of its transformer, or a Hub id
+        **download: for the Hub: revision, token, cache_dir, local_files_only
+
+    Raises:
+        ValueError: if files are missing or damaged, or `from_diffusers` cannot convert the transformer.
+    """
     from diffusers import DiTTransformer2DModel
 
     alone = Path(source).is_dir() and not (Path(source) / "transformer").is_dir()
@@ -95,54 +105,45 @@ def load_diffusers(
         transformer, report = DiTTransformer2DModel.from_pretrained(
             source, subfolder=None if alone else "transformer", output_loading_info=True, **download
         )
-    except Exception as error:  # whatever is wrong with the folder
+    except Exception as error:  # a damaged folder can fail in any way
         reason = (str(error).strip().splitlines() or [""])[0].rstrip(".")[:200]
         raise ValueError(
-            f"{source} holds no DiT that diffusers can open ({type(error).__name__}: {reason})."
+            f"{source} cannot be loaded as a DiT of diffusers ({type(error).__name__}: {reason})."
         ) from None
-    wrong = [
-        name
-        for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")
-        for name in report.get(kind, ())
-    ]
-    if wrong:
+    kinds = ("missing_keys", "unexpected_keys", "mismatched_keys")
+    if wrong := [name for kind in kinds for name in report.get(kind, ())]:
         raise ValueError(
             f"{source} does not fit its config.json: {len(wrong)} tensors are missing, unknown or of another shape, "
             f"the first is {wrong[0]}."
         )
     model = from_diffusers(transformer)
-    sampling = process_of(model.config)
-    return model, sampling if alone else {**sampling, **read_process(source, **download)}
+    sampling = _default_sampling(model.config)
+    return model, sampling if alone else {**sampling, **_read_sampling(source, **download)}
 
 
-def read_process(
-    source: str | Path,  # a pipeline's folder, or an id on the Hub
-    **download,
-) -> dict:
-    "What a pipeline's folder says of the diffusion process and the class names."
+def _read_sampling(source: str | Path, **download) -> dict:
+    "Read schedule, clipping and class names from the folder of a pipeline."
 
     def read(name: str) -> dict:
         try:
-            return dict(json.loads(saved_file(source, name, **download).read_text(encoding="utf-8")))
+            return dict(json.loads(_saved_file(source, name, **download).read_text(encoding="utf-8")))
         except (TypeError, UnicodeDecodeError, json.JSONDecodeError):
             raise ValueError(f"{name} of {source} is not a JSON object.") from None
 
-    if (Path(source) / "sampling.json").is_file():  # we wrote the folder
+    if (Path(source) / "sampling.json").is_file():  # written by `save_diffusers`
         return read("sampling.json")
-    scheduler, labels = (
-        read("scheduler/scheduler_config.json"),
-        read("model_index.json").get("id2label") or {},
-    )
-    found = {"schedule": schedule_of(scheduler), "num_timesteps": scheduler.get("num_train_timesteps", 1000)}
-    found["clip_x0"] = bool(scheduler.get("clip_sample", scheduler.get("thresholding", False)))
-    names = {"class_names": [labels[k] for k in sorted(labels, key=int)]} if labels else {}
-    return {**found, **names}
+    scheduler = read("scheduler/scheduler_config.json")
+    labels = read("model_index.json").get("id2label") or {}
+    found = {
+        "schedule": _matching_schedule(scheduler),
+        "num_timesteps": scheduler.get("num_train_timesteps", 1000),
+        "clip_x0": bool(scheduler.get("clip_sample", scheduler.get("thresholding", False))),
+    }
+    return found | ({"class_names": [labels[k] for k in sorted(labels, key=int)]} if labels else {})
 
 
-def schedule_of(
-    settings: dict,  # a scheduler's configuration
-) -> str:
-    "Which of our schedules a scheduler of diffusers follows."
+def _matching_schedule(settings: dict) -> str:
+    "Find the schedule of ours that has the betas of a scheduler configuration."
     from diffusers import DDPMScheduler
 
     names = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
@@ -151,56 +152,75 @@ def schedule_of(
         ours = Diffusion(name, len(theirs)).alphas_cumprod
         if torch.allclose(theirs.double(), ours, atol=1e-4):
             return name
+    kind = settings.get("beta_schedule", "linear")
     raise ValueError(
-        f"the scheduler's noise ({settings.get('beta_schedule', 'linear')}) is none of {', '.join(SCHEDULES)}."
+        f"beta_schedule of the scheduler is {kind}, but must have the betas of {' or '.join(SCHEDULES)}."
     )
 
 
 def load_any(
-    source: str | Path,  # a .pt file, a folder of this package or of diffusers, or an id on the Hub
-    num_heads: int | None = None,  # of an official checkpoint whose width is none of the paper's
-    num_classes: int | None = None,  # of an official checkpoint without a null class
-    weights: str = "ema",  # of an official checkpoint: ema or model
-    **download,  # for the Hub
+    source: str | Path,
+    num_heads: int | None = None,
+    num_classes: int | None = None,
+    weights: str = "ema",
+    **download,
 ) -> tuple[DiT, dict]:
-    "A model from any of the three worlds, and its process."
+    """Load a model of any format, with its sampling settings.
+
+    Args:
+        source: an official .pt file, a folder of this package or of diffusers, or a Hub id
+        num_heads: number of heads of an official checkpoint, if its width is not one of S, B, L and XL
+        num_classes: number of classes of an official checkpoint without a null class
+        weights: "ema" or "model", for an official checkpoint with both
+        **download: for the Hub: revision, token, cache_dir, local_files_only
+
+    Raises:
+        ValueError: if the source is missing, damaged, or not a model that this package can hold.
+    """
     path = Path(source)
     if path.is_file():
         return load_official(path, num_heads, num_classes, weights)
     if path.is_dir():
-        pipeline = (path / "model_index.json").is_file()
-        config = path / "config.json"
-        if pipeline or (
-            config.is_file() and "_class_name" in config.read_text(encoding="utf-8", errors="replace")
-        ):
-            return load_diffusers(source)
-        return load_model(str(source))
+        return load_diffusers(source) if _is_diffusers_folder(path) else load_model(str(source))
     try:
-        saved_file(str(source), "model_index.json", **download)
+        _saved_file(str(source), "model_index.json", **download)
     except ValueError:
         return load_model(str(source), **download)
     return load_diffusers(source, **download)
 
 
+def _is_diffusers_folder(path: Path) -> bool:
+    config = path / "config.json"
+    named = config.is_file() and "_class_name" in config.read_text(encoding="utf-8", errors="replace")
+    return named or (path / "model_index.json").is_file()
+
+
 def convert(
-    source: str | Path,  # see `load_any`
-    target: str | Path,  # a .pt file for official, else a folder; must not be there yet
-    to: str,  # official, diffusers or dit_nb
-    vae: str | None = None,  # for diffusers: folder or id of the AutoencoderKL to go with it
-    training: bool = False,  # for official: as the training script writes it
-    **options,  # see `load_any`
+    source: str | Path, target: str | Path, to: str, vae: str | None = None, training: bool = False, **options
 ) -> None:
-    "Bring a model from one world to another. The target appears whole or not at all."
-    check_choice("to", to, ("official", "diffusers", "dit_nb"))
+    """Convert a model to another format. The target appears complete, or not at all.
+
+    Args:
+        source: an official .pt file, a folder of this package or of diffusers, or a Hub id
+        target: a .pt file for the official format, else a folder; must not exist yet
+        to: "official", "diffusers" or "dit_nb"
+        vae: folder or Hub id of an `AutoencoderKL` to save with a diffusers pipeline
+        training: whether to write the training form of the official format (see `save_official`)
+        **options: further arguments of `load_any`
+
+    Raises:
+        ValueError: if the source cannot be loaded, the target exists, or the format cannot hold the model.
+    """
+    _check_choice("to", to, ("official", "diffusers", "dit_nb"))
     target = Path(target)
     if target.is_file() or (target.is_dir() and any(target.iterdir())):
-        raise ValueError(f"{target} is there already: choose another place.")
+        raise ValueError(f"target is {target}, but must not exist yet.")
     if vae is not None and to != "diffusers":
-        raise ValueError(f"vae is {vae}, but only diffusers' pipelines carry one.")
+        raise ValueError(f"vae is {vae}, but must not be given for {to}: only a diffusers pipeline has one.")
     model, sampling = load_any(source, **options)
     name = Path(source).resolve().name if Path(source).exists() else str(source)
     sampling = {"source": name, **sampling}
-    decoder = None if vae is None else open_vae(vae)
+    decoder = None if vae is None else _load_vae(vae)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=target.parent))
@@ -220,13 +240,10 @@ def convert(
         shutil.rmtree(work, ignore_errors=True)
 
 
-def open_vae(
-    name: str,  # a folder, or an id on the Hub
-):  # a diffusers.AutoencoderKL
-    "The decoder of latents."
+def _load_vae(name: str):
     from diffusers import AutoencoderKL
 
     try:
         return AutoencoderKL.from_pretrained(name)
-    except Exception as error:  # whatever is wrong with it
-        raise ValueError(f"vae {name} cannot be opened ({type(error).__name__}).") from None
+    except Exception as error:  # a damaged folder can fail in any way
+        raise ValueError(f"vae {name} cannot be loaded ({type(error).__name__}).") from None

@@ -1,147 +1,139 @@
-"""Other names, copied embedders, another null class, and one number that is off by one: a model moves house, and does it draw the same?"""
+"""Our models as `diffusers` transformers and back, and `diffusers` schedulers around our models."""
 
 import inspect
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from dit_nb.config import DiTConfig
-from dit_nb.interop.official import check_form, fill, official_state
+from dit_nb.interop.official import _check_format, _load_strict, _official_state
 from dit_nb.model import DiT
-from dit_nb.objective import Diffusion, split_output
-from dit_nb.patchify import pair
+from dit_nb.objective import Diffusion, _split_output
+from dit_nb.patchify import height_width
 from dit_nb.pretrained import make_diffusion
-from dit_nb.sampling import check_run, run_device
-from dit_nb.utils import check_choice, randn, show_bar
+from dit_nb.sampling import _check_sample_inputs, _sampling_device
+from dit_nb.utils import _check_choice, progress_bar, randn
 
-OUTSIDE = {
+__all__ = ["to_diffusers", "from_diffusers", "fix_timestep_frequencies", "make_scheduler", "scheduler_sample"]
+
+_NULL_CLASS = 1000  # the null class of diffusers' pipeline, for every model
+_TOP_KEYS = {
     "x_embedder.proj": "pos_embed.proj",
     "final_layer.adaLN_modulation.1": "proj_out_1",
     "final_layer.linear": "proj_out_2",
 }
-
-
-INSIDE = {
+_BLOCK_KEYS = {
     "attn.proj": "attn1.to_out.0",
     "mlp.fc1": "ff.net.0.proj",
     "mlp.fc2": "ff.net.2",
     "adaLN_modulation.1": "norm1.linear",
 }
-
-
-EMBEDDERS = {
+_QKV_KEYS = ("attn1.to_q", "attn1.to_k", "attn1.to_v")
+_EMBEDDER_KEYS = {  # one copy in each block of diffusers
     "t_embedder.mlp.0": "norm1.emb.timestep_embedder.linear_1",
     "t_embedder.mlp.2": "norm1.emb.timestep_embedder.linear_2",
     "y_embedder.embedding_table": "norm1.emb.class_embedder.embedding_table",
 }
+_REQUIRED_SETTINGS = dict(norm_type="ada_norm_zero", activation_fn="gelu-approximate")
+_REQUIRED_SETTINGS |= dict(attention_bias=True, norm_elementwise_affine=False)
+_SCHEDULERS = {"ddim": "DDIMScheduler", "ddpm": "DDPMScheduler", "dpm++": "DPMSolverMultistepScheduler"}
 
 
-QKV = ("attn1.to_q", "attn1.to_k", "attn1.to_v")
-
-
-def places(
-    depth: int,  # number of blocks
-) -> dict[str, list[str]]:
-    "For each of our layers, all the places where diffusers keeps it."
-    names = {ours: [theirs] for ours, theirs in OUTSIDE.items()}
+def _key_map(depth: int) -> dict[str, list[str]]:
+    "Map each of our layers to the layers of diffusers that hold its weights; q, k and v apart."
+    keys = {ours: [theirs] for ours, theirs in _TOP_KEYS.items()}
     for i in range(depth):
         block = f"transformer_blocks.{i}."
-        names |= {f"blocks.{i}.{ours}": [block + theirs] for ours, theirs in INSIDE.items()}
-        for ours, theirs in EMBEDDERS.items():
-            names.setdefault(ours, []).append(block + theirs)
-    return names
+        keys |= {f"blocks.{i}.{ours}": [block + theirs] for ours, theirs in _BLOCK_KEYS.items()}
+        for ours, theirs in _EMBEDDER_KEYS.items():
+            keys.setdefault(ours, []).append(block + theirs)
+    return keys
 
 
-def diffusers_state(
-    state: dict[str, Tensor],  # by official names
-    depth: int,  # number of blocks
-) -> dict[str, Tensor]:
-    "The same weights by the names of diffusers."
+def _diffusers_state(state: dict[str, Tensor], depth: int) -> dict[str, Tensor]:
+    "Rename an official state dict to the keys of diffusers."
     new = {}
-    for ours, theirs in places(depth).items():
+    for ours, theirs in _key_map(depth).items():
         for part in ("weight", "bias"):
             if f"{ours}.{part}" in state:
-                new |= {f"{place}.{part}": state[f"{ours}.{part}"] for place in theirs}
+                new |= {f"{key}.{part}": state[f"{ours}.{part}"] for key in theirs}
     for i in range(depth):
         for part in ("weight", "bias"):
-            three = state[f"blocks.{i}.attn.qkv.{part}"].chunk(3)
-            new |= {f"transformer_blocks.{i}.{name}.{part}": one for name, one in zip(QKV, three)}
+            qkv = state[f"blocks.{i}.attn.qkv.{part}"].chunk(3)
+            new |= {f"transformer_blocks.{i}.{key}.{part}": one for key, one in zip(_QKV_KEYS, qkv)}
     return new
 
 
-NULL_CLASS = 1000  # the number that diffusers' pipeline gives to 'no label'
+def _pad_labels(table: Tensor) -> Tensor:
+    "Extend a label table (K + 1, D) to (1001, D) by repeating its last row, the null class."
+    return torch.cat([table, table[-1:].expand(_NULL_CLASS + 1 - len(table), -1)])
 
 
-def pad_labels(
-    table: Tensor,  # (K + 1, D), the null class last; or (1, D) zeros for a model without classes
-) -> Tensor:  # (1001, D)
-    "A label table whose null class stands where diffusers looks for it, and in every row on the way."
-    return torch.cat([table, table[-1:].expand(NULL_CLASS + 1 - len(table), -1)])
-
-
-def trim_labels(
-    table: Tensor,  # (rows, D)
-) -> Tensor:  # (K + 1, D)
-    "Undo `pad_labels`: of equal rows at the end, one is the null class."
+def _trim_labels(table: Tensor) -> Tensor:
+    "Undo `_pad_labels`: keep one of the equal rows at the end."
     others = (table != table[-1]).any(1).nonzero()
     return table[: int(others.max()) + 2] if len(others) else table[:1]
 
 
-def check_diffusers(config: DiTConfig) -> None:
-    "Raise ValueError where diffusers has no such model, or would guide it wrongly."
-    check_form(config, "diffusers")
+def _check_convertible(config: DiTConfig) -> None:
+    "Raise ValueError if diffusers has no such model, or would guide it with a wrong null class."
+    _check_format(config, "diffusers")
     if config.mlp_ratio != 4:
-        raise ValueError(f"diffusers knows mlp_ratio 4 alone, but this model's is {config.mlp_ratio:g}.")
-    if config.num_classes > NULL_CLASS:
+        raise ValueError(f"mlp_ratio is {config.mlp_ratio:g}, but must be 4 for diffusers.")
+    if config.num_classes > _NULL_CLASS:
         raise ValueError(
-            f"diffusers guides with class {NULL_CLASS} as the null class, but this model has "
-            f"{config.num_classes} classes, so that {NULL_CLASS} is one of them."
+            f"num_classes is {config.num_classes}, but must be at most {_NULL_CLASS}: "
+            f"class {_NULL_CLASS} is the null class of diffusers."
         )
     if config.num_classes and not config.class_dropout_prob:
-        raise ValueError(
-            "diffusers guides with a null class, but this model has none: class_dropout_prob is 0."
-        )
+        raise ValueError("class_dropout_prob is 0, but must be above 0: diffusers guides with a null class.")
 
 
-def transformer_shape(config: DiTConfig) -> dict[str, int]:
-    "What a transformer of diffusers wants to hear about a model's shape, the number of classes apart."
+def _transformer_config(config: DiTConfig) -> dict[str, int]:
+    "The shape of a model as arguments of `DiTTransformer2DModel`, without the number of classes."
     return {
         "num_attention_heads": config.num_heads,
         "attention_head_dim": config.hidden_size // config.num_heads,
         "in_channels": config.in_channels,
         "out_channels": config.out_channels,
         "num_layers": config.depth,
-        "sample_size": pair(config.input_size)[0],
+        "sample_size": height_width(config.input_size)[0],
         "patch_size": config.patch_size,
     }
 
 
-def to_diffusers(
-    model: DiT,  # with adaLN-Zero blocks
-):  # a diffusers.DiTTransformer2DModel in eval() mode, on the CPU
-    "The model as a transformer of diffusers, with the right timestep frequencies."
+def to_diffusers(model: DiT):
+    """Convert a model to a `diffusers.DiTTransformer2DModel` on the CPU, in eval() mode.
+
+    Its timestep frequencies are set as in `fix_timestep_frequencies`.
+
+    Raises:
+        ValueError: if diffusers has no such model: other blocks than adaLN-Zero, a non-square input, an
+            mlp_ratio other than 4, more than 1000 classes, or no null class.
+    """
     from diffusers import DiTTransformer2DModel
 
     c = model.config
-    check_diffusers(c)
-    state, table = official_state(model), "y_embedder.embedding_table.weight"
-    state[table] = pad_labels(state[table])
+    _check_convertible(c)
+    state, table = _official_state(model), "y_embedder.embedding_table.weight"
+    state[table] = _pad_labels(state[table])
     transformer = DiTTransformer2DModel(
-        **transformer_shape(c),
-        num_embeds_ada_norm=NULL_CLASS,
-        norm_eps=1e-6,  # 1e-5 by default there
+        **_transformer_config(c),
+        num_embeds_ada_norm=_NULL_CLASS,
+        norm_eps=1e-6,  # the default of diffusers is 1e-5
     )
-    fill(transformer, diffusers_state(state, c.depth), "the model")
-    set_frequencies(transformer)
+    _load_strict(transformer, _diffusers_state(state, c.depth), "the model")
+    fix_timestep_frequencies(transformer)
     return transformer.eval()
 
 
-def set_frequencies(
-    transformer: nn.Module,  # a DiT of diffusers; or its pipeline
-) -> None:
-    "Give a DiT of diffusers the timestep frequencies that it was trained with: a division by 128, not 127."
+def fix_timestep_frequencies(transformer: nn.Module) -> None:
+    """Set the timestep frequencies of a diffusers DiT to those of the official model: exponent i / 128, not i / 127.
+
+    Args:
+        transformer: a `DiTTransformer2DModel` or a `DiTPipeline`, changed in place
+    """
     from diffusers.models.embeddings import Timesteps
 
     for module in getattr(transformer, "transformer", transformer).modules():
@@ -149,80 +141,72 @@ def set_frequencies(
             module.downscale_freq_shift = 0
 
 
-def from_diffusers(
-    transformer,  # a diffusers.DiTTransformer2DModel
-) -> DiT:
-    "Our model with the weights of one from diffusers, in eval() mode. Timestep frequencies are taken for 128."
+def from_diffusers(transformer) -> DiT:
+    """Convert a `diffusers.DiTTransformer2DModel` to our model, in eval() mode.
+
+    The model is taken to be trained with the official timestep frequencies (see `fix_timestep_frequencies`).
+
+    Raises:
+        ValueError: if the transformer has other layers than ours, or embedders that differ between its blocks.
+    """
     c, theirs = transformer.config, transformer.state_dict()
-    for name, wanted in KNOWN.items():
+    for name, wanted in _REQUIRED_SETTINGS.items():
         if getattr(c, name) != wanted:
-            raise ValueError(
-                f"{name} of the transformer is {getattr(c, name)}, but this DiT knows {wanted} alone."
-            )
+            raise ValueError(f"{name} of the transformer is {getattr(c, name)}, but must be {wanted}.")
     state = {}
-    for ours, (first, *others) in places(c.num_layers).items():
+    for ours, (first, *copies) in _key_map(c.num_layers).items():
         for part in [part for part in ("weight", "bias") if f"{first}.{part}" in theirs]:
             state[f"{ours}.{part}"] = one = theirs[f"{first}.{part}"]
-            if not all(torch.equal(one, theirs[f"{other}.{part}"]) for other in others):
+            if not all(torch.equal(one, theirs[f"{copy}.{part}"]) for copy in copies):
                 raise ValueError(
-                    f"the transformer's blocks differ in {ours}.{part}, of which this DiT has one for all: "
-                    "it was trained in diffusers."
+                    f"{ours}.{part} differs between the transformer's blocks, but must be equal: "
+                    "it was trained in diffusers, with embedders of its own in each block."
                 )
     for i in range(c.num_layers):
         for part in ("weight", "bias"):
-            three = [theirs[f"transformer_blocks.{i}.{name}.{part}"] for name in QKV]
-            state[f"blocks.{i}.attn.qkv.{part}"] = torch.cat(three)
-    return assemble(state, c)
+            qkv = [theirs[f"transformer_blocks.{i}.{key}.{part}"] for key in _QKV_KEYS]
+            state[f"blocks.{i}.attn.qkv.{part}"] = torch.cat(qkv)
+    return _build_model(state, c)
 
 
-KNOWN = {
-    "norm_type": "ada_norm_zero",
-    "activation_fn": "gelu-approximate",
-    "attention_bias": True,
-    "norm_elementwise_affine": False,
-}
-
-
-def assemble(
-    state: dict[str, Tensor],  # by official names, without pos_embed
-    c,  # configuration of diffusers' transformer
-) -> DiT:
-    "A DiT from renamed weights: the label table is cut to its classes, positions are computed."
+def _build_model(state: dict[str, Tensor], c) -> DiT:
+    "Build a DiT from an official state dict without pos_embed, and the configuration of diffusers' transformer."
     key = "y_embedder.embedding_table.weight"
-    state[key] = trim_labels(state[key])
-    rows, unlabelled = len(state[key]), len(state[key]) == 1 and not state[key].any()
-    if unlabelled:
+    state[key] = _trim_labels(state[key])
+    rows, unlabeled = len(state[key]), len(state[key]) == 1 and not state[key].any()
+    if unlabeled:
         del state[key]
-    model = DiT(
-        DiTConfig(
-            input_size=c.sample_size,
-            patch_size=c.patch_size,
-            in_channels=c.in_channels,
-            hidden_size=c.num_attention_heads * c.attention_head_dim,
-            depth=c.num_layers,
-            num_heads=c.num_attention_heads,
-            num_classes=0 if unlabelled else max(rows - 1, 1),
-            class_dropout_prob=0.1 if rows > 1 or unlabelled else 0.0,
-            learn_sigma=(c.out_channels or c.in_channels) == 2 * c.in_channels,
-        )
+    config = DiTConfig(
+        input_size=c.sample_size,
+        patch_size=c.patch_size,
+        in_channels=c.in_channels,
+        hidden_size=c.num_attention_heads * c.attention_head_dim,
+        depth=c.num_layers,
+        num_heads=c.num_attention_heads,
+        num_classes=0 if unlabeled else max(rows - 1, 1),
+        class_dropout_prob=0.1 if rows > 1 or unlabeled else 0.0,
+        learn_sigma=(c.out_channels or c.in_channels) == 2 * c.in_channels,
     )
-    fill(model, {**state, "pos_embed": model.pos_embed.detach()}, "the transformer")
+    model = DiT(config)
+    _load_strict(model, {**state, "pos_embed": model.pos_embed.detach()}, "the transformer")
     return model.eval()
 
 
-SAMPLERS = {"ddim": "DDIMScheduler", "ddpm": "DDPMScheduler", "dpm++": "DPMSolverMultistepScheduler"}
+def make_scheduler(sampling: dict, name: str = "ddim", **changes):
+    """Make a scheduler of diffusers with the noise schedule that a model was trained with.
 
+    Args:
+        sampling: sampling settings of the model, as in `SAMPLING`
+        name: "ddim", "ddpm" or "dpm++" (DPM-Solver++)
+        **changes: other settings of the scheduler
 
-def make_scheduler(
-    sampling: dict,  # see SAMPLING
-    name: str = "ddim",  # ddim, ddpm or dpm++
-    **changes,  # to the scheduler's own settings
-):  # a scheduler of diffusers
-    "A scheduler of diffusers with the noise that the model was trained with."
+    Raises:
+        ValueError: if the name or a sampling setting is unknown.
+    """
     import diffusers
 
-    check_choice("scheduler", name, SAMPLERS)
-    make_diffusion(sampling)  # complains where the process makes no sense
+    _check_choice("scheduler", name, _SCHEDULERS)
+    make_diffusion(sampling)  # checks the settings
     steps, clip = sampling["num_timesteps"], bool(sampling["clip_x0"])
     settings = {"num_train_timesteps": steps, "prediction_type": "epsilon"}
     if sampling["schedule"] == "cosine":
@@ -237,63 +221,77 @@ def make_scheduler(
     if name == "ddpm":
         kinds = {"learned": "learned_range", "fixed_small": "fixed_small", "fixed_large": "fixed_large"}
         settings["variance_type"] = kinds[sampling["variance"]]
-    return getattr(diffusers, SAMPLERS[name])(**{**settings, **changes})
+    return getattr(diffusers, _SCHEDULERS[name])(**{**settings, **changes})
 
 
 def scheduler_sample(
-    diffusion: Diffusion,  # the whole process that the model was trained with
-    model: Callable,  # (x, t, y) -> (N, 2C, H, W), or Guided
-    shape: tuple[int, ...],  # (N, C, H, W)
-    y: Tensor | None = None,  # (N,) labels
+    diffusion: Diffusion,
+    model: Callable,
+    shape: tuple[int, ...],
+    y: Tensor | None = None,
     *,
-    scheduler,  # any scheduler of diffusers that takes predicted noise
-    steps: int = 20,  # how many
-    x_T: Tensor | None = None,  # (N, C, H, W) where to start; drawn if not given
-    generator: torch.Generator | None = None,  # for all that is drawn
-    callback: Callable[[int, int, Tensor], None] | None = None,  # (i, t, x) after each step
-    progress: bool = True,  # show a bar
-    device: torch.device | str | None = None,  # if neither x_T nor y says it
-    **options,  # for the scheduler's step, such as eta
-) -> Tensor:  # (N, C, H, W)
-    "Sample with a scheduler of diffusers. Clipping is the scheduler's own setting."
-    check_run(diffusion, model, shape, y, x_T, None)
-    with_variance = check_scheduler(scheduler, diffusion, shape[1])
-    scheduler = type(scheduler).from_config(scheduler.config)  # a run changes it: leave the caller's alone
-    device = run_device(diffusion, y, x_T, device)
+    scheduler,
+    steps: int = 20,
+    x_T: Tensor | None = None,
+    generator: torch.Generator | None = None,
+    callback: Callable[[int, int, Tensor], None] | None = None,
+    progress: bool = True,
+    device: torch.device | str | None = None,
+    **options,
+) -> Tensor:
+    """Sample with a scheduler of diffusers. Clipping is a setting of the scheduler.
+
+    Args:
+        diffusion: the diffusion process that the model was trained with, not respaced
+        scheduler: a scheduler of diffusers that takes predicted noise
+        steps: number of sampling steps
+        callback: function of (step index, timestep, x), called after each step
+        model, shape, y, x_T, generator, progress, device: as for `sample_loop`
+        **options: further arguments of `scheduler.step`, such as eta
+
+    Returns:
+        (N, C, H, W) samples.
+
+    Raises:
+        ValueError: if the scheduler does not fit the model's noise schedule or predictions.
+    """
+    _check_sample_inputs(diffusion, model, shape, y, x_T, None)
+    with_variance = _check_scheduler(scheduler, diffusion)
+    scheduler = type(scheduler).from_config(scheduler.config)  # a copy: sampling changes its state
+    device = _sampling_device(diffusion, y, x_T, device)
     scheduler.set_timesteps(steps, device=device)
-    times = scheduler.timesteps.round().long()  # some take steps in between: the model knows whole ones
-    if hasattr(model, "prepare"):
-        model = model.prepare(times, y)
+    times = scheduler.timesteps.round().long()  # some schedulers use fractional timesteps
+    if hasattr(model, "precompute_conditioning"):
+        model = model.precompute_conditioning(times, y)
     known = inspect.signature(scheduler.step).parameters
     if "generator" in known:
         options["generator"] = generator
-    if "use_clipped_model_output" in known:  # DDIM: after clipping, derive the noise anew, as ours does
+    if "use_clipped_model_output" in known:  # DDIM: recompute eps from the clipped x0, as `ddim_step` does
         options.setdefault("use_clipped_model_output", True)
     x = randn(shape, generator, device) if x_T is None else x_T
     x = x * scheduler.init_noise_sigma
-    bar = tqdm(scheduler.timesteps, desc="sampling", disable=not show_bar(progress))
     with torch.no_grad():
-        for i, step in enumerate(bar):
-            scaled = scheduler.scale_model_input(x, step)
-            output = model(scaled, times[i].expand(shape[0]), y).float()
-            eps = output if with_variance else split_output(output, x)[0]
+        for i, step in enumerate(progress_bar(scheduler.timesteps, "sampling", progress)):
+            output = model(scheduler.scale_model_input(x, step), times[i].expand(shape[0]), y).float()
+            eps = output if with_variance else _split_output(output, x)[0]
             x = scheduler.step(eps, step, x, **options).prev_sample
             if callback is not None:
                 callback(i, int(times[i]), x)
     return x
 
 
-def check_scheduler(scheduler, diffusion: Diffusion, channels: int) -> bool:
-    "Whether the scheduler wants variance values too. Raises ValueError where it does not fit the model."
+def _check_scheduler(scheduler, diffusion: Diffusion) -> bool:
+    "Whether the scheduler takes variance values too; raise ValueError if it does not fit the model."
     settings, name = scheduler.config, type(scheduler).__name__
-    if settings.get("prediction_type") != "epsilon" or not hasattr(scheduler, "alphas_cumprod"):
-        raise ValueError(f"{name} does not take predicted noise: its prediction_type must be 'epsilon'.")
+    prediction = settings.get("prediction_type")
+    if prediction != "epsilon" or not hasattr(scheduler, "alphas_cumprod"):
+        raise ValueError(f"prediction_type of {name} is {prediction}, but must be epsilon (predicted noise).")
     theirs, ours = scheduler.alphas_cumprod.cpu().double(), diffusion.alphas_cumprod.cpu()
     if len(theirs) != len(ours) or not torch.allclose(theirs, ours, atol=1e-4):
         raise ValueError(
-            f"{name} has another noise schedule than the model was trained with: build it with make_scheduler."
+            f"{name} has another noise schedule than the model was trained with: use make_scheduler."
         )
-    learned = str(settings.get("variance_type")).startswith("learned")
-    if learned and not name.startswith("DDPM"):  # those cut the model's output to three channels
-        raise ValueError(f"{name} cannot use a learned variance: set its variance_type to None.")
-    return learned
+    variance = str(settings.get("variance_type"))
+    if variance.startswith("learned") and not name.startswith("DDPM"):  # they assume three channels
+        raise ValueError(f"variance_type of {name} is {variance}, but must be None.")
+    return variance.startswith("learned")

@@ -1,4 +1,4 @@
-"""Names and tensors in a zip file: what they tell of a model, what they keep to themselves, and what may hide between them."""
+"""Official DiT checkpoints: read them without running their code, infer the model's shape, and write them."""
 
 import argparse
 import math
@@ -10,16 +10,18 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from dit_nb.config import NAMES, SIZES, DiTConfig
+from dit_nb.config import MODEL_NAMES, SIZES, DiTConfig
 from dit_nb.model import DiT
-from dit_nb.patchify import pair
-from dit_nb.pretrained import SAMPLING, draws_pixels
-from dit_nb.utils import check_choice, whole_file
+from dit_nb.patchify import height_width
+from dit_nb.pretrained import SAMPLING, _is_pixel_model
+from dit_nb.utils import _check_choice, atomic_write
 
-HEADS = {size["hidden_size"]: size["num_heads"] for size in SIZES.values()}  # by width: 384 -> 6, ...
+__all__ = ["infer_config", "load_official", "save_official"]
 
-
-NEEDED = {  # tensors that tell the shape of a model, and how many dimensions they have
+_PAPER_SAMPLING = {**SAMPLING, "clip_x0": False}  # of the paper's models, which are latent models
+_SHAPE_FIELDS = ("patch_size", "hidden_size", "depth", "num_heads")  # fixed by a name such as DiT-XL/2
+_NUM_HEADS = {size["hidden_size"]: size["num_heads"] for size in SIZES.values()}  # width -> number of heads
+_REQUIRED_TENSORS = {  # tensors from which the shape is read, and their numbers of dimensions
     "pos_embed": 3,
     "x_embedder.proj.weight": 4,
     "y_embedder.embedding_table.weight": 2,
@@ -30,25 +32,38 @@ NEEDED = {  # tensors that tell the shape of a model, and how many dimensions th
 
 
 def infer_config(
-    state: dict[str, Tensor],  # an official state dict
-    source: str | Path = "the state dict",  # how to call it in a complaint
-    num_heads: int | None = None,  # not in the tensors: needed where the width is none of the paper's
-    num_classes: int | None = None,  # one less than the label table has rows, if not given
+    state: dict[str, Tensor],
+    source: str | Path = "the state dict",
+    num_heads: int | None = None,
+    num_classes: int | None = None,
 ) -> DiTConfig:
-    "The shape of a model, read from its tensors. Raises ValueError where that cannot be done."
-    for name, dimensions in NEEDED.items():
-        if name not in state or state[name].ndim != dimensions:
-            raise ValueError(f"{source} is no official DiT: there is no {name}, or not as it should be.")
+    """Infer the configuration of a model from the shapes of its tensors.
+
+    Args:
+        state: state dict with the official names
+        source: name of the state dict in error messages
+        num_heads: number of heads; None looks it up by the width (S, B, L or XL)
+        num_classes: number of classes; None takes the last row of the label table for the null class
+
+    Raises:
+        ValueError: if the tensors are not those of an official DiT, or the number of heads is unknown.
+    """
+    for name, ndim in _REQUIRED_TENSORS.items():
+        if name not in state or state[name].ndim != ndim:
+            raise ValueError(f"{source} is not an official DiT: it must have {name} with {ndim} dimensions.")
     tokens = state["pos_embed"].shape[1]
     width, channels, patch, _ = state["x_embedder.proj.weight"].shape
-    rows, hidden = (len(state[name]) for name in list(NEEDED)[2:4])
+    rows, hidden = (len(state[name]) for name in list(_REQUIRED_TENSORS)[2:4])
     side, outputs = math.isqrt(tokens), len(state["final_layer.linear.weight"]) / patch**2
     if side**2 != tokens or outputs not in (channels, 2 * channels):
-        raise ValueError(f"{source} has {tokens} positions and {outputs:g} output channels: no official DiT.")
-    heads = num_heads or HEADS.get(width)
+        raise ValueError(
+            f"{source} has {tokens} positions and {outputs:g} output channels: not an official DiT."
+        )
+    heads = num_heads or _NUM_HEADS.get(width)
     if heads is None:
         raise ValueError(
-            f"{source} has width {width}, which is none of the paper's: pass num_heads (or use dit-nb convert, with --num-heads)."
+            f"{source} has width {width}, which is not one of S, B, L and XL: pass num_heads "
+            "(dit-nb convert: --num-heads)."
         )
     classes = max(rows - 1, 1) if num_classes is None else num_classes
     if rows - classes not in (0, 1):
@@ -67,10 +82,8 @@ def infer_config(
     )
 
 
-def read_checkpoint(
-    path: str | Path,  # a .pt file
-) -> object:  # mostly a dict
-    "What a checkpoint holds: tensors and plain values. Code in it is refused, never run."
+def _read_pt_file(path: str | Path) -> object:
+    "Read tensors and plain values from a .pt file. Any other code in it is refused, never run."
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path} is not a file.")
@@ -81,90 +94,80 @@ def read_checkpoint(
         name = re.search(r"GLOBAL ([\w.]+)", str(error))
         if isinstance(error, pickle.UnpicklingError) and name:
             raise ValueError(
-                f"{path} wants {name[1]} to be called when it is opened: refused, nothing of it was run."
+                f"{path} would call {name[1]} when it is read: refused, nothing was run."
             ) from None
-        kind = type(error).__name__
-        raise ValueError(f"{path} is no PyTorch checkpoint, or was cut short ({kind}).") from None
+        raise ValueError(
+            f"{path} is not a PyTorch checkpoint, or is truncated ({type(error).__name__})."
+        ) from None
 
 
-def choose_weights(
-    checkpoint: object,  # what `read_checkpoint` gave
-    path: str | Path,  # for complaints
-    weights: str = "ema",  # ema or model, where there are both
-) -> tuple[dict[str, Tensor], dict]:  # a state dict, and the settings of the run where they are known
-    "The state dict in a checkpoint of either kind."
-    check_choice("weights", weights, ("ema", "model"))
-    settings = {}
-    if isinstance(checkpoint, dict) and not all(isinstance(v, Tensor) for v in checkpoint.values()):
-        if isinstance(checkpoint.get("args"), argparse.Namespace):
-            settings = vars(checkpoint["args"])
-        checkpoint = checkpoint.get(weights)
-    if not isinstance(checkpoint, dict) or not all(isinstance(v, Tensor) for v in checkpoint.values()):
-        raise ValueError(f"{path} holds neither a state dict nor one under the name {weights!r}.")
-    return checkpoint, settings
+def _select_state_dict(content: object, path: str | Path, weights: str) -> tuple[dict[str, Tensor], dict]:
+    "Find the state dict in a checkpoint of either form, and the arguments of the training run, if it has them."
+    _check_choice("weights", weights, ("ema", "model"))
+    args = {}
+    if isinstance(content, dict) and not all(isinstance(v, Tensor) for v in content.values()):
+        if isinstance(content.get("args"), argparse.Namespace):
+            args = vars(content["args"])
+        content = content.get(weights)
+    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
+        raise ValueError(f"{path} is not a state dict, and has none under the key {weights!r}.")
+    return content, args
 
 
-def fill(
-    model: nn.Module,  # changed in place
-    state: dict[str, Tensor],
-    source: str | Path,  # for complaints
-) -> None:
-    "Load every tensor. Raises ValueError unless names and shapes are the model's own, all of them."
+def _load_strict(model: nn.Module, state: dict[str, Tensor], source: str | Path) -> None:
+    "Load a state dict, or raise ValueError unless all names and shapes are those of the model."
     wanted = model.state_dict()
     both = wanted.keys() & state.keys()
     for what, names in (
         ("lacks {} tensors of the model", wanted.keys() - both),
-        ("holds {} tensors that the model has not", state.keys() - both),
-        ("holds {} tensors of another shape", {k for k in both if wanted[k].shape != state[k].shape}),
+        ("has {} unknown tensors", state.keys() - both),
+        ("has {} tensors of another shape", {k for k in both if wanted[k].shape != state[k].shape}),
     ):
         if names:
             raise ValueError(f"{source} {what.format(len(names))}, the first is {min(names)}.")
     model.load_state_dict(state, strict=True)
 
 
-LATENTS = {**SAMPLING, "clip_x0": False}  # how the paper's models were trained
-
-
-def process_of(config: DiTConfig) -> dict:
-    "The process of a model that says nothing of its own: the paper's."
-    clip = draws_pixels(config)  # as they were trained
-    return {**LATENTS, "clip_x0": clip, "variance": "learned" if config.learn_sigma else "fixed_large"}
+def _default_sampling(config: DiTConfig) -> dict:
+    "The paper's sampling settings, for a model that was saved without its own. Pixel models are clipped."
+    variance = "learned" if config.learn_sigma else "fixed_large"
+    return {**_PAPER_SAMPLING, "clip_x0": _is_pixel_model(config), "variance": variance}
 
 
 def load_official(
-    path: str | Path,  # a .pt file
-    num_heads: int | None = None,  # where the width is none of the paper's
-    num_classes: int | None = None,  # where the label table has no row for the null class
-    weights: str = "ema",  # ema or model
+    path: str | Path, num_heads: int | None = None, num_classes: int | None = None, weights: str = "ema"
 ) -> tuple[DiT, dict]:
-    "A model from an official checkpoint, in eval() mode, and its process."
-    state, settings = choose_weights(read_checkpoint(path), path, weights)
-    known = {name: settings.get(name) for name in ("num_heads", "num_classes", "process")}
-    heads, classes = (v if type(v) is int else None for v in (known["num_heads"], known["num_classes"]))
+    """Load an official checkpoint: the model in eval() mode, and its sampling settings.
+
+    Args:
+        path: a .pt file
+        num_heads: number of heads, needed if the width is not one of S, B, L and XL
+        num_classes: number of classes, needed if the label table has no row for the null class
+        weights: "ema" or "model", if the file has both
+
+    Raises:
+        ValueError: if the file is damaged, contains other code, or is not an official DiT.
+    """
+    state, args = _select_state_dict(_read_pt_file(path), path, weights)
+    heads, classes = (v if type(v) is int else None for v in map(args.get, ("num_heads", "num_classes")))
     config = infer_config(state, path, num_heads or heads, classes if num_classes is None else num_classes)
-    model = DiT(config)
-    fill(model, state, path)
-    return model.eval(), {
-        **process_of(config),
-        **(known["process"] if isinstance(known["process"], dict) else {}),
-    }
+    model, sampling = DiT(config), args.get("sampling")
+    _load_strict(model, state, path)
+    return model.eval(), {**_default_sampling(config), **(sampling if isinstance(sampling, dict) else {})}
 
 
-def check_form(
-    config: DiTConfig,
-    form: str,  # how to call the other format
-) -> None:
-    "Raise ValueError where the official code and diffusers have no such model."
+def _check_format(config: DiTConfig, target: str) -> None:
+    "Raise ValueError unless the official code and diffusers have such a model."
     if config.block != "adaln_zero":
-        raise ValueError(f"{form} knows adaLN-Zero blocks alone, but this model's are {config.block}.")
-    height, width = pair(config.input_size)
+        raise ValueError(f"block is {config.block}, but must be adaln_zero for {target}.")
+    height, width = height_width(config.input_size)
     if height != width:
-        raise ValueError(f"{form} knows square inputs alone, but this model's are {height}x{width}.")
+        raise ValueError(f"input_size is {height}x{width}, but must be square for {target}.")
 
 
-def official_state(model: DiT) -> dict[str, Tensor]:
-    "The weights by their official names, on the CPU."
-    check_form(model.config, "the official format")
+def _official_state(model: DiT) -> dict[str, Tensor]:
+    "The state dict on the CPU. A model without classes gets a single class with a zero embedding."
+    _check_format(model.config, "the official format")
     state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
     if not model.config.num_classes:
         state["y_embedder.embedding_table.weight"] = torch.zeros(1, model.config.hidden_size)
@@ -172,29 +175,41 @@ def official_state(model: DiT) -> dict[str, Tensor]:
 
 
 def save_official(
-    model: DiT,
-    path: str | Path,  # a .pt file
-    sampling: dict | None = None,  # kept with the training form
-    training: bool = False,  # as the training script writes it: model, ema, opt and args
-    ema: DiT | None = None,  # averaged weights; the model's own if not given
+    model: DiT, path: str | Path, sampling: dict | None = None, training: bool = False, ema: DiT | None = None
 ) -> None:
-    "Write an official checkpoint, whole or not at all."
-    content, path = official_state(model), Path(path)
+    """Write an official checkpoint, atomically.
+
+    Args:
+        model: a model with adaLN-Zero blocks and a square input
+        path: a .pt file
+        sampling: sampling settings, kept in the training form only
+        training: whether to write the training form (model, ema, opt, args), not a bare state dict
+        ema: the averaged model; None writes the model's own weights
+
+    Raises:
+        ValueError: if the official format cannot hold the model.
+    """
+    content = _official_state(model)
     if training:
-        c = model.config
-        named = [n for n in NAMES if all(getattr(DiTConfig.named(n), k) == getattr(c, k) for k in SHAPE)]
-        args = argparse.Namespace(
-            model=named[0] if named else None,
-            image_size=8 * pair(c.input_size)[0],  # of the pictures, where the inputs are latents
-            num_classes=c.num_classes or 1,
-            num_heads=c.num_heads,
-            sampling=sampling,
-        )
-        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0)
-        averaged = content if ema is None else official_state(ema)
-        content = {"model": content, "ema": averaged, "opt": optimizer.state_dict(), "args": args}
-    with whole_file(path) as draft:
+        content = {
+            "model": content,
+            "ema": content if ema is None else _official_state(ema),
+            "opt": torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0).state_dict(),
+            "args": _training_args(model.config, sampling),
+        }
+    with atomic_write(path) as draft:
         torch.save(content, draft)
 
 
-SHAPE = ("patch_size", "hidden_size", "depth", "num_heads")  # what a name like DiT-XL/2 says
+def _training_args(config: DiTConfig, sampling: dict | None) -> argparse.Namespace:
+    "The arguments of the official training script, with two of our own: num_heads and sampling."
+    shape = {field: getattr(config, field) for field in _SHAPE_FIELDS}
+    sizes = {name: DiTConfig.named(name) for name in MODEL_NAMES}
+    names = [n for n, size in sizes.items() if all(getattr(size, k) == v for k, v in shape.items())]
+    return argparse.Namespace(
+        model=names[0] if names else None,
+        image_size=8 * height_width(config.input_size)[0],  # pixels of the image, for a latent model
+        num_classes=config.num_classes or 1,
+        num_heads=config.num_heads,
+        sampling=sampling,
+    )

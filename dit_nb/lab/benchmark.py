@@ -1,13 +1,11 @@
-"""Two programs, one machine, turn by turn. How `dit-nb bench` measures, and what its numbers may be used for."""
+"""Benchmarks beside diffusers: each variant in its own process, timed in interleaved rounds."""
 
 import copy
-import json
 import os
 import resource
 import sys
 from collections.abc import Callable
 from datetime import date
-from importlib.resources import files
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
@@ -20,53 +18,60 @@ from dit_nb.config import DiTConfig
 from dit_nb.cost import cost
 from dit_nb.data import ImageSet, digits
 from dit_nb.guidance import Guided
-from dit_nb.interop.diffusers import transformer_shape
-from dit_nb.lab.profiling import matmul_rate, timed
+from dit_nb.interop.diffusers import _transformer_config
+from dit_nb.lab.profiling import matmul_gflops, time_call
 from dit_nb.model import DiT
 from dit_nb.objective import Diffusion
 from dit_nb.sampling import ddpm_sample
 from dit_nb.speed import InferenceModel, fast_float32_matmul, keep_freed_memory
 from dit_nb.training import TrainConfig, Trainer
-from dit_nb.utils import check_choice, show_bar
+from dit_nb.utils import _bar_visible, _check_choice
 
-SMALL = dict(input_size=8, in_channels=1, hidden_size=128, depth=6, num_heads=4, num_classes=10)
+__all__ = [
+    "MODELS",
+    "VARIANTS",
+    "benchmark",
+    "benchmark_growth",
+    "loss_curves",
+]
+
+_SMALL = dict(input_size=8, in_channels=1, hidden_size=128, depth=6, num_heads=4, num_classes=10)
 
 
-SUBJECTS = {  # name -> model, images in a training step, images in a sampling run
-    "digits/1": (DiTConfig(patch_size=1, **SMALL), 128, 64),
-    "digits/2": (DiTConfig(patch_size=2, **SMALL), 128, 64),
+MODELS = {  # name -> model, images in a training step, images in a sampling run
+    "digits/1": (DiTConfig(patch_size=1, **_SMALL), 128, 64),
+    "digits/2": (DiTConfig(patch_size=2, **_SMALL), 128, 64),
     **{name: (DiTConfig.named(f"DiT-{name}"), 8, 4) for name in ("S/4", "S/2", "B/2", "XL/2")},
 }
 
 
-ON_GPU = {"digits/1": 4096, "digits/2": 4096, "S/4": 1024, "S/2": 1024, "B/2": 512, "XL/2": 256}
+_GPU_BATCH = {"digits/1": 4096, "digits/2": 4096, "S/4": 1024, "S/2": 1024, "B/2": 512, "XL/2": 256}
 
 
 SAMPLING_STEPS, CFG_SCALE = 10, 4.0
 
 
-ARMS = (  # whose, in which precision, compiled
+VARIANTS = (  # code, precision, compiled
     "ours fp32",
     "ours bf16",
     "ours fp32 compiled",
     "ours bf16 compiled",
-    "peer fp32",
-    "peer bf16",
-    "peer bf16 compiled",
+    "diffusers fp32",
+    "diffusers bf16",
+    "diffusers bf16 compiled",
 )
 
 
-def random_images(config: DiTConfig, n: int) -> ImageSet:
-    "Noise with labels: speed does not depend on what is in a picture."
+def _random_images(config: DiTConfig, n: int) -> ImageSet:
     names = tuple(map(str, range(config.num_classes)))
     shape = (n, config.in_channels, config.input_size, config.input_size)
     return ImageSet(torch.rand(shape) * 2 - 1, torch.randint(len(names), (n,)), names)
 
 
-def our_training(config: DiTConfig, n: int, device: str, precision: str, compiled: bool) -> Callable:
-    "One step of a Trainer: draw, predict, step, average."
+def _our_training(config: DiTConfig, n: int, device: str, precision: str, compiled: bool) -> Callable:
+    "One step of our Trainer."
     settings = TrainConfig(steps=10**9, batch_size=n, precision=precision, compile=compiled)
-    trainer = Trainer(DiT(config), Diffusion(), random_images(config, 2 * n), settings)
+    trainer = Trainer(DiT(config), Diffusion(), _random_images(config, 2 * n), settings)
     batches = trainer.batches()
 
     def step() -> None:
@@ -76,8 +81,8 @@ def our_training(config: DiTConfig, n: int, device: str, precision: str, compile
     return step
 
 
-def our_sampling(config: DiTConfig, n: int, device: str, precision: str, compiled: bool) -> Callable:
-    "A guided run of a few steps."
+def _our_sampling(config: DiTConfig, n: int, device: str, precision: str, compiled: bool) -> Callable:
+    "A guided sampling run of ours."
     model = Guided(InferenceModel(DiT(config).to(device), precision, compiled), CFG_SCALE)
     diffusion = Diffusion().respaced(str(SAMPLING_STEPS)).to(device)
     shape = (n, config.in_channels, config.input_size, config.input_size)
@@ -85,33 +90,33 @@ def our_sampling(config: DiTConfig, n: int, device: str, precision: str, compile
     keep_freed_memory(device)
 
     def run() -> None:
-        with fast_float32_matmul(device):  # both as `sample_images` does
+        with fast_float32_matmul(device):
             ddpm_sample(diffusion, model, shape, y, progress=False)
 
     return run
 
 
-def peer_model(config: DiTConfig, device: str, compiled: bool):
+def _diffusers_model(config: DiTConfig, device: str, compiled: bool):
     "diffusers' DiT of the same shape."
     try:
         from diffusers import DiTTransformer2DModel
     except ImportError:
-        raise ValueError("peer is 'diffusers', but that package is missing: pip install diffusers.") from None
-    shape = transformer_shape(config)
+        raise ValueError("diffusers is missing, but is the baseline: pip install diffusers.") from None
+    shape = _transformer_config(config)
     model = DiTTransformer2DModel(**shape, num_embeds_ada_norm=config.num_classes).to(device)
     if compiled:
         model.compile(dynamic=False)
     return model
 
 
-def peer_training(config: DiTConfig, n: int, device: str, precision: str, compiled: bool) -> Callable:
-    "Squared error, AdamW, and an average that walks over the parameters."
+def _diffusers_training(config: DiTConfig, n: int, device: str, precision: str, compiled: bool) -> Callable:
+    "A training step with diffusers: squared error, AdamW, EMA parameter by parameter."
     from diffusers import DDPMScheduler
 
-    model = peer_model(config, device, compiled)
+    model = _diffusers_model(config, device, compiled)
     average, scheduler = copy.deepcopy(model), DDPMScheduler()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0)
-    x, y = (a.to(device) for a in random_images(config, n).__getitems__(list(range(n))))
+    x, y = (a.to(device) for a in _random_images(config, n).__getitems__(list(range(n))))
 
     def step() -> None:
         noise, t = torch.randn_like(x), torch.randint(1000, (n,), device=device)
@@ -129,11 +134,11 @@ def peer_training(config: DiTConfig, n: int, device: str, precision: str, compil
     return step
 
 
-def peer_sampling(config: DiTConfig, n: int, device: str, precision: str, compiled: bool) -> Callable:
-    "The loop of its pipeline, with labels and without in one batch."
+def _diffusers_sampling(config: DiTConfig, n: int, device: str, precision: str, compiled: bool) -> Callable:
+    "The loop of diffusers' pipeline, conditional and unconditional in one batch."
     from diffusers import DDPMScheduler
 
-    model, channels = peer_model(config, device, compiled).eval(), config.in_channels
+    model, channels = _diffusers_model(config, device, compiled).eval(), config.in_channels
     scheduler = DDPMScheduler(clip_sample=False)
     scheduler.set_timesteps(SAMPLING_STEPS)
     y = torch.randint(config.num_classes, (n,), device=device)
@@ -153,155 +158,169 @@ def peer_sampling(config: DiTConfig, n: int, device: str, precision: str, compil
     return run
 
 
-JOBS = {("ours", "train"): our_training, ("ours", "sample"): our_sampling}
+_JOBS = {("ours", "train"): _our_training, ("ours", "sample"): _our_sampling}
 
 
-JOBS |= {("peer", "train"): peer_training, ("peer", "sample"): peer_sampling}
+_JOBS |= {("diffusers", "train"): _diffusers_training, ("diffusers", "sample"): _diffusers_sampling}
 
 
-def contestant(pipe, arm: str, job: str, config: DiTConfig, n: int, device: str) -> None:
-    "What runs in a contestant's process: build, warm up, then answer turns."
+def _worker(pipe, variant: str, job: str, config: DiTConfig, n: int, device: str) -> None:
+    "Main function of a worker process: build, warm up, then time a round at each request."
     try:
-        who, precision, *rest = arm.split()
+        code, precision, *rest = variant.split()
         if device == "cpu":
-            os.environ["ACCELERATE_USE_CPU"] = "true"  # also where there is a GPU
+            os.environ["ACCELERATE_USE_CPU"] = "true"  # even if there is a GPU
         torch.manual_seed(0)
-        run = JOBS[who, job](config, n, device, precision, bool(rest))
+        run = _JOBS[code, job](config, n, device, precision, bool(rest))
         for _ in range(2):
             run()
-        make_room(device)
+        _empty_cache(device)
         pipe.send("ready")
         rates, dtype = [], {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
         while seconds := pipe.recv():
-            with fast_float32_matmul(
-                device
-            ):  # the roof is the machine's, whichever road the contestant takes
-                rates.append(matmul_rate(dtype, device, 8192 if device == "cuda" else 2048, repeats=2))
+            with fast_float32_matmul(device):  # peak throughput on the fastest backend, for all variants
+                rates.append(matmul_gflops(dtype, device, 8192 if device == "cuda" else 2048, repeats=2))
             times = []
             while sum(times) < seconds or len(times) < 3:
-                times.append(timed(run, device))
-            make_room(device)
+                times.append(time_call(run, device))
+            _empty_cache(device)
             pipe.send(times)
-        pipe.send((max(rates), peak_memory(device)))
-    except Exception as error:  # told, not lost in a process that nobody sees
-        pipe.send(error if isinstance(error, ValueError) else ValueError(f"{arm} failed: {error!r}"[:400]))
+        pipe.send((max(rates), _peak_memory(device)))
+    except Exception as error:  # raised in the main process
+        pipe.send(
+            error if isinstance(error, ValueError) else ValueError(f"{variant} failed: {error!r}"[:400])
+        )
 
 
-def make_room(device: str) -> None:
-    "Give back what a card's memory is not needed for between turns: the next contestant needs it."
+def _empty_cache(device: str) -> None:
+    "Release cached GPU memory between rounds, for the other workers."
     if device == "cuda":
         torch.cuda.empty_cache()
 
 
-def peak_memory(device: str) -> float:  # GB
-    "The most that this process has held: of the card, or of the machine."
+def _peak_memory(device: str) -> float:  # GB
+    "Peak memory of this process: on the GPU, or in RAM."
     if device == "cuda":
         return torch.cuda.max_memory_allocated() / 1e9
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
-def work(config: DiTConfig, n: int, job: str) -> float:  # operations of one call
+def _matmul_flop(config: DiTConfig, n: int, job: str) -> float:
     "Multiplications and additions in the matrix products of one call."
     evaluations = 3 if job == "train" else 2 * SAMPLING_STEPS
     return 2 * cost(config).total_macs * n * evaluations
 
 
-def race(
-    subject: str,  # one of SUBJECTS
-    job: str = "train",  # or sample
-    arms: tuple[str, ...] = ARMS[:2] + ARMS[4:5],
+def benchmark(
+    name: str,
+    job: str = "train",
+    variants: tuple[str, ...] = VARIANTS[:2] + VARIANTS[4:5],
     rounds: int = 5,
-    seconds: float = 1.0,  # length of a turn
+    seconds: float = 1.0,
     device: str = "cpu",
-    batch: int | None = None,  # images, in place of the subject's own number
+    batch: int | None = None,
     progress: bool = True,
-) -> list[dict]:  # one row for each arm
-    "Turn by turn, each in its own process. Ratios are to the first arm that is the peer's, or to the first."
-    check_choice("config", subject, SUBJECTS)
-    for arm in arms:
-        check_choice("arm", arm, ARMS)
-    config, for_training, for_sampling = SUBJECTS[subject]
-    n = batch or (ON_GPU[subject] if device == "cuda" else for_training)
-    n = n if job == "train" else batch or for_sampling * (16 if device == "cuda" else 1)
-    crew = []
+) -> list[dict]:
+    """Time variants in interleaved rounds, each in its own process, so that a busy machine disturbs all alike.
+
+    Args:
+        name: a key of MODELS.
+        job: train or sample.
+        variants: of VARIANTS; ratios are to the first one of diffusers, or else to the first.
+        rounds: how often each variant is timed.
+        seconds: length of one variant's part of a round.
+        device: cpu or cuda.
+        batch: images per call; default: the model's own number.
+        progress: show a progress bar.
+
+    Returns:
+        One row per variant: milliseconds, ratios by round, utilization, peak memory, device.
+
+    Raises:
+        ValueError: if a name is unknown, or a worker fails.
+    """
+    _check_choice("config", name, MODELS)
+    for variant in variants:
+        _check_choice("variant", variant, VARIANTS)
+    config, n = MODELS[name][0], batch or _batch_size(name, job, device)
+    workers = []
     try:
-        for arm in tqdm(arms, desc=f"{subject} {job}: warming up", disable=not show_bar(progress)):
-            crew.append(enter(arm, job, config, n, device))
-            answer(*crew[-1], arm)
-        turns = [
-            [turn(*member, arm, seconds) for arm, member in zip(arms, crew)]
-            for _ in tqdm(range(rounds), desc=f"{subject} {job}", disable=not show_bar(progress))
+        for variant in tqdm(variants, desc=f"{name} {job}: warm-up", disable=not _bar_visible(progress)):
+            workers.append(_start(variant, job, config, n, device))
+            _receive(*workers[-1], variant)
+        times = [
+            [_request(*worker, variant, seconds) for variant, worker in zip(variants, workers)]
+            for _ in tqdm(range(rounds), desc=f"{name} {job}", disable=not _bar_visible(progress))
         ]
-        ends = [turn(*member, arm, 0) for arm, member in zip(arms, crew)]
-        for _, process in crew:
-            process.join(10)  # who is killed leaves semaphores behind
+        ends = [_request(*worker, variant, 0) for variant, worker in zip(variants, workers)]
+        for _, process in workers:
+            process.join(10)  # a killed process leaves semaphores behind
     finally:
-        for _, process in crew:
+        for _, process in workers:
             process.kill()
-    roofs = {
-        p: max(rate for arm, (rate, _) in zip(arms, ends) if p in arm) for p in {a.split()[1] for a in arms}
-    }
-    return [row(subject, job, arms, i, turns, roofs, ends[i][1], n, config, device) for i in range(len(arms))]
+    known = {"config": name, "job": job, "batch": n, "device": device_name(device)}
+    known |= {"torch": torch.__version__, "date": date.today().isoformat()}
+    flop = _matmul_flop(config, n, job)
+    return [known | _row(variants, i, times, ends, flop, n) for i in range(len(variants))]
 
 
-def enter(*what) -> tuple:  # pipe, process
-    "Start a contestant; it answers when it is warm."
+def _batch_size(name: str, job: str, device: str) -> int:
+    "Images per call, if the user gives no number."
+    _, for_training, for_sampling = MODELS[name]
+    if job == "train":
+        return _GPU_BATCH[name] if device == "cuda" else for_training
+    return for_sampling * (16 if device == "cuda" else 1)
+
+
+def _start(*arguments) -> tuple:
+    "Start a worker: (pipe, process). It sends a message when it is warm."
     context = get_context("spawn")
     pipe, other = context.Pipe()
-    process = context.Process(target=contestant, args=(other, *what), daemon=True)
+    process = context.Process(target=_worker, args=(other, *arguments), daemon=True)
     process.start()
     return pipe, process
 
 
-def turn(pipe, process, arm: str, seconds: float):
-    "Give the word, and wait for the answer."
+def _request(pipe, process, variant: str, seconds: float):
+    "Ask a worker for a round, and wait for its times; 0 seconds ends it."
     pipe.send(seconds)
-    return answer(pipe, process, arm)
+    return _receive(pipe, process, variant)
 
 
-def answer(pipe, process, arm: str):
-    "What a contestant says; its mistake is raised here."
+def _receive(pipe, process, variant: str):
+    "The next message of a worker; an error in it is raised here."
     while not pipe.poll(1):
         if not process.is_alive():
-            raise ValueError(f"{arm} ended with exit code {process.exitcode}: it may have run out of memory.")
-    said = pipe.recv()
-    if isinstance(said, ValueError):
-        raise said
-    return said
+            code = process.exitcode
+            raise ValueError(f"{variant} ended with exit code {code}: it may have run out of memory.")
+    message = pipe.recv()
+    if isinstance(message, ValueError):
+        raise message
+    return message
 
 
-def row(subject, job, arms, i, turns, roofs, memory, n, config, device) -> dict:
-    "What is known about one arm after the race."
-    rate = roofs[arms[i].split()[1]]  # the fastest that anyone saw in this precision
-    base = next((i for i, arm in enumerate(arms) if arm.startswith("peer")), 0)
-    own = [1000 * median(each[i]) for each in turns]
-    ratios = [median(each[base]) / median(each[i]) for each in turns]
+def _row(variants: tuple, i: int, times: list, ends: list, flop: float, n: int) -> dict:
+    "Figures of variant i: `times` by round and variant, `ends` with peak throughput and memory."
+    precision = variants[i].split()[1]
+    peak = max(rate for variant, (rate, _) in zip(variants, ends) if precision in variant)
+    base = next((k for k, variant in enumerate(variants) if variant.startswith("diffusers")), 0)
+    own = [1000 * median(each[i]) for each in times]
+    ratios = [median(each[base]) / median(each[i]) for each in times]
     ms = median(own)
-    gflops = work(config, n, job) / ms / 1e6
-    return {
-        "config": subject,
-        "job": job,
-        "arm": arms[i],
-        "batch": n,
-        "ms": ms,
-        "ms_rounds": own,
-        "images_per_s": 1000 * n / ms,
-        "ratio_to": arms[base],
-        "ratio": median(ratios),
-        "ratio_rounds": ratios,
-        "gflops": gflops,
-        "matmul_gflops": rate,
-        "utilisation": gflops / rate,
-        "peak_gb": memory,
-        "device": device_name(device),
-        "torch": torch.__version__,
-        "date": date.today().isoformat(),
-    }
+    gflops = flop / ms / 1e6
+    row = {"variant": variants[i], "ms": ms, "ms_rounds": own, "images_per_s": 1000 * n / ms}
+    row |= {"ratio_to": variants[base], "ratio": median(ratios), "ratio_rounds": ratios}
+    row |= {"gflops": gflops, "matmul_gflops": peak, "utilization": gflops / peak}
+    return {**row, "peak_gb": ends[i][1]}
 
 
 def device_name(device: str) -> str:
-    "What a card or the processor calls itself, and what of the processor may be used."
+    """Name of the GPU; or of the CPU, with its threads and instruction set.
+
+    Args:
+        device: cpu or cuda.
+    """
     if device == "cuda":
         return torch.cuda.get_device_name()
     info = Path("/proc/cpuinfo")
@@ -314,62 +333,12 @@ def device_name(device: str) -> str:
     return f"{names[0] if names else 'CPU'}, {torch.get_num_threads()} threads, {caps}"
 
 
-HEAD = ("config", "job", "arm", "ms", "images/s", "ratio (rounds)", "of the roof", "peak GB")
+_BASE = dict(
+    input_size=16, patch_size=2, in_channels=4, hidden_size=192, depth=6, num_heads=6, num_classes=10
+)
 
 
-def results_table(rows: list[dict]) -> str:
-    "Rows of a race as a Markdown table."
-    lines = ["| " + " | ".join(HEAD) + " |", "|---|---|---|" + "---:|" * 5]
-    for r in rows:
-        spread = f"{r['ratio']:.2f} ({min(r['ratio_rounds']):.2f} to {max(r['ratio_rounds']):.2f})"
-        cells = (
-            r["config"],
-            f"{r['job']}, {r['batch']}",
-            r["arm"],
-            f"{r['ms']:.1f}",
-            f"{r['images_per_s']:.1f}",
-        )
-        lines.append(
-            "| " + " | ".join((*cells, spread, f"{r['utilisation']:.0%}", f"{r['peak_gb']:.1f}")) + " |"
-        )
-    return "\n".join(lines)
-
-
-def load_results(name: str) -> list[dict]:
-    "Rows that come with the package: measured once, on the machine that they name."
-    return json.loads((files("dit_nb.lab") / "results" / f"{name}.json").read_text(encoding="utf-8"))
-
-
-def plot_bench(rows: list[dict]):
-    "For each subject and job, how many times as fast as the peer each arm is."
-    from dit_nb.visual import COLORS, figure
-
-    groups = list(dict.fromkeys((r["config"], r["job"]) for r in rows))
-    fig, axes = figure(1, 1, (9, 1 + 0.28 * len(rows)))
-    ax, place, ticks = axes[0, 0], 0.0, []
-    for group in groups:
-        for r in (r for r in rows if (r["config"], r["job"]) == group):
-            color = COLORS["grey"] if r["arm"].startswith("peer") else COLORS["gate"]
-            low, high = min(r["ratio_rounds"]), max(r["ratio_rounds"])
-            ax.barh(place, r["ratio"], color=color, alpha=1 if "bf16" in r["arm"] else 0.5)
-            ax.plot([low, high], [place, place], color="black", lw=1)
-            if high > 6:  # a neighbour of the machine was busy for a round; the bar is the median
-                ax.set_xlim(0, 6)
-            ticks.append((place, f"{group[0]} {group[1]}: {r['arm']}"))
-            place += 1
-        place += 0.6
-    ax.axvline(1, color="black", lw=0.8, ls=":")
-    ax.set_yticks([p for p, _ in ticks], [text for _, text in ticks], fontsize=8)
-    ax.invert_yaxis()
-    ax.set(xlabel=f"times as fast as {rows[0]['ratio_to']}; the line is the spread over rounds")
-    fig.words = "; ".join(f"{r['config']} {r['job']} {r['arm']}: {r['ratio']:.2f}" for r in rows)
-    return fig
-
-
-BASE = dict(input_size=16, patch_size=2, in_channels=4, hidden_size=192, depth=6, num_heads=6, num_classes=10)
-
-
-GROWTH = {  # what grows -> settings; 64 tokens, width 192, 6 blocks and 16 images are where all lines meet
+_GROWTH = {  # axis -> settings; all axes share 64 tokens, width 192, 6 blocks and 16 images
     "tokens": [dict(input_size=s) for s in (8, 16, 24, 32)],
     "width": [dict(hidden_size=d) for d in (96, 192, 384, 576)],
     "depth": [dict(depth=d) for d in (3, 6, 12, 24)],
@@ -377,47 +346,56 @@ GROWTH = {  # what grows -> settings; 64 tokens, width 192, 6 blocks and 16 imag
 }
 
 
-def growth(device: str = "cpu", precision: str = "fp32", progress: bool = True) -> list[dict]:
-    "Step time and memory of real training steps, one axis at a time."
-    rows, runs = [], [(axis, change) for axis, changes in GROWTH.items() for change in changes]
-    for axis, change in tqdm(runs, desc="growth", disable=not show_bar(progress)):
-        settings = {**BASE, **change}
+def benchmark_growth(device: str = "cpu", precision: str = "fp32", progress: bool = True) -> list[dict]:
+    """Time and memory of a training step against tokens, width, depth and batch size, one axis at a time.
+
+    Args:
+        device: cpu or cuda.
+        precision: fp32 or bf16.
+        progress: show a progress bar.
+    """
+    rows, runs = [], [(axis, change) for axis, changes in _GROWTH.items() for change in changes]
+    for axis, change in tqdm(runs, desc="growth", disable=not _bar_visible(progress)):
+        settings = {**_BASE, **change}
         n = settings.pop("batch", 16)
         config = DiTConfig(**settings)
-        pipe, process = enter(f"ours {precision}", "train", config, n, device)
+        pipe, process = _start(f"ours {precision}", "train", config, n, device)
         try:
-            answer(pipe, process, axis)
-            times = turn(pipe, process, axis, 1.5)
-            _, memory = turn(pipe, process, axis, 0)
+            _receive(pipe, process, axis)
+            times = _request(pipe, process, axis, 1.5)
+            _, memory = _request(pipe, process, axis, 0)
         finally:
             process.kill()
         tokens = (config.input_size // config.patch_size) ** 2
         at = {"tokens": tokens, "width": config.hidden_size, "depth": config.depth, "batch": n}
-        known = {
-            "date": date.today().isoformat(),
-            "axis": axis,
-            "at": at[axis],
-            "ms": 1000 * min(times),
-            "peak_gb": memory,
-        }
-        known |= {"gflop": work(config, n, "train") / 1e9, "parameters": cost(config).total_params}
+        known = {"date": date.today().isoformat(), "axis": axis, "at": at[axis]}
+        known |= {"ms": 1000 * min(times), "peak_gb": memory}
+        known |= {"gflop": _matmul_flop(config, n, "train") / 1e9, "parameters": cost(config).total_params}
         rows.append({**known, "precision": precision, "device": device_name(device)})
     return rows
 
 
-def curves(
+def loss_curves(
     device: str = "cpu",
     steps: int = 1000,
-    width: int = 384,  # DiT-S; its 12 blocks are for a GPU
+    width: int = 384,
     depth: int = 12,
     progress: bool = True,
-) -> list[dict]:  # precision, compiled, losses, ...
-    "Losses of one training run on the digits, with one seed and one luck, in float32 and in bfloat16."
+) -> list[dict]:
+    """Losses of one training run on the digits with the same seed, in float32, bfloat16, and bfloat16 compiled.
+
+    Args:
+        device: cpu or cuda.
+        steps: number of updates.
+        width: hidden size; default: DiT-S.
+        depth: number of blocks; default: DiT-S.
+        progress: show a progress bar.
+    """
     if device == "cpu":
-        os.environ["ACCELERATE_USE_CPU"] = "true"  # also where there is a GPU
-    config, rows = DiTConfig(**SMALL | dict(patch_size=1, hidden_size=width, depth=depth, num_heads=6)), []
-    arms = [("fp32", False), ("bf16", False), ("bf16", True)]
-    for precision, compiled in tqdm(arms, desc="curves", disable=not show_bar(progress)):
+        os.environ["ACCELERATE_USE_CPU"] = "true"  # even if there is a GPU
+    config, rows = DiTConfig(**_SMALL | dict(patch_size=1, hidden_size=width, depth=depth, num_heads=6)), []
+    runs = [("fp32", False), ("bf16", False), ("bf16", True)]
+    for precision, compiled in tqdm(runs, desc="curves", disable=not _bar_visible(progress)):
         torch.manual_seed(0)
         settings = TrainConfig(steps=steps, batch_size=128, precision=precision, compile=compiled)
         trainer = Trainer(DiT(config), Diffusion(bins=17), digits().train, settings)
@@ -431,33 +409,3 @@ def curves(
             {"precision": precision, "compiled": compiled, "mse": [round(x, 6) for x in losses], **known}
         )
     return rows
-
-
-def plot_growth(rows: list[dict]):
-    "Time and memory against tokens, width, depth and batch, beside what is to be expected."
-    from dit_nb.visual import COLORS, figure
-
-    axes_names = list(GROWTH)
-    fig, axes = figure(2, len(axes_names), (11, 5))
-    for column, axis in enumerate(axes_names):
-        part = [r for r in rows if r["axis"] == axis]
-        at, ms, gb = ([r[k] for r in part] for k in ("at", "ms", "peak_gb"))
-        middle = next(
-            r for r in part if r["at"] == {"tokens": 64, "width": 192, "depth": 6, "batch": 16}[axis]
-        )
-        expected = [r["gflop"] / middle["gflop"] * middle["ms"] for r in part]
-        axes[0, column].loglog(at, ms, "o-", color=COLORS["gate"], label="measured")
-        axes[0, column].loglog(at, expected, "--", color=COLORS["grey"], label="as `cost` grows")
-        axes[1, column].plot(at, gb, "o-", color=COLORS["x_t"])
-        axes[0, column].minorticks_off()
-        axes[0, column].set_xticks(at, at, fontsize=8)
-        axes[0, column].set_yticks(ms[::2], [f"{m:.0f}" for m in ms[::2]], fontsize=8)
-        axes[0, column].set(title=axis)
-        axes[1, column].set(xlabel=axis, ylim=(0, None))
-    axes[0, 0].set(ylabel="ms for a step")
-    axes[1, 0].set(ylabel="peak memory, GB")
-    axes[0, 0].legend(fontsize=8)
-    fig.words = "Step time and peak memory: " + "; ".join(
-        f"{r['axis']} {r['at']}: {r['ms']:.0f} ms" for r in rows
-    )
-    return fig

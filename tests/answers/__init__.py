@@ -1,12 +1,15 @@
-"""Answers that students might give: right ones in several styles, and wrong ones with the words they must hear.
+"""Answers that students might give: right ones in several styles, and wrong ones with words of their message.
 
-Each wrong answer is something that a person could write and believe in. `cd tests; python -m answers` prints
-what the checks say to each.
+Each wrong answer is something that a person could write and believe to be right. `cd tests; python -m answers`
+prints the result of every check.
 """
 
 from collections import defaultdict
 
-RIGHT, WRONG = defaultdict(list), defaultdict(list)  # exercise -> answers; wrong ones with their words
+RIGHT, WRONG = (
+    defaultdict(list),
+    defaultdict(list),
+)  # exercise -> answers; wrong ones with words of their message
 
 
 def right(exercise):
@@ -20,7 +23,7 @@ def right(exercise):
 
 
 def wrong(exercise, words):
-    """Register a wrong answer, and words that its rejection must contain."""
+    """Register a wrong answer, and words that its message must contain."""
 
     def keep(fn):
         WRONG[exercise].append((fn, words))

@@ -1,4 +1,4 @@
-"""Print what each answer is told."""
+"""Print the result of every check."""
 
 from dit_nb.teach.graders.framework.core import all_checks
 

@@ -36,12 +36,12 @@ def attention_unscaled(q, k, v):
     return F.scaled_dot_product_attention(q, k, v, scale=1.0)
 
 
-@wrong("attention", "by its square root they should be")
+@wrong("attention", "divided by its square root")
 def attention_over_d(q, k, v):
     return F.softmax(q @ k.transpose(2, 3) / q.shape[3], dim=3) @ v
 
 
-@wrong("attention", "divided they should be")
+@wrong("attention", "multiplied by the square root")
 def attention_times_root(q, k, v):
     return F.softmax(q @ k.transpose(2, 3) * q.shape[3] ** 0.5, dim=3) @ v
 
@@ -67,7 +67,7 @@ def attention_softmax_dim_1(q, k, v):
     return F.softmax(q @ k.transpose(2, 3) / q.shape[3] ** 0.5, dim=1) @ v
 
 
-@wrong("attention", "a language model's mask")
+@wrong("attention", "as in a language model")
 def attention_causal(q, k, v):
     return F.scaled_dot_product_attention(q, k, v, is_causal=True)
 
@@ -124,14 +124,14 @@ def multi_head_chunks(q, k, v, num_heads):
     return torch.cat([attention_fused(*(x[:, None] for x in one))[:, 0] for one in zip(*heads)], -1)
 
 
-@wrong("multi_head", "sewn together by a reshape alone")
+@wrong("multi_head", "merged by a reshape alone")
 def multi_head_no_transpose_back(q, k, v, num_heads):
     n, t, width = q.shape
     q, k, v = (x.view(n, -1, num_heads, width // num_heads).transpose(1, 2) for x in (q, k, v))
     return attention_fused(q, k, v).reshape(n, t, width)
 
 
-@wrong("multi_head", "cut by a reshape alone")
+@wrong("multi_head", "split by a reshape alone")
 def multi_head_no_transpose(q, k, v, num_heads):
     n, t, width = q.shape
     q, k, v = (x.reshape(n, num_heads, -1, width // num_heads) for x in (q, k, v))
@@ -209,7 +209,7 @@ class Wrapped(nn.Module):
         return self.call(x)
 
 
-@wrong("in_context", "still there: they must leave")
+@wrong("in_context", "still there: remove them")
 def in_context_unstripped(x, c, blocks):
     x = torch.cat([x, c], dim=1)
     for block in blocks:
@@ -222,12 +222,12 @@ def in_context_front_unstripped(x, c, blocks):
     return in_context_unstripped(c, x, blocks)
 
 
-@wrong("in_context", "went in at the other end")
+@wrong("in_context", "appended at the end")
 def in_context_strips_front(x, c, blocks):
     return in_context_unstripped(x, c, blocks)[:, 2:]
 
 
-@wrong("in_context", "went in at the front")
+@wrong("in_context", "placed at the front")
 def in_context_strips_end(x, c, blocks):
     return in_context_unstripped(c, x, blocks)[:, : x.shape[1]]
 
@@ -292,17 +292,17 @@ def cross_attention_sigmoid(x, context, w_q, w_k, w_v):
     return share * (first @ w_v)[:, None] + (1 - share) * (second @ w_v)[:, None]
 
 
-@wrong("cross_attention", "self-attention once more")
+@wrong("cross_attention", "that is self-attention")
 def cross_attention_self(x, context, w_q, w_k, w_v):
     return F.scaled_dot_product_attention(x @ w_q, x @ w_k, x @ w_v)
 
 
-@wrong("cross_attention", "the image answers")
+@wrong("cross_attention", "The condition gives the queries")
 def cross_attention_reversed(x, context, w_q, w_k, w_v):
     return cross_attention_fused(context, x, w_q, w_k, w_v)
 
 
-@wrong("cross_attention", "each patch must ask")
+@wrong("cross_attention", "must come from the patches")
 def cross_attention_context_asks_itself(x, context, w_q, w_k, w_v):
     return cross_attention_self(context, context, w_q, w_k, w_v)
 
@@ -369,7 +369,7 @@ def layer_norm_eps_outside(x, eps):
     return middle / (middle.square().mean(-1, keepdim=True).sqrt() + eps)
 
 
-@wrong("layer_norm", "quiet tokens become as loud")
+@wrong("layer_norm", "small tokens are scaled up")
 def layer_norm_no_eps(x, eps):
     return (x - x.mean(-1, keepdim=True)) / x.std(-1, keepdim=True, correction=0)
 
@@ -379,12 +379,12 @@ def layer_norm_default_eps(x, eps):
     return F.layer_norm(x, x.shape[-1:])
 
 
-@wrong("layer_norm", "by its root it should")
+@wrong("layer_norm", "divides by the variance")
 def layer_norm_variance(x, eps):
     return (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True, correction=0) + eps)
 
 
-@wrong("layer_norm", "mean is not taken away")
+@wrong("layer_norm", "mean is not subtracted")
 def layer_norm_no_mean(x, eps):
     return x / torch.sqrt(x.var(-1, keepdim=True, correction=0) + eps)
 
@@ -394,17 +394,17 @@ def layer_norm_over_tokens(x, eps):
     return F.layer_norm(x.mT, x.shape[1:2], eps=eps).mT
 
 
-@wrong("layer_norm", "depends on its neighbours")
+@wrong("layer_norm", "depends on its neighbors")
 def layer_norm_over_batch(x, eps):
     return (x - x.mean(0)) / (x.var(0, correction=0) + eps).sqrt()
 
 
-@wrong("layer_norm", "One mean for a whole image")
+@wrong("layer_norm", "one mean for each image")
 def layer_norm_image(x, eps):
     return F.layer_norm(x, x.shape[1:], eps=eps)
 
 
-@wrong("layer_norm", "stirred together")
+@wrong("layer_norm", "one mean for all images")
 def layer_norm_everything(x, eps):
     return (x - x.mean()) / (x.var(correction=0) + eps) ** 0.5
 
@@ -433,7 +433,7 @@ def modulate_loop(x, shift, scale):
     return torch.stack([x[i] + x[i] * scale[i, 0] + shift[i, 0] for i in range(len(x))])
 
 
-@wrong("modulate", "wipes the tokens out")
+@wrong("modulate", "sets the tokens to zero")
 def modulate_no_one(x, shift, scale):
     return x * scale + shift
 
@@ -443,12 +443,12 @@ def modulate_exchanged(x, shift, scale):
     return modulate_one_plus(x, scale, shift)
 
 
-@wrong("modulate", "The shift is stretched too")
+@wrong("modulate", "The shift is scaled too")
 def modulate_shift_first(x, shift, scale):
     return (x + shift) * (1 + scale)
 
 
-@wrong("modulate", "axis of the tokens is gone")
+@wrong("modulate", "lack the axis of the tokens")
 def modulate_squeezed(x, shift, scale):
     return x * (1 + scale.squeeze(1)) + shift.squeeze(1)
 
@@ -458,7 +458,7 @@ def modulate_first(x, shift, scale):
     return x * (1 + scale[0]) + shift[0]
 
 
-@wrong("modulate", "not added to them")
+@wrong("modulate", "added to their modulated copy")
 def modulate_residual(x, shift, scale):
     return x + modulate_one_plus(x, shift, scale)
 
@@ -494,7 +494,7 @@ def adaln_fields_no_silu(c, weight, bias):
     return F.linear(c, weight, bias)[:, None].chunk(6, dim=-1)
 
 
-@wrong("adaln_fields", "stands behind the linear layer")
+@wrong("adaln_fields", "comes after the linear layer")
 def adaln_fields_silu_behind(c, weight, bias):
     return F.silu(F.linear(c, weight, bias))[:, None].chunk(6, dim=-1)
 
@@ -559,8 +559,8 @@ def adaln_zero_layer_norm(x, branch, shift, scale, gate):
 
 @right("adaln_zero")
 def adaln_zero_by_hand(x, branch, shift, scale, gate):
-    centred = x - x.mean(-1, keepdim=True)
-    h = centred / torch.sqrt((centred**2).mean(-1, keepdim=True) + 1e-6)
+    centered = x - x.mean(-1, keepdim=True)
+    h = centered / torch.sqrt((centered**2).mean(-1, keepdim=True) + 1e-6)
     return torch.addcmul(x, gate.expand_as(x), branch(h + h * scale + shift))
 
 
@@ -601,12 +601,12 @@ def adaln_zero_one_plus_gate(x, branch, shift, scale, gate):
     return x + (1 + gate) * branch(norm(x) * (1 + scale) + shift)
 
 
-@wrong("adaln_zero", "wipes the tokens out")
+@wrong("adaln_zero", "sets the tokens to zero")
 def adaln_zero_no_one(x, branch, shift, scale, gate):
     return x + gate * branch(norm(x) * scale + shift)
 
 
-@wrong("adaln_zero", "they must be normalised first")
+@wrong("adaln_zero", "they must be normalized first")
 def adaln_zero_no_norm(x, branch, shift, scale, gate):
     return x + gate * branch(x * (1 + scale) + shift)
 
@@ -628,13 +628,13 @@ def adaln_zero_instance_norm(x, branch, shift, scale, gate):
     return x + gate * branch(h * (1 + scale) + shift)
 
 
-@wrong("adaln_zero", "normalised tokens are added")
+@wrong("adaln_zero", "normalized tokens are added")
 def adaln_zero_overwrites_x(x, branch, shift, scale, gate):
     x = norm(x)
     return x + gate * branch(x * (1 + scale) + shift)
 
 
-@wrong("adaln_zero", "other numbers")
+@wrong("adaln_zero", "wrong numbers")
 def adaln_zero_mixed(x, branch, shift, scale, gate):
     return x + gate * branch(norm(x)) * (1 + scale) + shift
 
@@ -672,12 +672,12 @@ def zero_init_weight(linear):
     nn.init.constant_(linear.weight, 0)
 
 
-@wrong("zero_init", "The layer is what it was")
+@wrong("zero_init", "The layer is unchanged")
 def zero_init_new_layer(linear):
     return zero_init_nn(nn.Linear(linear.in_features, linear.out_features))
 
 
-@wrong("zero_init", "The layer is what it was")
+@wrong("zero_init", "The layer is unchanged")
 def zero_init_rebinds(linear):
     weight, bias = linear.weight, linear.bias
     weight, bias = weight * 0, bias * 0

@@ -57,7 +57,7 @@ def q_sample_exchanged(x0, t, noise, alphas_cumprod):
     return q_sample_view(noise, t, x0, alphas_cumprod)
 
 
-@wrong("q_sample", "land on the columns")
+@wrong("q_sample", "columns of each image")
 def q_sample_not_spread(x0, t, noise, alphas_cumprod):
     return alphas_cumprod[t].sqrt() * x0 + (1 - alphas_cumprod[t]).sqrt() * noise
 
@@ -125,7 +125,7 @@ def q_posterior_swapped(x0, x_t, t, betas):
     return q_posterior_tables(x_t, x0, t, betas)
 
 
-@wrong("q_posterior", "is 1, not 0")
+@wrong("q_posterior", "is 1 there, not 0")
 def q_posterior_zero_first(x0, x_t, t, betas):
     return q_posterior_with(x0, x_t, t, betas, lambda bar: torch.nn.functional.pad(bar[:-1], (1, 0)))
 
@@ -156,7 +156,7 @@ def q_posterior_log_std(x0, x_t, t, betas):
     return q_posterior_with(x0, x_t, t, betas, log=lambda v: v.sqrt().log())
 
 
-@wrong("q_posterior", "the signal's share after the step")
+@wrong("q_posterior", "alphas_cumprod after the step")
 def q_posterior_late_share(x0, x_t, t, betas):
     bar = torch.cumprod(1 - betas, 0)
     before = torch.cat([torch.ones(1).double(), bar[:-1]])
@@ -222,7 +222,7 @@ def eps_to_x0_exchanged(x_t, t, eps, alphas_cumprod):
     return eps_to_x0_solve(x_t, t, eps, 1 - alphas_cumprod)
 
 
-@wrong("eps_to_x0", "land on the columns")
+@wrong("eps_to_x0", "columns of each image")
 def eps_to_x0_not_spread(x_t, t, eps, alphas_cumprod):
     bar = alphas_cumprod[t]
     return (x_t - (1 - bar).sqrt() * eps) / bar.sqrt()
@@ -247,7 +247,7 @@ def learned_log_variance_middle(values, min_log, max_log):
     return (min_log + max_log) / 2 + values * (max_log - min_log) / 2
 
 
-@wrong("learned_log_variance", "taken for the share itself")
+@wrong("learned_log_variance", "used as the fraction itself")
 def learned_log_variance_raw(values, min_log, max_log):
     return values * max_log + (1 - values) * min_log
 
@@ -257,13 +257,13 @@ def learned_log_variance_swapped(values, min_log, max_log):
     return learned_log_variance_share(values, max_log, min_log)
 
 
-@wrong("learned_log_variance", "The variances are mixed")
+@wrong("learned_log_variance", "The variances are interpolated")
 def learned_log_variance_linear(values, min_log, max_log):
     share = (values + 1) / 2
     return (share * max_log.exp() + (1 - share) * min_log.exp()).log()
 
 
-@wrong("learned_log_variance", "held between -1 and 1")
+@wrong("learned_log_variance", "clamped to [-1, 1]")
 def learned_log_variance_clamped(values, min_log, max_log):
     return learned_log_variance_share(values.clamp(-1, 1), min_log, max_log)
 
@@ -278,7 +278,7 @@ def learned_log_variance_tanh(values, min_log, max_log):
     return learned_log_variance_share(torch.tanh(values), min_log, max_log)
 
 
-@wrong("learned_log_variance", "its logarithm was asked for")
+@wrong("learned_log_variance", "The result is the variance")
 def learned_log_variance_exp(values, min_log, max_log):
     return learned_log_variance_share(values, min_log, max_log).exp()
 
@@ -309,7 +309,7 @@ def normal_kl_doubled(mean1, logvar1, mean2, logvar2):
     return logvar2 - logvar1 - 1 + (logvar1.exp() + (mean1 - mean2) ** 2) / logvar2.exp()
 
 
-@wrong("normal_kl", "counted in bits")
+@wrong("normal_kl", "in bits")
 def normal_kl_bits(mean1, logvar1, mean2, logvar2):
     return normal_kl_formula(mean1, logvar1, mean2, logvar2) / math.log(2.0)
 
@@ -319,7 +319,7 @@ def normal_kl_no_one(mean1, logvar1, mean2, logvar2):
     return 0.5 * (logvar2 - logvar1 + (logvar1.exp() + (mean1 - mean2) ** 2) / logvar2.exp())
 
 
-@wrong("normal_kl", "logs of standard deviations")
+@wrong("normal_kl", "logarithms of standard deviations")
 def normal_kl_log_std(mean1, logvar1, mean2, logvar2):
     s1, s2 = logvar1.exp(), logvar2.exp()
     return torch.log(s2 / s1) + (s1**2 + (mean1 - mean2) ** 2) / (2 * s2**2) - 0.5
@@ -419,7 +419,7 @@ def nll_bytes(x, mean, log_scale, bins):
     return -nll_with(x, mean, log_scale, 1 / 255).clamp(min=1e-12).log()
 
 
-@wrong("discretized_gaussian_nll", "taken for a log variance")
+@wrong("discretized_gaussian_nll", "used as a log variance")
 def nll_log_variance(x, mean, log_scale, bins):
     return -nll_with(x, mean, 0.5 * log_scale, 1 / (bins - 1)).log()
 
@@ -447,7 +447,7 @@ def nll_probability(x, mean, log_scale, bins):
     return nll_with(x, mean, log_scale, 1 / (bins - 1))
 
 
-@wrong("discretized_gaussian_nll", "height of the bell")
+@wrong("discretized_gaussian_nll", "density of the Gaussian")
 def nll_density(x, mean, log_scale, bins):
     return 0.5 * ((x - mean) / log_scale.exp()) ** 2 + log_scale + 0.5 * math.log(2 * math.pi)
 
@@ -479,7 +479,7 @@ def hybrid_loss_loop(output, noise, vb_terms):
     return torch.stack(losses)
 
 
-@wrong("hybrid_loss", "the bound pulls at eps")
+@wrong("hybrid_loss", "the bound trains eps")
 def hybrid_loss_no_cut(output, noise, vb_terms):
     eps, values = output.chunk(2, dim=1)
     return ((noise - eps) ** 2).flatten(1).mean(1) + vb_terms(eps, values)
@@ -493,7 +493,7 @@ def hybrid_loss_cut_all(output, noise, vb_terms):
     return ((noise - eps) ** 2).flatten(1).mean(1) + vb
 
 
-@wrong("hybrid_loss", "The cut goes through the variance values")
+@wrong("hybrid_loss", "The detach is on the variance values")
 def hybrid_loss_wrong_cut(output, noise, vb_terms):
     eps, values = output.chunk(2, dim=1)
     return ((noise - eps) ** 2).flatten(1).mean(1) + vb_terms(eps, values.detach())
@@ -540,7 +540,7 @@ def hybrid_loss_cut_eps_everywhere(output, noise, vb_terms):
     return ((noise - eps) ** 2).flatten(1).mean(1) + vb_terms(eps, values)
 
 
-@wrong("hybrid_loss", "cut off from the output altogether")
+@wrong("hybrid_loss", "nothing is trained")
 def hybrid_loss_items(output, noise, vb_terms):
     with torch.no_grad():
         eps, values = output.chunk(2, dim=1)
@@ -601,7 +601,7 @@ def ddpm_step_first_t(diffusion, prediction, x_t, t, noise):
     return ddpm_step_always(diffusion, prediction, x_t, t, noise)
 
 
-@wrong("ddpm_step", "silences the whole batch")
+@wrong("ddpm_step", "removes the noise of the whole batch")
 def ddpm_step_any(diffusion, prediction, x_t, t, noise):
     if (t == 0).any():
         return prediction.mean
@@ -615,7 +615,7 @@ def ddpm_step_all(diffusion, prediction, x_t, t, noise):
     return ddpm_step_always(diffusion, prediction, x_t, t, noise)
 
 
-@wrong("ddpm_step", "land on the columns")
+@wrong("ddpm_step", "columns of each image")
 def ddpm_step_flat_mask(diffusion, prediction, x_t, t, noise):
     return prediction.mean + (t != 0) * torch.exp(0.5 * prediction.log_variance) * noise
 
@@ -705,7 +705,7 @@ def respaced_betas_from_start(alphas_cumprod, kept):
     return 1 - alphas_cumprod[torch.tensor(kept)]
 
 
-@wrong("respaced_betas", "losses multiply")
+@wrong("respaced_betas", "alphas must be multiplied")
 def respaced_betas_sum(alphas_cumprod, kept):
     betas, start, found = full_betas(alphas_cumprod), 0, []
     for k in kept:
@@ -761,7 +761,7 @@ def sigma_of(diffusion, t):
     return col(diffusion.posterior_variance, t).sqrt()
 
 
-@wrong("ddim_step", "where the clean image was clipped")
+@wrong("ddim_step", "the clean image was clipped")
 def ddim_step_predicted_eps(diffusion, prediction, x_t, t, noise, eta):
     sigma = eta * sigma_of(diffusion, t)
     return ddim_step_with(diffusion, prediction, x_t, t, noise, sigma, eps=prediction.eps)
@@ -778,7 +778,7 @@ def ddim_step_deterministic(diffusion, prediction, x_t, t, noise, eta):
     return ddim_step_official(diffusion, prediction, x_t, t, noise, 0.0)
 
 
-@wrong("ddim_step", "as noisy as DDPM always")
+@wrong("ddim_step", "always as noisy as DDPM")
 def ddim_step_full_noise(diffusion, prediction, x_t, t, noise, eta):
     return ddim_step_official(diffusion, prediction, x_t, t, noise, 1.0)
 
@@ -788,7 +788,7 @@ def ddim_step_variance(diffusion, prediction, x_t, t, noise, eta):
     return ddim_step_with(diffusion, prediction, x_t, t, noise, eta * sigma_of(diffusion, t) ** 2)
 
 
-@wrong("ddim_step", "eta stands under the square root")
+@wrong("ddim_step", "eta is under the square root")
 def ddim_step_eta_inside(diffusion, prediction, x_t, t, noise, eta):
     return ddim_step_official(diffusion, prediction, x_t, t, noise, math.sqrt(eta))
 
@@ -828,7 +828,7 @@ def cfg_eps_weights(cond, uncond, cfg_scale):
     return torch.einsum("k,k...->...", weights, torch.stack([cond, uncond]))
 
 
-@wrong("cfg_eps", "counted from the labelled prediction")
+@wrong("cfg_eps", "counted from the prediction with the label")
 def cfg_eps_other_convention(cond, uncond, cfg_scale):
     return (1 + cfg_scale) * cond - cfg_scale * uncond
 
@@ -838,7 +838,7 @@ def cfg_eps_exchanged(cond, uncond, cfg_scale):
     return cfg_eps_walk(uncond, cond, cfg_scale)
 
 
-@wrong("cfg_eps", "A scale of 0 is taken")
+@wrong("cfg_eps", "A scale of 0 is treated")
 def cfg_eps_zero_is_off(cond, uncond, cfg_scale):
     if not cfg_scale:
         return cond
@@ -850,12 +850,12 @@ def cfg_eps_only_above_one(cond, uncond, cfg_scale):
     return cfg_eps_walk(cond, uncond, cfg_scale) if cfg_scale > 1.0 else cond
 
 
-@wrong("cfg_eps", "held at 1 at most")
+@wrong("cfg_eps", "limited to 1")
 def cfg_eps_clipped(cond, uncond, cfg_scale):
     return cfg_eps_walk(cond, uncond, min(max(cfg_scale, 0), 1))
 
 
-@wrong("cfg_eps", "Only the push")
+@wrong("cfg_eps", "Only the scaled difference")
 def cfg_eps_push(cond, uncond, cfg_scale):
     return cfg_scale * (cond - uncond)
 
@@ -905,13 +905,13 @@ def guided_output_halves(cond, uncond, cfg_scale):
     return torch.cat([a, cfg_eps_walk(c, d, cfg_scale)], 1)
 
 
-@wrong("guided_output", "values are lost")
+@wrong("guided_output", "values are missing")
 def guided_output_eps_only(cond, uncond, cfg_scale):
     c = cond.shape[1] // 2
     return cfg_eps_walk(cond[:, :c], uncond[:, :c], cfg_scale)
 
 
-@wrong("guided_output", "counted from the labelled")
+@wrong("guided_output", "counted from the prediction with the label")
 def guided_output_other_convention(cond, uncond, cfg_scale):
     c = cond.shape[1] // 2
     return torch.cat([cfg_eps_other_convention(cond[:, :c], uncond[:, :c], cfg_scale), cond[:, c:]], 1)

@@ -103,7 +103,7 @@ def patchify_float32(images, patch_size):
     return patchify_einops(images, patch_size).float()
 
 
-@wrong("patchify", "in other places")
+@wrong("patchify", "in the wrong places")
 def patchify_flipped(images, patch_size):
     return patchify_einops(images.flip(-1), patch_size)
 
@@ -285,7 +285,7 @@ def sincos_1d_two_i(positions, dim):
     return torch.cat([angles.sin(), angles.cos()], -1)
 
 
-@wrong("sincos_1d", "become faster")
+@wrong("sincos_1d", "become higher")
 def sincos_1d_times(positions, dim):
     omega = 10000 ** (torch.arange(dim // 2).double() / (dim // 2))
     angles = positions[:, None] * omega
@@ -297,7 +297,7 @@ def sincos_1d_turns(positions, dim):
     return sincos_1d_outer(2 * math.pi * positions.double(), dim)
 
 
-@wrong("sincos_1d", "other numbers")
+@wrong("sincos_1d", "wrong numbers")
 def sincos_1d_whole_positions(positions, dim):
     return sincos_1d_outer(positions.long(), dim)
 
@@ -326,7 +326,7 @@ def sincos_2d_divmod(grid, dim):
     return torch.hstack(parts).float()
 
 
-@wrong("sincos_2d", "first half tells the row")
+@wrong("sincos_2d", "first half encodes the row")
 def sincos_2d_row_first(grid, dim):
     k = torch.arange(grid[0] * grid[1])
     return torch.cat([sincos_1d_outer(k // grid[1], dim // 2), sincos_1d_outer(k % grid[1], dim // 2)], -1)
@@ -360,7 +360,7 @@ def sincos_2d_cos_first(grid, dim):
     return torch.cat(parts, -1)
 
 
-@wrong("sincos_2d", "counted through")
+@wrong("sincos_2d", "index of the patch")
 def sincos_2d_one_counter(grid, dim):
     return sincos_1d_outer(torch.arange(grid[0] * grid[1]), dim)
 
@@ -429,7 +429,7 @@ def timestep_embedding_over_dim(t, dim, max_period):
     return torch.cat([args.cos(), args.sin()], -1)
 
 
-@wrong("timestep_embedding", "become faster")
+@wrong("timestep_embedding", "become higher")
 def timestep_embedding_sign(t, dim, max_period):
     half = dim // 2
     freqs = torch.exp(math.log(max_period) * torch.arange(half, dtype=torch.float64) / half)

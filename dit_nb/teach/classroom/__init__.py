@@ -1,1 +1,1 @@
-"""Assignments and grading with nbgrader."""
+"""Assignments and their grading with nbgrader."""

@@ -1,140 +1,127 @@
-"""An exercise is written once, in its lesson; from there it goes into a graded assignment."""
+"""Assignments: exercises collected from the lessons into the notebooks of a course."""
 
 import json
 import re
 import sys
-from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 
-from dit_nb.teach.graders.framework.core import all_exercises
+__all__ = ["assignments", "collect", "read_assignment", "write_course"]
 
-FLAG = re.compile(r"^#\| *(\w+):? *(.*?) *$", re.MULTILINE)
-
-
-PLACE = re.compile(r"\A<!-- exercise: (\w+) -->\s*")
-
-
-def flags(
-    source: str,  # a code cell
-) -> dict[str, str]:  # flag -> what stands after it
-    "The flags of a code cell: `#| points: 3` is {'points': '3'}."
-    return dict(FLAG.findall(source))
+_FLAG = re.compile(r"^#\| *(\w+):? *(.*?) *$", re.MULTILINE)
+_PLACE = re.compile(r"\A<!-- exercise: (\w+) -->\s*")
+_COURSE = files("dit_nb.teach.classroom") / "course"
+_ROLES = ["words", "solution", "check", "hidden"]
 
 
-def bare(
-    source: str,  # a code cell
-) -> str:
-    "The cell without its flags."
+def _flags(source: str) -> dict[str, str]:
+    """Return the flags of a code cell: `#| points: 3` gives {'points': '3'}."""
+    return dict(_FLAG.findall(source))
+
+
+def _without_flags(source: str) -> str:
     return re.sub(r"^#\|.*\n?", "", source, flags=re.MULTILINE).strip("\n")
 
 
-def text(cell: dict) -> str:
-    "The source of a cell as one string."
+def _source(cell: dict) -> str:
     return "".join(cell["source"])
 
 
-def note(
-    kind: str,  # markdown or code
-    source: str,
-    **facts,  # role, exercise, points: what the cell is for
-) -> dict:
-    "A cell of a course notebook."
+def _cell(kind: str, source: str, **facts) -> dict:
+    """Make a cell of a course notebook; facts (role, exercise, points) say what the cell is for."""
     cell = {"cell_type": kind, "metadata": {"dit_nb": facts} if facts else {}, "source": source}
     return cell | ({"outputs": [], "execution_count": None} if kind == "code" else {})
 
 
-def unlinked(words: str) -> str:
-    "Without links to other notebooks."
-    return re.sub(r"\[([^]]+)\]\((?!https?:)[^)]*\.ipynb[^)]*\)", r"\1", words)
+def _without_links(text: str) -> str:
+    """Turn links to other notebooks into plain text: students have one file."""
+    return re.sub(r"\[([^]]+)\]\((?!https?:)[^)]*\.ipynb[^)]*\)", r"\1", text)
 
 
-def exercise_cells(
-    cells: list[dict],  # of a lesson
-    name: str,  # the exercise
-) -> list[dict]:  # words, solution, checks; empty where the lesson has no such exercise
-    "What a lesson says about an exercise."
+def _exercise_cells(cells: list[dict], name: str) -> list[dict]:
+    """Return text, solution, check and hidden check of an exercise; empty if the lesson does not have it."""
     found = []
     for cell in cells:
-        source = text(cell)
-        place, marks = PLACE.match(source), flags(source) if cell["cell_type"] == "code" else {}
+        source = _source(cell)
+        place, flags = _PLACE.match(source), _flags(source) if cell["cell_type"] == "code" else {}
         if place and place[1] == name:
-            found.append(note("markdown", unlinked(source[place.end() :]), role="words", exercise=name))
-        if marks.get("exercise") == name:
-            found.append(note("code", bare(source), role="solution", exercise=name))
-        if marks.get("check") == name:
-            role, points = "hidden" if "hidden" in marks else "check", int(marks["points"])
-            found.append(note("code", bare(source), role=role, exercise=name, points=points))
-    roles = ["words", "solution", "check", "hidden"]
-    found.sort(key=lambda cell: roles.index(cell["metadata"]["dit_nb"]["role"]))
-    if found and [cell["metadata"]["dit_nb"]["role"] for cell in found] != roles:
-        raise ValueError(f"exercise {name} needs one cell each of {', '.join(roles)}.")
+            text = _without_links(source[place.end() :])
+            found.append(_cell("markdown", text, role="words", exercise=name))
+        if flags.get("exercise") == name:
+            found.append(_cell("code", _without_flags(source), role="solution", exercise=name))
+        if flags.get("check") == name:
+            role, points = "hidden" if "hidden" in flags else "check", int(flags["points"])
+            found.append(_cell("code", _without_flags(source), role=role, exercise=name, points=points))
+    found.sort(key=lambda cell: _ROLES.index(cell["metadata"]["dit_nb"]["role"]))
+    if found and [cell["metadata"]["dit_nb"]["role"] for cell in found] != _ROLES:
+        raise ValueError(f"exercise {name} needs one cell each of {', '.join(_ROLES)}.")
     return found
 
 
-def frame_cell(
-    cell: dict,  # of a frame
-    names: list[str],  # its exercises
-) -> list[dict]:  # what becomes of it: one cell, or none
-    "A cell of a frame as the course has it."
-    source = text(cell)
+def _frame_cell(cell: dict, names: list[str]) -> list[dict]:
+    """Turn a cell of a frame into a cell of the course, or none; names are the frame's exercises."""
+    source = _source(cell)
     if cell["cell_type"] == "markdown":
         report = re.match(r"<!-- report: (\w+), (\d+) points -->\s*", source)
         if report:
             facts = {"role": "report", "exercise": report[1], "points": int(report[2])}
-            return [note("markdown", source[report.end() :], **facts)]
-        return [note("markdown", unlinked(source))]
-    marks, source = flags(source), source.replace("  # noqa: F401", "")
-    if "hide" in marks:
+            return [_cell("markdown", source[report.end() :], **facts)]
+        return [_cell("markdown", _without_links(source))]
+    flags, source = _flags(source), source.replace("  # noqa: F401", "")
+    if "hide" in flags:
         return []
-    if "reference" in marks:  # a name without a function reads as not started, should its cell not run
+    if "reference" in flags:  # undefined names become None, so a check reports "not started"
         nothing = "\n".join(f"{name} = None" for name in names)
-        return [note("code", f"# what you will write\n{nothing}", role="given")]
-    if "goal" in marks:
-        return [note("markdown", picture(cell))]
-    if "report" in marks:
-        facts = {"role": "report", "exercise": marks["report"], "points": int(marks["points"])}
-        return [note("code", bare(source), **facts)]
-    return [note("code", bare(source), role="free" if "free" in marks else "given")]
+        return [_cell("code", f"# the functions that you will write\n{nothing}", role="given")]
+    if "goal" in flags:
+        return [_cell("markdown", _stored_figure(cell))]
+    if "report" in flags:
+        facts = {"role": "report", "exercise": flags["report"], "points": int(flags["points"])}
+        return [_cell("code", _without_flags(source), **facts)]
+    return [_cell("code", _without_flags(source), role="free" if "free" in flags else "given")]
 
 
-def picture(cell: dict) -> str:
-    "The stored picture of a cell, as markdown that needs no file."
+def _stored_figure(cell: dict) -> str:
+    """Return the stored figure of a cell as markdown that needs no other file."""
     for output in cell["outputs"]:
         if "image/png" in output.get("data", {}):
-            words = output["metadata"]["image/png"]["alt"].replace("[", "(").replace("]", ")")
-            return (
-                f"![{words}](data:image/png;base64,{text({'source': output['data']['image/png']}).strip()})"
-            )
-    raise ValueError("a cell flagged goal has no stored picture: run the frame first.")
+            alt = output["metadata"]["image/png"]["alt"].replace("[", "(").replace("]", ")")
+            data = _source({"source": output["data"]["image/png"]}).strip()
+            return f"![{alt}](data:image/png;base64,{data})"
+    raise ValueError("a cell flagged goal has no stored figure: run the frame first.")
 
 
-def collect(
-    frame: Path,  # nbs/assignments/a1_tokens.ipynb
-    lessons: list[Path],  # nbs/CHAPTER/NN_name.ipynb
-) -> dict:  # a notebook, solutions inside
-    "An assignment: a frame, with the exercises of the lessons in their places."
+def collect(frame: Path, lessons: list[Path]) -> dict:
+    """Build an assignment, with solutions: a frame with the exercises of the lessons in their places.
+
+    Args:
+        frame: notebook of the assignment, such as nbs/assignments/a1_tokens.ipynb
+        lessons: notebooks that have the exercises
+
+    Raises:
+        ValueError: if no lesson has an exercise that the frame asks for, or one of its cells is missing.
+    """
     sources = [json.loads(path.read_text(encoding="utf-8"))["cells"] for path in lessons]
     inside = json.loads(frame.read_text(encoding="utf-8"))["cells"]
-    names, cells = [place[1] for place in (PLACE.match(text(cell)) for cell in inside) if place], []
+    names, cells = [place[1] for place in (_PLACE.match(_source(cell)) for cell in inside) if place], []
     for cell in inside:
-        place = PLACE.match(text(cell)) if cell["cell_type"] == "markdown" else None
+        place = _PLACE.match(_source(cell)) if cell["cell_type"] == "markdown" else None
         if not place:
-            cells += frame_cell(cell, names)
+            cells += _frame_cell(cell, names)
             continue
-        found = [part for parts in sources for part in exercise_cells(parts, place[1])]
+        found = [part for parts in sources for part in _exercise_cells(parts, place[1])]
         if not found:
             raise ValueError(f"{frame.name} asks for the exercise {place[1]}, but no lesson has it.")
-        cells += numbered(found, names.index(place[1]) + 1)
-    return notebook(cells, headline(cells, frame.name.split("_")[0], names))
+        cells += _numbered(found, names.index(place[1]) + 1)
+    return _notebook(cells, _facts(cells, frame.name.split("_")[0], names))
 
 
-def headline(cells: list[dict], name: str, exercises: list[str]) -> dict:
-    "What `dit-nb assignment list` shows; the points are also written into the first cell."
-    words = "\n".join(cell["source"] for cell in cells)
+def _facts(cells: list[dict], name: str, exercises: list[str]) -> dict:
+    """Return title, minutes, points and exercises; write the points beside the minutes."""
+    text = "\n".join(cell["source"] for cell in cells)
     points = sum(cell["metadata"].get("dit_nb", {}).get("points", 0) for cell in cells)
-    title = re.search(r"^# (?:Assignment \d+: )?(.+)$", words, re.MULTILINE)
-    minutes = re.search(r"\*\*Minutes\*\*: (\d+)", words)
+    title = re.search(r"^# (?:Assignment \d+: )?(.+)$", text, re.MULTILINE)
+    minutes = re.search(r"\*\*Minutes\*\*: (\d+)", text)
     if not title or not minutes:
         raise ValueError(f"assignment {name} needs a title, and a line with **Minutes**: 60.")
     for cell in cells:
@@ -143,16 +130,16 @@ def headline(cells: list[dict], name: str, exercises: list[str]) -> dict:
     return {**facts, "exercises": exercises}
 
 
-def numbered(cells: list[dict], k: int) -> list[dict]:
-    "The cells of the k-th exercise, with its number and its points in the words."
+def _numbered(cells: list[dict], k: int) -> list[dict]:
+    """Write number and points into the text of the k-th exercise."""
     points = sum(cell["metadata"]["dit_nb"].get("points", 0) for cell in cells)
-    words = re.sub(r"^### ", f"### Exercise {k}: ", cells[0]["source"], count=1)
-    cells[0]["source"] = re.sub(r"^(Difficulty \d.*)$", rf"\1 · {points} points", words, count=1, flags=re.M)
+    text = re.sub(r"^### ", f"### Exercise {k}: ", cells[0]["source"], count=1)
+    cells[0]["source"] = re.sub(r"^(Difficulty \d.*)$", rf"\1 · {points} points", text, count=1, flags=re.M)
     return cells
 
 
-def notebook(cells: list[dict], facts: dict) -> dict:
-    "A notebook of nbformat 4.5."
+def _notebook(cells: list[dict], facts: dict) -> dict:
+    """Make a notebook of nbformat 4.5."""
     for i, cell in enumerate(cells):
         cell["id"] = f"{facts['assignment']}-{i:03d}"
     kernel = {"display_name": "Python 3", "language": "python", "name": "python3"}
@@ -160,52 +147,48 @@ def notebook(cells: list[dict], facts: dict) -> dict:
     return {"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
 
 
-COURSE = files("dit_nb.teach.classroom") / "course"
-
-
-def dumps(nb: dict) -> str:
-    "A notebook as text, the same for the same notebook."
+def _dumps(nb: dict) -> str:
+    """Return a notebook as text, always in the same format."""
     return json.dumps(nb, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
 
 
-def write_course(
-    nbs: Path = Path("nbs"),  # lessons, and frames in nbs/assignments
-) -> list[str]:  # names of the assignments
-    "Collect all assignments into the package."
-    Path(str(COURSE)).mkdir(exist_ok=True)
+def write_course(nbs: Path = Path("nbs")) -> list[str]:
+    """Collect all assignments into the package; return their names.
+
+    Args:
+        nbs: folder of the lessons, with frames in its folder assignments
+
+    Raises:
+        ValueError: as `collect`.
+    """
+    Path(str(_COURSE)).mkdir(exist_ok=True)
     frames, lessons = sorted(nbs.glob("assignments/a*_*.ipynb")), sorted(nbs.glob("[0-9]*/*.ipynb"))
-    for frame in frames:
-        path = Path(str(COURSE)) / f"{frame.name.split('_')[0]}.ipynb"
+    names = [frame.name.split("_")[0] for frame in frames]
+    for name, frame in zip(names, frames):
         try:
-            content = dumps(collect(frame, lessons))
+            content = _dumps(collect(frame, lessons))
         except ValueError as error:
             raise ValueError(f"{frame.name}: {error}") from None
-        path.write_text(content, encoding="utf-8")
-    return [frame.name.split("_")[0] for frame in frames]
+        Path(str(_COURSE / f"{name}.ipynb")).write_text(content, encoding="utf-8")
+    return names
 
 
-def assignments() -> dict[str, dict]:  # name -> title, minutes, points, exercises
-    "What the package has."
-    paths = sorted(Path(str(COURSE)).glob("a*.ipynb"))
+def assignments() -> dict[str, dict]:
+    """Return title, minutes, points and exercises of each assignment of the package, by its name."""
+    paths = sorted(Path(str(_COURSE)).glob("a*.ipynb"))
     return {path.stem: json.loads(path.read_text(encoding="utf-8"))["metadata"]["dit_nb"] for path in paths}
 
 
-def read_assignment(
-    name: str,  # a1
-) -> dict:  # the notebook, solutions inside
-    "An assignment of the package."
+def read_assignment(name: str) -> dict:
+    """Read an assignment of the package, such as a1: a notebook with solutions.
+
+    Raises:
+        ValueError: if there is no such assignment.
+    """
     known = assignments()
     if name not in known:
         raise ValueError(f"assignment is {name!r}, but must be one of {', '.join(known)}.")
-    return json.loads((COURSE / f"{name}.ipynb").read_text(encoding="utf-8"))
-
-
-def usual(
-    name: str,  # an exercise
-) -> Callable:
-    "A right answer in the usual convention, with which the cells of a variant go on."
-    exercise = all_exercises()[name]
-    return exercise.reference or exercise.oracle
+    return json.loads((_COURSE / f"{name}.ipynb").read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__" and "__file__" in globals():

@@ -1,4 +1,4 @@
-"""Build, hand out, collect, grade: a thin layer over nbgrader, for a teacher with one package and a folder."""
+"""Courses graded with nbgrader: build assignments, grade submissions, preview what students get."""
 
 import csv
 import json
@@ -12,12 +12,20 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
-from dit_nb.teach.classroom.assignments import dumps
+from dit_nb.teach.classroom.assignments import _dumps
 from dit_nb.teach.classroom.nbgrader_source import source_notebook
-from dit_nb.teach.classroom.submissions import by_hand, find_handins, mend, read_handin
-from dit_nb.utils import whole_file
+from dit_nb.teach.classroom.submissions import (
+    _graded_by_hand,
+    _marks,
+    find_submissions,
+    read_submission,
+    repair,
+)
+from dit_nb.utils import atomic_write
 
-CONFIG = '''"""Settings of nbgrader for this course; yours to change. All of them: nbgrader generate_config."""
+__all__ = ["Grade", "build", "grade", "grade_table", "preview"]
+
+_CONFIG = '''"""Settings of nbgrader for this course; change them here. `nbgrader generate_config` lists all."""
 
 c = get_config()  # noqa: F821
 c.CourseDirectory.course_id = "dit"
@@ -26,22 +34,21 @@ c.CourseDirectory.course_id = "dit"
 # c.Exchange.root = "/srv/nbgrader/exchange"
 
 c.ClearSolutions.code_stub = {{
-    "python": "# Your code goes here, in place of the next line.\\nraise NotImplementedError"
+    "python": "# Replace the next line with your code.\\nraise NotImplementedError"
 }}
 
-# Grading: a cell may take {seconds:g} seconds. nbgrader's own limit steps in where that one cannot.
+# Grading: a cell may take {seconds:g} seconds. If it cannot be stopped, nbgrader's own time limit stops it.
 limit = "__import__('importlib').import_module('dit_nb.teach.classroom.submissions').limit_cells({seconds:g})"
 c.Execute.extra_arguments = ["--HistoryManager.hist_file=:memory:", f"--IPKernelApp.exec_lines={{limit}}"]
 c.Execute.timeout = {timeout:d}
-c.Execute.raise_on_iopub_timeout = False  # a flood of output does not end the grading
+c.Execute.raise_on_iopub_timeout = False  # too much output does not end the grading
 c.IgnorePattern.enabled = True
-c.IgnorePattern.pattern = r"[\\s\\S]"  # else a mere warning in a check would cost its points
+c.IgnorePattern.pattern = r"[\\s\\S]"  # a warning in a check costs no points
 c.OverwriteCells.add_missing_cells = True
 '''
 
-
-# Several commands of nbgrader in one go: starting it takes longer than most of what it does.
-COMMANDS = """
+# Several commands of nbgrader in one process: starting it takes longer than most of its commands.
+_COMMANDS = """
 import json, sys
 from nbgrader.apps import NbGraderApp
 
@@ -56,146 +63,8 @@ for words in json.loads(sys.argv[1]):
 sys.exit(status)
 """
 
-
-def nbgrader(
-    course: Path,  # its folder
-    *commands: list[str],  # the words of each
-) -> bool:  # whether all went well
-    "Run commands of nbgrader in the course; what they say goes to nbgrader.log there."
-    if find_spec("nbgrader") is None:
-        raise ValueError("nbgrader is not installed: pip install 'dit_nb[school]'.")
-    python = [sys.executable, "-W", "ignore", "-c", COMMANDS, json.dumps(commands)]
-    # nbgrader calls alembic by its name: it lies beside this python, also where that is not on the PATH.
-    env = os.environ | {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
-    }
-    with (course / "nbgrader.log").open("a", encoding="utf-8") as log:
-        return subprocess.run(python, cwd=course, stdout=log, stderr=log, env=env).returncode == 0
-
-
-def build(
-    name: str,  # a1
-    course: str | Path,  # folder; is made
-    variant: int | None = None,  # another convention for the graded functions
-    seconds: float = 60,  # that a cell may take when it is graded
-) -> Path:  # the notebook to hand out
-    "An assignment in an nbgrader course: source, and release made by nbgrader."
-    if not seconds > 0:
-        raise ValueError(f"seconds is {seconds:g}, but must be more than 0.")
-    text, course = dumps(source_notebook(name, variant)), Path(course)
-    source, release = (course / part / name / f"{name}.ipynb" for part in ("source", "release"))
-    if source.exists() and source.read_text(encoding="utf-8") != text:
-        raise ValueError(
-            f"{source} is already there, and is not what would be built: move it, or build elsewhere."
-        )
-    new = not source.exists()
-    try:
-        source.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"course is {course}, but no folder can be made there: {error.strerror}.") from None
-    config = course / "nbgrader_config.py"
-    if not config.exists():
-        config.write_text(CONFIG.format(seconds=seconds, timeout=round(seconds + 30)), encoding="utf-8")
-    source.write_text(text, encoding="utf-8")
-    if not nbgrader(course, ["generate_assignment", name, "--force"]) or not release.exists():
-        if new:
-            shutil.rmtree(source.parent)
-        raise ValueError(f"nbgrader could not make {release}: {course / 'nbgrader.log'} says why.")
-    return release
-
-
-def preview(
-    name: str,  # a1
-    out: Path,  # an .ipynb or .html file
-    variant: int | None = None,
-) -> None:
-    "What a student gets, as a notebook or as a page."
-    if out.exists():
-        raise ValueError(f"out is {out}, which is already there: choose another name.")
-    with tempfile.TemporaryDirectory() as folder:
-        content = build(name, folder, variant).read_text(encoding="utf-8")
-    if out.suffix == ".html":
-        import nbformat
-        from nbconvert import HTMLExporter
-
-        content, _ = HTMLExporter().from_notebook_node(nbformat.reads(content, as_version=4))
-    out.write_text(content, encoding="utf-8")
-
-
-class Grade(NamedTuple):
-    "One student's result."
-
-    student: str
-    exercises: dict[str, tuple[float, float]]  # exercise -> points, of how many; empty: not graded
-    by_hand: tuple[str, ...]  # exercises that wait for the teacher
-    says: str  # what the teacher should know
-
-    @property
-    def points(self) -> float:
-        "All points together."
-        return sum(points for points, _ in self.exercises.values())
-
-    @property
-    def most(self) -> float:
-        "What could be had."
-        return sum(most for _, most in self.exercises.values())
-
-
-def grade(
-    name: str,  # a1
-    course: str | Path,  # in which it was built
-    handins: str | Path | None = None,  # folder of hand-ins; the course's submitted/ by default
-) -> list[Grade]:
-    "Grade a class: mend, run, feedback, export, and a table in grades-a1.csv."
-    import nbformat
-
-    course = Path(course)
-    release = course / "release" / name / f"{name}.ipynb"
-    if not release.exists():
-        raise ValueError(f"course is {course}, but there is no {release}: build the assignment first.")
-    given_out = nbformat.read(release, as_version=4)
-    shutil.rmtree(course / "mended", ignore_errors=True)
-    says = {}
-    for student, path in find_handins(Path(handins or course / "submitted"), name):
-        says[student] = stage(path, given_out, course / "mended" / student / name)
-    if not says:
-        raise ValueError(f"handins is {handins or course / 'submitted'}, but nothing in it is a hand-in.")
-    ready = [student for student in says if (course / "mended" / student).exists()]
-    if ready:
-        run_nbgrader(course, name, run=not by_hand(given_out))
-    ids = [cell["metadata"].get("nbgrader", {}).get("grade_id") for cell in given_out["cells"]]
-    grades = [
-        read_grade(course, name, student, says[student], ids)
-        if student in ready
-        else Grade(student, {}, (), says[student])
-        for student in says
-    ]
-    write_csv(course / f"grades-{name}.csv", name, grades)
-    return grades
-
-
-def stage(
-    path: Path | str,  # a hand-in, or what is wrong with it
-    given_out: dict,  # the release
-    folder: Path,  # where nbgrader finds what it grades
-) -> str:  # what the teacher should know
-    "Read and mend a hand-in."
-    if isinstance(path, str):
-        return f"not graded: {path}"
-    try:
-        nb, remarks = mend(read_handin(path), given_out)
-    except ValueError as error:
-        return f"not graded: {error}"
-    folder.mkdir(parents=True)
-    (folder / f"{folder.name}.ipynb").write_text(dumps(nb), encoding="utf-8")
-    if (path.parent / "timestamp.txt").exists():  # of nbgrader's collect: when it was handed in
-        shutil.copy(path.parent / "timestamp.txt", folder)
-    named = [] if path.stem in (folder.name, folder.parent.name) else [f"called {path.name}"]
-    return "; ".join([*named, *remarks])
-
-
-# Tables need room, long sentences a second line, folded hints their triangle, wide pictures an end.
-STYLE = """<style>
+# Style of feedback pages: space in tables, wrapped lines, triangles at folded hints, figures that fit.
+_STYLE = """<style>
 td, th { padding: 0 0.7em }
 pre { white-space: pre-wrap; word-break: normal; overflow-wrap: anywhere }
 summary { display: list-item; cursor: pointer }
@@ -205,34 +74,175 @@ img { max-width: 100% }
 </head>"""
 
 
-def readable_page(page: str) -> str:
-    "nbgrader's feedback, with names in its table of points, and our style."
+def _nbgrader(course: Path, *commands: list[str]) -> bool:
+    """Run commands of nbgrader in the folder of a course; return whether all succeeded."""
+    if find_spec("nbgrader") is None:
+        raise ValueError("nbgrader is not installed: pip install 'dit_nb[school]'.")
+    python = [sys.executable, "-W", "ignore", "-c", _COMMANDS, json.dumps(commands)]
+    # nbgrader starts alembic by its name, which may not be on the PATH; it is beside this python.
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    with (course / "nbgrader.log").open("a", encoding="utf-8") as log:
+        run = subprocess.run(python, cwd=course, stdout=log, stderr=log, env=os.environ | {"PATH": path})
+    return run.returncode == 0
+
+
+def build(name: str, course: str | Path, seconds: float = 60) -> Path:
+    """Put an assignment into an nbgrader course; return the notebook for the students.
+
+    Args:
+        name: the assignment, such as a1
+        course: folder of the course; created if it does not exist
+        seconds: time limit of a cell in grading
+
+    Raises:
+        ValueError: if the course has another source of that name, or nbgrader fails.
+    """
+    if not seconds > 0:
+        raise ValueError(f"seconds is {seconds:g}, but must be more than 0.")
+    text, course = _dumps(source_notebook(name)), Path(course)
+    source, release = (course / part / name / f"{name}.ipynb" for part in ("source", "release"))
+    if source.exists() and source.read_text(encoding="utf-8") != text:
+        raise ValueError(f"{source} already exists and is different: move it, or choose another folder.")
+    new = not source.exists()
+    try:
+        source.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"course is {course}, but no folder can be created there: {error.strerror}."
+        ) from None
+    config = course / "nbgrader_config.py"
+    if not config.exists():
+        config.write_text(_CONFIG.format(seconds=seconds, timeout=round(seconds + 30)), encoding="utf-8")
+    source.write_text(text, encoding="utf-8")
+    if not _nbgrader(course, ["generate_assignment", name, "--force"]) or not release.exists():
+        if new:
+            shutil.rmtree(source.parent)
+        raise ValueError(f"nbgrader could not write {release}: see {course / 'nbgrader.log'}.")
+    return release
+
+
+def preview(name: str, out: Path) -> None:
+    """Write what a student gets.
+
+    Args:
+        name: the assignment, such as a1
+        out: file to write, .ipynb or .html
+
+    Raises:
+        ValueError: if the file exists, or as `build`.
+    """
+    if out.exists():
+        raise ValueError(f"out is {out}, which already exists: choose another name.")
+    with tempfile.TemporaryDirectory() as folder:
+        content = build(name, folder).read_text(encoding="utf-8")
+    if out.suffix == ".html":
+        import nbformat
+        from nbconvert import HTMLExporter
+
+        content, _ = HTMLExporter().from_notebook_node(nbformat.reads(content, as_version=4))
+    out.write_text(content, encoding="utf-8")
+
+
+class Grade(NamedTuple):
+    """Result of one student."""
+
+    student: str  # name of the student
+    exercises: dict[str, tuple[float, float]]  # exercise -> points and maximum points; empty: not graded
+    by_hand: tuple[str, ...]  # exercises that the teacher has yet to grade
+    remarks: str  # what the teacher should know
+
+    @property
+    def points(self) -> float:
+        """Points of all exercises."""
+        return sum(points for points, _ in self.exercises.values())
+
+    @property
+    def max_points(self) -> float:
+        """Maximum points of all exercises."""
+        return sum(most for _, most in self.exercises.values())
+
+
+def grade(name: str, course: str | Path, submissions: str | Path | None = None) -> list[Grade]:
+    """Grade a class: repair and run the notebooks, write feedback pages, and a table grades-NAME.csv.
+
+    Args:
+        name: the assignment, such as a1
+        course: folder of the course, from `build`
+        submissions: folder of the students' notebooks; default: submitted in the course
+
+    Raises:
+        ValueError: if the assignment was not built there, or there are no submissions.
+    """
+    import nbformat
+
+    course = Path(course)
+    submissions = Path(submissions or course / "submitted")
+    path = course / "release" / name / f"{name}.ipynb"
+    if not path.exists():
+        raise ValueError(f"course is {course}, but there is no {path}: build the assignment first.")
+    release = nbformat.read(path, as_version=4)
+    shutil.rmtree(course / "repaired", ignore_errors=True)
+    remarks = {
+        student: _stage(found, release, course / "repaired" / student / name)
+        for student, found in find_submissions(submissions, name)
+    }
+    if not remarks:
+        raise ValueError(f"submissions is {submissions}, but it has no submissions.")
+    ready = [student for student in remarks if (course / "repaired" / student).exists()]
+    if ready:
+        _run_nbgrader(course, name, run=not _graded_by_hand(release))
+    ids = [_marks(cell).get("grade_id") for cell in release["cells"]]
+    grades = [
+        _read_grade(course, name, student, text, ids) if student in ready else Grade(student, {}, (), text)
+        for student, text in remarks.items()
+    ]
+    _write_csv(course / f"grades-{name}.csv", name, grades)
+    return grades
+
+
+def _stage(path: Path | str, release: dict, folder: Path) -> str:
+    """Read and repair a submission (a path, or what is wrong with it); return remarks for the teacher."""
+    if isinstance(path, str):
+        return f"not graded: {path}"
+    try:
+        nb, remarks = repair(read_submission(path), release)
+    except ValueError as error:
+        return f"not graded: {error}"
+    folder.mkdir(parents=True)
+    (folder / f"{folder.name}.ipynb").write_text(_dumps(nb), encoding="utf-8")
+    if (path.parent / "timestamp.txt").exists():  # written by nbgrader collect
+        shutil.copy(path.parent / "timestamp.txt", folder)
+    named = [] if path.stem in (folder.name, folder.parent.name) else [f"file name: {path.name}"]
+    return "; ".join([*named, *remarks])
+
+
+def _readable_page(page: str) -> str:
+    """Improve a feedback page of nbgrader: exercise names in its table of points, and our style."""
     named = re.sub(r'<a href="#(\w+)-(\w+)">[\w -]+</a> \(Score', r'<a href="#\1-\2">\1, \2</a> (Score', page)
-    return named.replace("</head>", STYLE, 1)
+    return named.replace("</head>", _STYLE, 1)
 
 
-def run_nbgrader(course: Path, name: str, run: bool) -> None:
-    "Autograde what is in mended/, write the feedback, export the grades."
-    as_it_is = ["--Execute.enabled=False", "--ClearOutput.enabled=False"]
-    options = ["--CourseDirectory.submitted_directory=mended", *([] if run else as_it_is)]
-    nbgrader(
+def _run_nbgrader(course: Path, name: str, run: bool) -> None:
+    """Grade what is in repaired/, write the feedback, export the grades."""
+    unchanged = ["--Execute.enabled=False", "--ClearOutput.enabled=False"]
+    options = ["--CourseDirectory.submitted_directory=repaired", *([] if run else unchanged)]
+    _nbgrader(
         course,
         ["autograde", name, "--force", *options],
         ["generate_feedback", name, "--force"],
         ["export", "--to=grades.csv"],
     )
     for page in course.glob(f"feedback/*/{name}/{name}.html"):
-        page.write_text(readable_page(page.read_text(encoding="utf-8")), encoding="utf-8")
+        page.write_text(_readable_page(page.read_text(encoding="utf-8")), encoding="utf-8")
 
 
-def read_grade(course: Path, name: str, student: str, says: str, ids: list[str]) -> Grade:
-    "What the gradebook has for a student; ids are the graded cells in their order."
+def _read_grade(course: Path, name: str, student: str, remarks: str, ids: list[str]) -> Grade:
+    """Read a student's points from the gradebook; ids are the graded cells in their order."""
     from nbgrader.api import Gradebook
 
-    done = course / "autograded" / student / name / f"{name}.ipynb"
-    if not done.exists():
-        ended = "not graded: it could not be run to the end (did it end Python, or run out of memory?), see nbgrader.log"
-        return Grade(student, {}, (), "; ".join(part for part in (ended, says) if part))
+    if not (course / "autograded" / student / name / f"{name}.ipynb").exists():
+        ended = "not graded: it did not run to the end (did it exit Python?), see nbgrader.log"
+        return Grade(student, {}, (), "; ".join(part for part in (ended, remarks) if part))
     exercises, waiting = {}, []
     with Gradebook(f"sqlite:///{(course / 'gradebook.db').resolve()}") as book:
         (notebook,) = book.find_submission(name, student).notebooks
@@ -241,36 +251,34 @@ def read_grade(course: Path, name: str, student: str, says: str, ids: list[str])
             points, most = exercises.get(exercise, (0.0, 0.0))
             exercises[exercise] = (points + (cell.score or 0.0), most + cell.max_score)
             waiting += [exercise] if cell.needs_manual_grade and cell.manual_score is None else []
-    waits = [f"to be graded by hand: {', '.join(waiting)}"] if waiting else []
-    return Grade(student, exercises, tuple(waiting), "; ".join(part for part in (says, *waits) if part))
+    waits = f"to be graded by hand: {', '.join(waiting)}" if waiting else ""
+    return Grade(student, exercises, tuple(waiting), "; ".join(part for part in (remarks, waits) if part))
 
 
-def write_csv(path: Path, name: str, grades: list[Grade]) -> None:
-    "A row for each student, a column for each exercise; whole or not at all."
-    exercises = columns(grades)
-    with whole_file(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
+def _write_csv(path: Path, name: str, grades: list[Grade]) -> None:
+    """Write a row for each student and a column for each exercise."""
+    exercises = _columns(grades)
+    with atomic_write(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(["assignment", "student", "points", "of", *exercises, "remarks"])
         for g in grades:
             each = [f"{g.exercises[e][0]:g}" if e in g.exercises else "" for e in exercises]
-            total = [f"{g.points:g}", f"{g.most:g}"] if g.exercises else ["", ""]
-            table.writerow([name, g.student, *total, *each, g.says])
+            total = [f"{g.points:g}", f"{g.max_points:g}"] if g.exercises else ["", ""]
+            table.writerow([name, g.student, *total, *each, g.remarks])
 
 
-def columns(grades: list[Grade]) -> list[str]:
-    "The exercises, in the order of the assignment."
+def _columns(grades: list[Grade]) -> list[str]:
     return list(dict.fromkeys(exercise for grade in grades for exercise in grade.exercises))
 
 
 def grade_table(grades: list[Grade]) -> str:
-    "Students and their points, as a person reads them; what there is to say stands below."
-    exercises = columns(grades)
+    """Return a table of the students' points as text, with remarks below."""
+    exercises = _columns(grades)
     rows = [["student", "points", *exercises]]
     for g in grades:
         each = [f"{g.exercises[e][0]:g}/{g.exercises[e][1]:g}" if g.exercises else "-" for e in exercises]
-        rows.append([g.student, f"{g.points:g}/{g.most:g}" if g.exercises else "-", *each])
+        rows.append([g.student, f"{g.points:g}/{g.max_points:g}" if g.exercises else "-", *each])
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = ["  ".join(word.ljust(width) for word, width in zip(row, widths)).rstrip() for row in rows]
-    return "\n".join(
-        [*lines, *[""] * any(g.says for g in grades), *(f"{g.student}: {g.says}" for g in grades if g.says)]
-    )
+    remarks = [f"{g.student}: {g.remarks}" for g in grades if g.remarks]
+    return "\n".join([*lines, *[""] * bool(remarks), *remarks])

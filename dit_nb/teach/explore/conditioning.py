@@ -1,4 +1,4 @@
-"""Five pictures to play with, one for each of the lessons 01 to 06."""
+"""Explorer of lesson 05: the sinusoidal timestep embedding, and which timesteps it distinguishes."""
 
 from collections.abc import Callable
 
@@ -10,17 +10,17 @@ from dit_nb.conditioning import timestep_embedding
 from dit_nb.teach.explore.core import Explorer, mistake, slider, stops
 from dit_nb.visual import COLORS, figure
 
+__all__ = ["explore_timestep", "plot_timestep"]
 
-def show_clocks(
-    ax,  # matplotlib axes
-    table: Tensor,  # (1000, dim) all timesteps: cosines, then sines
-    steps: dict[int, str],  # timestep -> colour of its hands
-    count: int = 8,  # clocks, from the fastest to the slowest
-) -> None:
-    "Clocks with the hands of some timesteps; grey is where the hands of all 1000 point."
+
+def _show_phases(ax, table: Tensor, steps: dict[int, str], count: int = 8) -> None:
+    """Unit circles of `count` frequencies, high to low, with arms for some timesteps (timestep -> color).
+
+    The table (1000, dim) holds cosines, then sines; gray dots are the phases of all 1000 timesteps.
+    """
     half = table.shape[1] // 2
     channels = [round(i * (half - 1) / (count - 1)) for i in range(count)]
-    middles, nan = 2.7 * torch.arange(count), torch.full((count,), torch.nan)  # nan lifts the pen
+    middles, nan = 2.7 * torch.arange(count), torch.full((count,), torch.nan)  # NaN interrupts a line
     x, y = table[:, channels] + middles, table[:, [half + i for i in channels]]  # (1000, count)
     ax.plot(x.flatten(), y.flatten(), ".", ms=2, color="#CCCCCC")
     for step, color in steps.items():
@@ -33,51 +33,60 @@ def show_clocks(
 
 
 def plot_timestep(
-    t: int = 300,
-    other: int = 320,  # the timestep that it is compared with
-    dim: int = 256,  # width of the embedding
-    max_period: float = 10000.0,
-    wrong: bool = False,  # t from 0 to 1
-    timestep_embedding: Callable = timestep_embedding,  # (t, dim, max_period) -> (N, dim)
+    t: int, other: int, dim: int, max_period: float, wrong: bool, timestep_embedding: Callable
 ) -> Figure:
-    "Two timesteps as hands of clocks, and the similarity of one timestep with all."
+    """Show the phases of two timesteps at eight frequencies, and the similarity of t with all timesteps.
+
+    Args:
+        t: timestep, 0 to 999.
+        other: timestep that it is compared with.
+        dim: width of the embedding.
+        max_period: longest period of the sinusoids, in units of 2 pi timesteps.
+        wrong: mistake: scale t to the range from 0 to 1.
+        timestep_embedding: function (t, dim, max_period) -> (N, dim) to show.
+
+    Raises:
+        ValueError: if `timestep_embedding` returns another shape.
+    """
     steps, color = torch.arange(1000), COLORS["wrong" if wrong else "cond"]
     table = timestep_embedding(steps / 1000 if wrong else steps, dim, max_period)  # (1000, dim)
     if tuple(table.shape) != (1000, dim):
-        raise ValueError(f"1000 timesteps became {tuple(table.shape)}, but must become {(1000, dim)}.")
-    alike = torch.cosine_similarity(table, table[t : t + 1])
+        raise ValueError(
+            f"timestep_embedding returned {tuple(table.shape)} for 1000 timesteps, but must return {(1000, dim)}."
+        )
+    similarity = torch.cosine_similarity(table, table[t : t + 1])
     fig, axes = figure(2, 1, (9, 3.8), height_ratios=[1.15, 1.2])
-    show_clocks(axes[0, 0], table, {other: COLORS["grey"], t: color})
-    axes[1, 0].plot(alike, color=color)
-    for step, shade in ((other, COLORS["grey"]), (t, color)):
-        axes[1, 0].plot(step, alike[step], "o", color=shade)
+    _show_phases(axes[0, 0], table, {other: COLORS["gray"], t: color})
+    axes[1, 0].plot(similarity, color=color)
+    for step, shade in ((other, COLORS["gray"]), (t, color)):
+        axes[1, 0].plot(step, similarity[step], "o", color=shade)
     axes[1, 0].axhline(0, color="#CCCCCC", lw=0.8, zorder=0)
     axes[1, 0].set(xlim=(-5, 1004), ylim=(-0.8, 1.15), xticks=[0, 500, 999], yticks=[0, 1])
-    axes[1, 0].set(xlabel="other timestep", ylabel="similarity to t")
-    says = (
-        f"t = {t} and {other}: similarity {alike[other]:.2f}, the mean cosine of the angles between the hands"
+    axes[1, 0].set(xlabel="other timestep", ylabel="cosine similarity")
+    title = (
+        f"t = {t} and {other}: similarity {similarity[other]:.2f}, the mean cosine of the phase differences"
     )
-    axes[0, 0].set_title(says, fontsize=10, color=color if wrong else "black")
-    fig.words = f"Eight of {dim // 2} clocks. {says}. The timestep least like t has {alike.min():.2f}."
+    axes[0, 0].set_title(title, fontsize=10, color=color if wrong else "black")
+    lowest = f"The timestep least similar to t has {similarity.min():.2f}."
+    fig.alt_text = f"Eight of {dim // 2} frequencies. {title}. {lowest}"
     return fig
 
 
-def explore_timestep(
-    timestep_embedding: Callable = timestep_embedding,  # (t, dim, max_period) -> (N, dim)
-) -> Explorer:
-    "What a timestep looks like to the network, and which timesteps it can tell apart."
-    tries = [
-        ("Set the other t to 301.", "Only the fast hands see one step; the similarity is 0.97."),
-        (
-            "Lower the width to 16.",
-            "With 8 clocks strangers look alike: far from t the curve climbs to 0.72.",
-        ),
-        ("Switch the mistake on.", "Hardly a hand moves in 1000 steps, and all timesteps look the same."),
-    ]
+def explore_timestep(timestep_embedding: Callable = timestep_embedding) -> Explorer:
+    """Explore the timestep embedding, and which timesteps it distinguishes.
+
+    Args:
+        timestep_embedding: function (t, dim, max_period) -> (N, dim); the library's by default.
+    """
     return Explorer(
         lambda **values: plot_timestep(timestep_embedding=timestep_embedding, **values),
-        "a timestep as a row of clocks",
-        tries,
+        "a timestep as phases at several frequencies",
+        """
+        1. *Set the other t to 301.* Only high frequencies register one step; the similarity is 0.97.
+        2. *Lower the width to 16.* With 8 frequencies distant timesteps look similar: far from t the curve
+           rises to 0.72.
+        3. *Switch the mistake on.* Phases hardly move in 1000 steps, and all timesteps look the same.
+        """,
         t=slider("t", 0, 999, 300),
         other=slider("other t", 0, 999, 320),
         dim=stops("width", [16, 32, 64, 128, 256, 512], 256),

@@ -1,4 +1,4 @@
-"""A pure picture, the controls that change it, and one small class that ties them."""
+"""Framework of the explorers: controls, the `Explorer` widget, and a benchmark of its callbacks."""
 
 import base64
 import gc
@@ -16,235 +16,215 @@ from IPython.display import Markdown, display
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-WIDE = {"description_width": "initial"}
+__all__ = ["Explorer", "PatchGrid", "all_explorers", "choice", "mistake", "slider", "stops", "switch"]
+
+_STYLE = {"description_width": "initial"}
 
 
-def slider(
-    label: str,  # beside it
-    low: float,
-    high: float,
-    value: float,  # where it starts
-    step: float = 1,
-) -> ipywidgets.Widget:
-    "A number: whole if all that is given is whole."
-    whole = all(isinstance(v, int) for v in (low, high, value, step))
-    kind = ipywidgets.IntSlider if whole else ipywidgets.FloatSlider
+def slider(label: str, low: float, high: float, value: float, step: float = 1) -> ipywidgets.Widget:
+    """Make a slider from `low` to `high`, an integer one if all four numbers are integers."""
+    is_int = all(isinstance(v, int) for v in (low, high, value, step))
+    kind = ipywidgets.IntSlider if is_int else ipywidgets.FloatSlider
     layout = ipywidgets.Layout(width="330px")
-    options = {"description": label, "continuous_update": False, "style": WIDE, "layout": layout}
+    options = {"description": label, "continuous_update": False, "style": _STYLE, "layout": layout}
     return kind(value=value, min=low, max=high, step=step, **options)
 
 
-def stops(
-    label: str,  # beside it
-    options: list,  # values, or (text, value) pairs
-    value,  # where it starts
-) -> ipywidgets.Widget:
-    "A slider with a few stops, evenly placed whatever their values."
+def stops(label: str, options: list, value) -> ipywidgets.Widget:
+    """Make a slider over a few values or (text, value) pairs, evenly spaced."""
     layout = ipywidgets.Layout(width="330px")
     return ipywidgets.SelectionSlider(
-        options=options, value=value, description=label, continuous_update=False, style=WIDE, layout=layout
+        options=options, value=value, description=label, continuous_update=False, style=_STYLE, layout=layout
     )
 
 
-def choice(
-    label: str,  # beside it
-    options: list,  # values, or (text, value) pairs
-    value,  # where it starts
-) -> ipywidgets.Widget:
-    "One of a few things: buttons, or a menu where there are more than six."
+def choice(label: str, options: list, value) -> ipywidgets.Widget:
+    """Offer values or (text, value) pairs as buttons, or as a menu if there are more than six."""
     if len(options) > 6:
-        return ipywidgets.Dropdown(options=options, value=value, description=label, style=WIDE)
+        return ipywidgets.Dropdown(options=options, value=value, description=label, style=_STYLE)
     options = [option if isinstance(option, tuple) else (str(option), option) for option in options]
-    style = {**WIDE, "button_width": "auto"}
-    layout = ipywidgets.Layout(width="auto")
+    style, layout = {**_STYLE, "button_width": "auto"}, ipywidgets.Layout(width="auto")
     return ipywidgets.ToggleButtons(
         options=options, value=value, description=label, style=style, layout=layout
     )
 
 
 def switch(label: str, value: bool = False) -> ipywidgets.Checkbox:
-    "On or off."
+    """Make a checkbox."""
     return ipywidgets.Checkbox(value=value, description=label, indent=False)
 
 
 def mistake(label: str) -> ipywidgets.Checkbox:
-    "A switch, in red, that does the thing wrong, to see what that looks like."
+    """Make a red checkbox that switches a common mistake on, to show what it looks like."""
     text = f'<span style="color: #B84A00"><b>Mistake:</b> {escape(label)}</span>'
     layout = ipywidgets.Layout(width="auto")
     return ipywidgets.Checkbox(description=text, description_allow_html=True, indent=False, layout=layout)
 
 
 class PatchGrid(ipywidgets.VBox):
-    "A patch of an image, chosen by a click on it."
+    """A grid of buttons, `rows` x `columns`, to select a patch of an image."""
 
-    value = traitlets.Int(0)  # number of the patch, counted row by row
+    value = traitlets.Int(0)  # index of the selected patch, row by row
 
-    def __init__(
-        self,
-        label: str,  # above it
-        rows: int,
-        columns: int,
-        value: int = 0,  # where it starts
-    ):
+    def __init__(self, label: str, rows: int, columns: int, value: int = 0):
         side = ipywidgets.Layout(width="30px", height="30px", margin="1px", padding="0")
         self.buttons = [ipywidgets.Button(layout=side, tooltip=f"patch {i}") for i in range(rows * columns)]
         for i, button in enumerate(self.buttons):
             button.on_click(lambda _, i=i: self.set_trait("value", i))
         rows = [ipywidgets.HBox(self.buttons[i : i + columns]) for i in range(0, rows * columns, columns)]
         super().__init__([ipywidgets.Label(label), *rows])
-        self.observe(self.mark, "value")
+        self.observe(self._mark, "value")
         self.value, self.options = value, range(len(self.buttons))
-        self.mark()
+        self._mark()
 
-    def paint(self, shades: list[float]) -> None:
-        "Give each patch a grey between 0 (black) and 1 (white)."
-        for button, shade in zip(self.buttons, shades):
-            button.style.button_color = f"rgb({', '.join([str(round(255 * shade))] * 3)})"
+    def paint(self, grays: list[float]) -> None:
+        """Set each button's gray level, from 0 (black) to 1 (white)."""
+        for button, gray in zip(self.buttons, grays):
+            button.style.button_color = f"rgb({', '.join([str(round(255 * gray))] * 3)})"
 
-    def mark(self, *_) -> None:
-        "Frame the chosen patch."
+    def _mark(self, *_) -> None:
         for i, button in enumerate(self.buttons):
             button.layout.border = f"3px solid {'#D55E00' if i == self.value else '#CCCCCC'}"
 
 
-def draw_png(
-    fig: Figure,
-    places: dict,  # kind of figure -> where its axes go; is filled
-) -> bytes:
-    "A figure as PNG, its axes where they were when such a figure was first drawn."
+def _render_png(fig: Figure, positions: dict) -> bytes:
+    """Render a figure, with the axes at the positions of the first figure of its size (`positions` is filled)."""
     fig.set_dpi(100)
     kind = (*fig.get_size_inches(), len(fig.axes))
-    if kind not in places:
+    if kind not in positions:
         fig.draw_without_rendering()
-        places[kind] = [ax.get_position(original=True) for ax in fig.axes]
+        positions[kind] = [ax.get_position(original=True) for ax in fig.axes]
     fig.set_layout_engine("none")
-    for ax, place in zip(fig.axes, places[kind]):
-        ax.set_position(place)
-        ax._autotitlepos = False  # looking for a free place for the title costs a tenth of all
+    for ax, position in zip(fig.axes, positions[kind]):
+        ax.set_position(position)
+        ax._autotitlepos = False  # searching a free position for the title takes a tenth of the time
     buffer = io.BytesIO()
-    # `savefig` would draw twice, and pack the bytes tighter than a widget needs.
+    # `savefig` would render twice, and compress more than a widget needs.
     FigureCanvasAgg(fig).print_png(buffer, pil_kwargs={"compress_level": 1})
     return buffer.getvalue()
 
 
 class Explorer:
-    "Controls around a function that draws."
+    """A widget: controls above the figure that a pure function makes from their values.
+
+    Args:
+        plot: function called with the result of `prepare`, if given, and the controls' values by name.
+        title: what there is to explore.
+        experiments: Markdown list of experiments: what to do in italics, then what it shows.
+        prepare: slow part of the computation; called with those controls that it names, results are cached.
+        **controls: a control for each argument of `plot`.
+    """
 
     def __init__(
         self,
-        plot: Callable[
-            ..., Figure
-        ],  # called with `prepare`'s result, if there is one, and the controls' values
-        title: str,  # what there is to explore
-        tries: list[tuple[str, str]],  # experiments: (what to do, what one should see)
-        prepare: Callable | None = None,  # the slow part
-        **controls,  # argument of `plot` -> control
+        plot: Callable[..., Figure],
+        title: str,
+        experiments: str,
+        prepare: Callable | None = None,
+        **controls,
     ):
-        self.plot, self.title, self.tries, self.prepare, self.controls = plot, title, tries, prepare, controls
-        self.places, self.prepared, self.quiet = {}, {}, False
+        self.plot, self.title, self.experiments = plot, title, inspect.cleandoc(experiments)
+        self.prepare, self.controls = prepare, controls
+        self._positions, self._cache, self._paused = {}, {}, False
+        self._prepare_args = () if prepare is None else tuple(inspect.signature(prepare).parameters)
         self.defaults = self.values()
-        self.asks = () if prepare is None else tuple(inspect.signature(prepare).parameters)
-        self.picture, self.problem = ipywidgets.HTML(), ipywidgets.HTML()
-        self.bar = ipywidgets.FloatProgress(max=1, description="computing", layout={"display": "none"})
-        self.redraw()  # an error here is raised: the first picture must be right
-        gc.freeze()  # what lives now lives on: cleaning up during a callback need not walk through it
+        self.image, self.error = ipywidgets.HTML(), ipywidgets.HTML()
+        self.progress_bar = ipywidgets.FloatProgress(
+            max=1, description="computing", layout={"display": "none"}
+        )
+        self._draw()  # an error is raised here: the first figure must be right
+        gc.freeze()  # garbage collection during a callback need not visit what exists now
         for control in controls.values():
-            control.observe(self.changed, "value")
-        self.widget = self.arrange()
+            control.observe(self._update, "value")
+        self.widget = self._arrange()
 
-    def arrange(self) -> ipywidgets.Widget:
-        "Controls above, picture below."
+    def values(self) -> dict:
+        """Return the controls' values by name."""
+        return {name: control.value for name, control in self.controls.items()}
+
+    def set(self, **values) -> "Explorer":
+        """Set controls from code; the figure is drawn once.
+
+        Raises:
+            ValueError: if there is no such control, or it cannot take the value.
+        """
+        self._paused = True
+        try:
+            for name, value in values.items():
+                _set_control(name, self.controls.get(name), value)
+        finally:
+            self._paused = False
+            self._update()
+        return self
+
+    def reset(self) -> "Explorer":
+        """Set all controls to their defaults."""
+        return self.set(**self.defaults)
+
+    def _arrange(self) -> ipywidgets.Widget:
         reset = ipywidgets.Button(description="Reset", icon="undo", layout={"width": "90px"})
         reset.on_click(lambda _: self.reset())
         row = {"flex_flow": "row wrap", "align_items": "center", "grid_gap": "2px 18px"}
         controls = ipywidgets.Box([*self.controls.values(), reset], layout=row)
-        return ipywidgets.VBox([controls, self.bar, self.problem, self.picture])
+        return ipywidgets.VBox([controls, self.progress_bar, self.error, self.image])
 
-    def values(self) -> dict:
-        "What the controls say."
-        return {name: control.value for name, control in self.controls.items()}
-
-    def set(self, **values) -> "Explorer":
-        "Turn controls by program; draws once. Raises ValueError where a control does not have such a value."
-        self.quiet = True
-        try:
-            for name, value in values.items():
-                set_control(name, self.controls.get(name), value)
-        finally:
-            self.quiet = False
-            self.changed()
-        return self
-
-    def reset(self) -> "Explorer":
-        "Back to the start."
-        return self.set(**self.defaults)
-
-    def changed(self, *_) -> None:
-        "Draw again; an error is told in a sentence, and the last good picture stays."
-        if self.quiet:
+    def _update(self, *_) -> None:
+        """Draw again; show an error as text and keep the last good figure."""
+        if self._paused:
             return
         try:
-            self.problem.value = ""
-            self.redraw()
-        except Exception as error:  # whatever it is, the reader must see it: widgets swallow errors
+            self.error.value = ""
+            self._draw()
+        except Exception as error:  # any kind: widgets would swallow it
             kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
             text = escape(f"{kind}{error}")
-            self.problem.value = f'<b style="color: #B84A00">This cannot be drawn. {text}</b>'
+            self.error.value = f'<b style="color: #B84A00">This cannot be drawn. {text}</b>'
 
-    def redraw(self) -> None:
-        "Compute what is new, draw, show."
+    def _draw(self) -> None:
         start = time.perf_counter()
-        state = self.compute()
+        state = self._compute()
         middle = time.perf_counter()
         self.figure = self.plot(*state, **self.values())
-        self.png = draw_png(self.figure, self.places)
+        self.png = _render_png(self.figure, self._positions)
         data = base64.b64encode(self.png).decode()
-        alt = escape(self.figure.alt, quote=True)
-        self.picture.value = f'<img alt="{alt}" style="max-width: 100%" src="data:image/png;base64,{data}">'
+        alt = escape(self.figure.alt_text, quote=True)
+        self.image.value = f'<img alt="{alt}" style="max-width: 100%" src="data:image/png;base64,{data}">'
         self.prepare_seconds, self.seconds = middle - start, time.perf_counter() - middle
 
-    def compute(self) -> tuple:
-        "The slow part, done once for each setting."
+    def _compute(self) -> tuple:
+        """The result of `prepare` for the current values, from the cache if possible."""
         if self.prepare is None:
             return ()
-        asked = {name: value for name, value in self.values().items() if name in self.asks}
-        key = tuple(asked.items())
-        if key not in self.prepared:
-            if "progress" in self.asks:
-                asked["progress"] = self.progress
-            self.bar.layout.display = "flex"
+        args = {name: value for name, value in self.values().items() if name in self._prepare_args}
+        key = tuple(args.items())
+        if key not in self._cache:
+            if "progress" in self._prepare_args:
+                args["progress"] = self._progress
+            self.progress_bar.layout.display = "flex"
             try:
-                self.prepared[key] = self.prepare(**asked)
+                self._cache[key] = self.prepare(**args)
             finally:
-                self.bar.layout.display = "none"
-        return (self.prepared[key],)
+                self.progress_bar.layout.display = "none"
+        return (self._cache[key],)
 
-    def progress(self, done: int, total: int) -> None:
-        "Move the bar."
-        self.bar.value = done / total
+    def _progress(self, done: int, total: int) -> None:
+        self.progress_bar.value = done / total
 
     def _repr_markdown_(self) -> str:
-        "What to try."
-        lines = [f"{i}. *{do}* {see}" for i, (do, see) in enumerate(self.tries, 1)]
-        return "\n".join([f"**Explore: {self.title}**", "", *lines])
+        return f"**Explore: {self.title}**\n\n{self.experiments}"
 
     def _ipython_display_(self) -> None:
-        "The live widget where a kernel runs; what is stored beside it is the still picture."
+        """Show the live widget, and store the current figure beside it for readers without a kernel."""
         display(Markdown(self._repr_markdown_()))
-        alt = self.figure.alt
+        alt = self.figure.alt_text
         still = {"image/png": base64.b64encode(self.png).decode(), "text/plain": alt}
         live = self.widget._repr_mimebundle_() or {}
         display({**live, **still}, metadata={"image/png": {"alt": alt}}, raw=True)
 
 
-def set_control(
-    name: str,
-    control,  # None where there is no such control
-    value,
-) -> None:
-    "Give a control a value, and say so in one sentence where it cannot have it."
+def _set_control(name: str, control: ipywidgets.Widget | None, value) -> None:
     if control is None:
-        raise ValueError(f"{name} is no control of this explorer.")
+        raise ValueError(f"{name!r} is not a control of this explorer.")
     if value == control.value:
         return
     try:
@@ -253,84 +233,62 @@ def set_control(
         pass
     if control.value != value:
         low, high = getattr(control, "min", None), getattr(control, "max", None)
-        wanted = f"from {low} to {high}" if low is not None else f"one of {settings(control)}"
+        wanted = f"from {low} to {high}" if low is not None else f"one of {_some_values(control)}"
         raise ValueError(f"{name} is {value!r}, but must be {wanted}.")
 
 
-def settings(control) -> list:
-    "Some values that a control can take: all of a few, or the ends and the middle of a slider."
+def _some_values(control) -> list:
+    """Some values that a control can take: all if there are few, or the ends and the middle of a slider."""
     if isinstance(control, ipywidgets.Checkbox):
         return [False, True]
     if hasattr(control, "min"):
         middle = (control.min + control.max) / 2
-        middle = round(middle) if isinstance(control.value, int) else middle
-        return [control.min, middle, control.max]
+        return [control.min, round(middle) if isinstance(control.value, int) else middle, control.max]
     options = [o[1] if isinstance(o, tuple) else o for o in control.options]
     return options if len(options) <= 6 else options[:: len(options) // 4]
 
 
-ROOMS = (
-    "data",
-    "patchify",
-    "positions",
-    "conditioning",
-    "attention",
-    "in_context",
-    "cross_attention",
-    "adaln",
-    "adaln_zero",
-    "model",
-    "cost",
-    "schedule",
-    "objective",
-    "sampling",
-    "guidance",
-    "training",
-    "latents",
-    "evaluation",
-    "scaling",
-    "anatomy",
-    "budget",
-    "denoising",
-)
-
-
-LIMIT = 0.2  # seconds
+_MODULES = (
+    "data patchify positions conditioning attention in_context cross_attention adaln adaln_zero model cost "
+    "schedule objective sampling guidance training latents evaluation scaling anatomy budget denoising"
+).split()
 
 
 def all_explorers() -> dict[str, Callable[[], Explorer]]:
-    "Every `explore_*` of the package; each can be called without arguments."
-    modules = [import_module(f"dit_nb.teach.explore.{room}") for room in ROOMS]
+    """Return every `explore_*` function of the package by name; each can be called without arguments."""
+    modules = [import_module(f"dit_nb.teach.explore.{name}") for name in _MODULES]
     found = [(name, value) for module in modules for name, value in vars(module).items()]
     return {name: value for name, value in found if name.startswith("explore_")}
 
 
-def time_explorer(explorer: Explorer) -> dict[tuple, float]:  # (control, value) -> seconds of its callback
-    "Turn each control through some of its values, the others at their defaults."
-    silent = explorer.prepare and "progress" not in explorer.asks
-    taken = {}
+def _time_explorer(explorer: Explorer) -> dict[tuple, float]:
+    """Map (control, value) to the seconds of its callback, with the other controls at their defaults."""
+    counts_prepare = explorer.prepare and "progress" not in explorer._prepare_args
+    seconds = {}
     for name, control in explorer.controls.items():
-        for value in settings(control):
+        for value in _some_values(control):
             explorer.set(**{name: value})
-            waited = explorer.prepare_seconds if silent else 0.0
-            taken[name, value] = waited + min(draw_seconds(explorer) for _ in range(3))
+            waited = explorer.prepare_seconds if counts_prepare else 0.0
+            seconds[name, value] = waited + min(_seconds_to_draw(explorer) for _ in range(3))
         explorer.reset()
-    return taken
+    return seconds
 
 
-def draw_seconds(explorer: Explorer) -> float:
-    "How long one more drawing of the same takes."
-    explorer.changed()
+def _seconds_to_draw(explorer: Explorer) -> float:
+    explorer._update()
     return explorer.seconds
 
 
-def bench_widgets() -> Iterator[str]:
-    "A table, line by line: how many settings each explorer was put to, and how long its callbacks took."
+_MAX_SECONDS = 0.2  # a callback that takes longer is reported
+
+
+def _bench_widgets() -> Iterator[str]:
+    """Yield a table line by line: number of settings and callback times of each explorer."""
     yield f"{'explorer':<26}{'settings':>9}{'median ms':>11}{'worst ms':>10}  at"
     for name, make in all_explorers().items():
-        taken = time_explorer(make())
-        slowest = max(taken, key=taken.get)
-        over = "  OVER 200 ms" if taken[slowest] > LIMIT else ""
-        middle, worst = 1000 * median(taken.values()), 1000 * taken[slowest]
+        seconds = _time_explorer(make())
+        slowest = max(seconds, key=seconds.get)
+        over = "  OVER 200 ms" if seconds[slowest] > _MAX_SECONDS else ""
+        middle, worst = 1000 * median(seconds.values()), 1000 * seconds[slowest]
         at = f"{slowest[0]} = {slowest[1]}{over}"
-        yield f"{name:<26}{len(taken):>9}{middle:>11.0f}{worst:>10.0f}  {at}"
+        yield f"{name:<26}{len(seconds):>9}{middle:>11.0f}{worst:>10.0f}  {at}"

@@ -1,4 +1,4 @@
-"""Six pictures with knobs, for lessons 08 to 13: how a condition enters, what a gate does, and what it all costs."""
+"""Explorer of lesson 13: multiply-adds by part, from small images to large ones."""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,78 +10,79 @@ from matplotlib.figure import Figure
 from dit_nb.config import SIZES, DiTConfig
 from dit_nb.cost import cost
 from dit_nb.teach.explore.core import Explorer, choice, mistake, stops
-from dit_nb.teach.explore.model import PARTS, split_cost
+from dit_nb.teach.explore.model import COST_COLORS, split_cost
 from dit_nb.visual import COLORS, figure
 
-PIXELS = (64, 128, 256, 512, 1024, 2048, 4096)
+__all__ = ["explore_cost", "plot_cost"]
+
+_PIXELS = (64, 128, 256, 512, 1024, 2048, 4096)
 
 
-def plot_cost(
-    cost: Callable,  # config -> Cost
-    size: str,  # S, B, L or XL
-    patch: int,  # 2, 4 or 8
-    pixels: int,  # side of the image, one of PIXELS
-    wrong: bool = False,  # leave out the pairs
-) -> Figure:
-    "Where the multiply-adds go, and how many there are, from small images to large ones."
+def plot_cost(cost: Callable, size: str, patch: int, pixels: int, wrong: bool = False) -> Figure:
+    """Show each part's share of the multiply-adds, and their number, against the size of the image.
+
+    Args:
+        cost: function config -> Cost.
+        size: S, B, L or XL.
+        patch: patch size: 2, 4 or 8.
+        pixels: highlighted side of the image: a power of two from 64 to 4096.
+        wrong: mistake: leave out the products of token pairs.
+    """
     sides = sorted({64 * round(2 ** (k / 2)) for k in range(13)})
     configs = [DiTConfig.named(f"DiT-{size}/{patch}", input_size=side // 8) for side in sides]
-    work = [{k: m / 1e9 for k, (_, m) in split_cost(c, cost).items()} for c in configs]
-    right_total = np.array([sum(w.values()) for w in work])
+    macs = [{k: m / 1e9 for k, (_, m) in split_cost(c, cost).items()} for c in configs]
+    right_total = np.array([sum(w.values()) for w in macs])
     if wrong:
-        work = [w | {"attention: pairs": 0.0} for w in work]
-    total, at = np.array([sum(w.values()) for w in work]), sides.index(pixels)
+        macs = [w | {"attention: pairs": 0.0} for w in macs]
+    total, at = np.array([sum(w.values()) for w in macs]), sides.index(pixels)
     x, color = np.log2(sides), COLORS["wrong" if wrong else "x_t"]
     fig, axes = figure(1, 2, (9, 3.6), width_ratios=[1.5, 1])
     left, right = axes[0]
     below = np.zeros(len(sides))
-    for name, hue in PARTS.items():
-        above = below + 100 * np.array([w[name] for w in work]) / total
+    for name, hue in COST_COLORS.items():
+        above = below + 100 * np.array([w[name] for w in macs]) / total
         share = above[at] - below[at]
         left.fill_between(x, below, above, color=COLORS[hue], lw=0, label=f"{name} {share:.1f} %")
         below = above
-    right.plot(x, np.log10(right_total), color=COLORS["grey"], ls=":", lw=2, label="with the pairs")
+    right.plot(x, np.log10(right_total), color=COLORS["gray"], ls=":", lw=2, label="with the pairs")
     right.plot(x, np.log10(total), color=color, lw=2, label="without" if wrong else None)
     right.plot(x[at], np.log10(total[at]), "o", color=color, ms=9)
     tokens = prod(configs[at].grid)
     for ax in axes[0]:
         ax.axvline(np.log2(pixels), color="black", lw=1)
         ax.set(xlim=(6, 12), xticks=[6, 9, 12], xticklabels=[64, 512, 4096], xlabel="pixels")
-    left.set(ylim=(0, 100), yticks=[0, 100], ylabel="share of the work, %")
+    left.set(ylim=(0, 100), yticks=[0, 100], ylabel="share of the multiply-adds, %")
     left.legend(fontsize=9, loc="lower left", framealpha=1)
     right.set(ylim=(-2.5, 5.5), yticks=[0, 4], yticklabels=["1", "10000"])
     right.set_ylabel("billion multiply-adds", labelpad=-12)
     missing = f", {1 - total[at] / right_total[at]:.0%} missing" if wrong else ""
     left.set_title(f"DiT-{size}/{patch}, {pixels} pixels: T = {tokens}", fontsize=10)
     right.set_title(f"{total[at]:,.2f} billion multiply-adds{missing}", fontsize=10, color=color)
-    shares = ", ".join(f"{k} {100 * w / total[at]:.1f} %" for k, w in work[at].items())
-    fig.words = f"DiT-{size}/{patch} at {pixels} pixels, {tokens} tokens: {total[at]:,.2f} billion multiply-adds{missing}: {shares}."
+    shares = ", ".join(f"{k} {100 * w / total[at]:.1f} %" for k, w in macs[at].items())
+    count = f"{total[at]:,.2f} billion multiply-adds{missing}"
+    fig.alt_text = f"DiT-{size}/{patch} at {pixels} pixels, {tokens} tokens: {count}: {shares}."
     return fig
 
 
-def explore_cost(
-    cost: Callable = cost,  # config -> Cost
-) -> Explorer:
-    "Lesson 13: where the multiply-adds go as images grow."
+def explore_cost(cost: Callable = cost) -> Explorer:
+    """Explore where the multiply-adds go as images grow.
+
+    Args:
+        cost: function config -> Cost; the library's by default.
+    """
     return Explorer(
         partial(plot_cost, cost),
-        "where the work goes",
-        [
-            (
-                "Go from 256 to 512 pixels with DiT-XL/2.",
-                "118.62 becomes 524.54, 4.42 times as much: weights work four times as often, pairs are sixteen times as many.",
-            ),
-            (
-                "Choose size S, patch 8 and 64 pixels.",
-                "A single token: now t and y, a rounding error elsewhere, are a third of the work.",
-            ),
-            (
-                "At 2048 pixels, switch the mistake on.",
-                "The purple is gone from the river and most of the work from the count: the red line stays straight.",
-            ),
-        ],
+        "where the multiply-adds go",
+        """
+        1. *Go from 256 to 512 pixels with DiT-XL/2.* 118.62 becomes 524.54, 4.42 times as much: parameters
+           are used four times as often, and there are sixteen times as many token pairs.
+        2. *Choose size S, patch 8 and 64 pixels.* A single token: now t and y, negligible elsewhere, take a
+           third of the multiply-adds.
+        3. *At 2048 pixels, switch the mistake on.* The purple area is gone, and with it most of the count:
+           the red line stays straight.
+        """,
         size=choice("size", list(SIZES), "XL"),
         patch=choice("patch", [8, 4, 2], 2),
-        pixels=stops("pixels", list(PIXELS), 1024),
-        wrong=mistake("forget that tokens meet in pairs"),
+        pixels=stops("pixels", list(_PIXELS), 1024),
+        wrong=mistake("leave out the token pairs"),
     )

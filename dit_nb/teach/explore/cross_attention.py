@@ -1,4 +1,4 @@
-"""Six pictures with knobs, for lessons 08 to 13: how a condition enters, what a gate does, and what it all costs."""
+"""Explorer of lesson 09: cross-attention of each patch to a context of two tokens, t and y."""
 
 from collections.abc import Callable
 from functools import partial
@@ -18,34 +18,33 @@ from dit_nb.positions import sincos_2d
 from dit_nb.teach.explore.core import Explorer, PatchGrid, choice, mistake, slider, stops
 from dit_nb.visual import COLORS, figure, to_pixels
 
+__all__ = ["CrossAttentionExample", "explore_cross_attention", "plot_cross_attention"]
 
-class Desk(NamedTuple):
-    "A cross-attention whose heads ask something, the digits that ask, and what they ask."
+
+class CrossAttentionExample(NamedTuple):
+    """A cross-attention whose heads select features, with noisy digits as queries and t and y as context."""
 
     attention: nn.Module
     images: Tensor  # (10, 1, 8, 8) a noisy digit of each class
-    tokens: Tensor  # (10, 16, D)
+    tokens: Tensor  # (10, 16, D) their patches
     context: Tensor  # (10, 2, D) t and y
 
 
-def solve(x: Tensor, wanted: Tensor) -> Tensor:  # (D, k)
-    "The linear map from x (n, D) that comes closest to what is wanted (n, k)."
-    inverse = torch.linalg.pinv(x.double(), rtol=1e-3)  # cautious: tokens hardly vary in some directions
+def _least_squares(x: Tensor, wanted: Tensor) -> Tensor:  # (D, k)
+    """The linear map from x (n, D) that comes closest to `wanted` (n, k)."""
+    inverse = torch.linalg.pinv(x.double(), rtol=1e-3)  # tokens hardly vary in some directions
     return (inverse @ (wanted - wanted.mean(dim=0)).double()).float()
 
 
-def make_desk(
-    attention: Callable = CrossAttention,  # (width, heads) -> module with q, kv and maps
-    width: int = 64,
-) -> Desk:
-    "Four heads: ink, row, column, random. Each asks y where its feature is above the mean, t where below."
+def _make_example(attention: Callable = CrossAttention, width: int = 64) -> CrossAttentionExample:
+    """Four heads: ink, row, column, random. Each attends to y where its feature is above the mean, to t below."""
     data, d = digits().train, width // 4
     images = data.images[:300] + 0.2 * torch.randn(300, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(1)
         embed, time, label = PatchEmbed(2, 1, width), TimestepEmbedder(width), LabelEmbedder(10, width, 0)
         cross = attention(width, 4)
-        embed.proj.weight *= 0.5  # else ink drowns the position
+        embed.proj.weight *= 0.5  # or ink would dominate the position
         tokens = F.layer_norm(embed(images) + sincos_2d((4, 4), width).float(), (width,))  # (300, 16, D)
         both = torch.stack([time(torch.full((10,), 250)), label(torch.arange(10))], dim=1)
         context = F.layer_norm(both, (width,))  # (10, 2, D)
@@ -53,78 +52,91 @@ def make_desk(
         row = torch.linspace(-1, 1, 4).repeat_interleave(4).expand_as(ink)
         column = torch.linspace(-1, 1, 4).repeat(4).expand_as(ink)
         features = torch.stack([ink, row, column], dim=-1).flatten(0, 1)  # (4800, 3)
-        ask = solve(tokens.flatten(0, 1), features / features.std(dim=0))
-        tell = solve(context.flatten(0, 1), torch.tensor([[-1.0], [1.0]]).repeat(10, 1))  # t is -1, y is 1
+        to_query = _least_squares(tokens.flatten(0, 1), features / features.std(dim=0))
+        to_key = _least_squares(
+            context.flatten(0, 1), torch.tensor([[-1.0], [1.0]]).repeat(10, 1)
+        )  # t: -1, y: 1
         for layer in (cross.q, cross.kv):
             nn.init.normal_(layer.weight, std=0.08)
             layer.weight[: 3 * d] = 0
             nn.init.zeros_(layer.bias)
         for head in range(3):
-            cross.q.weight[head * d], cross.kv.weight[head * d] = d**0.5 * ask[:, head], tell[:, 0]
+            cross.q.weight[head * d], cross.kv.weight[head * d] = d**0.5 * to_query[:, head], to_key[:, 0]
         first = [int((data.labels[:300] == k).nonzero()[0]) for k in range(10)]
-        return Desk(cross, images[first], tokens[first], context)
+        return CrossAttentionExample(cross, images[first], tokens[first], context)
 
 
-HEADS = ("ink", "row", "column", "random")
+_HEADS = ("ink", "row", "column", "random")
 
 
 def plot_cross_attention(
-    desk: Desk,
-    digit: int,  # 0 to 9: the image, and the label that is asked
-    head: int,  # place in HEADS
-    loud: float,  # the context is multiplied by this
-    patch: int,  # the patch to look at
-    wrong: bool = False,  # a context of one: t + y
+    example: CrossAttentionExample, digit: int, head: int, scale: float, patch: int, wrong: bool
 ) -> Figure:
-    "A noisy digit, where its patches look, and the slider of each patch."
-    context = loud * desk.context[digit : digit + 1]
+    """Show a noisy digit, and the weight that each of its patches gives to y instead of t.
+
+    Args:
+        example: attention, images and context.
+        digit: class of the image, and the label in the context, 0 to 9.
+        head: index of the head: ink, row, column, random.
+        scale: number that the context is multiplied by.
+        patch: index of the highlighted patch.
+        wrong: mistake: a context of one token, t + y.
+    """
+    context = scale * example.context[digit : digit + 1]
     context = context.sum(dim=1, keepdim=True) if wrong else context
     with torch.no_grad():
-        weights = desk.attention.maps(desk.tokens[digit : digit + 1], context)[0, head, :, -1]  # (16,)
+        weights = example.attention.attention_weights(example.tokens[digit : digit + 1], context)
+    weights = weights[0, head, :, -1]  # (16,)
     color, mark = COLORS["wrong" if wrong else "cond"], {"fill": False, "ec": COLORS["wrong"], "lw": 3}
     fig, axes = figure(1, 3, (9, 3.3), width_ratios=[1, 1, 1.5])
     left, middle, right = axes[0]
-    left.imshow(to_pixels(desk.images[digit]), cmap="gray", vmin=0, vmax=1)
+    left.imshow(to_pixels(example.images[digit]), cmap="gray", vmin=0, vmax=1)
     middle.imshow(weights.view(4, 4), cmap="PiYG", vmin=0, vmax=1, extent=(-0.5, 7.5, 7.5, -0.5))
     for ax in (left, middle):
         ax.add_patch(Rectangle((patch % 4 * 2 - 0.5, patch // 4 * 2 - 0.5), 2, 2, **mark))
         ax.set(xticks=[], yticks=[])
     right.hlines(range(16), 0, 1, color="#CCCCCC", lw=3)
-    knobs = [COLORS["wrong"] if i == patch else color for i in range(16)]
-    right.scatter(weights, range(16), s=60, c=knobs, zorder=3)
+    dots = [COLORS["wrong"] if i == patch else color for i in range(16)]
+    right.scatter(weights, range(16), s=60, c=dots, zorder=3)
     ends = ["", "t + y"] if wrong else ["t", "y"]
     right.set(xlim=(-0.05, 1.05), ylim=(15.7, -0.7), xticks=[0, 1], xticklabels=ends, yticks=[0, 5, 10, 15])
     right.set(ylabel="patch")
-    left.set_title(f"noisy {digit}\nits 16 patches ask", fontsize=10)
+    left.set_title(f"noisy {digit}\nits 16 patches are queries", fontsize=10)
     name = "t + y" if wrong else "y"
-    middle.set_title(f"weight on {name}, head '{HEADS[head]}'\npink 0, white 0.5, green 1", fontsize=10)
-    told = f"patch {patch}: {weights[patch]:.2f} to {name}" + (
-        "" if wrong else f", {1 - weights[patch]:.2f} to t"
+    middle.set_title(f"weight on {name}, head '{_HEADS[head]}'\npink 0, white 0.5, green 1", fontsize=10)
+    others = "" if wrong else f", {1 - weights[patch]:.2f} to t"
+    numbers = f"patch {patch}: {weights[patch]:.2f} to {name}{others}"
+    headline = "one key: every weight is 1" if wrong else "each patch has its own mix of t and y"
+    right.set_title(f"{headline}\n{numbers}", color=color, fontsize=10)
+    fig.alt_text = (
+        f"Attention weights of the sixteen patches of a noisy {digit}. Head '{_HEADS[head]}': {numbers}. "
+        f"The weights range from {weights.min():.2f} to {weights.max():.2f}."
     )
-    head_line = "one key: every knob is stuck at 1" if wrong else "each patch mixes t and y by itself"
-    right.set_title(f"{head_line}\n{told}", color=color, fontsize=10)
-    fig.words = f"Sixteen sliders, one for each patch of a noisy {digit}. Head '{HEADS[head]}': {told}. "
-    fig.words += f"The weights run from {weights.min():.2f} to {weights.max():.2f}."
     return fig
 
 
-def explore_cross_attention(
-    attention: Callable = CrossAttention,  # (width, heads) -> module with q, kv and maps
-) -> Explorer:
-    "Lesson 09: each patch mixes t and y by one slider; with a context of one, the slider is stuck."
+def explore_cross_attention(attention: Callable = CrossAttention) -> Explorer:
+    """Explore how each patch weights t and y, and what a context of one token does.
+
+    Args:
+        attention: function (width, heads) -> module with `q`, `kv` and `attention_weights`; the library's by
+            default.
+    """
     grid = PatchGrid("patch", 4, 4, 5)
     grid.paint((patchify(running_example()[0], 2)[0].mean(dim=-1) / 2 + 0.5).tolist())
     return Explorer(
-        partial(plot_cross_attention, make_desk(attention)),
-        "a context of two",
-        [
-            ("Choose the head 'row', then 'column'.", "The map turns: top patches ask t and bottom ones y, then left ones and right ones."),
-            ("Set the loudness to 0.02.", "All knobs meet in the middle: a quiet context lets no patch choose."),
-            ("Switch the mistake on and turn everything else.", "Every knob stays at 1: with one key there is nothing to choose."),
-        ],
+        partial(plot_cross_attention, _make_example(attention)),
+        "a context of two tokens",
+        """
+        1. *Choose the head 'row', then 'column'.* The map changes: top patches attend to t and bottom ones to
+           y, then left ones and right ones.
+        2. *Set the scale to 0.02.* All weights are near 0.5: with small keys no patch can prefer one token.
+        3. *Switch the mistake on and change everything else.* Every weight stays 1: the softmax over one key
+           is always 1.
+        """,
         digit=slider("digit", 0, 9, 3),
-        head=choice("head", [(name, i) for i, name in enumerate(HEADS)], 0),
-        loud=stops("loudness of the context", [0.02, 0.2, 1.0, 4.0], 1.0),
+        head=choice("head", [(name, i) for i, name in enumerate(_HEADS)], 0),
+        scale=stops("scale of the context", [0.02, 0.2, 1.0, 4.0], 1.0),
         patch=grid,
-        wrong=mistake("a context of one, t + y"),
-    )  # fmt: skip
+        wrong=mistake("a context of one token, t + y"),
+    )

@@ -1,4 +1,4 @@
-"""Five pictures to play with, one for each of the lessons 01 to 06."""
+"""Explorer of lesson 01: from a photograph to a square training image."""
 
 from functools import partial
 
@@ -8,44 +8,60 @@ from matplotlib.patches import Ellipse, Rectangle
 
 from dit_nb.data import center_crop, to_tensor
 from dit_nb.teach.explore.core import Explorer, choice, mistake, slider, stops, switch
-from dit_nb.teach.explore.patchify import bundled_photos
 from dit_nb.visual import COLORS, figure, show_image
 
+__all__ = ["bundled_photos", "crop_photo", "explore_crop", "plot_crop"]
 
-def crop_photo(
-    photo,  # a PIL image
-    size: int,  # side of the square wanted, in pixels
-    place: float = 0,  # where along the longer side: -1 start, 0 middle, 1 end
-    average: bool = True,  # as `center_crop` does; otherwise every k-th pixel is kept
-    squash: bool = False,  # WRONG: keep all, change the shape
-):  # the PIL image of (size, size), and what it shows: (left, top, width, height)
-    "The recipe of `center_crop`, with a frame that can be moved, and two ways to go wrong."
+
+def bundled_photos() -> dict:
+    """Load the two photographs that come with scikit-learn, as PIL images by name."""
+    from PIL import Image
+    from sklearn.datasets import load_sample_image
+
+    return {name: Image.fromarray(load_sample_image(f"{name}.jpg")) for name in ("flower", "china")}
+
+
+def crop_photo(photo, size: int, place: float = 0, average: bool = True, squash: bool = False):
+    """Crop as `center_crop` does, but with a movable frame and two possible mistakes.
+
+    Args:
+        photo: PIL image.
+        size: side of the result, in pixels.
+        place: position of the frame along the longer side, from -1 (start) to 1 (end); default the middle.
+        average: average pixels (default); otherwise every k-th pixel is kept, which makes jagged edges.
+        squash: mistake: keep the whole photo and change its aspect ratio.
+
+    Returns:
+        PIL image of `size` x `size`, and the part of the photo that it shows: (left, top, width, height).
+    """
     (width, height), side = photo.size, min(photo.size)
     left, top = (round((length - side) * (1 + place) / 2) for length in photo.size)
     box = (0, 0, width, height) if squash else (left, top, side, side)
     if squash or not average:
         kept = photo.crop((box[0], box[1], box[0] + box[2], box[1] + box[3]))
-        return kept.resize((size, size), 3 if average else 0), box  # cubic, or nearest pixel
-    # With as much photo on one side of the frame as on the other (but for a pixel), it is in the middle.
+        return kept.resize((size, size), 3 if average else 0), box  # bicubic, or nearest pixel
+    # `center_crop` keeps the middle: give it as much photo on one side of the frame as on the other.
     right, low = width - left - side, height - top - side
     x, y = min(left, right) + 1, min(top, low) + 1
     even = (left - min(x, left), top - min(y, top), left + side + min(x, right), top + side + min(y, low))
     return center_crop(photo.crop(even), size), box
 
 
-def plot_crop(
-    photos: dict,  # name -> PIL image
-    name: str,  # which of them
-    size: int,  # side of the training image, in pixels
-    place: float = 0,  # see `crop_photo`, also for the others
-    average: bool = True,
-    wrong: bool = False,
-) -> Figure:
-    "A photo with its frame, the training image, and its numbers."
+def plot_crop(photos, name: str, size: int, place=0.0, average: bool = True, wrong: bool = False) -> Figure:
+    """Show a photo with the crop frame, the training image, and a histogram of its values.
+
+    Args:
+        photos: PIL images by name.
+        name: name of the photo shown.
+        size: side of the training image, in pixels.
+        place: position of the frame along the longer side, from -1 to 1.
+        average: average pixels when shrinking.
+        wrong: mistake: squash the whole photo into the square.
+    """
     photo, color = photos[name], COLORS["wrong" if wrong else "x_t"]
     square, (left, top, width, height) = crop_photo(photo, size, place, average, wrong)
     pixels, kept = np.asarray(photo), np.s_[top : top + height, left : left + width]
-    shown, image = 160 + pixels // 8 * 3, to_tensor(square)  # pale, where nothing is kept
+    shown, image = 160 + pixels // 8 * 3, to_tensor(square)  # pale outside the frame
     shown[kept] = pixels[kept]
     fig, axes = figure(1, 3, (9, 3.3), width_ratios=[1.5, 1.1, 1])
     axes[0, 0].imshow(shown, interpolation="nearest")
@@ -58,37 +74,38 @@ def plot_crop(
     counts, edges = np.histogram(image, 32, (-1, 1))
     axes[0, 2].stairs(100 * counts / image.numel(), edges, fill=True, color=color)
     axes[0, 2].set(xlim=(-1.1, 1.1), xticks=[-1, 0, 1], ylim=(0, 30), yticks=[0, 30])
-    axes[0, 2].set(xlabel="value of a pixel", ylabel="% of all")
+    axes[0, 2].set(xlabel="pixel value", ylabel="% of all values")
     axes[0, 0].set(xticks=[], yticks=[])
-    says = (
-        f"squashed: {width / height:.2f} : 1 becomes 1 : 1" if wrong else f"training image, {size} x {size}"
-    )
-    titles = (f"photo, {photo.size[1]} x {photo.size[0]}", says, f"its {image.numel()} numbers")
+    squashed = f"squashed: {width / height:.2f} : 1 becomes 1 : 1"
+    middle_title = squashed if wrong else f"training image, {size} x {size}"
+    titles = (f"photo, {photo.size[1]} x {photo.size[0]}", middle_title, f"its {image.numel()} values")
     for ax, title in zip(axes[0], titles):
-        ax.set_title(title, fontsize=10, color=color if wrong and title == says else "black")
-    fig.words = f"{titles[0]}, with a frame; {says}; a histogram of {titles[2]} from -1 to 1."
+        ax.set_title(title, fontsize=10, color=color if wrong and title == squashed else "black")
+    fig.alt_text = f"{titles[0]}, with a frame; {middle_title}; a histogram of {titles[2]} from -1 to 1."
     return fig
 
 
-def explore_crop(
-    photo=None,  # a PIL image of yours; two bundled ones by default
-) -> Explorer:
-    "How a photo of any shape becomes a square of numbers from -1 to 1."
+def explore_crop(photo=None) -> Explorer:
+    """Explore how a photo of any shape becomes a square of numbers from -1 to 1.
+
+    Args:
+        photo: PIL image of yours; two bundled photographs by default.
+    """
     photos = bundled_photos() if photo is None else {"yours": photo.convert("RGB")}
-    for picture in photos.values():
-        picture.thumbnail((640, 640))  # a large photo takes long to draw
-    tries = [
-        ("Move the frame to -1, then to 1.", "The shorter side stays whole; only the longer one loses."),
-        ("Switch the averaging off.", "Edges turn jagged: a model would learn to draw that."),
-        ("Switch the mistake on.", "Nothing is cut away, but the circle is no circle any more."),
-    ]
+    for image in photos.values():
+        image.thumbnail((640, 640))  # a large photo takes long to draw
     return Explorer(
         partial(plot_crop, photos),
-        "a photo becomes a training image",
-        tries,
+        "from a photo to a training image",
+        """
+        1. *Move the frame to -1, then to 1.* The shorter side is always kept in full; only the longer side is
+           cropped.
+        2. *Switch the averaging off.* Edges turn jagged, and a model would learn to reproduce that.
+        3. *Switch the mistake on.* Nothing is cropped, but the circle becomes an ellipse.
+        """,
         name=choice("photo", list(photos), list(photos)[0]),
         size=stops("size", [16, 32, 64, 128, 256], 64),
-        place=slider("frame", -1.0, 1.0, 0.0, 0.1),
+        place=slider("frame position", -1.0, 1.0, 0.0, 0.1),
         average=switch("average pixels", True),
         wrong=mistake("squash the photo into the square"),
     )

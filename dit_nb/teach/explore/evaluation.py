@@ -1,4 +1,4 @@
-"""A weight that never rests and its average that does; two clouds, and three numbers that say how alike they are."""
+"""Explorer of lesson 21: Fréchet distance, precision and recall of two sets of points."""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,156 +10,154 @@ from dit_nb.evaluation import frechet_distance, in_knn_manifold
 from dit_nb.teach.explore.core import Explorer, choice, mistake, slider, stops
 from dit_nb.visual import COLORS, figure
 
-CENTRES = np.array([[-2.4, -1.5], [0.0, 0.9], [2.4, 1.6]])
+__all__ = [
+    "diagonal_frechet_distance",
+    "explore_frechet",
+    "gaussian_ellipse",
+    "plot_frechet",
+    "sample_points",
+]
+
+_CENTERS = np.array([[-2.4, -1.5], [0.0, 0.9], [2.4, 1.6]])
+_COUNTS = (10, 30, 100, 300, 1000)
+_KINDS = ("same distribution", "a mode missing", "mirrored", "copies")
 
 
-COUNTS = (10, 30, 100, 300, 1000)
+def sample_points(
+    n: int, seed: int, kind: str = "same distribution", spread: float = 1.0, shift: float = 0.0
+) -> np.ndarray:
+    """Sample points (n, 2) from a mixture of three Gaussians, or from a distribution that differs from it.
 
-
-KINDS = ("honest", "a mode missing", "mirrored", "copies")
-
-
-def draw_cloud(
-    n: int,
-    seed: int,
-    kind: str = "honest",  # see KINDS
-    spread: float = 1.0,  # of each mode
-    shift: float = 0.0,  # to the right
-) -> np.ndarray:  # (n, 2)
-    "Points from three modes on a slope, or from something that is wrong in a known way."
+    Args:
+        n: number of points, at most 1000.
+        seed: seed; the first points of a seed do not depend on `n`.
+        kind: same distribution, a mode missing, mirrored, copies (as the first; use the seed of the real points).
+        spread: factor of each mode's standard deviation.
+        shift: shift to the right.
+    """
     rng = np.random.default_rng(seed)
-    mode, noise = rng.integers(6, size=max(COUNTS))[:n], rng.normal(size=(max(COUNTS), 2))[:n]
+    mode, noise = rng.integers(6, size=max(_COUNTS))[:n], rng.normal(size=(max(_COUNTS), 2))[:n]
     mode = mode % 2 if kind == "a mode missing" else mode % 3
-    points = CENTRES[mode] + 0.5 * spread * noise
-    if kind == "mirrored":  # mirrored about the mean: the same two variances, the opposite slope
-        points = points * (1, -1) + (0, 2 * CENTRES[:, 1].mean())
+    points = _CENTERS[mode] + 0.5 * spread * noise
+    if kind == "mirrored":  # about the mean: the same two variances, the opposite covariance
+        points = points * (1, -1) + (0, 2 * _CENTERS[:, 1].mean())
     return points + (shift, 0)
 
 
-def std_distance(
-    a: np.ndarray,  # (N, F)
-    b: np.ndarray,  # (M, F)
-) -> float:
-    "The mistake: means and standard deviations of each feature, as if features had nothing to do with each other."
+def diagonal_frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Make a common mistake: a Fréchet distance that ignores covariances between features.
+
+    Args:
+        a: features, (N, F).
+        b: features, (M, F).
+    """
     return float(((a.mean(0) - b.mean(0)) ** 2 + (a.std(0, ddof=1) - b.std(0, ddof=1)) ** 2).sum())
 
 
-def ellipse(
-    points: np.ndarray,  # (N, 2)
-    alone: bool = False,  # drop the covariance, as `std_distance` does
-) -> np.ndarray:  # (2, 60)
-    "Two standard deviations of the Gaussian that is fitted to a cloud."
+def gaussian_ellipse(points: np.ndarray, diagonal: bool = False) -> np.ndarray:
+    """Return a curve (2, 60): two standard deviations of the Gaussian fitted to points (N, 2).
+
+    Args:
+        points: points, (N, 2).
+        diagonal: ignore the covariance.
+    """
     cov = np.cov(points, rowvar=False)
-    cov = np.diag(np.diag(cov)) if alone else cov
+    cov = np.diag(np.diag(cov)) if diagonal else cov
     turn = np.linspace(0, 2 * np.pi, 60)
     values, vectors = np.linalg.eigh(cov)
     return points.mean(0)[:, None] + 2 * vectors * np.sqrt(values) @ (np.cos(turn), np.sin(turn))
 
 
-def distance_curve(
-    distance: Callable,
-    kind: str,
-    spread: float,
-    shift: float,
-    repeats: int = 12,
-) -> list[float]:
-    "The distance from real points, by how many there are of both, on average."
+def _distance_curve(distance: Callable, kind: str, spread: float, shift: float, repeats=12) -> list[float]:
+    """The mean distance from real points, by the number of points in both sets."""
     seeds = [(100 + i, 100 + i if kind == "copies" else 200 + i) for i in range(repeats)]
-    pairs = [(draw_cloud(COUNTS[-1], a), draw_cloud(COUNTS[-1], b, kind, spread, shift)) for a, b in seeds]
-    return [float(np.mean([distance(a[:n], b[:n]) for a, b in pairs])) for n in COUNTS]
+    largest = _COUNTS[-1]
+    pairs = [(sample_points(largest, a), sample_points(largest, b, kind, spread, shift)) for a, b in seeds]
+    return [float(np.mean([distance(a[:n], b[:n]) for a, b in pairs])) for n in _COUNTS]
 
 
 def plot_frechet(
-    curves: tuple,  # `distance_curve` of honest samples, and of these
-    kind: str,
-    spread: float,
-    shift: float,
-    n: int,  # points in each cloud
-    wrong: bool,  # standard deviations only
-    frechet: Callable = frechet_distance,
+    curves: tuple[list, list], kind: str, spread: float, shift: float, n: int, wrong: bool, frechet: Callable
 ) -> Figure:
-    "Two clouds with their fitted Gaussians, and their distance by the number of points."
-    real = draw_cloud(n, 0)
-    fake = draw_cloud(n, 0 if kind == "copies" else 1, kind, spread, shift)
-    distance, color = (std_distance, COLORS["wrong"]) if wrong else (frechet, COLORS["eps"])
-    value, ok = distance(real, fake), (in_knn_manifold(fake, real), in_knn_manifold(real, fake))
-    precision, recall = (float(a.mean()) for a in ok)
+    """Show two sets of points with their fitted Gaussians, and their distance by the number of points.
+
+    Args:
+        curves: mean distances at 10, 30, 100, 300, 1000 points: of the same distribution, and of this one.
+        kind: distribution of the samples, as in `sample_points`.
+        spread: factor of each mode's standard deviation.
+        shift: shift to the right.
+        n: number of points in each set.
+        wrong: mistake: ignore covariances.
+        frechet: distance of two sets (N, F) and (M, F).
+    """
+    real = sample_points(n, 0)
+    fake = sample_points(n, 0 if kind == "copies" else 1, kind, spread, shift)
+    distance, color = (diagonal_frechet_distance, COLORS["wrong"]) if wrong else (frechet, COLORS["eps"])
+    value, inside = distance(real, fake), (in_knn_manifold(fake, real), in_knn_manifold(real, fake))
+    precision, recall = (float(a.mean()) for a in inside)
     shown = f"{value:.2g}" if value > 1e-6 else "0"
     fig, axes = figure(1, 2, (9, 3.7), width_ratios=(1.35, 1))
-    draw_clouds(axes[0, 0], real, fake, *ok, wrong)
-    axes[0, 0].set_title(
-        f"precision {precision:.2f} (samples, orange)   recall {recall:.2f} (real, blue)", fontsize=10, y=1.01
-    )
+    _draw_points(axes[0, 0], real, fake, *inside, wrong)
+    title = f"precision {precision:.2f} (samples, orange)   recall {recall:.2f} (real, blue)"
+    axes[0, 0].set_title(title, fontsize=10, y=1.01)
     ax = axes[0, 1]
-    ax.plot(COUNTS, curves[0], "--", color=COLORS["grey"], label="honest samples, on average")
-    ax.plot(COUNTS, curves[1], color=color, label="these, on average")
-    ax.plot(n, max(value, 0.003), "o" if value > 0.003 else "v", color=color, ms=9, label="this draw")
-    ax.set(xscale="log", yscale="log", xlim=(8, 1300), ylim=(0.0025, 300), xlabel="points in each cloud, n")
-    ax.set_xticks(COUNTS, COUNTS)
+    ax.plot(_COUNTS, curves[0], "--", color=COLORS["gray"], label="same distribution, mean")
+    ax.plot(_COUNTS, curves[1], color=color, label="these samples, mean")
+    ax.plot(n, max(value, 0.003), "o" if value > 0.003 else "v", color=color, ms=9, label="these points")
+    ax.set(xscale="log", yscale="log", xlim=(8, 1300), ylim=(0.0025, 300), xlabel="points in each set, n")
+    ax.set_xticks(_COUNTS, _COUNTS)
     ax.set_yticks((0.01, 1, 100), ("0.01", "1", "100"))
     ax.minorticks_off()
     what = "standard deviations only" if wrong else "Fréchet distance"
     ax.set_title(f"{what}: {shown}", fontsize=11, y=1.01, color=COLORS["wrong"] if wrong else "black")
     ax.legend(loc="upper right", fontsize=9)
-    fig.words = (
-        f"{n} real points and {n} samples ({kind}): {what} {shown}, "
-        f"precision {precision:.2f}, recall {recall:.2f}."
-    )
+    scores = f"precision {precision:.2f}, recall {recall:.2f}"
+    fig.alt_text = f"{n} real points and {n} samples ({kind}): {what} {shown}, {scores}."
     return fig
 
 
-def draw_clouds(
-    ax,
-    real: np.ndarray,
-    fake: np.ndarray,
-    fake_ok: np.ndarray,
-    real_ok: np.ndarray,
-    alone: bool,  # ellipses without the covariance
+def _draw_points(
+    ax, real: np.ndarray, fake: np.ndarray, fake_inside: np.ndarray, real_inside: np.ndarray, diagonal: bool
 ) -> None:
-    "Full dots are covered by the other cloud; rings and crosses are not."
+    """Full dots are inside the other set's k-NN manifold; rings and crosses are not."""
     size, blue, orange = 4 if len(real) < 200 else 2.5, COLORS["x_t"], COLORS["eps"]
     dots, rings = {"ls": "", "marker": "o", "ms": size, "mew": 0}, {"ls": "", "ms": size, "mew": 1}
-    ax.plot(*real[real_ok].T, color=blue, alpha=0.6, **dots)
-    ax.plot(*real[~real_ok].T, marker="o", mfc="none", mec=blue, **rings)
-    ax.plot(*fake[fake_ok].T, color=orange, alpha=0.8, **dots)
-    ax.plot(*fake[~fake_ok].T, marker="x", color=orange, **rings)
+    ax.plot(*real[real_inside].T, color=blue, alpha=0.6, **dots)
+    ax.plot(*real[~real_inside].T, marker="o", mfc="none", mec=blue, **rings)
+    ax.plot(*fake[fake_inside].T, color=orange, alpha=0.8, **dots)
+    ax.plot(*fake[~fake_inside].T, marker="x", color=orange, **rings)
     for points, color in ((real, blue), (fake, orange)):
-        ax.plot(*ellipse(points, alone), ls="--" if alone else "-", color=color, lw=2.2)
+        ax.plot(*gaussian_ellipse(points, diagonal), ls="--" if diagonal else "-", color=color, lw=2.2)
     ax.set(xlim=(-6, 7.5), ylim=(-4.6, 5), xticks=[], yticks=[], xlabel="feature 1", ylabel="feature 2")
 
 
-def explore_frechet(
-    frechet: Callable = frechet_distance,  # your own: (N, F), (M, F) -> number
-) -> Explorer:
-    "Two clouds: what Fréchet distance, precision and recall say of them."
-    distances = {False: frechet, True: std_distance}
-    floors = {wrong: distance_curve(distance, "honest", 1, 0, 60) for wrong, distance in distances.items()}
+def explore_frechet(frechet: Callable = frechet_distance) -> Explorer:
+    """Explore what Fréchet distance, precision and recall detect.
+
+    Args:
+        frechet: function of two sets (N, F) and (M, F); the library's by default.
+    """
+    distances = {False: frechet, True: diagonal_frechet_distance}
+    base = {wrong: _distance_curve(f, "same distribution", 1, 0, 60) for wrong, f in distances.items()}
 
     def prepare(kind, spread, shift, wrong):
-        return floors[wrong], distance_curve(distances[wrong], kind, spread, shift)
+        return base[wrong], _distance_curve(distances[wrong], kind, spread, shift)
 
     return Explorer(
         partial(plot_frechet, frechet=frechet),
-        "two clouds, three numbers",
-        [
-            (
-                "Choose honest samples and turn n down to 10.",
-                "Both clouds come from one source, yet they are far apart: few points, large distance.",
-            ),
-            (
-                "Choose copies.",
-                "Distance 0, precision and recall 1, better than honest samples can be: "
-                "none of the three asks whether anything is new.",
-            ),
-            (
-                "Choose mirrored samples, then switch the mistake on.",
-                "The ellipses lose their slope and the distance is gone, although precision and recall are as bad as before.",
-            ),
-        ],
+        "two sets of points, three numbers",
+        """
+        1. *Choose the same distribution and lower n to 10.* Both sets come from one distribution, yet they
+           are far apart: few points, large distance.
+        2. *Choose copies.* Distance 0, precision and recall 1, better than new samples of the distribution
+           can be: none of the three measures novelty.
+        3. *Choose mirrored samples, then switch the mistake on.* The ellipses lose their slope and the
+           distance is gone, although precision and recall are as bad as before.
+        """,
         prepare,
-        kind=choice("samples", list(KINDS), "a mode missing"),
+        kind=choice("samples", list(_KINDS), "a mode missing"),
         spread=slider("spread of a mode", 0.2, 2.0, 1.0, 0.1),
         shift=slider("shift", 0.0, 3.0, 0.0, 0.25),
-        n=stops("n", list(COUNTS[:-1]), 100),
+        n=stops("n", list(_COUNTS[:-1]), 100),
         wrong=mistake("standard deviations only, no covariance"),
     )

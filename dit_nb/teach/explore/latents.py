@@ -1,4 +1,4 @@
-"""A photograph in four channels: mute one, drown them all in noise, forget the scale, and see what comes out of the decoder."""
+"""Explorer of lesson 20: latents of a photograph, their channels, their scale, and noise."""
 
 import math
 from types import SimpleNamespace
@@ -15,26 +15,23 @@ from dit_nb.teach.explore.core import Explorer, choice, mistake, slider
 from dit_nb.utils import randn
 from dit_nb.visual import COLORS, figure, show_image, show_matrix
 
-PATCH = 4  # side of a patch, the downsampling
+__all__ = ["explore_latents", "plot_latents"]
+
+_PATCH = 4  # side of a patch: the downsampling factor
 
 
-class PatchVAE(nn.Module):
-    "The first four principal components of the patches of a photograph, as an autoencoder."
+class _PatchVAE(nn.Module):
+    """A linear autoencoder with the interface of diffusers' VAE: the first principal components of patches."""
 
-    def __init__(
-        self,
-        photo: Tensor,  # (1, 3, H, W) in [-1, 1]
-        channels: int = 4,
-        scaling_factor: float = 0.18215,  # latents are made 1 / scaling_factor wide
-    ):
+    def __init__(self, photo: Tensor, channels: int = 4, scaling_factor: float = 0.18215):
         super().__init__()
-        patches = self.cut(photo).flatten(0, 2)  # (patches, 3 * PATCH * PATCH)
-        self.middle = nn.Parameter(patches.mean(0))
-        directions = torch.linalg.svd(patches - self.middle, full_matrices=False).Vh[:channels]
-        directions = directions * directions.sum(1, keepdim=True).sign()  # more is brighter
-        spread = ((patches - self.middle) @ directions.T).std(0)
-        self.gain = nn.Parameter(1 / (scaling_factor * spread))  # (C,)
-        self.directions = nn.Parameter(directions)  # (C, 3 * PATCH * PATCH), orthonormal
+        patches = self._cut(photo).flatten(0, 2)  # (patches, 3 * _PATCH * _PATCH)
+        self.mean = nn.Parameter(patches.mean(0))
+        directions = torch.linalg.svd(patches - self.mean, full_matrices=False).Vh[:channels]
+        directions = directions * directions.sum(1, keepdim=True).sign()  # larger is brighter
+        std = ((patches - self.mean) @ directions.T).std(0)
+        self.gain = nn.Parameter(1 / (scaling_factor * std))  # (C,): latents have std 1 / scaling_factor
+        self.directions = nn.Parameter(directions)  # (C, 3 * _PATCH * _PATCH), orthonormal
         self.config = SimpleNamespace(
             scaling_factor=scaling_factor,
             in_channels=3,
@@ -42,120 +39,115 @@ class PatchVAE(nn.Module):
             block_out_channels=(0, 0, 0),
         )
 
-    def cut(self, images: Tensor) -> Tensor:  # (N, h, w, 3 * PATCH * PATCH)
-        "Images in patches."
-        return rearrange(images, "n c (h p) (w q) -> n h w (c p q)", p=PATCH, q=PATCH)
+    def _cut(self, images: Tensor) -> Tensor:  # (N, h, w, 3 * _PATCH * _PATCH)
+        return rearrange(images, "n c (h p) (w q) -> n h w (c p q)", p=_PATCH, q=_PATCH)
 
     def encode(self, images: Tensor) -> SimpleNamespace:
-        "Each patch by its components: the mean of a posterior of no width."
-        mean = ((self.cut(images) - self.middle) @ self.directions.T * self.gain).permute(0, 3, 1, 2)
+        """Each patch's components, as the mean of a posterior of variance 0."""
+        mean = ((self._cut(images) - self.mean) @ self.directions.T * self.gain).permute(0, 3, 1, 2)
         return SimpleNamespace(latent_dist=SimpleNamespace(mean=mean, std=torch.zeros_like(mean)))
 
     def decode(self, latents: Tensor) -> SimpleNamespace:
-        "Components back to patches."
-        patches = latents.permute(0, 2, 3, 1) / self.gain @ self.directions + self.middle
-        images = rearrange(patches, "n h w (c p q) -> n c (h p) (w q)", c=3, p=PATCH, q=PATCH)
+        patches = latents.permute(0, 2, 3, 1) / self.gain @ self.directions + self.mean
+        images = rearrange(patches, "n h w (c p q) -> n c (h p) (w q)", c=3, p=_PATCH, q=_PATCH)
         return SimpleNamespace(sample=images)
 
 
-def plot_latents(
-    state: tuple,  # codec, image (1, 3, H, W), its latents (1, C, h, w), noise (1, C, h, w), schedule
-    t: int,  # timestep
-    mute: int,  # number of a channel that is set to its mean; 0: none
-    lost: bool,  # show what is missing from the image, in place of the image
-    forgotten: bool,  # latents are not scaled
-) -> Figure:
-    "Noisy latents, what the decoder makes of them, and the signal in the noise."
+def plot_latents(state: tuple, t: int, ablated: int, residual: bool, unscaled: bool) -> Figure:
+    """Show a decoded image, its noisy latents, and the signal-to-noise ratio.
+
+    Args:
+        state: codec, image (1, 3, H, W), its latents and noise (1, C, h, w), schedule.
+        t: timestep.
+        ablated: channel that is replaced by its mean, from 1; 0 for none.
+        residual: show original minus decoded instead of the decoded image.
+        unscaled: mistake: latents are not multiplied by the scaling factor.
+    """
     codec, image, latents, noise, schedule = state
-    z = latents / codec.scale if forgotten else latents
-    x_t = mute_channel(schedule.q_sample(z, torch.tensor([t]), noise), mute)
-    decoded = codec.decode(x_t * codec.scale if forgotten else x_t)
+    z = latents / codec.scale if unscaled else latents
+    x_t = _ablate_channel(schedule.q_sample(z, torch.tensor([t]), noise), ablated)
+    decoded = codec.decode(x_t * codec.scale if unscaled else x_t)
     fig, axes = figure(1, 3, (9, 3), width_ratios=(1.25, 1.25, 1))
-    draw_decoded(axes[0, 0], decoded, image, lost)
-    names = f"latents at t = {t}" + (f", channel {mute} muted" if mute else "")
+    _draw_decoded(axes[0, 0], decoded, image, residual)
+    title = f"latents at t = {t}" + (f", channel {ablated} ablated" if ablated else "")
     sheet = rearrange(x_t[0], "(r k) h w -> (r h) (k w)", k=(len(x_t[0]) + 1) // 2)
-    show_matrix(axes[0, 1], sheet, names, signed=True, limit=3, aspect="equal", colorbar=None)
+    show_matrix(axes[0, 1], sheet, title, signed=True, limit=3, aspect="equal", colorbar=None)
     axes[0, 1].set(xticks=[], yticks=[], xlabel="from -3 (blue) to 3 (red)")
-    ratio = draw_ratios(axes[0, 2], latents.var().item(), codec.scale, schedule, t, forgotten)
-    fig.words = (
-        f"{'What is lost of a' if lost else 'A'} photograph decoded from its latents at t = {t}"
-        f"{f', channel {mute} muted' if mute else ''}{', the scale forgotten' if forgotten else ''}: "
-        f"signal to noise {ratio:.2g}."
+    ratio = _draw_snr(axes[0, 2], latents.var().item(), codec.scale, schedule, t, unscaled)
+    fig.alt_text = (
+        f"{'Residual of a' if residual else 'A'} photograph decoded from its latents at t = {t}"
+        f"{f', channel {ablated} ablated' if ablated else ''}{', without the scaling factor' if unscaled else ''}: "
+        f"signal-to-noise ratio {ratio:.2g}."
     )
     return fig
 
 
-def mute_channel(
-    x: Tensor,  # (1, C, h, w)
-    number: int,  # from 1; 0: none
-) -> Tensor:  # (1, C, h, w)
-    "One channel replaced by its mean."
+def _ablate_channel(x: Tensor, number: int) -> Tensor:
+    """x (1, C, h, w) with one channel, counted from 1, replaced by its mean; 0 for none."""
     x = x.clone()
     if number:
         x[:, number - 1] = x[:, number - 1].mean()
     return x
 
 
-def draw_decoded(ax, decoded: Tensor, image: Tensor, lost: bool) -> None:
-    "The decoded image, or what is missing from it."
-    if lost:
-        missing = (image - decoded).mean(1)  # over the colours
+def _draw_decoded(ax, decoded: Tensor, image: Tensor, residual: bool) -> None:
+    if residual:
+        missing = (image - decoded).mean(1)  # over the colors
         show_image(ax, missing, "original minus decoded", signed=True, limit=0.5)
     else:
         show_image(ax, decoded[0], "decoded")
 
 
-def draw_ratios(ax, variance: float, scale: float, schedule: Schedule, t: int, forgotten: bool) -> float:
-    "Signal to noise by timestep, for scaled latents and for raw ones; returns the one at t."
+def _draw_snr(ax, variance: float, scale: float, schedule: Schedule, t: int, unscaled: bool) -> float:
+    """Signal-to-noise ratio by timestep, for scaled and for raw latents; returns the one at t."""
     bar = schedule.alphas_cumprod
-    steps = (torch.linspace(0, 999**0.5, 40) ** 2).round().long()  # more of them where the curve is steep
-    curve = (bar / (1 - bar))[steps].log10()  # drawn on a plain axis, which is faster
+    steps = (torch.linspace(0, 999**0.5, 40) ** 2).round().long()  # denser where the curve is steep
+    curve = (bar / (1 - bar))[steps].log10()  # on a linear axis, which is drawn faster
     raw = variance / scale**2
-    ratio = float((raw if forgotten else variance) * bar[t] / (1 - bar[t]))
+    ratio = float((raw if unscaled else variance) * bar[t] / (1 - bar[t]))
     for signal, color, name, bold, up in (
-        (variance, "x_t", "scaled", not forgotten, -1.7),
-        (raw, "wrong", "not scaled", forgotten, 0.9),
+        (variance, "x_t", "scaled", not unscaled, -1.7),
+        (raw, "wrong", "not scaled", unscaled, 0.9),
     ):
         height = curve + math.log10(signal)
         ax.plot(steps, height, color=COLORS[color], lw=2.5 if bold else 1, alpha=1 if bold else 0.5)
         ax.text(500, height[28] + up, name, ha="right" if up < 0 else "left", color=COLORS[color])
-    ax.plot(t, math.log10(ratio), "o", color=COLORS["wrong" if forgotten else "x_t"], ms=9)
+    ax.plot(t, math.log10(ratio), "o", color=COLORS["wrong" if unscaled else "x_t"], ms=9)
     ax.set(xlabel="timestep t", xticks=(0, 500, 999), ylim=(-5, 6.2))
     ax.set_yticks((-4, 0, 4), ("0.0001", "1", "10,000"))
     shown = f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:.2g}"
-    ax.set_title(f"signal : noise = {shown}", fontsize=10, color=COLORS["wrong"] if forgotten else "black")
+    ax.set_title(
+        f"signal-to-noise ratio {shown}", fontsize=10, color=COLORS["wrong"] if unscaled else "black"
+    )
     return ratio
 
 
-def explore_latents(
-    codec: LatentCodec | None = None,  # yours; by default a linear one, made from the photograph at once
-    image: Tensor | None = None,  # (1, 3, H, W) in [-1, 1]; by default the photograph
-) -> Explorer:
-    "What latents hold, and what becomes of them in noise."
+def explore_latents(codec: LatentCodec | None = None, image: Tensor | None = None) -> Explorer:
+    """Explore what latents contain, and what noise does to them.
+
+    Args:
+        codec: codec; a linear one fitted to the image by default.
+        image: image (1, 3, H, W) in [-1, 1]; a bundled photograph by default.
+    """
     image = sample_photo("china.jpg") if image is None else image
-    codec = LatentCodec(PatchVAE(image)) if codec is None else codec
+    codec = LatentCodec(_PatchVAE(image)) if codec is None else codec
     latents = codec.encode(image, sample=False)
     noise = randn(latents.shape, torch.Generator().manual_seed(0))
     state = codec, image, latents, noise, Schedule(linear_betas(1000))
+    channels = [("none", 0), *((str(i + 1), i + 1) for i in range(codec.channels))]
     return Explorer(
         lambda **controls: plot_latents(state, **controls),
         "a photograph in four channels",
-        [
-            (
-                "Switch the mistake on.",
-                "The photograph rises from the noise: at every t, signal to noise is the square of 1/scale too high.",
-            ),
-            (
-                "Reset, set t to 0, and mute one channel after the other.",
-                "Each carries something of its own; without the first, what is left has hardly any light and dark.",
-            ),
-            (
-                "Reset, set t to 0, and look at what is lost.",
-                "Edges and texture: what is smaller than a patch has no place in four numbers.",
-            ),
-        ],
+        """
+        1. *Switch the mistake on.* The photograph emerges from the noise: at every t, the signal-to-noise
+           ratio is too high by the square of 1/scale.
+        2. *Reset, set t to 0, and ablate one channel after the other.* Each carries something of its own;
+           without the first, hardly any light and dark is left.
+        3. *Reset, set t to 0, and show the residual.* Edges and texture: four numbers cannot hold what is
+           smaller than a patch.
+        """,
         t=slider("timestep t", 0, 999, 300),
-        mute=choice("mute channel", [("none", 0), *((str(i + 1), i + 1) for i in range(codec.channels))], 0),
-        lost=choice("show", [("decoded", False), ("what is lost", True)], False),
-        forgotten=mistake("the scale is forgotten"),
+        ablated=choice("ablate channel", channels, 0),
+        residual=choice("show", [("decoded", False), ("residual", True)], False),
+        unscaled=mistake("no scaling factor"),
     )

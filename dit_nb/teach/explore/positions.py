@@ -1,4 +1,4 @@
-"""Five pictures to play with, one for each of the lessons 01 to 06."""
+"""Explorer of lesson 04: similarity of position embeddings."""
 
 from collections.abc import Callable
 from math import prod
@@ -11,72 +11,79 @@ from dit_nb.positions import sincos_2d
 from dit_nb.teach.explore.core import Explorer, choice, mistake, slider, stops
 from dit_nb.visual import COLORS, figure, show_matrix
 
+__all__ = ["explore_positions", "plot_positions"]
 
-def compare_positions(
-    table: Tensor,  # (T, dim) one address for each patch
-    token: int,  # the one that all are compared with
-) -> Tensor:  # (3, T): by the first half, by the second half, by the whole
-    "Dot products of one address with all, so that the token itself gets 1."
+
+def _similarities(table: Tensor, token: int) -> Tensor:  # (3, T)
+    """Dot products of one embedding of (T, dim) with all: first half, second half, both; 1 for the token itself."""
     first, second = (2 * half @ half[token] / half.shape[1] for half in table.double().chunk(2, dim=1))
     return torch.stack([first, second, (first + second) / 2])
 
 
 def plot_positions(
-    grid: tuple[int, int] = (12, 16),  # rows and columns of patches
-    token: int = 86,  # the one that all are compared with
-    dim: int = 64,  # width of an address
-    max_period: float = 10000.0,
-    wrong: bool = False,  # the grid is handed over as (columns, rows)
-    sincos_2d: Callable = sincos_2d,  # (grid, dim) -> (T, dim)
+    grid: tuple[int, int], token: int, dim: int, max_period: float, wrong: bool, sincos_2d: Callable
 ) -> Figure:
-    "How alike one address and all others are: by each half, and by the whole."
+    """Show how similar one token's position embedding is to all others: by each half, and in full.
+
+    Args:
+        grid: rows and columns of patches.
+        token: index of the token that all are compared with.
+        dim: width of the embedding.
+        max_period: longest period of the sinusoids, in units of 2 pi patches.
+        wrong: mistake: pass the grid as (columns, rows).
+        sincos_2d: function (grid, dim) -> (T, dim) to show.
+
+    Raises:
+        ValueError: if `sincos_2d` returns another shape.
+    """
     options = {} if max_period == 10000 else {"max_period": max_period}
     table = sincos_2d(grid[::-1] if wrong else grid, dim, **options)
     if tuple(table.shape) != (prod(grid), dim):
         raise ValueError(f"positions have shape {tuple(table.shape)}, but must be {(prod(grid), dim)}.")
     row, column = divmod(token, grid[1])
     fig, axes = figure(1, 3, (9, 2.8))
-    fig.get_layout_engine().set(rect=(0, 0.08, 1, 0.83))  # room for titles, whatever the grid
-    titles = ("by the first half: the column", "by the second half: the row", "by the whole address")
-    for ax, alike, title in zip(axes[0], compare_positions(table, token), titles):
+    fig.get_layout_engine().set(rect=(0, 0.08, 1, 0.83))  # space for titles, whatever the grid
+    titles = ("first half: the column", "second half: the row", "full embedding")
+    for ax, similarity, title in zip(axes[0], _similarities(table, token), titles):
         options = {"vmin": 0.5, "vmax": 1, "colorbar": None, "aspect": "equal"}
-        artist = show_matrix(ax, alike.view(grid), title, **options)
+        artist = show_matrix(ax, similarity.view(grid), title, **options)
         ax.plot(column, row, "s", mfc="none", mec="black", ms=9, mew=2)
         ax.set(xticks=[], yticks=[])
-    asked = f"token {token}: row {row}, column {column}"
-    axes[0, 0].set_xlabel(asked)
+    name = f"token {token}: row {row}, column {column}"
+    axes[0, 0].set_xlabel(name)
     if wrong and grid[0] != grid[1]:
-        axes[0, 2].set_title(f"addresses of a {grid[1]} x {grid[0]} grid", fontsize=10, color=COLORS["wrong"])
+        title = f"embeddings of a {grid[1]} x {grid[0]} grid"
+        axes[0, 2].set_title(title, fontsize=10, color=COLORS["wrong"])
     fig.colorbar(artist, ax=axes, shrink=0.9, extend="min", ticks=[0.5, 1], label="similarity to the token")
-    fig.words = f"How alike the addresses of {asked} and of all others are, by column, by row, and by both."
+    fig.alt_text = (
+        f"Similarity of the position embeddings of {name} and of all others: column, row, and both."
+    )
     return fig
 
 
-GRIDS = {"12 x 16": (12, 16), "14 x 14": (14, 14)}
+_GRIDS = {"12 x 16": (12, 16), "14 x 14": (14, 14)}
 
 
-def explore_positions(
-    sincos_2d: Callable = sincos_2d,  # (grid, dim) -> (T, dim); with max_period, if that is to be turned
-) -> Explorer:
-    "Which places look alike to attention."
-    tries = [
-        ("Raise the token from 86 to 102.", "16 tokens make a row: the cross moves down by one."),
-        (
-            "Lower max_period to 1.",
-            "All waves are equally fast: every 6 places the address comes back, nearly.",
-        ),
-        (
-            "Switch the mistake on; then choose 14 x 14.",
-            "The cross breaks. On a square grid nothing is seen.",
-        ),
-    ]
+def explore_positions(sincos_2d: Callable = sincos_2d) -> Explorer:
+    """Explore which positions look similar to attention.
+
+    Args:
+        sincos_2d: function (grid, dim) -> (T, dim), with a `max_period` if that control is used; the library's
+            by default.
+    """
     return Explorer(
-        lambda grid, **values: plot_positions(GRIDS[grid], sincos_2d=sincos_2d, **values),
-        "who is near whom",
-        tries,
-        grid=choice("grid", list(GRIDS), "12 x 16"),
+        lambda grid, **values: plot_positions(_GRIDS[grid], sincos_2d=sincos_2d, **values),
+        "which positions are similar",
+        """
+        1. *Raise the token from 86 to 102.* A row has 16 tokens: the cross moves down by one row.
+        2. *Lower max_period to 1.* All sinusoids have the same frequency: the embedding nearly repeats every
+           6 positions.
+        3. *Switch the mistake on; then choose 14 x 14.* The cross breaks up. On a square grid the mistake is
+           invisible.
+        """,
+        grid=choice("grid", list(_GRIDS), "12 x 16"),
         token=slider("token", 0, 191, 86),
         dim=stops("width", [8, 16, 32, 64, 128, 256], 64),
         max_period=stops("max_period", [1.0, 10.0, 100.0, 1000.0, 10000.0], 10000.0),
-        wrong=mistake("the grid as (columns, rows)"),
+        wrong=mistake("pass the grid as (columns, rows)"),
     )

@@ -1,4 +1,4 @@
-"""Normalise, stretch, move: three short lines with many ways to be wrong."""
+"""Graders of lesson 10: modulation, and the six modulation fields from the condition."""
 
 import math
 from collections.abc import Callable
@@ -9,12 +9,13 @@ from torch import Tensor, nn
 
 from dit_nb.blocks.adaln import modulate
 from dit_nb.teach.graders.framework.core import grade
-from dit_nb.teach.graders.framework.exercise import Case, Draw, Exercise, Mistake
+from dit_nb.teach.graders.framework.exercise import Case, Exercise, Mistake, RandomInputs
 from dit_nb.teach.graders.framework.report import Report
 
+__all__ = ["check_modulate", "check_adaln_fields"]
 
-def modulated_by_hand(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    "One number at a time."
+
+def _modulate_loops(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     out = torch.zeros_like(x)
     for n in range(len(x)):
         for i in range(x.shape[1]):
@@ -23,69 +24,54 @@ def modulated_by_hand(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return out
 
 
-def modulate_cases(draw: Draw) -> list[Case]:
-    "As many tokens as images, more, and fewer."
-    sizes = [(3, 3, 4), (2, 5, 3), (4, 2, 2), (draw.pick(2, 3), draw.pick(6, 7), 4)]
+def _modulate_cases(rng: RandomInputs) -> list[Case]:
+    """As many tokens as images, more, and fewer."""
+    sizes = [(3, 3, 4), (2, 5, 3), (4, 2, 2), (rng.choice(2, 3), rng.choice(6, 7), 4)]
     return [
-        Case(f"{n} x {t} tokens, D = {d}", (draw.normal(n, t, d), draw.normal(n, 1, d), draw.normal(n, 1, d)))
+        Case(f"{n} x {t} tokens, D = {d}", (rng.normal(n, t, d), rng.normal(n, 1, d), rng.normal(n, 1, d)))
         for n, t, d in sizes
     ]
 
 
-NO_ONE = "A scale of 0 wipes the tokens out; it must leave them as they are."
+_SCALE_WITHOUT_ONE = "A scale of 0 sets the tokens to zero; it must leave them as they are."
 
-
-MODULATE = Exercise(
+_MODULATE = Exercise(
     "modulate",
-    modulated_by_hand,
-    modulate_cases,
+    _modulate_loops,
+    _modulate_cases,
     (
-        Mistake(NO_ONE, "lesson 10, 'Why 1 + scale'.", lambda x, shift, scale: x * scale + shift),
+        Mistake(_SCALE_WITHOUT_ONE, lambda x, shift, scale: x * scale + shift, "lesson 10, 'Why 1 + scale'."),
+        Mistake("Shift and scale are exchanged.", lambda x, shift, scale: x + x * shift + scale),
         Mistake(
-            "Shift and scale are exchanged.",
-            "the order of the arguments.",
-            lambda x, shift, scale: x + x * shift + scale,
-        ),
-        Mistake(
-            "The shift is stretched too: it must be added last.",
-            "the order of the two steps.",
+            "The shift is scaled too: it must be added last.",
             lambda x, shift, scale: (x + shift) * (1 + scale),
         ),
         Mistake(
-            "The axis of the tokens is gone from shift and scale: where there are as many tokens as images, "
-            "each token gets another image's numbers.",
-            "lesson 10, 'The trap that runs silently'.",
+            "Shift and scale lack the axis of the tokens: if T = N, a token gets another image's numbers.",
             lambda x, shift, scale: torch.addcmul(x + shift[:, 0], x, scale[:, 0]),
+            "lesson 10, 'The trap that raises no error'.",
         ),
         Mistake(
             "All images get the first image's condition.",
-            "the axis of the batch.",
             lambda x, shift, scale: torch.addcmul(x + shift[:1], x, scale[:1]),
         ),
         Mistake(
-            "The tokens themselves are lost: only their modulated copy should be returned once, not added to them.",
-            "what you return.",
+            "The tokens are added to their modulated copy; return the modulated copy alone.",
             lambda x, shift, scale: torch.addcmul(2 * x + shift, x, scale),
         ),
-        Mistake(
-            "The shift is missing.", "the second step.", lambda x, shift, scale: torch.addcmul(x, x, scale)
-        ),
+        Mistake("The shift is missing.", lambda x, shift, scale: torch.addcmul(x, x, scale)),
     ),
     "lesson 10, 'Modulate'.",
     reference=modulate,
 )
 
 
-def check_modulate(
-    fn: Callable,  # (x (N, T, D), shift (N, 1, D), scale (N, 1, D)) -> (N, T, D)
-    **options,  # points, seed, seconds, variant: as for `grade`
-) -> Report:
-    "`modulate(x, shift, scale)`: stretch, then move, each channel; a scale of 0 changes nothing."
-    return grade(MODULATE, fn, **options)
+def check_modulate(fn: Callable, **grade_options) -> Report:
+    """Check fn(x (N, T, D), shift (N, 1, D), scale (N, 1, D)) -> (N, T, D)."""
+    return grade(_MODULATE, fn, **grade_options)
 
 
-def fields_by_hand(c: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, ...]:
-    "One image at a time, one number at a time."
+def _fields_loops(c: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, ...]:
     width = c.shape[1]
     images = []
     for one in c.tolist():
@@ -96,97 +82,78 @@ def fields_by_hand(c: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, ...
     return tuple(table[:, None, i * width : (i + 1) * width] for i in range(6))
 
 
-def field_cases(draw: Draw) -> list[Case]:
-    "Widths that are as large as the batch, and others."
-    sizes = [(3, 3), (2, 5), (6, 4), (draw.pick(4, 5), 2)]
+def _field_cases(rng: RandomInputs) -> list[Case]:
+    sizes = [(3, 3), (2, 5), (6, 4), (rng.choice(4, 5), 2)]
     return [
-        Case(f"N = {n}, D = {d}", (draw.normal(n, d), draw.normal(6 * d, d), draw.normal(6 * d)))
+        Case(f"N = {n}, D = {d}", (rng.normal(n, d), rng.normal(6 * d, d), rng.normal(6 * d)))
         for n, d in sizes
     ]
 
 
-def fields(
-    active: Callable = nn.functional.silu,
+def _fields(
+    activation: Callable = nn.functional.silu,
     order: tuple = (0, 1, 2, 3, 4, 5),
     shape: str = "n (f d) -> f n 1 d",
 ) -> Callable:
-    "Six fields with another activation or order: a mistake."
+    """Six fields with another activation or order."""
 
-    def turned(c, weight, bias):
-        parts = rearrange(active(c) @ weight.T + bias, shape, f=6)
+    def fields(c, weight, bias):
+        parts = rearrange(activation(c) @ weight.T + bias, shape, f=6)
         return tuple(parts[i] for i in order)
 
-    return turned
+    return fields
 
 
-ADALN_FIELDS = Exercise(
+_ADALN_FIELDS = Exercise(
     "adaln_fields",
-    fields_by_hand,
-    field_cases,
+    _fields_loops,
+    _field_cases,
     (
         Mistake(
-            "The condition goes into the linear layer as it is; a SiLU stands before it.",
-            "lesson 10, 'From t and y to shift and scale'.",
-            fields(lambda c: c),
+            "The condition goes into the linear layer as it is; a SiLU comes before it.", _fields(lambda c: c)
         ),
         Mistake(
-            "The SiLU stands behind the linear layer; it stands before it.",
-            "lesson 10, 'From t and y to shift and scale'.",
-            lambda c, w, b: tuple(nn.functional.silu(f) for f in fields(lambda c: c)(c, w, b)),
+            "The SiLU comes after the linear layer; it must come before it.",
+            lambda c, w, b: tuple(nn.functional.silu(f) for f in _fields(lambda c: c)(c, w, b)),
         ),
-        Mistake(
-            "The condition goes through a ReLU; a SiLU was asked for.",
-            "the activation.",
-            fields(torch.relu),
-        ),
+        Mistake("The condition goes through a ReLU; it must go through a SiLU.", _fields(torch.relu)),
         Mistake(
             "Scale comes before shift; in the checkpoints of DiT the order is shift, scale, gate.",
+            _fields(order=(1, 0, 2, 4, 3, 5)),
             "lesson 11, 'The order that checkpoints have'.",
-            fields(order=(1, 0, 2, 4, 3, 5)),
         ),
         Mistake(
             "The gates come first; in the checkpoints of DiT the order is shift, scale, gate.",
+            _fields(order=(2, 0, 1, 5, 3, 4)),
             "lesson 11, 'The order that checkpoints have'.",
-            fields(order=(2, 0, 1, 5, 3, 4)),
         ),
         Mistake(
-            "The two branches alternate; all three of attention come first, then the three of the MLP.",
+            "The two branches alternate; attention's three must come first, then the MLP's three.",
+            _fields(order=(0, 2, 4, 1, 3, 5)),
             "lesson 11, 'The order that checkpoints have'.",
-            fields(order=(0, 2, 4, 1, 3, 5)),
         ),
         Mistake(
             "The MLP's three come before those of attention.",
+            _fields(order=(3, 4, 5, 0, 1, 2)),
             "lesson 11, 'The order that checkpoints have'.",
-            fields(order=(3, 4, 5, 0, 1, 2)),
         ),
         Mistake(
-            "Each field takes every sixth number; it must take a run of neighbours.",
-            "how the linear layer's result is cut.",
-            fields(shape="n (d f) -> f n 1 d"),
+            "Each field takes every sixth number; it must take neighboring numbers.",
+            _fields(shape="n (d f) -> f n 1 d"),
+            "how the result of the linear layer is split.",
         ),
         Mistake(
-            "The fields have no axis for the tokens: with as many tokens as images they would broadcast wrongly, "
-            "without a word.",
-            "lesson 10, 'The trap that runs silently'.",
-            fields(shape="n (f d) -> f n d"),
+            "The fields have no axis for the tokens: if T = N, they broadcast wrongly, without an error.",
+            _fields(shape="n (f d) -> f n d"),
+            "lesson 10, 'The trap that raises no error'.",
         ),
     ),
     "lesson 10, 'From t and y to shift and scale'.",
-    parts=(
-        "shift of attention",
-        "scale of attention",
-        "gate of attention",
-        "shift of the MLP",
-        "scale of the MLP",
-        "gate of the MLP",
-    ),
-    reference=fields(),
+    result_names=tuple(f"{f} of {b}" for b in ("attention", "the MLP") for f in ("shift", "scale", "gate")),
+    reference=_fields(),
 )
 
 
-def check_adaln_fields(
-    fn: Callable,  # (c (N, D), weight (6D, D), bias (6D,)) -> six tensors (N, 1, D)
-    **options,  # points, seed, seconds, variant: as for `grade`
-) -> Report:
-    "`adaln_fields(c, weight, bias)`: SiLU, a linear layer, then shift, scale, gate of attention and of the MLP."
-    return grade(ADALN_FIELDS, fn, **options)
+def check_adaln_fields(fn: Callable, **grade_options) -> Report:
+    """Check fn(c (N, D), weight (6D, D), bias (6D,)) -> six tensors (N, 1, D)."""
+    return grade(_ADALN_FIELDS, fn, **grade_options)

@@ -1,4 +1,4 @@
-"""A last frequency that is a little off, and a null class that is a real one."""
+"""Graders of lesson 05: timestep embedding and label dropout."""
 
 import math
 from collections.abc import Callable
@@ -8,13 +8,14 @@ from torch import Tensor
 
 from dit_nb.conditioning import timestep_embedding
 from dit_nb.teach.graders.framework.core import grade
-from dit_nb.teach.graders.framework.exercise import Case, Draw, Exercise, Mistake
+from dit_nb.teach.graders.framework.exercise import Case, Exercise, Mistake, RandomInputs
 from dit_nb.teach.graders.framework.report import Report
-from dit_nb.teach.graders.positions import INTERLEAVED, RISING, TOO_EARLY, waves
+from dit_nb.teach.graders.positions import _INTERLEAVED, _RISING, _TOO_EARLY, _waves
+
+__all__ = ["check_timestep_embedding", "check_label_dropout"]
 
 
-def timestep_by_hand(t: Tensor, dim: int, max_period: float) -> Tensor:
-    "One cosine at a time."
+def _timestep_embedding_loops(t: Tensor, dim: int, max_period: float) -> Tensor:
     half = dim // 2
     rows = []
     for step in t.tolist():
@@ -23,53 +24,50 @@ def timestep_by_hand(t: Tensor, dim: int, max_period: float) -> Tensor:
     return torch.tensor(rows, dtype=torch.float64)
 
 
-def timestep_cases(draw: Draw) -> list[Case]:
-    "Early and late, as many as the width, another period."
-    edges = torch.tensor([0, 1, 500, 999])
-    cases = [Case("t = 0, 1, 500, 999", (edges, 8, 10000.0)), Case("as many as dim", (edges, 4, 10000.0))]
-    cases.append(Case("random t, dim 16", (draw.whole(0, 1000, 5), 16, 10000.0)))
-    cases.append(Case("max_period = 100", (draw.whole(1, 1000, 3), 12, 100.0), OTHER_PERIOD))
+def _timestep_cases(rng: RandomInputs) -> list[Case]:
+    """Early and late timesteps, as many as dim, another period."""
+    t = torch.tensor([0, 1, 500, 999])
+    cases = [Case("t = 0, 1, 500, 999", (t, 8, 10000.0)), Case("as many timesteps as dim", (t, 4, 10000.0))]
+    cases.append(Case("random t, dim 16", (rng.integers(0, 1000, 5), 16, 10000.0)))
+    cases.append(Case("max_period = 100", (rng.integers(1, 1000, 3), 12, 100.0), _PERIOD_UNUSED))
     return cases
 
 
-OTHER_PERIOD = "It is right for the usual period only: max_period is given, but not used."
+_PERIOD_UNUSED = "It is right for the default period only: max_period is given, but not used."
+_COS_SIN = (torch.cos, torch.sin)
 
 
-FIRST = (torch.cos, torch.sin)
+def _embedding(power: Callable = lambda i, half: -i / half, scale: float = 1.0, **options) -> Callable:
+    """Timestep embedding with the parameters of `_waves`."""
+    return lambda t, d, period: _waves(t * scale, d, power, period, **{"order": _COS_SIN, **options})
 
 
-def steps(power: Callable = lambda i, half: -i / half, scale: float = 1.0, **knobs) -> Callable:
-    "A timestep embedding with the knobs of `waves`."
-    return lambda t, d, period: waves(t * scale, d, power, period, **{"order": FIRST, **knobs})
-
-
-TIMESTEP_EMBEDDING = Exercise(
+_TIMESTEP_EMBEDDING = Exercise(
     "timestep_embedding",
-    timestep_by_hand,
-    timestep_cases,
+    _timestep_embedding_loops,
+    _timestep_cases,
     (
         Mistake(
-            "The sines come first; here the cosines do (the position table has it the other way round).",
-            "lesson 05, 'A timestep as waves'.",
-            steps(order=FIRST[::-1]),
+            "The sines come first; the cosines must (only the position table starts with sines).",
+            _embedding(order=_COS_SIN[::-1]),
         ),
-        Mistake(TOO_EARLY, "lesson 05, 'Trap: 127 for 128'.", steps(lambda i, h: -i / max(h - 1, 1))),
+        Mistake(_TOO_EARLY, _embedding(lambda i, h: -i / max(h - 1, 1)), "lesson 05, 'Trap: 127 for 128'."),
         Mistake(
-            "The timesteps are squeezed into [0, 1]: all embeddings are nearly alike.",
+            "The timesteps are squeezed into [0, 1]: all embeddings are nearly equal.",
+            _embedding(scale=1 / 1000),
             "lesson 05, 'Trap: t between 0 and 1'.",
-            steps(scale=1 / 1000),
         ),
-        Mistake(INTERLEAVED, "how the two are put together.", steps(stack=True)),
+        Mistake(_INTERLEAVED, _embedding(interleave=True)),
         Mistake(
-            "The frequencies fall half as fast per channel as they should: the step is counted in dim, not in dim/2.",
+            "The frequencies fall half as fast as they should: the step is counted in dim, not in dim/2.",
+            _embedding(lambda i, h: -i / (2 * h)),
             "what the exponent is divided by.",
-            steps(lambda i, h: -i / (2 * h)),
         ),
-        Mistake(RISING, "the sign of the exponent.", steps(lambda i, h: i / h)),
+        Mistake(_RISING, _embedding(lambda i, h: i / h), "the sign of the exponent."),
         Mistake(
-            "The timesteps are counted from 1; here they are counted from 0, and t = 0 gives cosines of 1.",
+            "The timesteps are counted from 1; they must be counted from 0, so t = 0 gives cosines of 1.",
+            lambda t, d, period: _embedding()(t + 1, d, period),
             "what happens to t before the waves.",
-            lambda t, d, period: steps()(t + 1, d, period),
         ),
     ),
     "lesson 05, 'A timestep as waves'.",
@@ -78,81 +76,78 @@ TIMESTEP_EMBEDDING = Exercise(
 )
 
 
-def check_timestep_embedding(
-    fn: Callable,  # (t (N,) long, dim, max_period) -> (N, dim)
-    **options,  # points, seed, seconds, variant: as for `grade`
-) -> Report:
-    "`timestep_embedding(t, dim, max_period)`: dim/2 cosines, then dim/2 sines; frequencies fall from 1 towards 1/max_period."
-    return grade(TIMESTEP_EMBEDDING, fn, **options)
+def check_timestep_embedding(fn: Callable, **grade_options) -> Report:
+    """Check fn(t (N,) long, dim, max_period) -> (N, dim): dim/2 cosines, then dim/2 sines."""
+    return grade(_TIMESTEP_EMBEDDING, fn, **grade_options)
 
 
-def hide_by_hand(y: Tensor, coins: Tensor, dropout_prob: float, num_classes: int, training: bool) -> Tensor:
-    "One label at a time."
+def _label_dropout_loops(
+    y: Tensor, coins: Tensor, dropout_prob: float, num_classes: int, training: bool
+) -> Tensor:
     hidden = [training and coin < dropout_prob for coin in coins.tolist()]
     return torch.tensor([num_classes if hide else label for hide, label in zip(hidden, y.tolist())])
 
 
-def label_cases(draw: Draw) -> list[Case]:
-    "In training, with much and little hidden, and in eval mode; the first coin hides, the second does not."
+def _label_cases(rng: RandomInputs) -> list[Case]:
+    """Training with high and low dropout, and eval mode; the first coin hides, the second does not."""
     cases = []
     for n, k, p, training in [(12, 3, 0.3, True), (6, 10, 0.1, True), (9, 5, 0.6, True), (8, 4, 0.3, False)]:
-        coins = draw.uniform(0, 1, n)
+        coins = rng.uniform(0, 1, n)
         coins[:2] = torch.tensor([p / 2, (1 + p) / 2], dtype=coins.dtype)
         where = "in training" if training else "in eval mode"
-        y = 1 + draw.whole(0, k - 2, n)  # neither the first class nor the last: those are the mistakes
+        y = 1 + rng.integers(0, k - 2, n)  # not the first or the last class, which hide known mistakes
         cases.append(Case(f"{n} labels, K = {k}, p = {p}, {where}", (y, coins, p, k, training)))
     return cases
 
 
-def hide(null: Callable = lambda k: k, which: Callable = lambda u, p, on: (u < p) & on) -> Callable:
-    "Label dropout with another null class, or another choice: a mistake."
+def _label_dropout(null: Callable = lambda k: k, which: Callable = lambda u, p, on: (u < p) & on) -> Callable:
     return lambda y, u, p, k, on: torch.where(which(u, p, on), null(k), y)
 
 
-NULL = "The null class must be a class of its own, after all the others: "
+_NULL_CLASS = "The null class must be a class of its own, after all the others: "
 
-
-LABEL_DROPOUT = Exercise(
+_LABEL_DROPOUT = Exercise(
     "label_dropout",
-    hide_by_hand,
-    label_cases,
+    _label_dropout_loops,
+    _label_cases,
     (
-        Mistake(NULL + "0 is a real class.", "lesson 05, 'Labels, and no label'.", hide(lambda k: 0)),
+        Mistake(_NULL_CLASS + "0 is a real class.", _label_dropout(lambda k: 0)),
         Mistake(
-            NULL + "this one is the last real class.", "how many rows the table has.", hide(lambda k: k - 1)
+            _NULL_CLASS + "this one is the last real class.",
+            _label_dropout(lambda k: k - 1),
+            "how many rows the table has.",
         ),
-        Mistake(NULL + "a table has no row -1.", "how many rows the table has.", hide(lambda k: -1)),
-        Mistake(NULL + "1000 is right for ImageNet only.", "what num_classes is for.", hide(lambda k: 1000)),
+        Mistake(
+            _NULL_CLASS + "a table has no row -1.",
+            _label_dropout(lambda k: -1),
+            "how many rows the table has.",
+        ),
+        Mistake(_NULL_CLASS + "1000 is right for ImageNet only.", _label_dropout(lambda k: 1000)),
         Mistake(
             "One coin decides for the whole batch; each image needs its own.",
-            "which coins are looked at.",
-            hide(which=lambda u, p, on: (u[:1] < p) & on),
+            _label_dropout(which=lambda u, p, on: (u[:1] < p) & on),
+            "which coins are compared.",
         ),
         Mistake(
-            "Labels are hidden in eval mode too: a sampler would lose the labels that it was given.",
-            "what training says.",
-            hide(which=lambda u, p, on: u < p),
+            "Labels are hidden in eval mode too: a sampler would lose its labels.",
+            _label_dropout(which=lambda u, p, on: u < p),
         ),
         Mistake(
-            "It hides the labels that it should keep, and keeps those it should hide.",
+            "It hides the labels that it should keep, and keeps those that it should hide.",
+            _label_dropout(which=lambda u, p, on: (u >= p) & on),
             "the direction of the comparison.",
-            hide(which=lambda u, p, on: (u >= p) & on),
         ),
         Mistake(
-            "Labels are hidden in eval mode and kept in training: it is the wrong way round.",
-            "what training says.",
-            hide(which=lambda u, p, on: (u < p) & (not on)),
+            "Labels are hidden in eval mode and kept in training: that is the wrong way round.",
+            _label_dropout(which=lambda u, p, on: (u < p) & (not on)),
         ),
-        Mistake("No label is ever hidden.", "what the coins are for.", lambda y, u, p, k, on: y.clone()),
+        Mistake("No label is ever hidden.", lambda y, u, p, k, on: y.clone()),
     ),
     "lesson 05, 'Labels, and no label'.",
-    reference=hide(),
+    reference=_label_dropout(),
 )
 
 
-def check_label_dropout(
-    fn: Callable,  # (y (N,), coins (N,), dropout_prob, num_classes, training) -> labels (N,)
-    **options,  # points, seed, seconds, variant: as for `grade`
-) -> Report:
-    "`label_dropout(y, coins, dropout_prob, num_classes, training)`: labels, some of them replaced by the null class."
-    return grade(LABEL_DROPOUT, fn, **options)
+def check_label_dropout(fn: Callable, **grade_options) -> Report:
+    """Check fn(y (N,), coins (N,), dropout_prob, num_classes, training) -> labels (N,)."""
+    return grade(_LABEL_DROPOUT, fn, **grade_options)

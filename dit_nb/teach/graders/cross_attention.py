@@ -1,112 +1,104 @@
-"""Who asks, and who answers?"""
+"""Grader of lesson 09: cross-attention from patches to the condition."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from dit_nb.teach.graders.attention import NO_SCALE, OVER_QUERIES, attending, attention_loops
+from dit_nb.teach.graders.attention import _NO_SCALE, _OVER_QUERIES, _attention, _attention_loops
 from dit_nb.teach.graders.framework.core import grade
-from dit_nb.teach.graders.framework.exercise import Case, Draw, Exercise, Mistake
+from dit_nb.teach.graders.framework.exercise import Case, Exercise, Mistake, RandomInputs
 from dit_nb.teach.graders.framework.report import Report
 
+__all__ = ["check_cross_attention"]
 
-def asking_by_hand(x: Tensor, context: Tensor, w_q: Tensor, w_k: Tensor, w_v: Tensor) -> Tensor:
-    "Each patch asks each of the two."
+
+def _cross_attention_loops(x: Tensor, context: Tensor, w_q: Tensor, w_k: Tensor, w_v: Tensor) -> Tensor:
     q, k, v = (torch.einsum("ntd,de->nte", a, w) for a, w in ((x, w_q), (context, w_k), (context, w_v)))
-    return attention_loops(q[:, None], k[:, None], v[:, None])[:, 0]
+    return _attention_loops(q[:, None], k[:, None], v[:, None])[:, 0]
 
 
-def context_cases(draw: Draw) -> list[Case]:
-    "As many tokens as context, as many as images, more."
-    sizes = [(2, 2, 3), (3, 3, 4), (2, 5, 2), (draw.pick(2, 3), draw.pick(4, 6), 5)]
+def _context_cases(rng: RandomInputs) -> list[Case]:
+    """As many tokens as context tokens, as many as images, and more."""
+    sizes = [(2, 2, 3), (3, 3, 4), (2, 5, 2), (rng.choice(2, 3), rng.choice(4, 6), 5)]
     return [
         Case(
             f"{n} x {t} tokens, D = {d}",
-            (draw.normal(n, t, d), draw.normal(n, 2, d), *(draw.normal(d, d) / d**0.5 for _ in range(3))),
+            (rng.normal(n, t, d), rng.normal(n, 2, d), *(rng.normal(d, d) / d**0.5 for _ in range(3))),
         )
         for n, t, d in sizes
     ]
 
 
-def asking(
+def _cross_attention(
     q: Callable = lambda x, c: x,
     k: Callable = lambda x, c: c,
     v: Callable = lambda x, c: c,
     attention: Callable | None = None,
 ) -> Callable:
-    "Cross-attention in which somebody else asks or answers: a mistake."
-    within = attending() if attention is None else attention
-    return lambda x, c, w_q, w_k, w_v: within(q(x, c) @ w_q, k(x, c) @ w_k, v(x, c) @ w_v)
+    """Cross-attention with other sources of queries, keys and values."""
+    attend = _attention() if attention is None else attention
+    return lambda x, c, w_q, w_k, w_v: attend(q(x, c) @ w_q, k(x, c) @ w_k, v(x, c) @ w_v)
 
 
-def image(x, c):
-    "The image."
+def _image(x, c):
     return x
 
 
-def told(x, c):
-    "The condition."
+def _condition(x, c):
     return c
 
 
-def as_one(x, c):
-    "The condition in one token."
+def _summed_condition(x, c):
     return c.sum(1, keepdim=True)
 
 
-CROSS_ATTENTION = Exercise(
+_CROSS_ATTENTION = Exercise(
     "cross_attention",
-    asking_by_hand,
-    context_cases,
+    _cross_attention_loops,
+    _context_cases,
     (
         Mistake(
-            "Keys and values come from the image: that is self-attention once more, and the condition is not used.",
+            "Keys and values come from the image: that is self-attention, and the condition is not used.",
+            _cross_attention(k=_image, v=_image),
             "lesson 09, 'Who asks whom'.",
-            asking(k=image, v=image),
         ),
         Mistake(
-            "The condition asks and the image answers; it should be the other way round.",
+            "The condition gives the queries, the image keys and values; it must be the other way round.",
+            _cross_attention(q=_condition, k=_image, v=_image),
             "lesson 09, 'Who asks whom'.",
-            asking(q=told, k=image, v=image),
         ),
         Mistake(
-            "The queries come from the condition; each patch must ask.",
+            "The queries come from the condition; they must come from the patches.",
+            _cross_attention(q=_condition),
             "lesson 09, 'Who asks whom'.",
-            asking(q=told),
         ),
         Mistake(
-            "Timestep and label are added up to one token: with a single key all weights are 1, "
-            "and every patch hears the same.",
+            "Timestep and label are added up to one token: with a single key all weights are 1.",
+            _cross_attention(k=_summed_condition, v=_summed_condition),
             "lesson 09, 'A context of one'.",
-            asking(k=as_one, v=as_one),
         ),
         Mistake(
             "The matrices of keys and values are exchanged.",
-            "which matrix goes where.",
-            lambda x, c, w_q, w_k, w_v: asking()(x, c, w_q, w_v, w_k),
+            lambda x, c, w_q, w_k, w_v: _cross_attention()(x, c, w_q, w_v, w_k),
         ),
+        Mistake(_OVER_QUERIES, _cross_attention(attention=_attention(weights=lambda s: s.softmax(-2)))),
         Mistake(
-            OVER_QUERIES,
-            "the axis of the softmax.",
-            asking(attention=attending(weigh=lambda s: s.softmax(-2))),
+            _NO_SCALE,
+            _cross_attention(attention=_attention(lambda q, k: 1)),
+            "lesson 06, 'Why divide by √d?'.",
         ),
-        Mistake(NO_SCALE, "lesson 06, 'Why divide by √d?'.", asking(attention=attending(lambda q, k: 1))),
         Mistake(
             "The image is added to the result; that is the block's business, not the attention's.",
-            "what you return.",
-            lambda x, *rest: x + asking()(x, *rest),
+            lambda x, *rest: x + _cross_attention()(x, *rest),
         ),
     ),
     "lesson 09, 'The block'.",
     tolerance=1e-8,
-    reference=asking(),
+    reference=_cross_attention(),
 )
 
 
-def check_cross_attention(
-    fn: Callable,  # (x (N, T, D), context (N, 2, D), w_q, w_k, w_v, each (D, D)) -> (N, T, D)
-    **options,  # points, seed, seconds, variant: as for `grade`
-) -> Report:
-    "`cross_attention(x, context, w_q, w_k, w_v)`: one head; tokens are multiplied with a matrix from the right."
-    return grade(CROSS_ATTENTION, fn, **options)
+def check_cross_attention(fn: Callable, **grade_options) -> Report:
+    """Check fn(x (N, T, D), context (N, 2, D), w_q, w_k, w_v: each (D, D)) -> (N, T, D), one head."""
+    return grade(_CROSS_ATTENTION, fn, **grade_options)

@@ -1,4 +1,4 @@
-"""Two tokens come in, ride along, and leave."""
+"""Grader of lesson 08: condition tokens beside the image tokens."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,12 +7,14 @@ import torch
 from torch import Tensor
 
 from dit_nb.teach.graders.framework.core import grade
-from dit_nb.teach.graders.framework.exercise import Case, Draw, Exercise, Mistake
+from dit_nb.teach.graders.framework.exercise import Case, Exercise, Mistake, RandomInputs
 from dit_nb.teach.graders.framework.report import Report
 
+__all__ = ["check_in_context"]
 
-class Mixer(NamedTuple):
-    "A small block: each token hears the mean of all, and thinks."
+
+class _MixerBlock(NamedTuple):
+    """A small block: each token receives the mean of all, through a nonlinearity."""
 
     own: Tensor  # (D, D)
     all: Tensor  # (D, D)
@@ -21,105 +23,90 @@ class Mixer(NamedTuple):
         return x + torch.tanh(x @ self.own + (x**2).mean(1, keepdim=True) @ self.all)
 
 
-def mixer(draw: Draw, width: int) -> Mixer:
-    "One with random weights."
-    return Mixer(draw.normal(width, width) / width**0.5, draw.normal(width, width) / width**0.5)
+def _random_mixer(rng: RandomInputs, width: int) -> _MixerBlock:
+    return _MixerBlock(rng.normal(width, width) / width**0.5, rng.normal(width, width) / width**0.5)
 
 
-def queue_by_hand(x: Tensor, c: Tensor, blocks: list) -> Tensor:
-    "One image at a time, the tokens in a list."
+def _in_context_loops(x: Tensor, c: Tensor, blocks: list) -> Tensor:
     images = []
-    for tokens, told in zip(x, c):
-        queue = torch.stack([*told, *tokens])[None]
+    for tokens, condition in zip(x, c):
+        sequence = torch.stack([*condition, *tokens])[None]
         for block in blocks:
-            queue = block(queue)
-        images.append(torch.stack(list(queue[0])[len(told) :]))
+            sequence = block(sequence)
+        images.append(torch.stack(list(sequence[0])[len(condition) :]))
     return torch.stack(images)
 
 
-def queue_cases(draw: Draw) -> list[Case]:
-    "Two and three blocks; as many tokens as images, and two tokens only."
-    sizes = [(3, 3, 4, 2), (2, 5, 3, 3), (4, 2, 6, 2), (draw.pick(2, 3), draw.pick(6, 7), 5, 2)]
+def _in_context_cases(rng: RandomInputs) -> list[Case]:
+    sizes = [(3, 3, 4, 2), (2, 5, 3, 3), (4, 2, 6, 2), (rng.choice(2, 3), rng.choice(6, 7), 5, 2)]
     return [
-        Case(f"{n} x {t} tokens, D = {d}, {b} blocks", (draw.normal(n, t, d), draw.normal(n, 2, d), blocks))
+        Case(f"{n} x {t} tokens, D = {d}, {b} blocks", (rng.normal(n, t, d), rng.normal(n, 2, d), blocks))
         for n, t, d, b in sizes
-        for blocks in [[mixer(draw, d) for _ in range(b)]]
+        for blocks in [[_random_mixer(rng, d) for _ in range(b)]]
     ]
 
 
-def through(x: Tensor, blocks: list) -> Tensor:
-    "One block after the other."
+def _run_blocks(x: Tensor, blocks: list) -> Tensor:
     for block in blocks:
         x = block(x)
     return x
 
 
-def anew(x: Tensor, c: Tensor, blocks: list) -> Tensor:
-    "Fresh condition tokens for each block: a mistake."
+def _fresh_tokens(x: Tensor, c: Tensor, blocks: list) -> Tensor:
+    """Use fresh condition tokens for each block."""
     for block in blocks:
         x = block(torch.cat([x, c], 1))[:, : x.shape[1]]
     return x
 
 
-IN_CONTEXT = Exercise(
+_IN_CONTEXT = Exercise(
     "in_context",
-    queue_by_hand,
-    queue_cases,
+    _in_context_loops,
+    _in_context_cases,
     (
         Mistake(
-            "The two condition tokens are still there: they must leave after the last block.",
+            "The two condition tokens are still there: remove them after the last block.",
+            lambda x, c, blocks: _run_blocks(torch.cat([x, c], 1), blocks),
             "lesson 08, 'Leave once, at the end'.",
-            lambda x, c, blocks: through(torch.cat([x, c], 1), blocks),
         ),
         Mistake(
-            "The two condition tokens are still there, at the front: they must leave after the last block.",
+            "The two condition tokens are still there, at the front: remove them after the last block.",
+            lambda x, c, blocks: _run_blocks(torch.cat([c, x], 1), blocks),
             "lesson 08, 'Leave once, at the end'.",
-            lambda x, c, blocks: through(torch.cat([c, x], 1), blocks),
         ),
         Mistake(
-            "Two tokens leave, but the wrong ones: the condition's tokens went in at the other end.",
-            "which end they stand at.",
-            lambda x, c, blocks: through(torch.cat([x, c], 1), blocks)[:, 2:],
+            "Two tokens are removed, but the wrong ones: the condition tokens were appended at the end.",
+            lambda x, c, blocks: _run_blocks(torch.cat([x, c], 1), blocks)[:, 2:],
         ),
         Mistake(
-            "Two tokens leave, but the wrong ones: the condition's tokens went in at the front.",
-            "which end they stand at.",
-            lambda x, c, blocks: through(torch.cat([c, x], 1), blocks)[:, :-2],
+            "Two tokens are removed, but the wrong ones: the condition tokens were placed at the front.",
+            lambda x, c, blocks: _run_blocks(torch.cat([c, x], 1), blocks)[:, :-2],
         ),
         Mistake(
             "Each block gets the two tokens fresh, so that they cannot carry anything from block to block.",
+            _fresh_tokens,
             "lesson 08, 'Leave once, at the end'.",
-            anew,
         ),
         Mistake(
-            "The two tokens leave after the first block; the others know nothing of the condition.",
+            "The two tokens are removed after the first block; the other blocks lack the condition.",
+            lambda x, c, blocks: _run_blocks(_fresh_tokens(x, c, blocks[:1]), blocks[1:]),
             "lesson 08, 'Leave once, at the end'.",
-            lambda x, c, blocks: through(anew(x, c, blocks[:1]), blocks[1:]),
         ),
         Mistake(
-            "The condition is added to the image tokens; it should be tokens of its own.",
-            "lesson 08, 'The plan'.",
-            lambda x, c, blocks: through(x + c.sum(1, keepdim=True), blocks),
+            "The condition is added to the image tokens; it should become tokens of its own.",
+            lambda x, c, blocks: _run_blocks(x + c.sum(1, keepdim=True), blocks),
         ),
         Mistake(
-            "Timestep and label are added up to one token; they should be two.",
-            "lesson 08, 'The plan'.",
-            lambda x, c, blocks: through(torch.cat([x, c.sum(1, keepdim=True)], 1), blocks)[:, :-1],
+            "Timestep and label are added up to one token; they should be two tokens.",
+            lambda x, c, blocks: _run_blocks(torch.cat([x, c.sum(1, keepdim=True)], 1), blocks)[:, :-1],
         ),
-        Mistake(
-            "The condition is not used at all.",
-            "lesson 08, 'The plan'.",
-            lambda x, c, blocks: through(x, blocks),
-        ),
+        Mistake("The condition is not used at all.", lambda x, c, blocks: _run_blocks(x, blocks)),
     ),
     "lesson 08, 'The plan'.",
-    reference=lambda x, c, blocks: through(torch.cat([c, x], 1), blocks)[:, 2:],
+    reference=lambda x, c, blocks: _run_blocks(torch.cat([c, x], 1), blocks)[:, 2:],
 )
 
 
-def check_in_context(
-    fn: Callable,  # (x (N, T, D), c (N, 2, D), blocks, a list of callables) -> (N, T, D)
-    **options,  # points, seed, seconds, variant: as for `grade`
-) -> Report:
-    "`in_context(x, c, blocks)`: c rides along as two more tokens through all blocks, and leaves at the end."
-    return grade(IN_CONTEXT, fn, **options)
+def check_in_context(fn: Callable, **grade_options) -> Report:
+    """Check fn(x (N, T, D), c (N, 2, D), blocks: list of callables) -> (N, T, D)."""
+    return grade(_IN_CONTEXT, fn, **grade_options)

@@ -1,4 +1,4 @@
-"""Surprise has a unit, a sign and a direction, and all three are got wrong."""
+"""Graders of lesson 15: KL divergence of Gaussians, and the likelihood of discrete pixels."""
 
 import math
 from collections.abc import Callable
@@ -7,209 +7,159 @@ import torch
 from torch import Tensor
 
 from dit_nb.objective import discretized_gaussian_nll, normal_kl
-from dit_nb.teach.graders.framework.batches import SHAPES
+from dit_nb.teach.graders.framework.batches import _SHAPES
 from dit_nb.teach.graders.framework.core import grade
-from dit_nb.teach.graders.framework.exercise import Case, Draw, Exercise, Mistake
+from dit_nb.teach.graders.framework.exercise import Case, Exercise, Mistake, RandomInputs
 from dit_nb.teach.graders.framework.report import Report
 
+__all__ = ["check_normal_kl", "check_discretized_gaussian_nll"]
 
-def kl_of_torch(mean1: Tensor, logvar1: Tensor, mean2: Tensor, logvar2: Tensor) -> Tensor:
-    "PyTorch's own, of two distributions."
+
+def _torch_kl(mean1: Tensor, logvar1: Tensor, mean2: Tensor, logvar2: Tensor) -> Tensor:
     normals = [torch.distributions.Normal(m, (v / 2).exp()) for m, v in ((mean1, logvar1), (mean2, logvar2))]
     return torch.distributions.kl_divergence(*normals)
 
 
-def kl_cases(draw: Draw) -> list[Case]:
-    "Means and log variances, the first of which may be one for each image."
-    shapes = [(*shape[:1], 1, 1, 1) for shape in SHAPES[:2]] + [(2, 2, 2, 2), (7,)]
-    wholes = [*SHAPES[:2], (2, 2, 2, 2), (7,)]
-    drawn = [
-        (draw.normal(*w), draw.normal(*s), draw.normal(*w), draw.normal(*w)) for s, w in zip(shapes, wholes)
-    ]
-    return [Case(f"means of {'x'.join(map(str, w))}", args) for w, args in zip(wholes, drawn)]
+def _kl_cases(rng: RandomInputs) -> list[Case]:
+    """The first log variance may be one number for each image."""
+    shapes = [(*shape[:1], 1, 1, 1) for shape in _SHAPES[:2]] + [(2, 2, 2, 2), (7,)]
+    means = [*_SHAPES[:2], (2, 2, 2, 2), (7,)]
+    args = [(rng.normal(*w), rng.normal(*s), rng.normal(*w), rng.normal(*w)) for s, w in zip(shapes, means)]
+    return [Case(f"means of {'x'.join(map(str, w))}", a) for w, a in zip(means, args)]
 
 
-def kl(m1, v1, m2, v2, half=0.5, one=1.0, power=2.0, by=None, log=1.0):
-    "The divergence with knobs for everything that can go wrong."
+def _kl(m1, v1, m2, v2, half=0.5, one=1.0, power=2.0, by=None, log=1.0):
+    """KL divergence with parameters for known mistakes."""
     v1, v2 = log * v1, log * v2
     gap = (m1 - m2).abs() ** power * (-(v2 if by is None else by(v1, v2))).exp()
     return half * (v2 - v1 + (v1 - v2).exp() - one + gap)
 
 
-NORMAL_KL = Exercise(
+_NORMAL_KL = Exercise(
     "normal_kl",
-    kl_of_torch,
-    kl_cases,
+    _torch_kl,
+    _kl_cases,
     (
         Mistake(
-            "The two distributions are exchanged: the divergence from the first to the second is another number.",
-            "lesson 15, 'Measuring surprise: the KL divergence'.",
-            lambda m1, v1, m2, v2: kl(m2, v2, m1, v1),
+            "The two distributions are exchanged: the divergence goes from the first to the second.",
+            lambda m1, v1, m2, v2: _kl(m2, v2, m1, v1),
         ),
-        Mistake(
-            "It is twice as large as it should be: a half is missing.",
-            "the factor.",
-            lambda *a: kl(*a, half=1),
-        ),
-        Mistake(
-            "It is counted in bits; nats were asked for.",
-            "the base of the logarithm.",
-            lambda *a: kl(*a) / math.log(2),
-        ),
+        Mistake("It is twice as large as it should be: a half is missing.", lambda *a: _kl(*a, half=1)),
+        Mistake("It is in bits; it should be in nats.", lambda *a: _kl(*a) / math.log(2)),
         Mistake(
             "A constant is missing: the divergence of a distribution from itself must be 0.",
-            "two equal distributions.",
-            lambda *a: kl(*a, one=0),
+            lambda *a: _kl(*a, one=0),
         ),
         Mistake(
-            "The log variances are taken for logs of standard deviations.",
+            "The log variances are used as logarithms of standard deviations.",
+            lambda *a: _kl(*a, log=2.0),
             "what the second and fourth arguments are.",
-            lambda *a: kl(*a, log=2.0),
         ),
+        Mistake("The distance of the means is not squared.", lambda *a: _kl(*a, power=1)),
         Mistake(
-            "The distance of the means is not squared.", "the term of the means.", lambda *a: kl(*a, power=1)
+            "The distance of the means is divided by the variance of the first; it must be the second's.",
+            lambda *a: _kl(*a, by=lambda v1, v2: v1),
         ),
-        Mistake(
-            "The distance of the means is measured with the variance of the first; it is the second that judges.",
-            "the term of the means.",
-            lambda *a: kl(*a, by=lambda v1, v2: v1),
-        ),
-        Mistake(
-            "It is averaged; one number for each element was asked for.",
-            "what you return.",
-            lambda *a: kl(*a).mean(),
-        ),
-        Mistake(
-            "It is summed up; one number for each element was asked for.",
-            "what you return.",
-            lambda *a: kl(*a).sum(),
-        ),
+        Mistake("It is averaged; return one number for each element.", lambda *a: _kl(*a).mean()),
+        Mistake("It is summed up; return one number for each element.", lambda *a: _kl(*a).sum()),
     ),
-    "lesson 15, 'Measuring surprise: the KL divergence'.",
+    "lesson 15, 'The KL divergence'.",
     reference=normal_kl,
 )
 
 
-def check_normal_kl(
-    fn: Callable,  # (mean1, logvar1, mean2, logvar2) -> nats, elementwise
-    **options,  # points, seed, seconds, variant: as for `grade`
-) -> Report:
-    "`normal_kl(mean1, logvar1, mean2, logvar2)`: from the first normal distribution to the second, elementwise, in nats."
-    return grade(NORMAL_KL, fn, **options)
+def check_normal_kl(fn: Callable, **grade_options) -> Report:
+    """Check fn(mean1, logvar1, mean2, logvar2) -> KL divergence in nats, elementwise."""
+    return grade(_NORMAL_KL, fn, **grade_options)
 
 
-def bins_by_hand(x: Tensor, mean: Tensor, log_scale: Tensor, bins: int) -> Tensor:
-    "One value at a time, with the exact share of a normal distribution."
+def _nll_loops(x: Tensor, mean: Tensor, log_scale: Tensor, bins: int) -> Tensor:
+    """Compute the exact probability of each bin."""
     nats = []
     for value, middle, log in zip(*(part.flatten().tolist() for part in (x, mean, log_scale.expand_as(x)))):
-        edge = round((value + 1) / 2 * (bins - 1))  # counts the bins
-        below = [
-            0.5 * math.erfc((middle - value - side / (bins - 1)) / math.exp(log) / math.sqrt(2))
-            for side in (1, -1)
-        ]
-        nats.append(-math.log((1.0 if edge == bins - 1 else below[0]) - (0.0 if edge == 0 else below[1])))
+        index = round((value + 1) / 2 * (bins - 1))
+        z = [(middle - value - side / (bins - 1)) / math.exp(log) / math.sqrt(2) for side in (1, -1)]
+        upper = 1.0 if index == bins - 1 else 0.5 * math.erfc(z[0])
+        lower = 0.0 if index == 0 else 0.5 * math.erfc(z[1])
+        nats.append(-math.log(upper - lower))
     return x.new_tensor(nats).reshape(x.shape)
 
 
-def bin_cases(draw: Draw) -> list[Case]:
-    "Bytes, digits, three values and two; among the values always both ends."
+def _bin_cases(rng: RandomInputs) -> list[Case]:
+    """Several numbers of bins; the first and the last bin are always included."""
     cases = []
-    for bins, shape in [
-        (256, (4, 3, 2)),
-        (17, (3, 1, 4, 3)),
-        (3, (8,)),
-        (2, (2, 3)),
-        (draw.pick(5, 9), (3, 5)),
-    ]:
-        count = draw.whole(0, bins, *shape)
+    sizes = [(256, (4, 3, 2)), (17, (3, 1, 4, 3)), (3, (8,)), (2, (2, 3)), (rng.choice(5, 9), (3, 5))]
+    for bins, shape in sizes:
+        count = rng.integers(0, bins, *shape)
         count.view(-1)[:2] = torch.tensor([0, bins - 1])
         x, width = count.double() * 2 / (bins - 1) - 1, 2 / (bins - 1)
-        scale = width * draw.uniform(0.4, 1, *(shape if bins != 17 else (3, 1, 1, 1)))
-        mean = x + scale * draw.uniform(-1, 1, *shape)
+        scale = width * rng.uniform(0.4, 1, *(shape if bins != 17 else (3, 1, 1, 1)))
+        mean = x + scale * rng.uniform(-1, 1, *shape)
         cases.append(Case(f"{bins} bins, x of {'x'.join(map(str, shape))}", (x, mean, scale.log(), bins)))
     return cases
 
 
-def binned(
+def _nll(
     half: Callable = lambda bins: 1 / (bins - 1),
-    spread: Callable = torch.exp,
+    std: Callable = torch.exp,
     ends: bool = True,
     log: Callable = torch.log,
-    share: Callable = torch.special.ndtr,
+    cdf: Callable = torch.special.ndtr,
 ) -> Callable:
-    "The surprise of a bin with knobs for everything that can go wrong."
+    """Negative log-likelihood of a bin, with parameters for known mistakes."""
 
-    def turned(x, mean, log_scale, bins):
-        scale = spread(log_scale)
-        upper, lower = (share((x - mean + side * half(bins)) / scale) for side in (1, -1))
+    def nll(x, mean, log_scale, bins):
+        scale = std(log_scale)
+        upper, lower = (cdf((x - mean + side * half(bins)) / scale) for side in (1, -1))
         if ends:
             upper, lower = torch.where(x > 0.999, 1.0, upper), torch.where(x < -0.999, 0.0, lower)
         return -log((upper - lower).clamp(min=1e-12))
 
-    return turned
+    return nll
 
 
-DISCRETIZED_GAUSSIAN_NLL = Exercise(
+_DISCRETIZED_GAUSSIAN_NLL = Exercise(
     "discretized_gaussian_nll",
-    bins_by_hand,
-    bin_cases,
+    _nll_loops,
+    _bin_cases,
     (
         Mistake(
-            "The first and the last bin end like all others; they must take all that lies beyond them.",
+            "The first and the last bin end like all others; they must extend to infinity.",
+            _nll(ends=False),
             "lesson 15, 'The last step: a likelihood of pixels': the ends.",
-            binned(ends=False),
         ),
         Mistake(
-            "The bins are twice as wide as they should be: half a bin goes to each side of the middle.",
+            "The bins are twice as wide as they should be: half a step on each side of the center.",
+            _nll(lambda bins: 2 / (bins - 1)),
             "how far it is from one value to the next.",
-            binned(lambda bins: 2 / (bins - 1)),
         ),
         Mistake(
-            "The bins are a little too narrow: between -1 and 1 there are as many steps as values, less one.",
+            "The bins are a little too narrow: from -1 to 1 there is one step fewer than there are values.",
+            _nll(lambda bins: 1 / bins),
             "how far it is from one value to the next.",
-            binned(lambda bins: 1 / bins),
         ),
         Mistake(
-            "The number of bins is given, but not used: there are always 256.",
-            "what bins is for.",
-            binned(lambda bins: 1 / 255),
+            "The number of bins is given, but not used: there are always 256.", _nll(lambda bins: 1 / 255)
         ),
         Mistake(
-            "The log scale is taken for a log variance; it is the logarithm of a standard deviation.",
-            "what the third argument is.",
-            binned(spread=lambda log: (log / 2).exp()),
+            "The log scale is used as a log variance; it is the logarithm of a standard deviation.",
+            _nll(std=lambda log: (log / 2).exp()),
         ),
         Mistake(
             "The log scale is used as it is; it is the logarithm of the standard deviation.",
-            "what the third argument is.",
-            binned(spread=lambda log: log),
+            _nll(std=lambda log: log),
         ),
+        Mistake("It is in bits; it should be in nats.", _nll(log=torch.log2)),
         Mistake(
-            "It is counted in bits; nats were asked for.",
-            "the base of the logarithm.",
-            binned(log=torch.log2),
+            "These are log probabilities; the negative log-likelihood has the other sign.",
+            _nll(log=lambda p: -p.log()),
         ),
+        Mistake("These are probabilities; return the negative of their logarithm.", _nll(log=lambda p: -p)),
         Mistake(
-            "These are log probabilities; how surprising a value is has the other sign.",
-            "the sign.",
-            binned(log=lambda p: -p.log()),
-        ),
-        Mistake(
-            "These are probabilities; the negative of their logarithm was asked for.",
-            "the last step.",
-            binned(log=lambda p: -p),
-        ),
-        Mistake(
-            "It is the height of the bell, not its share in the bin: narrow bells come out too high, and can even be "
-            "less than no surprise.",
-            "lesson 15, 'The last step: a likelihood of pixels'.",
+            "It uses the density of the Gaussian, not its probability in the bin, so it can be negative.",
             lambda x, mean, log_scale, bins: -torch.distributions.Normal(mean, log_scale.exp()).log_prob(x),
         ),
-        Mistake(
-            "It is averaged; one number for each element was asked for.",
-            "what you return.",
-            lambda *a: binned()(*a).mean(),
-        ),
+        Mistake("It is averaged; return one number for each element.", lambda *a: _nll()(*a).mean()),
     ),
     "lesson 15, 'The last step: a likelihood of pixels'.",
     tolerance=2e-3,  # the tanh formula is off by up to 0.0006 here
@@ -217,9 +167,6 @@ DISCRETIZED_GAUSSIAN_NLL = Exercise(
 )
 
 
-def check_discretized_gaussian_nll(
-    fn: Callable,  # (x, mean, log_scale, bins) -> nats, elementwise
-    **options,  # points, seed, seconds, variant: as for `grade`
-) -> Report:
-    "`discretized_gaussian_nll(x, mean, log_scale, bins)`: surprise of values on `bins` equal steps from -1 to 1, in nats."
-    return grade(DISCRETIZED_GAUSSIAN_NLL, fn, **options)
+def check_discretized_gaussian_nll(fn: Callable, **grade_options) -> Report:
+    """Check fn(x, mean, log_scale, bins) -> negative log-likelihood in nats, elementwise."""
+    return grade(_DISCRETIZED_GAUSSIAN_NLL, fn, **grade_options)

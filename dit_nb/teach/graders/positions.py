@@ -1,4 +1,4 @@
-"""Waves have four classic faults, and grids have a fifth."""
+"""Graders of lesson 04: sine-cosine embeddings in one and two dimensions."""
 
 import math
 from collections.abc import Callable
@@ -8,12 +8,13 @@ from torch import Tensor
 
 from dit_nb.positions import sincos_1d, sincos_2d
 from dit_nb.teach.graders.framework.core import grade
-from dit_nb.teach.graders.framework.exercise import Case, Draw, Exercise, Mistake
+from dit_nb.teach.graders.framework.exercise import Case, Exercise, Mistake, RandomInputs
 from dit_nb.teach.graders.framework.report import Report
 
+__all__ = ["check_sincos_1d", "check_sincos_2d"]
 
-def waves_by_hand(positions: Tensor, dim: int) -> Tensor:
-    "One sine at a time."
+
+def _waves_loops(positions: Tensor, dim: int) -> Tensor:
     half = dim // 2
     rows = []
     for position in positions.tolist():
@@ -22,156 +23,128 @@ def waves_by_hand(positions: Tensor, dim: int) -> Tensor:
     return torch.tensor(rows, dtype=torch.float64)
 
 
-def position_cases(draw: Draw) -> list[Case]:
-    "Few positions, as many as the width, and numbers that are not whole."
+def _position_cases(rng: RandomInputs) -> list[Case]:
+    """Few positions, as many as dim, and fractions."""
     cases = [Case(f"{n} positions, dim {d}", (torch.arange(n), d)) for n, d in [(5, 8), (8, 8), (3, 12)]]
-    cases.append(Case("positions between whole numbers", (draw.uniform(-20, 90, 6), 16)))
+    cases.append(Case("fractional positions", (rng.uniform(-20, 90, 6), 16)))
     return cases
 
 
-def waves(
+def _waves(
     positions: Tensor,
     dim: int,
-    power: Callable = lambda i, half: -i / half,  # of the period
+    power: Callable = lambda i, half: -i / half,  # exponent of the period
     period: float = 10000.0,
     order: tuple = (torch.sin, torch.cos),
-    stack: bool = False,  # interleaved
+    interleave: bool = False,
 ) -> Tensor:
-    "Waves with knobs for everything that can go wrong."
+    """Sine-cosine embedding with parameters for known mistakes."""
     half = dim // 2
     omega = period ** power(torch.arange(half, dtype=torch.float64), half)
     parts = [f(positions.double()[:, None] * omega) for f in order]
-    return torch.stack(parts, -1).flatten(1) if stack else torch.cat(parts, -1)
+    return torch.stack(parts, -1).flatten(1) if interleave else torch.cat(parts, -1)
 
 
-INTERLEAVED = (
-    "The two kinds of wave alternate; all of one kind must stand in the first half, the other in the second."
-)
+_INTERLEAVED = "Sines and cosines alternate; all of one kind must come first, then all of the other."
+_TOO_EARLY = "The lowest frequency is reached one step too early, which shows only for large inputs."
+_TOO_FAST = "The frequencies fall twice as fast as they should: is the step counted in dim, or in dim/2?"
+_RISING = "The frequencies become higher from channel to channel; they should become lower."
 
-
-TOO_EARLY = (
-    "The slowest wave is reached one step too early: the exponents should never quite reach the end. "
-    "Small inputs hide it, large ones do not."
-)
-
-
-TOO_FAST = (
-    "The frequencies fall twice as fast per channel as they should: is the step counted in dim, or in dim/2?"
-)
-
-
-RISING = "The waves become faster from channel to channel; they should become slower."
-
-
-SINCOS_1D = Exercise(
+_SINCOS_1D = Exercise(
     "sincos_1d",
-    waves_by_hand,
-    position_cases,
+    _waves_loops,
+    _position_cases,
     (
         Mistake(
-            "The cosines come first; here the sines do (the timestep embedding has it the other way round).",
-            "lesson 04, 'What makes a good address'.",
-            lambda x, d: waves(x, d, order=(torch.cos, torch.sin)),
+            "The cosines come first; the sines must (only the timestep embedding starts with cosines).",
+            lambda x, d: _waves(x, d, order=(torch.cos, torch.sin)),
         ),
-        Mistake(INTERLEAVED, "how the two are put together.", lambda x, d: waves(x, d, stack=True)),
-        Mistake(TOO_EARLY, "the last exponent.", lambda x, d: waves(x, d, lambda i, h: -i / max(h - 1, 1))),
+        Mistake(_INTERLEAVED, lambda x, d: _waves(x, d, interleave=True)),
+        Mistake(_TOO_EARLY, lambda x, d: _waves(x, d, lambda i, h: -i / max(h - 1, 1))),
         Mistake(
-            "The frequencies fall half as fast per channel as they should: the step is counted in dim, not in dim/2.",
+            "The frequencies fall half as fast as they should: the step is counted in dim, not in dim/2.",
+            lambda x, d: _waves(x, d, lambda i, h: -i / (2 * h)),
             "what the exponent is divided by.",
-            lambda x, d: waves(x, d, lambda i, h: -i / (2 * h)),
         ),
-        Mistake(TOO_FAST, "the exponent.", lambda x, d: waves(x, d, lambda i, h: -2 * i / h)),
-        Mistake(RISING, "the sign of the exponent.", lambda x, d: waves(x, d, lambda i, h: i / h)),
+        Mistake(_TOO_FAST, lambda x, d: _waves(x, d, lambda i, h: -2 * i / h)),
+        Mistake(_RISING, lambda x, d: _waves(x, d, lambda i, h: i / h), "the sign of the exponent."),
         Mistake(
-            "The angles are taken for turns: there is a factor of 2 pi too much.",
-            "the unit of the angle.",
-            lambda x, d: waves(2 * math.pi * x.double(), d),
+            "The positions are treated as full turns: there is a factor of 2 pi too much.",
+            lambda x, d: _waves(2 * math.pi * x.double(), d),
         ),
     ),
-    "lesson 04, 'What makes a good address'.",
+    "lesson 04, 'What makes a good position embedding'.",
     tolerance=1e-5,
     reference=sincos_1d,
 )
 
 
-def check_sincos_1d(
-    fn: Callable,  # (positions (T,), dim) -> (T, dim)
-    **options,  # points, seed, seconds, variant: as for `grade`
-) -> Report:
-    "`sincos_1d(positions, dim)`: dim/2 sines, then dim/2 cosines; frequencies fall from 1 towards 1/10000."
-    return grade(SINCOS_1D, fn, **options)
+def check_sincos_1d(fn: Callable, **grade_options) -> Report:
+    """Check fn(positions (T,), dim) -> (T, dim): dim/2 sines, then dim/2 cosines."""
+    return grade(_SINCOS_1D, fn, **grade_options)
 
 
-def table_by_hand(grid: tuple[int, int], dim: int) -> Tensor:
-    "One patch at a time."
-    lines = []
+def _table_loops(grid: tuple[int, int], dim: int) -> Tensor:
+    table = []
     for row in range(grid[0]):
         for column in range(grid[1]):
-            halves = [waves_by_hand(torch.tensor([place]), dim // 2)[0] for place in (column, row)]
-            lines.append(torch.cat(halves))
-    return torch.stack(lines)
+            halves = [_waves_loops(torch.tensor([position]), dim // 2)[0] for position in (column, row)]
+            table.append(torch.cat(halves))
+    return torch.stack(table)
 
 
-def grid_cases(draw: Draw) -> list[Case]:
-    "Square and other grids."
-    grids = [((3, 3), 8), ((2, 4), 8), ((4, 1), 12), ((draw.pick(2, 3), draw.pick(5, 6)), 16)]
+def _grid_cases(rng: RandomInputs) -> list[Case]:
+    grids = [((3, 3), 8), ((2, 4), 8), ((4, 1), 12), ((rng.choice(2, 3), rng.choice(5, 6)), 16)]
     return [
-        Case(f"grid of {g[0]}x{g[1]}, dim {d}", (g, d), NOT_SQUARE_GRID * (g[0] != g[1])) for g, d in grids
+        Case(f"grid of {g[0]}x{g[1]}, dim {d}", (g, d), _NOT_SQUARE_GRID * (g[0] != g[1])) for g, d in grids
     ]
 
 
-NOT_SQUARE_GRID = (
-    "It is right for square grids and wrong for all others: rows and columns are taken for one another."
-)
+_NOT_SQUARE_GRID = "It is right for square grids and wrong for all others: rows and columns are exchanged."
 
 
-def table(grid, dim, line: Callable, turned: bool = False) -> Tensor:
-    "A table made by `line(rows, columns)`, where every patch is one entry of both."
+def _table(grid, dim, row: Callable, by_column: bool = False) -> Tensor:
+    """Apply row(rows, columns) to the coordinates of all patches."""
     rows, columns = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
-    rows, columns = (rows.T, columns.T) if turned else (rows, columns)
-    return line(rows.flatten(), columns.flatten())
+    rows, columns = (rows.T, columns.T) if by_column else (rows, columns)
+    return row(rows.flatten(), columns.flatten())
 
 
-def halves(dim: int, **knobs) -> Callable:
-    "The right line of a table, with the knobs of `waves`."
-    return lambda r, c: torch.cat([waves(c, dim // 2, **knobs), waves(r, dim // 2, **knobs)], -1)
+def _halves(dim: int, **options) -> Callable:
+    """Embed the column in the first half and the row in the second."""
+    return lambda r, c: torch.cat([_waves(c, dim // 2, **options), _waves(r, dim // 2, **options)], -1)
 
 
-SINCOS_2D = Exercise(
+_SINCOS_2D = Exercise(
     "sincos_2d",
-    table_by_hand,
-    grid_cases,
+    _table_loops,
+    _grid_cases,
     (
         Mistake(
-            "The first half tells the row; the checkpoints of DiT have the column there, whatever the variable is called.",
+            "The first half encodes the row; in DiT's checkpoints it encodes the column.",
+            lambda g, d: _table(g, d, lambda r, c: _halves(d)(c, r)),
             "lesson 04, 'Trap: the right numbers in the wrong order'.",
-            lambda g, d: table(g, d, lambda r, c: halves(d)(c, r)),
         ),
         Mistake(
-            "The lines stand column by column; they must stand in the order in which patchify lays out the patches.",
+            "The table goes through the grid column by column; it must have the order of patchify.",
+            lambda g, d: _table(g, d, _halves(d), by_column=True),
             "the order of the two axes of the grid.",
-            lambda g, d: table(g, d, halves(d), turned=True),
         ),
         Mistake(
-            "Row and column are added up, so that patches with equal sums get one address: each needs a half of its own.",
-            "how the two are put together.",
-            lambda g, d: table(g, d, lambda r, c: waves(c, d) + waves(r, d)),
+            "The embeddings of row and column are added up; each axis needs a half of its own.",
+            lambda g, d: _table(g, d, lambda r, c: _waves(c, d) + _waves(r, d)),
         ),
         Mistake(
-            "Each axis got the full width, so that the table is twice as wide as it should be.",
-            "the width of one half.",
-            lambda g, d: table(g, d, halves(2 * d)),
+            "Each axis has the full width, so that the table is twice as wide as it should be.",
+            lambda g, d: _table(g, d, _halves(2 * d)),
         ),
         Mistake(
             "Within each half the cosines come first; here the sines do.",
-            "your one-dimensional waves.",
-            lambda g, d: table(g, d, halves(d, order=(torch.cos, torch.sin))),
+            lambda g, d: _table(g, d, _halves(d, order=(torch.cos, torch.sin))),
         ),
         Mistake(
-            "The patches are counted through, and the number of a patch is made a wave: nothing tells that two "
-            "patches stand one above the other.",
-            "lesson 04, 'Two dimensions'.",
-            lambda g, d: waves(torch.arange(g[0] * g[1]), d),
+            "The index of the patch is embedded; the table must encode its row and its column.",
+            lambda g, d: _waves(torch.arange(g[0] * g[1]), d),
         ),
     ),
     "lesson 04, 'Two dimensions'.",
@@ -180,9 +153,6 @@ SINCOS_2D = Exercise(
 )
 
 
-def check_sincos_2d(
-    fn: Callable,  # (grid (rows, columns), dim) -> (T, dim)
-    **options,  # points, seed, seconds, variant: as for `grade`
-) -> Report:
-    "`sincos_2d(grid, dim)`: a line for each patch in the order of `patchify`; waves of the column, then of the row."
-    return grade(SINCOS_2D, fn, **options)
+def check_sincos_2d(fn: Callable, **grade_options) -> Report:
+    """Check fn(grid (rows, columns), dim) -> (T, dim): for each patch, column first, then row."""
+    return grade(_SINCOS_2D, fn, **grade_options)

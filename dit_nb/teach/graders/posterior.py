@@ -1,4 +1,4 @@
-"""How far a step back goes, and how sure it is."""
+"""Graders of lessons 14 and 15: posterior of the forward process, and the learned variance."""
 
 import math
 from collections.abc import Callable
@@ -7,196 +7,176 @@ import torch
 from torch import Tensor
 
 from dit_nb.objective import learned_log_variance
-from dit_nb.teach.graders.framework.batches import SHAPES, per_image, times
+from dit_nb.teach.graders.framework.batches import _SHAPES, _per_image, _timesteps
 from dit_nb.teach.graders.framework.core import grade
-from dit_nb.teach.graders.framework.exercise import Case, Draw, Exercise, Mistake
+from dit_nb.teach.graders.framework.exercise import Case, Exercise, Mistake, RandomInputs
 from dit_nb.teach.graders.framework.report import Report
 
+__all__ = ["check_q_posterior", "check_learned_log_variance"]
 
-def posterior_by_bayes(x0: Tensor, x_t: Tensor, t: Tensor, betas: Tensor) -> tuple[Tensor, Tensor]:
-    "Precisions add; means are weighed by them."
-    bar = [1.0, *torch.cumprod(1 - betas, 0).tolist()]  # bar[t] is the share before step t
+
+def _q_posterior_bayes(x0: Tensor, x_t: Tensor, t: Tensor, betas: Tensor) -> tuple[Tensor, Tensor]:
+    """Multiply two Gaussians: precisions add, and they weight the means."""
+    bar = [1.0, *torch.cumprod(1 - betas, 0).tolist()]  # bar[t] is alphas_cumprod before step t
 
     def both(step, clean, noisy):
         beta, before = betas[step].item(), 1 - bar[step]
         if step == 0:
             return clean, None
         from_now, from_clean = (1 - beta) / beta, 1 / before
-        mean = (noisy / math.sqrt(1 - beta) * from_now + math.sqrt(bar[step]) * clean * from_clean) / (
-            from_now + from_clean
-        )
-        return mean, -math.log(from_now + from_clean)
+        total = from_now + from_clean
+        mean = noisy / math.sqrt(1 - beta) * from_now + math.sqrt(bar[step]) * clean * from_clean
+        return mean / total, -math.log(total)
 
     found = [both(*each) for each in zip(t.tolist(), x0, x_t)]
-    stand_in = both(1, x0[0], x_t[0])[1]  # the log variance at t = 0 would be that of 0
-    logs = [stand_in if log is None else log for _, log in found]
+    first_log = both(1, x0[0], x_t[0])[1]  # the log variance at t = 0 would be that of 0
+    logs = [first_log if log is None else log for _, log in found]
     return torch.stack([mean for mean, _ in found]), x_t.new_tensor(logs).reshape(-1, 1, 1, 1)
 
 
-def posterior_cases(draw: Draw) -> list[Case]:
-    "The usual process, and a short one with large steps; among the timesteps always 0."
-    usual, short = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), draw.uniform(0.05, 0.4, 12)
+def _posterior_cases(rng: RandomInputs) -> list[Case]:
+    """The usual process, and a short one with large steps; t = 0 is always included."""
+    usual, short = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64), rng.uniform(0.05, 0.4, 12)
     cases = []
-    for shape, betas in zip([*SHAPES, (5, 2, 3, 5)], (usual, short, usual, short)):
-        args = (draw.normal(*shape), draw.normal(*shape), times(draw, shape[0], len(betas)), betas)
+    for shape, betas in zip([*_SHAPES, (5, 2, 3, 5)], (usual, short, usual, short)):
+        args = (rng.normal(*shape), rng.normal(*shape), _timesteps(rng, shape[0], len(betas)), betas)
         cases.append(Case("x of {}x{}x{}x{}, ".format(*shape) + f"T = {len(betas)}", args))
     return cases
 
 
-def posterior(
+def _q_posterior(
     previous: Callable = lambda bar: torch.cat([bar.new_ones(1), bar[:-1]]),
     swap: bool = False,
     signal: Callable = lambda bar, before: before,
     variance: Callable = lambda small, beta: torch.cat([small[1:2], small[1:]]),
     log: Callable = torch.log,
 ) -> Callable:
-    "q_posterior with knobs for everything that can go wrong."
+    """q_posterior with parameters for known mistakes."""
 
-    def turned(x0, x_t, t, betas):
+    def q_posterior(x0, x_t, t, betas):
         bar = torch.cumprod(1 - betas, 0)
         before = previous(bar)
         clean = betas * signal(bar, before).sqrt() / (1 - bar)
         noisy = (1 - before) * (1 - betas).sqrt() / (1 - bar)
         clean, noisy = (noisy, clean) if swap else (clean, noisy)
         small = variance(betas * (1 - before) / (1 - bar), betas)
-        return per_image(clean, t) * x0 + per_image(noisy, t) * x_t, per_image(log(small), t)
+        return _per_image(clean, t) * x0 + _per_image(noisy, t) * x_t, _per_image(log(small), t)
 
-    return turned
+    return q_posterior
 
 
-Q_POSTERIOR = Exercise(
+_Q_POSTERIOR = Exercise(
     "q_posterior",
-    posterior_by_bayes,
-    posterior_cases,
+    _q_posterior_bayes,
+    _posterior_cases,
     (
         Mistake(
             "The clean image and x_t have each other's weights in the mean.",
+            _q_posterior(swap=True),
             "lesson 14, 'One step back': which of the two counts for more when t is large?",
-            posterior(swap=True),
         ),
         Mistake(
-            "Before the first step nothing is noise yet: the share of signal there is 1, not 0.",
-            "the entry in front of the table.",
-            posterior(lambda bar: torch.cat([bar.new_zeros(1), bar[:-1]])),
+            "Before the first step there is no noise: alphas_cumprod is 1 there, not 0.",
+            _q_posterior(lambda bar: torch.cat([bar.new_zeros(1), bar[:-1]])),
+            "the entry before the first of the table.",
         ),
         Mistake(
-            "At t = 0 the entry before wraps around to the last of the table, which is nearly pure noise.",
+            "At t = 0 the previous entry wraps around to the last of the table, which is nearly pure noise.",
+            _q_posterior(lambda bar: bar.roll(1)),
             "what index -1 means.",
-            posterior(lambda bar: bar.roll(1)),
         ),
         Mistake(
-            "The variance is that of a step forward; a step back, with x_0 known, varies less.",
-            "lesson 14, 'How wide is a step back?'.",
-            posterior(variance=lambda small, beta: beta),
+            "The variance is that of a step forward; with x_0 known, a step back has a smaller one.",
+            _q_posterior(variance=lambda small, beta: beta),
+            "lesson 14, 'The variance of a step back'.",
         ),
         Mistake(
-            "At t = 0 the log variance is that of 0: minus infinity. The entry of t = 1 stands in for it.",
+            "At t = 0 the log variance is log(0), minus infinity. Use the entry of t = 1 instead.",
+            _q_posterior(variance=lambda small, beta: small),
             "lesson 14, 'All the tables at once'.",
-            posterior(variance=lambda small, beta: small),
+        ),
+        Mistake("The second result is the variance; return its logarithm.", _q_posterior(log=lambda v: v)),
+        Mistake(
+            "The second result is half the log variance: the logarithm of the standard deviation.",
+            _q_posterior(log=lambda v: v.log() / 2),
         ),
         Mistake(
-            "The second result is the variance; its logarithm was asked for.",
-            "what you return.",
-            posterior(log=lambda v: v),
-        ),
-        Mistake(
-            "The second result is half the log variance: that of the standard deviation.",
-            "what you return.",
-            posterior(log=lambda v: v.log() / 2),
-        ),
-        Mistake(
-            "The weight of x_0 takes the signal's share after the step, where that before the step belongs.",
-            "lesson 14, 'One step back': which share is the earlier one?",
-            posterior(signal=lambda bar, before: bar),
+            "The weight of x_0 uses alphas_cumprod after the step; it needs that before the step.",
+            _q_posterior(signal=lambda bar, before: bar),
+            "lesson 14, 'One step back': which entry is the earlier one?",
         ),
     ),
     "lesson 14, 'One step back'.",
-    parts=("mean", "log variance"),
+    result_names=("mean", "log variance"),
     tolerance=1e-8,
 )
 
 
-def check_q_posterior(
-    fn: Callable,  # (x0, x_t (N, C, H, W), t (N,), betas (T,)) -> mean (N, C, H, W), log variance (N, 1, 1, 1)
-    **options,  # points, seed, seconds, variant: as for `grade`
-) -> Report:
-    "`q_posterior(x0, x_t, t, betas)`: mean and log variance of x_{t-1}; at t = 0 the log variance is that of t = 1."
-    return grade(Q_POSTERIOR, fn, **options)
+def check_q_posterior(fn: Callable, **grade_options) -> Report:
+    """Check fn(x0, x_t: (N, C, H, W), t (N,), betas (T,)) -> mean, log variance (N, 1, 1, 1)."""
+    return grade(_Q_POSTERIOR, fn, **grade_options)
 
 
-def log_variance_by_hand(values: Tensor, min_log: Tensor, max_log: Tensor) -> Tensor:
-    "One number at a time: the point at the given share of the way."
+def _log_variance_loops(values: Tensor, min_log: Tensor, max_log: Tensor) -> Tensor:
     lows, highs = min_log.expand_as(values), max_log.expand_as(values)
     triples = zip(values.flatten().tolist(), lows.flatten().tolist(), highs.flatten().tolist())
     found = [low + (high - low) * (0.5 + 0.5 * v) for v, low, high in triples]
     return values.new_tensor(found).reshape(values.shape)
 
 
-def variance_cases(draw: Draw) -> list[Case]:
-    "Values a little beyond -1 and 1."
-    shapes = [*SHAPES, (draw.pick(5, 6), 2, 3, 3)]
+def _variance_cases(rng: RandomInputs) -> list[Case]:
+    """Values from -1.4 to 1.4."""
+    shapes = [*_SHAPES, (rng.choice(5, 6), 2, 3, 3)]
     cases = []
     for shape in shapes:
-        low = draw.uniform(-10, -4, shape[0], 1, 1, 1)
-        args = (draw.uniform(-1.4, 1.4, *shape), low, low + draw.uniform(0.3, 4, shape[0], 1, 1, 1))
+        low = rng.uniform(-10, -4, shape[0], 1, 1, 1)
+        args = (rng.uniform(-1.4, 1.4, *shape), low, low + rng.uniform(0.3, 4, shape[0], 1, 1, 1))
         cases.append(Case("values of {}x{}x{}x{}".format(*shape), args))
     return cases
 
 
-def mix(share: Callable, swap: bool = False) -> Callable:
-    "The learned variance with another share: a mistake."
-    return lambda v, low, high: torch.lerp(high if swap else low, low if swap else high, share(v))
+def _interpolate(fraction: Callable, swap: bool = False) -> Callable:
+    return lambda v, low, high: torch.lerp(high if swap else low, low if swap else high, fraction(v))
 
 
-LEARNED_LOG_VARIANCE = Exercise(
+_LEARNED_LOG_VARIANCE = Exercise(
     "learned_log_variance",
-    log_variance_by_hand,
-    variance_cases,
+    _log_variance_loops,
+    _variance_cases,
     (
         Mistake(
-            "The value is taken for the share itself; it runs from -1 to 1, and 0 means half way.",
-            "lesson 15, 'How sure? The learned variance'.",
-            mix(lambda v: v),
+            "The value is used as the fraction itself; it runs from -1 to 1, and 0 means half way.",
+            _interpolate(lambda v: v),
         ),
         Mistake(
             "The two ends are exchanged: a value of 1 must give the larger variance.",
-            "which end belongs to 1.",
-            mix(lambda v: (v + 1) / 2, swap=True),
+            _interpolate(lambda v: (v + 1) / 2, swap=True),
         ),
         Mistake(
-            "The variances are mixed; their logarithms should be.",
-            "lesson 15, 'How sure? The learned variance': on a log scale.",
+            "The variances are interpolated; their logarithms should be.",
             lambda v, low, high: torch.lerp(low.exp(), high.exp(), (v + 1) / 2).log(),
+            "lesson 15, 'The learned variance': on a log scale.",
         ),
         Mistake(
-            "The values are held between -1 and 1; nothing forces them to be, and the gradient would die there.",
+            "The values are clamped to [-1, 1]; beyond it the gradient would be zero.",
+            _interpolate(lambda v: (v.clamp(-1, 1) + 1) / 2),
             "what happens to a value of 1.2.",
-            mix(lambda v: (v.clamp(-1, 1) + 1) / 2),
         ),
-        Mistake(
-            "The values go through a sigmoid; they are used as they are.",
-            "what happens to a value of 1.",
-            mix(torch.sigmoid),
-        ),
+        Mistake("The values go through a sigmoid; they are used as they are.", _interpolate(torch.sigmoid)),
         Mistake(
             "The values go through a tanh; they are used as they are.",
-            "what happens to a value of 1.",
-            mix(lambda v: (v.tanh() + 1) / 2),
+            _interpolate(lambda v: (v.tanh() + 1) / 2),
         ),
         Mistake(
-            "The result is the variance; its logarithm was asked for.",
-            "what you return.",
+            "The result is the variance; return its logarithm.",
             lambda v, low, high: torch.lerp(low, high, (v + 1) / 2).exp(),
         ),
     ),
-    "lesson 15, 'How sure? The learned variance'.",
+    "lesson 15, 'The learned variance'.",
     reference=learned_log_variance,
 )
 
 
-def check_learned_log_variance(
-    fn: Callable,  # (values (N, C, H, W), min_log (N, 1, 1, 1), max_log (N, 1, 1, 1)) -> (N, C, H, W)
-    **options,  # points, seed, seconds, variant: as for `grade`
-) -> Report:
-    "`learned_log_variance(values, min_log, max_log)`: between min_log (value -1) and max_log (value 1)."
-    return grade(LEARNED_LOG_VARIANCE, fn, **options)
+def check_learned_log_variance(fn: Callable, **grade_options) -> Report:
+    """Check fn(values (N, C, H, W), min_log, max_log: (N, 1, 1, 1)) -> (N, C, H, W)."""
+    return grade(_LEARNED_LOG_VARIANCE, fn, **grade_options)

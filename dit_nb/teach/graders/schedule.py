@@ -1,4 +1,4 @@
-"""One coefficient for each image, and losses that multiply."""
+"""Graders of lesson 14: noising in one jump, and respaced betas."""
 
 import math
 from collections.abc import Callable
@@ -8,104 +8,94 @@ from torch import Tensor
 
 from dit_nb.schedule import respaced_betas
 from dit_nb.teach.graders.framework.batches import (
-    NOT_SPREAD,
-    RESHAPE,
-    SHAPES,
-    bars,
-    one_by_one,
-    per_image,
-    times,
+    _BROADCAST_HINT,
+    _BROADCAST_OVER_COLUMNS,
+    _SHAPES,
+    _linear_alphas_cumprod,
+    _one_by_one,
+    _per_image,
+    _timesteps,
 )
 from dit_nb.teach.graders.framework.core import grade
-from dit_nb.teach.graders.framework.exercise import Case, Draw, Exercise, Mistake
+from dit_nb.teach.graders.framework.exercise import Case, Exercise, Mistake, RandomInputs
 from dit_nb.teach.graders.framework.report import Report
 
+__all__ = ["check_q_sample", "check_respaced_betas"]
 
-def noised_by_hand(x0: Tensor, t: Tensor, noise: Tensor, alphas_cumprod: Tensor) -> Tensor:
-    "One image at a time."
+
+def _q_sample_loops(x0: Tensor, t: Tensor, noise: Tensor, alphas_cumprod: Tensor) -> Tensor:
     bar = alphas_cumprod.tolist()
-    return one_by_one(lambda s, x, e: math.sqrt(bar[s]) * x + math.sqrt(1 - bar[s]) * e, t, x0, noise)
+    return _one_by_one(lambda s, x, e: math.sqrt(bar[s]) * x + math.sqrt(1 - bar[s]) * e, t, x0, noise)
 
 
-def noising_cases(draw: Draw) -> list[Case]:
-    "Unlucky shapes; among the timesteps always 0."
-    shapes = [*SHAPES, (draw.pick(5, 6), 2, draw.pick(3, 4), 3)]
-    args = [(draw.normal(*s), times(draw, s[0], 1000), draw.normal(*s), bars()) for s in shapes]
+def _q_sample_cases(rng: RandomInputs) -> list[Case]:
+    """Shapes that can be confused; t = 0 is always included."""
+    shapes = [*_SHAPES, (rng.choice(5, 6), 2, rng.choice(3, 4), 3)]
+    bar = _linear_alphas_cumprod()
+    args = [(rng.normal(*s), _timesteps(rng, s[0], 1000), rng.normal(*s), bar) for s in shapes]
     return [Case("x of {}x{}x{}x{}".format(*s), a) for s, a in zip(shapes, args)]
 
 
-def noising(signal: Callable, noise: Callable, pick: Callable = per_image) -> Callable:
-    "q_sample with other coefficients: a mistake."
+def _q_sample(signal: Callable, noise: Callable, pick: Callable = _per_image) -> Callable:
+    """q_sample with other coefficients."""
     return lambda x0, t, eps, bar: signal(pick(bar, t)) * x0 + noise(pick(bar, t)) * eps
 
 
-def root(bar: Tensor) -> Tensor:
-    "The signal's amplitude."
+def _signal_scale(bar: Tensor) -> Tensor:
     return bar.sqrt()
 
 
-def root_rest(bar: Tensor) -> Tensor:
-    "The noise's amplitude."
+def _noise_scale(bar: Tensor) -> Tensor:
     return (1 - bar).sqrt()
 
 
-Q_SAMPLE = Exercise(
+_Q_SAMPLE = Exercise(
     "q_sample",
-    noised_by_hand,
-    noising_cases,
+    _q_sample_loops,
+    _q_sample_cases,
     (
         Mistake(
-            "Both coefficients lack their square roots: they are variances, not amplitudes, "
-            "and the variance of x_t does not stay 1.",
-            "lesson 14, 'The jump'.",
-            noising(lambda b: b, lambda b: 1 - b),
+            "Both coefficients lack their square roots: they are variances, not amplitudes.",
+            _q_sample(lambda b: b, lambda b: 1 - b),
+        ),
+        Mistake("The noise's coefficient lacks its square root.", _q_sample(_signal_scale, lambda b: 1 - b)),
+        Mistake("The signal's coefficient lacks its square root.", _q_sample(lambda b: b, _noise_scale)),
+        Mistake(
+            "Signal and noise have each other's coefficients: the image gets clearer as t grows.",
+            _q_sample(_noise_scale, _signal_scale),
+            "what is left of the image at t = 999.",
         ),
         Mistake(
-            "The noise's coefficient lacks its square root.",
-            "lesson 14, 'The jump'.",
-            noising(root, lambda b: 1 - b),
+            _BROADCAST_OVER_COLUMNS,
+            _q_sample(_signal_scale, _noise_scale, lambda bar, t: bar[t]),
+            _BROADCAST_HINT,
         ),
         Mistake(
-            "The signal's coefficient lacks its square root.",
-            "lesson 14, 'The jump'.",
-            noising(lambda b: b, root_rest),
-        ),
-        Mistake(
-            "Signal and noise have each other's coefficients: the picture gets clearer as t grows.",
-            "what is left of the picture at t = 999.",
-            noising(root_rest, root),
-        ),
-        Mistake(NOT_SPREAD, RESHAPE, noising(root, root_rest, lambda bar, t: bar[t])),
-        Mistake(
-            "All images are noised for the timestep of the first.",
-            RESHAPE,
-            noising(root, root_rest, lambda bar, t: bar[t[0]]),
+            "All images use the timestep of the first.",
+            _q_sample(_signal_scale, _noise_scale, lambda bar, t: bar[t[0]]),
+            _BROADCAST_HINT,
         ),
         Mistake(
             "It is one step early: entry t of the table belongs to timestep t, counted from 0.",
+            _q_sample(_signal_scale, _noise_scale, lambda bar, t: _per_image(bar, t - 1)),
             "the index into the table.",
-            noising(root, root_rest, lambda bar, t: per_image(bar, t - 1)),
         ),
         Mistake(
-            "All images get the noise of the first.",
-            "what is multiplied with the noise's coefficient.",
-            lambda x0, t, e, bar: noising(root, root_rest)(x0, t, e[:1], bar),
+            "All images use the noise of the first.",
+            lambda x0, t, e, bar: _q_sample(_signal_scale, _noise_scale)(x0, t, e[:1], bar),
         ),
     ),
     "lesson 14, 'The jump'.",
 )
 
 
-def check_q_sample(
-    fn: Callable,  # (x0 (N, C, H, W), t (N,), noise (N, C, H, W), alphas_cumprod (T,)) -> x_t (N, C, H, W)
-    **options,  # points, seed, seconds, variant: as for `grade`
-) -> Report:
-    "`q_sample(x0, t, noise, alphas_cumprod)`: noise images in one jump; entry t of the table is timestep t, from 0."
-    return grade(Q_SAMPLE, fn, **options)
+def check_q_sample(fn: Callable, **grade_options) -> Report:
+    """Check fn(x0 (N, C, H, W), t (N,), noise (N, C, H, W), alphas_cumprod (T,)) -> x_t."""
+    return grade(_Q_SAMPLE, fn, **grade_options)
 
 
-def betas_by_walking(alphas_cumprod: Tensor, kept: list[int]) -> Tensor:
-    "Walk over all steps, and count what is lost between two kept ones."
+def _respaced_betas_loops(alphas_cumprod: Tensor, kept: list[int]) -> Tensor:
+    """Multiply the alphas of all steps between two kept ones."""
     bar, betas, product = alphas_cumprod.tolist(), [], 1.0
     for t in range(len(bar)):
         product *= bar[t] / bar[t - 1] if t else bar[0]
@@ -115,82 +105,63 @@ def betas_by_walking(alphas_cumprod: Tensor, kept: list[int]) -> Tensor:
     return torch.tensor(betas, dtype=torch.float64)
 
 
-def kept_cases(draw: Draw) -> list[Case]:
-    "Equal and unequal gaps, from the first step and from a later one, and all steps."
-    some = sorted(set(draw.whole(5, 95, 8).tolist()))
+def _kept_cases(rng: RandomInputs) -> list[Case]:
+    """Equal and unequal gaps, from the first step and from a later one, and all steps."""
+    some = sorted(set(rng.integers(5, 95, 8).tolist()))
     lists = [list(range(0, 1000, 111)), [0, 20, 41, 61], some, list(range(12))]
-    tables = [bars(), bars(), bars(100), bars(12)]
-    return [
-        Case(f"{len(kept)} of {len(bar)} steps, {i + 1}", (bar, kept))
-        for i, (bar, kept) in enumerate(zip(tables, lists))
-    ]
+    pairs = [(_linear_alphas_cumprod(n), kept) for n, kept in zip((1000, 1000, 100, 12), lists)]
+    return [Case(f"{len(p[1])} of {len(p[0])} steps, {i + 1}", p) for i, p in enumerate(pairs)]
 
 
-def spaced(f: Callable) -> Callable:
-    "Betas by another formula of (kept shares, those before): a mistake."
+def _betas_from(f: Callable) -> Callable:
+    """Compute betas as f(alphas_cumprod of the kept steps, alphas_cumprod before them)."""
     return lambda bar, kept: f(bar[kept], torch.cat([bar.new_ones(1), bar[kept][:-1]]))
 
 
-def old_betas(bar: Tensor, kept: list[int]) -> Tensor:
-    "The betas of the full process."
+def _old_betas(bar: Tensor, kept: list[int]) -> Tensor:
     return (1 - bar / torch.cat([bar.new_ones(1), bar[:-1]]))[kept]
 
 
-def summed_betas(bar: Tensor, kept: list[int]) -> Tensor:
-    "Old betas, added up from one kept step to the next."
+def _summed_betas(bar: Tensor, kept: list[int]) -> Tensor:
     total = (1 - bar / torch.cat([bar.new_ones(1), bar[:-1]])).cumsum(0)[kept]
     return torch.cat([total[:1], total.diff()])
 
 
-RESPACED_BETAS = Exercise(
+_RESPACED_BETAS = Exercise(
     "respaced_betas",
-    betas_by_walking,
-    kept_cases,
+    _respaced_betas_loops,
+    _kept_cases,
     (
+        Mistake("These are the old betas of the kept steps; a longer step needs a larger beta.", _old_betas),
         Mistake(
-            "These are the old betas of the kept steps; a longer step loses more, so it needs a larger beta.",
-            "lesson 14, 'New steps need new betas'.",
-            old_betas,
-        ),
-        Mistake(
-            "The first beta is missing: before the first kept step the share of signal is 1.",
-            "how many betas there must be.",
+            "The first beta is missing: before the first kept step, alphas_cumprod is 1.",
             lambda bar, kept: 1 - bar[kept][1:] / bar[kept][:-1],
         ),
         Mistake(
-            "The first beta is 0: before the first kept step the share of signal is 1, not that of the step itself.",
-            "the first entry.",
+            "The first beta is 0: before the first kept step, alphas_cumprod is 1.",
             lambda bar, kept: 1 - bar[kept] / torch.cat([bar[kept][:1], bar[kept][:-1]]),
         ),
         Mistake(
-            "The first beta looks back at the last step: an index of -1 wraps around.",
-            "the first entry.",
+            "The first beta uses the last step as the one before: an index of -1 wraps around.",
             lambda bar, kept: 1 - bar[kept] / bar[kept].roll(1),
         ),
         Mistake(
-            "These are the shares that are kept in each step; betas are what is lost.",
-            "what a beta is.",
-            spaced(lambda bar, before: bar / before),
+            "These are the alphas, the signal that is kept in each step; betas are 1 minus these.",
+            _betas_from(lambda bar, before: bar / before),
         ),
         Mistake(
-            "The ratio is upside down, so that the betas come out negative.",
-            "which of two neighbours is the smaller.",
-            spaced(lambda bar, before: 1 - before / bar),
+            "The ratio is upside down, so that the betas become negative.",
+            _betas_from(lambda bar, before: 1 - before / bar),
+            "which of two neighbors is smaller.",
         ),
         Mistake(
             "The betas are counted from the clean image; each must be counted from the kept step before it.",
-            "lesson 14, 'New steps need new betas'.",
-            spaced(lambda bar, before: 1 - bar),
+            _betas_from(lambda bar, before: 1 - bar),
         ),
+        Mistake("The old betas are added up over each gap; the alphas must be multiplied.", _summed_betas),
         Mistake(
-            "The old betas are added up over each gap; losses multiply, they do not add.",
-            "lesson 14, 'New steps need new betas'.",
-            summed_betas,
-        ),
-        Mistake(
-            "These are differences; a loss is measured by the ratio of two neighbours.",
-            "lesson 14, 'New steps need new betas'.",
-            spaced(lambda bar, before: before - bar),
+            "These are differences; a beta is 1 minus the ratio of two neighbors.",
+            _betas_from(lambda bar, before: before - bar),
         ),
     ),
     "lesson 14, 'New steps need new betas'.",
@@ -199,9 +170,6 @@ RESPACED_BETAS = Exercise(
 )
 
 
-def check_respaced_betas(
-    fn: Callable,  # (alphas_cumprod (T,), kept, a rising list of S timesteps) -> (S,) float64
-    **options,  # points, seed, seconds, variant: as for `grade`
-) -> Report:
-    "`respaced_betas(alphas_cumprod, kept)`: betas of the process that visits the kept timesteps only."
-    return grade(RESPACED_BETAS, fn, **options)
+def check_respaced_betas(fn: Callable, **grade_options) -> Report:
+    """Check fn(alphas_cumprod (T,), kept: S increasing timesteps) -> betas (S,) float64."""
+    return grade(_RESPACED_BETAS, fn, **grade_options)

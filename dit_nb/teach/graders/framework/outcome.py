@@ -1,4 +1,4 @@
-"""One case: is what came back a tensor, of the right shape and type, with the right numbers?"""
+"""Outcome of one case: is the result a tensor of the right shape and dtype, with the right numbers?"""
 
 import inspect
 from collections.abc import Callable
@@ -10,75 +10,74 @@ import torch
 from torch import Tensor
 
 from dit_nb.teach.graders.framework.exercise import Case, Exercise
-from dit_nb.teach.graders.framework.limits import (
-    OutOfTime,
-    apart,
-    changed,
-    inventory,
-    limited,
-    put_back,
-    told,
+from dit_nb.teach.graders.framework.isolation import (
+    _changed,
+    _describe_error,
+    _isolated,
+    _restore_torch,
+    _torch_functions,
 )
-from dit_nb.teach.graders.framework.report import Row
+from dit_nb.teach.graders.framework.limits import OutOfTime, call_with_limit
+from dit_nb.teach.graders.framework.report import _Row
+
+__all__ = []
 
 
-def numbers(a: Tensor) -> Tensor:
-    "To compare with: on the CPU, in float64, without gradients."
+def _numbers(a: Tensor) -> Tensor:
+    """Return a tensor on the CPU, in float64, without gradients."""
     return (a.real if a.is_complex() else a).detach().cpu().double()
 
 
-def mean_size(parts: tuple[Tensor, ...]) -> float:
-    "The mean size of all numbers."
-    return torch.cat([numbers(part).flatten().abs() for part in parts]).mean().item()
+def _mean_size(parts: tuple[Tensor, ...]) -> float:
+    """Return the mean magnitude of all numbers."""
+    return torch.cat([_numbers(part).flatten().abs() for part in parts]).mean().item()
 
 
-def distance(a: Tensor, b: Tensor) -> float:
-    "The largest difference of two tensors of one shape; infinite where a number is missing."
+def _distance(a: Tensor, b: Tensor) -> float:
+    """Return the largest difference of two tensors of one shape; infinite if one of them has a nan."""
     if not a.numel():
         return 0.0
-    a, b = numbers(a), numbers(b)
-    same = (a == b) | (a.isnan() & b.isnan())  # two equal infinities are no distance apart
+    a, b = _numbers(a), _numbers(b)
+    same = (a == b) | (a.isnan() & b.isnan())  # also equal infinities
     gap = torch.where(same, 0.0, (a - b).abs()).max().item()
     return gap if gap == gap else float("inf")
 
 
-def near(a: Tensor, b: Tensor, tolerance: float) -> bool:
-    "Whether two tensors agree, in shape too, up to the tolerance."
+def _near(a: Tensor, b: Tensor, tolerance: float) -> bool:
+    """Whether two tensors have the same shape, and the same numbers up to the tolerance."""
     if a.shape != b.shape:
         return False
-    sizes = numbers(b).abs()
+    sizes = _numbers(b).abs()
     largest = torch.where(sizes.isfinite(), sizes, 0.0).max().item() if b.numel() else 0.0
-    return distance(a, b) <= tolerance * max(1.0, largest)
+    return _distance(a, b) <= tolerance * max(1.0, largest)
 
 
-STAGES = ("blank", "time", "error", "input", "type", "shape", "dtype", "value")
+_STAGES = ("blank", "time", "error", "input", "type", "shape", "dtype", "value")
 
 
-class Outcome(NamedTuple):
-    "How the function did in one case."
+class _Outcome(NamedTuple):
+    """How the function did in one case."""
 
     case: Case
-    want: tuple[Tensor, ...]
-    got: tuple | None = None  # None where it returned nothing that can be compared
-    stage: str = ""  # what failed, one of STAGES; empty if all is right
-    says: str = ""
+    expected: tuple[Tensor, ...]
+    got: tuple | None = None  # None if it returned nothing that can be compared
+    stage: str = ""  # what failed, one of _STAGES; empty if all is right
+    message: str = ""
 
-    def row(self) -> Row:
-        "A line of the table."
-        size = mean_size(self.want)
+    def row(self) -> _Row:
+        size = _mean_size(self.expected)
         if self.got is None or self.stage in ("type", "shape"):
-            return Row(self.case.label, size, None, None, not self.stage)
-        gap = max(map(distance, self.got, self.want))
-        return Row(self.case.label, size, mean_size(self.got), gap, not self.stage)
+            return _Row(self.case.label, size, None, None, not self.stage)
+        gap = max(map(_distance, self.got, self.expected))
+        return _Row(self.case.label, size, _mean_size(self.got), gap, not self.stage)
 
 
-def as_parts(value) -> tuple:
-    "A result, or several, as a tuple."
+def _as_tuple(value) -> tuple:
     return tuple(value) if isinstance(value, tuple | list) else (value,)
 
 
-def ordinary(part) -> Tensor | None:
-    "The tensor as it is in memory, with no behaviour of its own; None if there are no plain numbers in it."
+def _plain_tensor(part) -> Tensor | None:
+    """Return a tensor without the methods of a subclass; None if it holds no plain numbers."""
     with torch._C.DisableTorchFunctionSubclass():
         if not isinstance(part, Tensor) or part.layout != torch.strided:
             return None
@@ -87,8 +86,8 @@ def ordinary(part) -> Tensor | None:
         return part if type(part) is Tensor else part.detach().as_subclass(Tensor)
 
 
-def described(value) -> str:
-    "What a function returned instead of tensors."
+def _describe(value) -> str:
+    """Describe what a function returned instead of tensors."""
     if value is None:
         return "nothing (is a return missing?)"
     kind = type(value).__name__
@@ -99,98 +98,87 @@ def described(value) -> str:
         return f"a {kind} of {count}" + f" ({kinds})" * bool(kinds) + comma
     known = {
         "ndarray": "a NumPy array (torch.from_numpy makes it a tensor)",
-        "generator": "a generator (does yield stand where return belongs?)",
+        "generator": "a generator (is there a yield instead of a return?)",
     }
     return known.get(kind, f"a{'n' * (kind[0] in 'aeiou')} {kind}")
 
 
-def compare(exercise: Exercise, case: Case, want: tuple, value) -> Outcome:
-    "Type, shape, dtype, numbers: the first that is wrong."
-    outcome = partial(Outcome, case, want)
-    got = tuple(map(ordinary, as_parts(value)))
-    lonely = len(want) == 1 and isinstance(value, tuple | list)  # a comma too many
-    if len(got) != len(want) or None in [None if g is None else 1 for g in got] or lonely:
-        one = len(want) == 1 or exercise.probe is not None
-        wanted = "a tensor" if one else f"{len(want)} tensors: {', '.join(exercise.parts)}"
-        return outcome(None, "type", f"it must return {wanted}, but returns {described(value)}")
-    trios = list(zip(exercise.parts, got, want))
-    for part, g, w in trios:
-        if g.shape != w.shape:
-            return outcome(
-                got, "shape", f"the {part} has shape {tuple(g.shape)}, but must have {tuple(w.shape)}"
-            )
-    for part, g, w in trios:
-        kinds = [(x.is_floating_point(), x.is_complex()) for x in (g, w)]
-        if g.dtype != w.dtype and (exercise.same_dtype or kinds[0] != kinds[1]):
-            return outcome(got, "dtype", f"the {part} is {g.dtype}, but must be {w.dtype}")
-    for part, g, w in trios:
-        if not near(g, w, exercise.tolerance):
-            return outcome(got, "value", f"the {part} has the right shape, but other numbers")
+def _compare(exercise: Exercise, case: Case, expected: tuple, value) -> _Outcome:
+    """Compare type, shape, dtype and numbers; report the first that is wrong."""
+    outcome = partial(_Outcome, case, expected)
+    parts = _as_tuple(value)
+    got = tuple(g for g in map(_plain_tensor, parts) if g is not None)
+    wrapped = len(expected) == 1 and isinstance(value, tuple | list)  # a comma too many
+    if not len(parts) == len(got) == len(expected) or wrapped:
+        one = len(expected) == 1 or exercise.probe is not None
+        wanted = "a tensor" if one else f"{len(expected)} tensors: {', '.join(exercise.result_names)}"
+        return outcome(None, "type", f"it must return {wanted}, but returns {_describe(value)}")
+    triples = list(zip(exercise.result_names, got, expected))
+    for name, g, e in triples:
+        if g.shape != e.shape:
+            message = f"the {name} has shape {tuple(g.shape)}, but must have {tuple(e.shape)}"
+            return outcome(got, "shape", message)
+    for name, g, e in triples:
+        kinds = [(x.is_floating_point(), x.is_complex()) for x in (g, e)]
+        if g.dtype != e.dtype and (exercise.same_dtype or kinds[0] != kinds[1]):
+            return outcome(got, "dtype", f"the {name} is {g.dtype}, but must be {e.dtype}")
+    for name, g, e in triples:
+        if not _near(g, e, exercise.tolerance):
+            return outcome(got, "value", f"the {name} has the right shape, but wrong numbers")
     return outcome(got)
 
 
-def observe(
-    exercise: Exercise,
-    fn: Callable,  # the student's
-    case: Case,
-    want: tuple,  # what the oracle says
-    seconds: float,  # for the call
-) -> Outcome:
-    "Try one case."
-    args, before = apart(lambda: deepcopy(case.args)), inventory()
-    outcome = partial(Outcome, case, want, None)
+def _observe(exercise: Exercise, fn: Callable, case: Case, expected: tuple, seconds: float) -> _Outcome:
+    """Try the student's function in one case."""
+    args, before = _isolated(lambda: deepcopy(case.args)), _torch_functions()
+    outcome = partial(_Outcome, case, expected, None)
     try:
-        value = apart(lambda: limited(lambda: exercise.run(fn, args), seconds))
+        value = _isolated(lambda: call_with_limit(lambda: exercise.run(fn, args), seconds))
     except OutOfTime:
-        return outcome(
-            "time", f"it did not come back within {seconds:g} seconds: is there a loop that never ends?"
-        )
-    except KeyboardInterrupt:  # that is for the person at the keyboard
+        return outcome("time", f"it did not return within {seconds:g} seconds: is there an endless loop?")
+    except KeyboardInterrupt:  # from the person at the keyboard
         raise
     except BaseException as error:
-        # PyTorch has a NotImplementedError of its own, for kernels that it lacks.
+        # PyTorch also raises NotImplementedError, for kernels that it lacks.
         blank = isinstance(error, NotImplementedError) and "implemented for" not in str(error)
-        return outcome("blank" if blank else "error", told(error, fn))
+        return outcome("blank" if blank else "error", _describe_error(error, fn))
     finally:
-        replaced = put_back(before)
+        replaced = _restore_torch(before)
     if replaced:
         return outcome(
-            "input", f"it changes {replaced[0]} for everybody; leave PyTorch's own functions as they are"
+            "input", f"it replaces {replaced[0]} for all code; leave PyTorch's functions as they are"
         )
     names = list(inspect.signature(exercise.oracle).parameters)
-    touched = [name for name, a, b in zip(names, case.args, args) if changed(a, b)]
+    touched = [name for name, a, b in zip(names, case.args, args) if _changed(a, b)]
     if touched and not exercise.in_place:
-        return outcome(
-            "input",
-            f"it changes its input {touched[0]}: whoever called it still needs that. Work on new tensors",
-        )
+        message = f"it changes its input {touched[0]}, which the caller still needs: work on new tensors"
+        return outcome("input", message)
     try:
-        return compare(exercise, case, want, value)
+        return _compare(exercise, case, expected, value)
     except Exception as error:
-        return outcome(
-            "type", f"it returns {described(value)} that cannot be compared ({type(error).__name__})"
-        )
+        message = f"it returns {_describe(value)} that cannot be compared ({type(error).__name__})"
+        return outcome("type", message)
 
 
-def diagnose(got: Tensor, want: Tensor, tolerance: float) -> str:
-    "What wrong numbers have to do with the right ones, or nothing."
+def _relation(got: Tensor, expected: Tensor, tolerance: float) -> str:
+    """Describe how wrong numbers are related to the right ones; empty if no relation is found."""
     coarse = torch.finfo(got.dtype).eps if got.is_floating_point() else 0
-    dtype, got, want = got.dtype, numbers(got), numbers(want)
+    dtype, got, expected = got.dtype, _numbers(got), _numbers(expected)
     close = max(tolerance, 1e-6)
     if not torch.isfinite(got).all():
         return "some of them are nan or infinite"
-    if coarse > tolerance and near(got, want, 30 * coarse):
-        return f"they are right but for rounding: work in the type of the input, not in {dtype}"
-    if near(got, want, 1e4 * tolerance) and near(got, want, 1e-4):
-        return "they are almost right: is a step done in float32, or is a small constant another one?"
-    if near(got.flatten().sort()[0], want.flatten().sort()[0], close):
-        return "all the right numbers are there, but in other places"
-    if got.ndim > 1 and len(got) > 1 and near(got[0], want[0], close):
+    if coarse > tolerance and _near(got, expected, 30 * coarse):
+        return f"they are right except for rounding: work in the type of the input, not in {dtype}"
+    if _near(got, expected, 1e4 * tolerance) and _near(got, expected, 1e-4):
+        return "they are almost right: is a step done in float32, or does a small constant differ?"
+    if _near(got.flatten().sort()[0], expected.flatten().sort()[0], close):
+        return "the right numbers are all there, but in the wrong places"
+    if got.ndim > 1 and len(got) > 1 and _near(got[0], expected[0], close):
         return "the first of the batch is right and others are not: does each get its own coefficients?"
-    factor = ((got * want).sum() / (want * want).sum().clamp(min=1e-300)).item()
-    if want.numel() > 2 and abs(factor) > 1e-6 and near(got, factor * want, close):
+    factor = ((got * expected).sum() / (expected * expected).sum().clamp(min=1e-300)).item()
+    if expected.numel() > 2 and abs(factor) > 1e-6 and _near(got, factor * expected, close):
         return f"all of them are {factor:.4g} times what they should be"
-    offset = (got - want).mean().item()
-    if want.numel() > 2 and near(got - offset, want, close):
+    offset = (got - expected).mean().item()
+    if expected.numel() > 2 and _near(got - offset, expected, close):
         return f"all of them are off by the same amount, {offset:.4g}"
     return ""

@@ -1,64 +1,70 @@
-"""What a check has to say: a sentence, where to look, and a small table; never the answer."""
+"""Reports of graders: one sentence, where to look, and a small table; never the answer."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
-SPECIAL = set("\\`*_$|<>&[]~#")
+__all__ = ["NotPassed", "Report"]
+
+_MARKUP = set("\\`*_$|<>&[]~#")
 
 
-def plain(text: str) -> str:
-    "Text that Markdown shows as it is."
-    return "".join(f"&#{ord(c)};" if c in SPECIAL else c for c in text)
+def _escape(text: str) -> str:
+    """Escape text so that Markdown shows it as it is."""
+    return "".join(f"&#{ord(c)};" if c in _MARKUP else c for c in text)
 
 
-class Row(NamedTuple):
-    "How one case went. The numbers are sizes and distances; no line tells an answer."
+class _Row(NamedTuple):
+    """Result of one case: magnitudes and differences, from which no answer can be read."""
 
-    case: str
-    expected: float | None  # mean size of the expected numbers
-    got: float | None  # mean size of yours; None where there is nothing to compare
-    difference: float | None  # the largest
-    right: bool
+    case: str  # label of the case
+    expected: float | None  # mean magnitude of the expected numbers
+    got: float | None  # mean magnitude of the student's numbers; None if nothing can be compared
+    difference: float | None  # largest difference
+    right: bool  # whether the case passed
 
     def cells(self) -> list[str]:
-        "For a table."
+        """Return the cells of a line of the table."""
         numbers = ["-" if n is None else f"{n:.3g}" for n in self[1:4]]
-        return [plain(self.case), *numbers, "✓" if self.right else "✗"]
+        return [_escape(self.case), *numbers, "✓" if self.right else "✗"]
 
 
 class NotPassed(AssertionError):
-    "What `require` raises."
+    """Raised by `Report.require`."""
 
     def _render_traceback_(self) -> list[str]:
-        "As Jupyter shows it: the sentence alone."
+        """Return what Jupyter shows: the sentence alone."""
         return [str(self)]
 
 
 @dataclass(frozen=True)
 class Report:
-    "What a check has to say."
+    """Result of a check. It is true if the check passed, and Jupyter shows it as text with a table."""
 
-    name: str  # the exercise, and the variant if there is one
-    passed: bool
-    points: float
-    max_points: float
-    reason: str  # one sentence
+    name: str  # name of the exercise
+    passed: bool  # whether all cases are right
+    points: float  # points earned
+    max_points: float  # points of a right answer
+    reason: str  # one sentence: what is wrong, or that all is right
     hint: str = ""  # where to look
-    table: tuple[Row, ...] = ()
+    table: tuple[_Row, ...] = ()  # one row for each case
 
     @property
     def difference(self) -> float | None:
-        "The largest difference in all cases that could be compared."
+        """Largest difference in all cases that can be compared."""
         return max((row.difference for row in self.table if row.difference is not None), default=None)
 
     def row(self) -> dict:
-        "A line of a gradebook; JSON can hold it."
+        """Return a row of a gradebook, without the table; JSON can hold it."""
         names = ("name", "passed", "points", "max_points", "reason", "hint")
         finite = self.difference is not None and self.difference < float("inf")
         return {**{n: getattr(self, n) for n in names}, "difference": self.difference if finite else None}
 
     def require(self) -> "Report":
-        "Raise AssertionError, with the sentence, if the check did not pass; for graded cells."
+        """Return the report if the check passed; for graded cells.
+
+        Raises:
+            NotPassed: if it did not pass.
+        """
         if not self.passed:
             raise NotPassed(str(self))
         return self
@@ -68,20 +74,19 @@ class Report:
 
     def __str__(self) -> str:
         mark, score = "✓" if self.passed else "✗", f"{self.points:g} of {self.max_points:g}"
-        look = f" Where to look: {self.hint}" if self.hint else ""
-        return f"{mark} {self.name} ({score} points): {self.reason}{look}"
+        hint = f" Where to look: {self.hint}" if self.hint else ""
+        return f"{mark} {self.name} ({score} points): {self.reason}{hint}"
 
     def _repr_markdown_(self) -> str:
-        "As Jupyter shows it."
         mark, score = "✓" if self.passed else "✗", f"{self.points:g} of {self.max_points:g} points"
-        text = f"**{mark} {plain(self.name)}** · {score}\n\n{plain(self.reason)}\n"
+        text = f"**{mark} {_escape(self.name)}** · {score}\n\n{_escape(self.reason)}\n"
         if self.passed:
             return text
-        text += f"\n**Where to look:** {plain(self.hint)}\n" if self.hint else ""
+        text += f"\n**Where to look:** {_escape(self.hint)}\n" if self.hint else ""
         if self.difference is not None:
             text += f"\n**Largest difference:** {self.difference:.3g}\n"
         if self.table:
-            lines = [["case", "size expected", "size of yours", "largest difference", ""], ["---"] * 5]
-            lines += [row.cells() for row in self.table]
+            head = ["case", "typical value expected", "typical value of yours", "largest difference", ""]
+            lines = [head, ["---"] * 5, *(row.cells() for row in self.table)]
             text += "\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
         return text

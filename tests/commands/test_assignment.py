@@ -1,0 +1,26 @@
+"""dit-nb assignment: the list, and errors on one line."""
+
+import pytest
+
+from dit_nb.cli import main
+from dit_nb.teach.classroom.assignments import assignments
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["preview", "a77"], "assignment is 'a77', but must be one of a1"),
+        (["grade", "a1", "--course", "nowhere"], "build the assignment first"),
+    ],
+)
+def test_errors_are_one_sentence(words, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["assignment", *words]) == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_list_shows_all_titles(capsys):
+    assert main(["assignment", "list"]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out and facts["title"] in out for name, facts in assignments().items())

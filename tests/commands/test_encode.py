@@ -1,0 +1,63 @@
+"""`dit-nb encode`, and training and sampling on its latents."""
+
+import json
+
+import numpy as np
+import torch
+from support_latents import linear_images, tiny_vae
+
+from dit_nb.cli import main
+from dit_nb.data import image_grid, save_image
+from dit_nb.latent_cache import open_latents
+
+
+def photos(folder, n=3):
+    """A folder of images in two classes."""
+    rng = np.random.default_rng(0)
+    for name in ("china", "flower"):
+        (folder / name).mkdir(parents=True)
+        for i in range(n):
+            pixels = torch.from_numpy(rng.uniform(-1, 1, (1, 3, 18, 22))).float()
+            save_image(image_grid(pixels, 1)[1:-1, 1:-1], folder / name / f"{i}.png")
+    return folder
+
+
+def test_encode_a_folder(tmp_path, capsys):
+    tiny_vae().save_pretrained(tmp_path / "vae")
+    folder, vae, out = photos(tmp_path / "photos"), str(tmp_path / "vae"), str(tmp_path / "z")
+    command = ["encode", str(folder), "--vae", vae, "--out", out, "--image-size", "16", "--batch-size", "4"]
+    assert main(command) == 0
+    assert "6 images and their mirror images as latents of 4x8x8" in capsys.readouterr().out
+    latents = open_latents(out)
+    assert latents.class_names == ("china", "flower") and latents.vae["id"] == vae
+    assert sorted(latents.__getitems__(range(6))[1].tolist()) == [0, 0, 0, 1, 1, 1]
+    assert main(command) == 2 and "out folder" in capsys.readouterr().err
+    wrong = [*command[:4], "--out", str(tmp_path / "y"), "--image-size", "15"]
+    assert main(wrong) == 2 and "images is 15x15" in capsys.readouterr().err
+    assert not (tmp_path / "y").exists()
+
+
+def test_encode_train_and_sample(tmp_path, capsys):
+    """encode, train on the latents, sample with the autoencoder that the model remembers."""
+    tiny_vae().save_pretrained(tmp_path / "vae")
+    for name in ("china", "flower"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i, image in enumerate(linear_images(3, 16, 16, seed=len(name))):
+            save_image(image_grid(image[None], 1), tmp_path / "photos" / name / f"{i}.png")
+    command = (
+        f"encode {tmp_path / 'photos'} --vae {tmp_path / 'vae'} --image-size 16 --out {tmp_path / 'lat'}"
+    )
+    assert main(command.split()) == 0
+    command = f"train --latents {tmp_path / 'lat'} --out {tmp_path} --steps 2 --batch-size 4 --hidden-size 32 --flip"
+    assert main([*command.split(), "--depth", "1", "--num-heads", "2", "--patch-size", "2"]) == 0
+    model, out = str(tmp_path / "model"), str(tmp_path / "s.npz")
+    sampling = json.loads((tmp_path / "model" / "sampling.json").read_text())
+    assert sampling["vae"] == open_latents(tmp_path / "lat").vae and sampling["clip_x0"] is False
+    command = ["sample", model, "--class", "flower", "--num-samples", "3", "--steps", "2", "--out", out]
+    assert main(command) == 0
+    file = np.load(out)
+    assert file["arr_0"].shape == (3, 16, 16, 3) and file["arr_1"].tolist() == [1, 1, 1]
+    tiny_vae(seed=1).save_pretrained(tmp_path / "other")
+    capsys.readouterr()
+    assert main([*command, "--vae", str(tmp_path / "other")]) == 2
+    assert "vae" in capsys.readouterr().err.lower()

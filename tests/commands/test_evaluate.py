@@ -1,0 +1,106 @@
+"""`dit-nb evaluate`: its output, and its errors."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dit_nb import features
+from dit_nb.cli import main
+from dit_nb.data import digits, to_uint8
+from dit_nb.features import DigitExtractor
+
+RNG = np.random.default_rng
+
+
+@pytest.fixture(scope="module")
+def split():
+    return digits()
+
+
+@pytest.fixture(scope="module")
+def extractor(split):
+    return DigitExtractor(split)
+
+
+@pytest.fixture
+def trained_extractor(extractor, monkeypatch):
+    """Let commands use the extractor that is trained already."""
+    monkeypatch.setattr(features, "DigitExtractor", lambda: extractor)
+
+
+def photo(n, seed=0, h=6, w=5):
+    """Random colored bytes."""
+    return RNG(seed).integers(0, 256, (n, h, w, 3), dtype=np.uint8)
+
+
+def error_of(capsys, *words):
+    """The error message of the command."""
+    assert main(["evaluate", *map(str, words)]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("dit-nb: error: ")
+    return error
+
+
+def test_evaluate_command(trained_extractor, split, tmp_path, capsys):
+    np.savez_compressed(
+        tmp_path / "samples.npz", images=split.train.images[:200], labels=split.train.labels[:200]
+    )
+    (tmp_path / "png").mkdir()
+    for i, image in enumerate(to_uint8(split.held_out.images[:120])[:, 0].numpy()):
+        Image.fromarray(image).save(tmp_path / "png" / f"{i:03d}.png")
+    assert main(["evaluate", str(tmp_path / "samples.npz"), "digits", "--resamples", "20", "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert (
+        result["samples"]["n"] == 200 and result["reference"]["n"] == 360 and result["features"] == "digits"
+    )
+    assert set(result["metrics"]) == {"frechet", "spatial_frechet", "inception_score", "precision", "recall"}
+    assert main(["evaluate", str(tmp_path / "samples.npz"), str(tmp_path / "png"), "--resamples", "0"]) == 0
+    text = capsys.readouterr().out
+    assert "120 images" in text and "Fréchet distance" in text and "interval" not in text
+    assert main(["evaluate", str(tmp_path / "png"), "digits", "--resamples", "20", "--level", "0.8"]) == 0
+    text = capsys.readouterr().out
+    assert "80 % interval" in text and "bias about" in text
+    command = ["evaluate", str(tmp_path / "png"), "digits", "--max-features", "60", "--resamples", "0"]
+    assert main(command) == 0
+
+
+def test_bad_input(trained_extractor, split, tmp_path, capsys):
+    good, bad = tmp_path / "good.npz", tmp_path / "bad.npz"
+    np.savez(good, images=split.train.images[:100])
+
+    def error(*words):
+        return error_of(capsys, *words)
+
+    def bad_file(**arrays):
+        np.savez(bad, **arrays)
+        return bad
+
+    assert "nowhere" in error(tmp_path / "nowhere", "digits")
+    (tmp_path / "empty").mkdir()
+    assert "empty" in error(tmp_path / "empty", "digits")
+    assert "3x16x16" in error(bad_file(arr_0=photo(20, h=16, w=16)), "digits")
+    assert "3x16x16" in error(good, bad_file(arr_0=photo(20, h=16, w=16)))
+    assert "arr_0" in error(bad_file(x=np.zeros(3)), "digits")
+    assert "float64" in error(bad_file(arr_0=np.zeros((9, 8, 8, 3))), "digits")
+    assert "int64" in error(bad_file(images=np.zeros((9, 1, 8, 8), dtype=int)), "digits")
+    assert "uint8 (9, 8, 8)" in error(bad_file(arr_0=np.zeros((9, 8, 8), dtype=np.uint8)), "digits")
+    assert "arr_0 of object" in error(bad_file(arr_0=np.array([{}], dtype=object)), "digits")
+    broken = split.train.images[:100].clone()
+    broken[77, 0, 3, 3] = torch.nan
+    assert "image 77" in error(bad_file(images=broken), "digits")
+    assert "7 images" in error(bad_file(images=split.train.images[:7]), "digits")
+    assert "max_features: 5" in error(good, "digits", "--max-features", "5")
+    assert "4 images" in error(good, bad_file(images=split.train.images[:4]))
+    assert "bad.npz" in error(bad_file(mu=np.zeros(64), sigma=np.eye(64)), "digits")
+    assert "2048 pooled features" in error(good, bad_file(mu=np.zeros(2048), sigma=np.eye(2048)))
+    assert "mu and sigma" in error(good, bad_file(mu=np.zeros(64), sigma=np.eye(63)))
+    np.savez(tmp_path / "photos.npz", arr_0=photo(20))
+    assert "1x8x8" in error(tmp_path / "photos.npz", tmp_path / "photos.npz", "--features", "digits")
+    assert "level is 2" in error(good, "digits", "--level", "2")
+    bad.write_bytes(good.read_bytes()[:-300])
+    assert "bad.npz" in error(bad, "digits")
+    bad.write_text("hello")
+    assert "bad.npz" in error(bad, "digits")

@@ -1,0 +1,106 @@
+"""dit-nb sample: images, files and folders, samplers, presets, and wrong input."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dit_nb import DiT, DiTConfig
+from dit_nb.cli import main
+from dit_nb.pretrained import load_model
+
+
+def sample(model, *words, out) -> int:
+    return main(["sample", str(model), *map(str, words), "--out", str(out)])
+
+
+def test_one_image(digits_run, tmp_path):
+    model = DiT.from_pretrained(str(digits_run / "model"))
+    assert not model.training and model.config.num_classes == 10
+    words = "--class 3 --cfg-scale 2 --seed 0 --num-samples 4 --steps 5".split()
+    for name in ("a.png", "b.png"):
+        assert sample(digits_run / "model", *words, out=tmp_path / name) == 0
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    assert sample(digits_run / "model", *words, "--sampler", "ddim", out=tmp_path / "c.png") == 0
+    assert (tmp_path / "c.png").read_bytes() != (tmp_path / "a.png").read_bytes()
+    assert sample(digits_run / "model", "--num-samples", 3, "--steps", 2, out=tmp_path / "all.png") == 0
+
+
+def test_file_and_folder(digits_run, tmp_path):
+    model, folder, words = (
+        digits_run / "model",
+        tmp_path / "many",
+        ["--steps", 3, "--seed", 4, "--num-samples"],
+    )
+    assert sample(model, *words, 7, "--batch-size", 3, out=tmp_path / "many.npz") == 0
+    file = np.load(tmp_path / "many.npz")
+    assert file["arr_0"].shape == (7, 8, 8, 1) and file["arr_0"].dtype == np.uint8
+    assert file["arr_1"].tolist() == [0, 1, 2, 3, 4, 5, 6]
+    assert sample(model, *words, 4, out=folder) == 0
+    first = {p.name: p.stat().st_mtime_ns for p in folder.glob("*.png")}
+    assert sample(model, *words, 7, "--batch-size", 2, out=folder) == 0
+    assert {p.name: p.stat().st_mtime_ns for p in folder.glob("*.png") if p.name in first} == first
+    images = [np.asarray(Image.open(p)) for p in sorted(folder.glob("*.png"))]
+    difference = np.stack(images).astype(int) - file["arr_0"][..., 0]
+    assert abs(difference).max() <= 1, "image i of a seed is the same image, in any batch"
+    assert sample(model, *words, 7, "--cfg-scale", 4, out=folder) == 2
+
+
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm++"])
+def test_bfloat16_samples_are_close(digits_run, tmp_path, sampler):
+    words = ["--num-samples", 10, "--steps", 10, "--sampler", sampler]
+    assert sample(digits_run / "model", *words, out=tmp_path / "fp32.npz") == 0
+    assert sample(digits_run / "model", *words, "--precision", "bf16", out=tmp_path / "bf16.npz") == 0
+    a, b = (np.load(tmp_path / f"{name}.npz")["arr_0"].astype(int) for name in ("fp32", "bf16"))
+    assert 0 < abs(a - b).mean() < 3
+
+
+def test_dpm_solver_repeats(digits_run, tmp_path):
+    words = ["--num-samples", 3, "--sampler", "dpm++", "--steps", 4]
+    for name in ("a.png", "b.png"):
+        assert sample(digits_run / "model", *words, out=tmp_path / name) == 0
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_options_override_a_preset(digits_run, tmp_path, monkeypatch):
+    seen = {}
+    batches = lambda *a, **k: seen.update(n=a[3], y=a[2], **k) or iter(())  # noqa: E731
+    monkeypatch.setattr("dit_nb.commands.sample.sample_batches", batches)
+    monkeypatch.setattr("dit_nb.commands.sample._write_samples", lambda *a: list(a[1]))
+    monkeypatch.setattr("dit_nb.commands.sample._load_decoder", lambda *a: seen.update(vae=a[2]))
+    words = ["--preset", "paper", "--num-samples", 500]
+    assert sample(digits_run / "model", *words, out=tmp_path / "x.npz") == 0
+    options = seen["sample"].keywords
+    assert (options["steps"], options["cfg_scale"], options["guided_channels"]) == ("250", 1.5, 3)
+    assert seen["n"] == 500 and seen["vae"] is None, "a pixel model needs no autoencoder"
+    assert 30 < seen["y"].bincount().min() and seen["y"].bincount().max() < 75, "classes are random"
+    assert not torch.equal(seen["y"], torch.arange(500) % 10)
+    assert sample(digits_run / "model", *words, "--sampler", "dpm++", out=tmp_path / "x.npz") == 0
+    assert seen["sample"].keywords["steps"] == "20", "the steps of a preset are for its own sampler"
+
+
+@pytest.mark.parametrize("words, vae", [([], "stabilityai/sd-vae-ft-ema"), (["--vae", "mine"], "mine")])
+def test_preset_names_the_autoencoder_of_a_model_without_one(digits_run, tmp_path, monkeypatch, words, vae):
+    model, seen = (DiT(DiTConfig(8, 4, 4, 16, 1, 2, num_classes=10)), load_model(digits_run / "model")[1]), []
+    monkeypatch.setattr("dit_nb.commands.sample.load_any", lambda source: model)
+    monkeypatch.setattr("dit_nb.commands.sample._load_decoder", lambda *a: seen.append(a[2]))
+    monkeypatch.setattr("dit_nb.commands.sample._write_samples", lambda *a: None)
+    words = ["--preset", "paper", "--num-samples", 2, *words]
+    assert sample("model", *words, out=tmp_path / "x.npz") == 0
+    model[1]["vae"] = {"id": "its own"}
+    assert sample("model", *words, out=tmp_path / "x.npz") == 0
+    assert seen == [vae, "mine" if "mine" in words else None]
+
+
+def test_wrong_input(digits_run, photos, tmp_path, error_of):
+    def error(*words, model=digits_run / "model", out=tmp_path / "x.png"):
+        return error_of("sample", model, *words, "--out", out)
+
+    assert "class is '10'" in error("--class", 10)
+    assert ".npz" in error(out=tmp_path / "x.gif")
+    assert "num_samples is 0" in error("--num-samples", 0)
+    assert "batch_size is 0" in error("--batch-size", 0)
+    assert "steps is 'ddim50'" in error("--sampler", "dpm++", "--steps", "ddim50")
+    assert "'ddim64'" in error("--steps", "ddim64")
+    assert str(photos) in error("--vae", photos)
+    assert "nowhere" in error(model=tmp_path / "nowhere")

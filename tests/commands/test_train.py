@@ -1,0 +1,125 @@
+"""dit-nb train: folders of images, starting from a trained model, checkpoints, and wrong input."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from dit_nb import DiT
+from dit_nb.cli import main
+
+TINY = "--patch-size 4 --hidden-size 16 --depth 1 --num-heads 2".split()
+
+
+def test_damaged_checkpoint_is_named(tmp_path, error_of):
+    words = [
+        "train",
+        "--data",
+        "digits",
+        "--batch-size",
+        "4",
+        "--save-every",
+        "2",
+        "--out",
+        str(tmp_path),
+        *TINY,
+    ]
+    assert main([*words, "--steps", "4"]) == 0
+    last = tmp_path / "checkpoints" / "step-00000004"
+    for name in ("model.safetensors", "training.pt", "run.json"):
+        content = (last / name).read_bytes()
+        (last / name).write_bytes(content[: len(content) // 2])
+        assert str(last) in error_of(*words, "--steps", "6", "--resume")
+        (last / name).write_bytes(content)
+    shutil.rmtree(last)
+    assert main([*words, "--steps", "6", "--resume"]) == 0
+
+
+def test_help_shows_the_defaults_of_the_command(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    text = text.split("--save-every EVERY")[-1]
+    assert "(default: 1000)" in text.split("--keep")[0] and "1152" not in text
+
+
+def test_start_from_a_trained_model(digits_run, photos, tmp_path, capsys):
+    """Other classes and another size: all weights but the label table are used."""
+    start = ["--init-from", str(digits_run / "model"), *"--steps 1 --lr 1e-9 --ema-decay 0".split()]
+    assert main(["train", "--data", "digits", *start, "--out", str(tmp_path / "same")]) == 0
+    assert "embeddings" not in capsys.readouterr().out
+    old, new = (DiT.from_pretrained(str(p)) for p in (digits_run / "model", tmp_path / "same" / "model"))
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(old.parameters(), new.parameters()))
+    words = ["--data", str(photos), *"--channels 1 --image-size 16".split(), "--out", str(tmp_path / "other")]
+    assert main(["train", *words, *start]) == 0
+    assert "embeddings" in capsys.readouterr().out
+    other = DiT.from_pretrained(str(tmp_path / "other" / "model"))
+    assert other.config.num_classes == 2 and other.config.input_size == 16
+    assert torch.allclose(other.blocks[0].attn.qkv.weight, old.blocks[0].attn.qkv.weight, atol=1e-6)
+    assert other.y_embedder.embedding_table.weight.shape[0] == 3
+
+
+def test_skip_bad(photos, tmp_path, capsys, error_of):
+    shutil.copytree(photos, tmp_path / "photos")
+    (tmp_path / "photos" / "china" / "broken.jpg").write_bytes(b"not an image")
+    words = f"train --data {tmp_path / 'photos'} --image-size 16 --steps 1 --batch-size 2".split()
+    words += [*TINY, "--out", str(tmp_path / "out")]
+    assert "broken.jpg" in error_of(*words)
+    assert main([*words, "--skip-bad"]) == 0
+    text = capsys.readouterr().out
+    assert "skipped 1 " in text and "broken.jpg" in text
+
+
+def test_folder_of_images(photos, tmp_path):
+    words = f"train --data {photos} --out {tmp_path} --steps 4 --image-size 16 --batch-size 4 --flip --seed 1"
+    words = [*words.split(), *TINY, *"--sample-every 2 --save-every 2 --tracker tensorboard".split()]
+    assert main(words) == 0
+    sampling = json.loads((tmp_path / "model/sampling.json").read_text())
+    assert sampling["class_names"] == ["china", "flower"]
+    names = sorted(p.name for p in (tmp_path / "samples").iterdir())
+    assert names == ["step-00000002.png", "step-00000004.png"]
+    assert (tmp_path / "samples.png").exists() and list((tmp_path / "logs").rglob("events*"))
+    words = ["sample", str(tmp_path / "model"), *"--class flower --num-samples 2 --steps 3 --out".split()]
+    assert main([*words, str(tmp_path / "flower.png")]) == 0
+
+
+def test_no_classes_and_fixed_variance(photos, tmp_path):
+    words = f"train --data {photos / 'china'} --out {tmp_path} --steps 2 --image-size 16 --batch-size 2"
+    words += " --hidden-size 32 --depth 1 --num-heads 2 --no-learn-sigma --channels 1 --block in_context"
+    assert main(words.split()) == 0
+    assert DiT.from_pretrained(str(tmp_path / "model")).config.num_classes == 0
+    assert json.loads((tmp_path / "model/sampling.json").read_text())["variance"] == "fixed_small"
+    words = f"sample {tmp_path / 'model'} --num-samples 2 --steps 2 --out {tmp_path / 'x.png'}"
+    assert main(words.split()) == 0
+
+
+def test_second_run_does_not_overwrite_checkpoints(tmp_path, error_of):
+    words = f"train --data digits --out {tmp_path} --steps 2 --save-every 1 --batch-size 4".split()
+    words += TINY
+    assert main(words) == 0
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    assert "--resume" in error_of(*words)
+    assert "lr is 0.5" in error_of(*words, "--resume", "--lr", "0.5")
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+def test_wrong_input(digits_run, photos, tmp_path, error_of):
+    model, out = digits_run / "model", tmp_path / "out"
+
+    def error(*words, data=("--data", "digits")):
+        return error_of("train", *data, "--out", out, *words)
+
+    images, steps = ("--data", photos), ("--steps", 1)
+    assert "patch_size" in error(*steps, "--patch-size", 3)
+    assert "num_heads" in error(*steps, "--num-heads", 7)
+    assert "DiT-S/2" in error(*steps, "--model", "DiT-M/2")
+    assert "no checkpoint" in error(*steps, "--resume")
+    assert f"{tmp_path / 'nowhere'}" in error(
+        *steps, "--image-size", 8, data=("--data", tmp_path / "nowhere")
+    )
+    assert "image_size" in error(*steps, data=images)
+    assert "steps" in error() and "seconds" in error()
+    assert "depth is 3" in error(*steps, "--init-from", model, "--depth", 3)
+    assert "3 channels" in error(*steps, "--image-size", 8, "--init-from", model, data=images)
+    assert str(photos) in error(*steps, data=("--latents", photos))

@@ -1,0 +1,65 @@
+"""The wheel and the source distribution hold what they should, and the plain install is small."""
+
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from email import message_from_string
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """Names in the wheel and in the source distribution, and the metadata; built from a copy of the working tree."""
+    folder, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
+    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    names = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")
+    for name in names:
+        if name and (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, folder / name)
+    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(folder)]
+    subprocess.run(build, check=True, capture_output=True)
+    with zipfile.ZipFile(next(out.glob("*.whl"))) as wheel:
+        inside = wheel.namelist()
+        text = wheel.read(next(n for n in inside if n.endswith("METADATA"))).decode()
+    with tarfile.open(next(out.glob("*.tar.gz"))) as sdist:
+        source = [name.partition("/")[2] for name in sdist.getnames()]
+    return inside, source, message_from_string(text)
+
+
+def test_the_wheel_holds_modules_and_data(built):
+    wheel, _, _ = built
+    for name in ("py.typed", "models/digits/sampling.json", "lab/results/bench.json"):
+        assert f"dit_nb/{name}" in wheel
+    assert sum(name.startswith("dit_nb/teach/classroom/course/") for name in wheel) == 5
+    modules = {str(p.relative_to(ROOT)) for p in (ROOT / "dit_nb").rglob("*.py")}
+    assert modules <= set(wheel)
+    assert {name.split("/")[0] for name in wheel if ".dist-info/" not in name} == {"dit_nb"}
+
+
+def test_the_source_distribution_holds_the_course(built):
+    _, source, _ = built
+    notebooks = {str(p.relative_to(ROOT)) for p in (ROOT / "nbs").glob("*/*.ipynb")}
+    assert notebooks | {"index.ipynb", "settings.ini", "tests/support.py", "CHANGELOG.md"} <= set(source)
+
+
+def test_a_plain_install_brings_no_notebook_tools(built):
+    needs = [need for need in built[2].get_all("Requires-Dist") if "extra ==" not in need]
+    names = {need.split(";")[0].split(">")[0].strip().lower() for need in needs}
+    assert {"torch", "numpy", "einops", "accelerate", "safetensors"} <= names
+    assert not names & {
+        "matplotlib",
+        "ipywidgets",
+        "jupyterlab",
+        "nbdev",
+        "scikit-learn",
+        "nbgrader",
+        "scipy",
+    }
+    assert {"lab", "school", "measure", "studies", "dev"} == set(built[2].get_all("Provides-Extra"))

@@ -1,0 +1,63 @@
+"""Benchmarks: rows of a run, counts of operations, errors of workers."""
+
+import json
+
+import pytest
+import torch
+
+from dit_nb.cli import main
+from dit_nb.cost import cost
+from dit_nb.lab.benchmark import MODELS, _matmul_flop, benchmark
+from dit_nb.lab.benchmark_report import results_table
+
+
+def test_operations_follow_the_papers_convention():
+    config, n = MODELS["XL/2"][0], 256
+    assert _matmul_flop(config, n, "train") == 6 * cost(config).total_macs * 256
+    assert abs(_matmul_flop(config, n, "train") / 182.2e12 - 1) < 0.001
+
+
+def test_rows_of_a_benchmark(tmp_path, capsys):
+    rows = benchmark("digits/2", "sample", ("diffusers fp32", "ours bf16"), 2, 0.01, batch=2, progress=False)
+    for r in rows:
+        assert len(r["ms_rounds"]) == len(r["ratio_rounds"]) == 2 and r["ratio_to"] == "diffusers fp32"
+        assert abs(r["gflops"] * r["ms"] * 1e6 / _matmul_flop(MODELS["digits/2"][0], 2, "sample") - 1) < 1e-9
+        assert r["peak_gb"] > 0.05  # torch alone takes more
+    ratios = [a / b for a, b in zip(rows[0]["ms_rounds"], rows[1]["ms_rounds"])]
+    assert rows[1]["ratio_rounds"] == pytest.approx(ratios) and rows[0]["ratio"] == 1
+    assert "ours bf16" in results_table(rows)
+    out = tmp_path / "rows.json"
+    assert (
+        main(["bench", "--baseline", "none", "--rounds", "1", "--batch-size", "2", "--json", str(out)]) == 0
+    )
+    assert [r["variant"] for r in json.loads(out.read_text())] == ["ours fp32", "ours bf16"]
+    assert "images/s" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words, named",
+    [
+        (["--config", "M/2"], "config is 'M/2'"),
+        (["--rounds", "0"], "rounds is 0"),
+        (["--device", "cuda"], "device is cuda"),
+    ],
+)
+def test_bad_input_of_bench(words, named, capsys):
+    if "cuda" in words and torch.cuda.is_available():
+        pytest.skip("there is a CUDA device here")
+    assert main(["bench", *words]) == 2
+    assert named in capsys.readouterr().err
+
+
+def test_errors_of_a_worker_are_raised():
+    with pytest.raises(ValueError, match="variant is 'ours fp8'"):
+        benchmark("digits/2", variants=("ours fp8",))
+    with pytest.raises(ValueError, match="batch_size is -3"):
+        benchmark("digits/2", variants=("ours fp32",), batch=-3, progress=False)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+def test_a_benchmark_on_cuda():
+    rows = benchmark("S/2", "train", ("ours bf16",), 1, 0.5, device="cuda", batch=8, progress=False)
+    assert 0 < rows[0]["utilization"] < 1

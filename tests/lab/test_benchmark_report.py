@@ -1,0 +1,37 @@
+"""Recorded benchmarks: their rows, tables and figures."""
+
+import pytest
+
+from dit_nb.lab.benchmark import _GROWTH, MODELS, VARIANTS, _matmul_flop
+from dit_nb.lab.benchmark_report import load_results, plot_bench, plot_growth, results_table
+
+
+@pytest.mark.parametrize("name", ["bench", "bench_h200"])
+def test_recorded_rows_match_the_cost_of_their_models(name):
+    for r in load_results(name):
+        assert r["variant"] in VARIANTS and r["ratio_to"] in VARIANTS and r["device"] and r["date"]
+        flop = _matmul_flop(MODELS[r["config"]][0], r["batch"], r["job"])
+        assert r["gflops"] == pytest.approx(flop / r["ms"] / 1e6, rel=1e-6)
+        assert r["utilization"] == pytest.approx(r["gflops"] / r["matmul_gflops"])
+
+
+@pytest.mark.parametrize("name", ["bench", "bench_h200"])
+def test_table_and_bars_show_every_row(name):
+    rows = load_results(name)
+    table, ax = results_table(rows).splitlines(), plot_bench(rows).axes[0]
+    assert len(table) == 2 + len(rows) and len({line.count("|") for line in table}) == 1
+    assert [bar.get_width() for bar in ax.patches] == [r["ratio"] for r in rows]
+    labels = [f"{r['config']} {r['job']}: {r['variant']}" for r in rows]
+    assert [text.get_text() for text in ax.get_yticklabels()] == labels
+
+
+def test_growth_has_a_point_for_every_setting():
+    fig = plot_growth(load_results("growth"))
+    for (axis, settings), time, memory in zip(
+        _GROWTH.items(), fig.axes[: len(_GROWTH)], fig.axes[len(_GROWTH) :]
+    ):
+        measured, expected = time.lines
+        assert time.get_title() == axis and len(measured.get_xdata()) == len(settings)
+        equal = sum(a == pytest.approx(b) for a, b in zip(measured.get_ydata(), expected.get_ydata()))
+        assert equal == 1, "both lines meet in the setting that all axes share"
+        assert len(memory.lines[0].get_xdata()) == len(settings)

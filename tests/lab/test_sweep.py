@@ -1,0 +1,168 @@
+"""A study runs each variant and seed once, also if it is killed and started again."""
+
+import csv
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from dit_nb.cli import main
+from dit_nb.cost import cost
+from dit_nb.lab.studies import STUDIES, find_study, load_study, make_model
+from dit_nb.lab.sweep import (
+    VERSION,
+    Study,
+    _fingerprint,
+    by_variant,
+    mean_interval,
+    read_rows,
+    run_study,
+    study_table,
+    toy_run,
+)
+
+SMALL = Study("Does level matter?", [{"level": 0}, {"level": 3}], toy_run, seeds=3)
+SLOW = """
+from dit_nb.lab.sweep import Study, run_study, toy_run
+if __name__ == "__main__":
+    slow = Study("?", [{"level": i, "sleep": 0.15} for i in range(4)], toy_run, seeds=4)
+    run_study("slow", slow, "%s", jobs=2, progress=False)
+"""
+
+
+def keys(rows):
+    return sorted((r["level"], r["seed"]) for r in rows)
+
+
+def test_every_variant_and_seed_once(tmp_path):
+    path = tmp_path / "new" / "toy.csv"
+    rows = run_study("toy", SMALL, path, progress=False)
+    assert keys(rows) == [(a, s) for a in (0, 3) for s in range(3)]
+    again = run_study("toy", SMALL, path, progress=False)
+    assert again == rows, "nothing is run twice"
+    more = run_study("toy", SMALL, path, seeds=5, progress=False)
+    assert more[:6] == rows and len(more) == 10
+
+
+def test_killed_and_resumed(tmp_path):
+    path, script = tmp_path / "slow.csv", tmp_path / "slow.py"
+    script.write_text(SLOW % path)
+    for wait in (1, 4):  # rows that are there when the process is killed
+        process = subprocess.Popen([sys.executable, str(script)], start_new_session=True)
+        start = time.time()
+        while (not path.exists() or path.read_text().count("\n") < 1 + wait) and time.time() - start < 60:
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    early = read_rows(path)
+    subprocess.run([sys.executable, str(script)], check=True, timeout=120)
+    rows = read_rows(path)
+    assert keys(rows) == [(a, s) for a in range(4) for s in range(4)], "no row lost, none twice"
+    assert rows[: len(early)] == early and 4 <= len(early) < 16
+
+
+def test_a_slow_run_does_not_block_others(tmp_path):
+    """Finished runs are on disk, though an earlier one is not finished."""
+    path, script = tmp_path / "slow.csv", tmp_path / "slow.py"
+    variants = '[{"level": i, "sleep": 30 if i == 0 else 0} for i in range(4)]'
+    script.write_text(SLOW.replace('[{"level": i, "sleep": 0.15} for i in range(4)]', variants) % path)
+    process = subprocess.Popen([sys.executable, str(script)], start_new_session=True)
+    start = time.time()
+    while (not path.exists() or path.read_text().count("\n") < 4) and time.time() - start < 25:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert keys(read_rows(path))[:3] == [(1, 0), (2, 0), (3, 0)]
+
+
+@pytest.mark.parametrize("lost", [1, 5, 30])
+def test_a_partial_row_is_dropped(tmp_path, lost):
+    path = tmp_path / "toy.csv"
+    rows = run_study("toy", SMALL, path, progress=False)
+    path.write_bytes(path.read_bytes()[:-lost])
+    again = run_study("toy", SMALL, path, progress=False)
+    assert [{**r, "seconds": 0} for r in again] == [{**r, "seconds": 0} for r in rows]
+
+
+def test_rows_of_another_version_are_refused(tmp_path, monkeypatch):
+    path = tmp_path / "toy.csv"
+    run_study("toy", SMALL, path, progress=False)
+    before = path.read_bytes()
+    other = Study("?", [{"level": 0, "width": 1}], toy_run)
+    with pytest.raises(ValueError, match="out is .*toy.csv"):
+        run_study("toy", other, path, progress=False)
+    with pytest.raises(ValueError, match="out is .*toy.csv"):
+        run_study("other", SMALL, path, progress=False)
+    grid = Study(SMALL.question, [{"level": 0}, {"level": 7}], toy_run, seeds=3)
+    with pytest.raises(ValueError, match="out is .*toy.csv"):
+        run_study("toy", grid, path, progress=False)
+    lines = before.decode().splitlines(keepends=True)
+    path.write_text("".join([*lines[:-1], lines[-1].replace("toy,v", "toy,v9")]))
+    with pytest.raises(ValueError, match="out is .*toy.csv"):
+        run_study("toy", SMALL, path, progress=False)
+    path.write_bytes(before)
+    monkeypatch.setattr("dit_nb.lab.sweep.VERSION", VERSION + 1)
+    with pytest.raises(ValueError, match="out is .*toy.csv"):
+        run_study("toy", SMALL, path, progress=False)
+    assert path.read_bytes() == before
+
+
+def test_bad_input(tmp_path, capsys):
+    assert main(["study", "blocs"]) == 2
+    assert "study is 'blocs'" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="jobs is 0"):
+        run_study("toy", SMALL, tmp_path / "x.csv", jobs=0)
+    with pytest.raises(ValueError, match="setting 'seconds'"):
+        run_study("toy", Study("?", [{"seconds": 1}], toy_run), tmp_path / "x.csv")
+    assert main(["study", "list"]) == 0
+    printed = capsys.readouterr().out
+    assert all(f"{name} " in printed for name in STUDIES)
+
+
+def test_pairs_and_intervals():
+    rng = np.random.default_rng(0)
+    hits = 0
+    for _ in range(400):
+        mean, low, high = mean_interval(rng.normal(1.0, 2.0, 5))
+        hits += low < 1 < high
+    assert 0.92 < hits / 400 < 0.98
+    assert math.isnan(mean_interval([1.0])[1])
+    noise = rng.normal(size=6)
+    rows = [
+        {"level": a, "seed": s, "m": 2 * a + noise[s]} for a in (0, 3) for s in range(6) if (a, s) != (3, 5)
+    ]
+    values = by_variant(rows, SMALL, "m")
+    assert len(values[("0",)]) == 5, "a seed that one variant lacks is left out of all"
+    assert np.allclose(values[("3",)] - values[("0",)], 6)
+    assert "+6.000 to +6.000" in study_table(rows, SMALL, "m")
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_recorded_rows_are_complete(name):
+    study, rows = find_study(name), load_study(name)
+    wanted = {
+        (*map(str, variant.values()), seed) for variant in study.variants for seed in range(study.seeds)
+    }
+    found = [(*(str(r[k]) for k in study.variants[0]), r["seed"]) for r in rows]
+    assert sorted(found) == sorted(wanted), "each variant and seed once"
+    for r in rows:
+        assert (r["study"], r["version"]) == (name, _fingerprint(study)) and r["machine"] and r["date"]
+        scores = [v for k, v in r.items() if k.startswith("frechet")]
+        assert scores and all(0 < v < 100 for v in scores)
+        assert all(0 <= r[k] <= 1 for k in ("accuracy", "precision", "recall") if k in r)
+        if "macs" in r and r.get("net") != "unet":
+            counted = cost(make_model({k: r[k] for k in study.variants[0]}).config)
+            assert (r["macs"], r["parameters"]) == (counted.total_macs, counted.total_params)
+
+
+def test_the_csv_is_plain(tmp_path):
+    path = tmp_path / "toy.csv"
+    run_study("toy", SMALL, path, progress=False)
+    with path.open(newline="") as file:
+        table = list(csv.reader(file))
+    assert {len(row) for row in table} == {len(table[0])} and table[0][0] == "level"

@@ -1,0 +1,98 @@
+"""The explorer of lesson 01, against PIL."""
+
+import math
+
+import numpy as np
+import pytest
+from PIL import Image
+from support_explorers import axes, is_wrong, pixels
+
+from dit_nb.data import center_crop
+from dit_nb.teach.explore.data import bundled_photos, explore_crop
+
+
+@pytest.fixture(scope="module")
+def shared():
+    return explore_crop()
+
+
+@pytest.fixture
+def explorer(shared):
+    """The explorer, reset to its defaults."""
+    return shared.reset()
+
+
+@pytest.fixture(scope="module")
+def flower():
+    return bundled_photos()["flower"]
+
+
+def training_image(explorer):
+    return np.rint(pixels(axes(explorer)[1]) * 255)
+
+
+def test_default_frame_equals_center_crop(explorer, flower):
+    for size in (16, 64, 256):
+        explorer.set(size=size)
+        assert np.array_equal(training_image(explorer), np.asarray(center_crop(flower, size)))
+        assert axes(explorer)[2].get_title() == f"its {3 * size * size} values"
+
+
+def test_moved_frame_crops_only_the_longer_side(explorer, flower):
+    for place, left in ((-1.0, 0), (1.0, 640 - 427)):
+        explorer.controls["place"].value = place
+        frame = axes(explorer)[0].patches[0]
+        assert (frame.get_xy(), frame.get_width(), frame.get_height()) == ((left, 0), 427, 427)
+        gaps = []  # differences: from the photo there, and 15 pixels nearer to the middle
+        for start in (left, abs(left - 15)):
+            part = flower.crop((start, 0, start + 427, 427)).resize((64, 64), Image.Resampling.BOX)
+            gaps.append(np.abs(training_image(explorer) - np.asarray(part)).mean())
+        assert gaps[0] < 8 and gaps[0] < gaps[1] / 2  # of 255; another filter is used here
+        photo = pixels(axes(explorer)[0])
+        assert np.array_equal(photo[:, left : left + 427], np.asarray(flower)[:, left : left + 427])
+        outside = photo[:, 427:] if place < 0 else photo[:, :213]
+        assert outside.min() >= 160
+
+
+def test_without_averaging_edges_are_jagged(explorer, flower):
+    def roughness():
+        return np.abs(np.diff(training_image(explorer), axis=1)).mean()
+
+    smooth = roughness()
+    explorer.set(average=False)
+    assert roughness() > 1.2 * smooth
+    pixels = np.asarray(flower)[:, 106:533].reshape(-1, 3)
+    assert {*map(tuple, training_image(explorer).astype(int).reshape(-1, 3))} <= {*map(tuple, pixels)}
+
+
+def test_squashing_turns_the_circle_into_an_ellipse(explorer, flower):
+    circles = [ax.patches[-1] for ax in axes(explorer)[:2]]
+    assert all(math.isclose(c.width, c.height) for c in circles)
+    explorer.set(wrong=True)
+    circles = [ax.patches[-1] for ax in axes(explorer)[:2]]
+    assert math.isclose(circles[0].width, circles[0].height)
+    assert math.isclose(circles[1].height / circles[1].width, 640 / 427)
+    assert np.array_equal(
+        training_image(explorer), np.asarray(flower.resize((64, 64), Image.Resampling.BICUBIC))
+    )
+    assert is_wrong(axes(explorer)[1].title) and "1.50 : 1" in axes(explorer)[1].get_title()
+
+
+def test_histogram_counts_all_values(explorer):
+    for name in ("flower", "china"):
+        explorer.set(name=name)
+        bars = axes(explorer)[2].patches[0].get_data()
+        values = training_image(explorer).ravel() / 127.5 - 1
+        assert math.isclose(bars.values.sum(), 100)
+        assert math.isclose(bars.values[bars.edges[:-1] >= 0].sum(), 100 * (values >= 0).mean(), abs_tol=1e-6)
+        assert bars.values.max() < 30  # the axis ends there
+
+
+def test_own_photo():
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (900, 300), dtype=np.uint8))
+    explorer = explore_crop(photo)
+    for place in (-1.0, -0.3, 0.0, 1.0):
+        explorer.set(place=place)
+        assert training_image(explorer).shape == (64, 64, 3)
+        x, y = axes(explorer)[0].patches[0].get_xy()
+        assert x == 0 and abs(y - (1 + place) / 2 * (640 - 213)) <= 1
