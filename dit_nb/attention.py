@@ -20,11 +20,11 @@ def attention_weights(q: Tensor, k: Tensor) -> Tensor:
     """Attention of each query to each key (Attention is all you need, equation 1).
 
     Args:
-        q: Queries, (N, h, T, d).
-        k: Keys, (N, h, S, d).
+        q: queries, (N, h, T, d)
+        k: keys, (N, h, S, d)
 
     Returns:
-        (N, h, T, S); each row sums to 1.
+        (N, h, T, S); each row sums to 1
     """
     q = q * q.shape[-1] ** -0.5  # cheaper than scaling the scores: T x d numbers, not T x S
     scores = torch.einsum("nhtd,nhsd->nhts", q, k)  # (N, h, T, S)
@@ -45,9 +45,9 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Scaled dot-product attention: the weighted mean of the values for each query, (N, h, T, d).
 
     Args:
-        q: Queries, (N, h, T, d).
-        k: Keys, (N, h, S, d).
-        v: Values, (N, h, S, d).
+        q: queries, (N, h, T, d)
+        k: keys, (N, h, S, d)
+        v: values, (N, h, S, d)
     """
     if q.device.type == "cpu" and _plain_is_faster(q.dtype):
         return attention_weights(q, k) @ v
@@ -56,15 +56,15 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 # %% ../nbs/2_transformer/06_attention.ipynb #060040
 def _check_heads(hidden_size: int, num_heads: int) -> None:
     if num_heads < 1 or hidden_size % num_heads:
-        raise ValueError(f"`hidden_size` is {hidden_size}, but must be a multiple of num_heads {num_heads}.")
+        raise ValueError(f"hidden_size is {hidden_size}, but must be a multiple of num_heads {num_heads}.")
 
 # %% ../nbs/2_transformer/06_attention.ipynb #060043
 class Attention(nn.Module):
     """Multi-head self-attention without a mask: every token attends to every token.
 
     Args:
-        hidden_size: Width of a token, D; a multiple of `num_heads`.
-        num_heads: Number of heads, h, each of width D/h.
+        hidden_size: width of a token, D; a multiple of `num_heads`
+        num_heads: number of heads, h, each of width D/h
     """
 
     def __init__(self, hidden_size: int, num_heads: int):
@@ -94,8 +94,8 @@ class CrossAttention(nn.Module):
     """Multi-head attention with queries from the image, and keys and values from a context.
 
     Args:
-        hidden_size: Width of an image token and of a context token, D; a multiple of `num_heads`.
-        num_heads: Number of heads, h, each of width D/h.
+        hidden_size: width of an image token and of a context token, D; a multiple of `num_heads`
+        num_heads: number of heads, h, each of width D/h
     """
 
     def __init__(self, hidden_size: int, num_heads: int):
@@ -133,8 +133,8 @@ class Mlp(nn.Module):
     """Two linear layers with a GELU between them, applied to each token separately.
 
     Args:
-        hidden_size: Width of a token, D.
-        mlp_ratio: Width of the hidden layer, as a multiple of D.
+        hidden_size: width of a token, D
+        mlp_ratio: width of the hidden layer, as a multiple of D
     """
 
     def __init__(self, hidden_size: int, mlp_ratio: float = 4.0):

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from dit_nb.distributed import raise_on_all_ranks
+from dit_nb.distributed import _raise_on_all_ranks
 from dit_nb.utils import _make_folder
 
 __all__ = ["checkpoints"]
@@ -19,7 +19,11 @@ _MAY_CHANGE_ON_RESUME += ("save_every", "tracker", "num_workers")
 
 
 def checkpoints(out: str | Path) -> list[Path]:
-    """Return the complete checkpoints in a run's folder, oldest first."""
+    """Return the complete checkpoints in a run's folder, oldest first.
+
+    Args:
+        out: folder of the run
+    """
     return sorted((Path(out) / "checkpoints").glob("step-[0-9]*"))
 
 
@@ -54,7 +58,7 @@ class _Checkpointing:
         """Write a checkpoint and remove the oldest beyond `keep`. It appears complete or not at all."""
         final = self.out / "checkpoints" / f"step-{self.progress.step:08d}"
         state = self._gather_state()
-        with raise_on_all_ranks():
+        with _raise_on_all_ranks():
             if self.accelerator.is_main_process and not final.exists():
                 _write_checkpoint(final, *state, self._run_settings())
                 for old in checkpoints(self.out)[: -self.config.keep]:
@@ -62,11 +66,7 @@ class _Checkpointing:
         return final
 
     def resume(self) -> None:
-        """Restore the last checkpoint in the run's folder; training then continues with identical results.
-
-        Raises:
-            ValueError: if there is no checkpoint, if it is damaged, or if it was made with other settings.
-        """
+        """Restore the last checkpoint in the run's folder; training then continues with identical results."""
         from torch.distributed.checkpoint import state_dict
 
         if self.out is None:

@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
         argv: arguments; None uses those of the command line
 
     Returns:
-        Exit status: 0, 2 for invalid input, or 130 if interrupted.
+        exit status: 0, 2 for invalid input, or 130 if interrupted
     """
     argv = sys.argv[1:] if argv is None else argv
     text = "Diffusion transformers: train, sample, evaluate, convert."

@@ -16,15 +16,15 @@ def timestep_embedding(t: Tensor, dim: int = 256, max_period: float = 10000.0) -
     """Sinusoidal embedding of timesteps (DDPM, appendix B).
 
     Args:
-        t: Timesteps, (N,), counted from 0.
-        dim: Width of the embedding, an even number.
-        max_period: Frequencies fall from 1 to almost 1 / max_period radians per step.
+        t: timesteps, (N,), counted from 0
+        dim: width of the embedding, an even number
+        max_period: frequencies fall from 1 to almost 1 / max_period radians per step
 
     Returns:
-        (N, dim) in float32: dim/2 cosines, then the dim/2 sines of the same angles.
+        (N, dim) in float32: dim/2 cosines, then the dim/2 sines of the same angles
     """
     if dim % 2:
-        raise ValueError(f"`dim` is {dim}, but must be even: a cosine and a sine per frequency.")
+        raise ValueError(f"dim is {dim}, but must be even: a cosine and a sine per frequency.")
     device = "cpu" if t.device.type == "mps" else t.device  # Apple's GPUs have no float64
     i = torch.arange(dim // 2, dtype=torch.float64, device=device)
     frequencies = torch.exp(-math.log(max_period) * i / (dim // 2))  # (dim/2,)
@@ -36,8 +36,8 @@ class TimestepEmbedder(nn.Module):
     """Embed timesteps in the width of the model: a fixed sinusoidal embedding, then a small MLP.
 
     Args:
-        hidden_size: Width of the model, D.
-        frequency_dim: Width of the sinusoidal embedding, cosines and sines together.
+        hidden_size: width of the model, D
+        frequency_dim: width of the sinusoidal embedding, cosines and sines together
     """
 
     def __init__(self, hidden_size: int, frequency_dim: int = 256):
@@ -56,9 +56,9 @@ class LabelEmbedder(nn.Module):
     """Embed class labels, and the null class that classifier-free guidance needs.
 
     Args:
-        num_classes: Number of classes, K; labels are 0 to K-1.
-        hidden_size: Width of the model, D.
-        dropout_prob: Probability of dropping a label in training; 0 means no null class.
+        num_classes: number of classes, K; labels are 0 to K-1
+        hidden_size: width of the model, D
+        dropout_prob: probability of dropping a label in training; 0 means no null class
     """
 
     def __init__(self, num_classes: int, hidden_size: int, dropout_prob: float):
@@ -73,10 +73,10 @@ class LabelEmbedder(nn.Module):
         drop: Tensor | None = None,  # labels to drop, (N,) bool; by default random in train(), none in eval()
     ) -> Tensor:  # (N, D)
         if drop is not None and self.null_class is None:
-            raise ValueError("`drop` is given, but there is no null class: `dropout_prob` is 0.")
+            raise ValueError("drop is given, but there is no null class: dropout_prob is 0.")
         if drop is not None and drop.shape != y.shape:
             raise ValueError(
-                f"`drop` has shape {tuple(drop.shape)}, but must be {tuple(y.shape)}: one per label."
+                f"drop has shape {tuple(drop.shape)}, but must be {tuple(y.shape)}: one per label."
             )
         if drop is None and self.training and self.null_class is not None:
             drop = torch.rand(len(y), device=y.device) < self.dropout_prob  # independent for each image

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 from dit_nb.attention import _check_heads
 from dit_nb.patchify import grid_size
-from dit_nb.utils import _check_choice, document_fields
+from dit_nb.utils import _check_choice, _document_fields
 
-__all__ = ["BLOCK_NAMES", "MODEL_NAMES", "SIZES", "DiTConfig"]
+__all__ = ["BLOCK_NAMES", "SIZES", "DiTConfig"]
 
 SIZES = {  # Table 1 of the paper: depth, width, heads
     "S": dict(depth=12, hidden_size=384, num_heads=6),
@@ -15,10 +15,10 @@ SIZES = {  # Table 1 of the paper: depth, width, heads
     "XL": dict(depth=28, hidden_size=1152, num_heads=16),
 }
 BLOCK_NAMES = ("in_context", "cross_attention", "adaln", "adaln_zero")  # keys of `dit_nb.model.BLOCKS`
-MODEL_NAMES = [f"DiT-{size}/{patch}" for size in SIZES for patch in (2, 4, 8)]
+_MODEL_NAMES = [f"DiT-{size}/{patch}" for size in SIZES for patch in (2, 4, 8)]
 
 
-@document_fields
+@_document_fields
 @dataclass(frozen=True)
 class DiTConfig:
     "Settings that fix the shape of a DiT. The defaults are DiT-XL/2 for the latents of 256-pixel images."
@@ -50,9 +50,9 @@ class DiTConfig:
             **overrides: values of any other fields
 
         Raises:
-            ValueError: if the name is unknown or a field is invalid.
+            ValueError: if the name is unknown or a field is invalid
         """
-        _check_choice("name", name, MODEL_NAMES)
+        _check_choice("name", name, _MODEL_NAMES)
         size, patch = name.removeprefix("DiT-").split("/")
         return cls(**{"patch_size": int(patch), **SIZES[size], **overrides})
 

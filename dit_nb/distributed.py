@@ -12,11 +12,10 @@ from torch import nn
 
 from dit_nb.model import DiT
 
-__all__ = ["full_model", "main_process_first", "prepare_distributed", "process_state", "raise_on_all_ranks"]
-__all__ += ["shard_like", "shutdown"]
+__all__ = []
 
 
-def process_state():
+def _process_state():
     """Return Accelerate's `PartialState`: `process_index`, `num_processes`, `is_main_process` and `device`."""
     from accelerate import PartialState
     from accelerate.utils import parse_flag_from_env
@@ -26,13 +25,9 @@ def process_state():
 
 
 @contextmanager
-def raise_on_all_ranks() -> Iterator[None]:
-    """If the body fails on any rank, raise the same error on every rank. All ranks must enter it.
-
-    Raises:
-        ValueError: with the message of the first rank that failed, if its error is a ValueError or an OSError.
-    """
-    message, state = None, process_state()
+def _raise_on_all_ranks() -> Iterator[None]:
+    """If the body fails on any rank, raise the same error on every rank. All ranks must enter it."""
+    message, state = None, _process_state()
     try:
         yield
     except (ValueError, OSError) as error:  # a DataLoader's worker puts a traceback before the message
@@ -47,32 +42,19 @@ def raise_on_all_ranks() -> Iterator[None]:
         raise ValueError(message)
 
 
-def main_process_first(make: Callable):
+def _main_process_first(make: Callable):
     """Call `make()` in the main process, then in the others, which find its files; return the result in each."""
     for first in (True, False):
-        with raise_on_all_ranks():
-            if process_state().is_main_process == first:
+        with _raise_on_all_ranks():
+            if _process_state().is_main_process == first:
                 made = make()
     return made
 
 
-def prepare_distributed(
+def _prepare_distributed(
     accelerator, model: DiT, optimizer: torch.optim.Optimizer, compiled: bool = False
 ) -> tuple[nn.Module, torch.optim.Optimizer]:
-    """Prepare model and optimizer for the processes at hand: one, DDP replicas, or FSDP shards.
-
-    Args:
-        accelerator: `accelerate.Accelerator` of the run
-        model: DiT on the accelerator's device
-        optimizer: optimizer of its parameters
-        compiled: whether to wrap the model in `torch.compile`
-
-    Returns:
-        the model to call and the optimizer to step
-
-    Raises:
-        ValueError: if the config file asks for version 1 of FSDP.
-    """
+    """Prepare model and optimizer for the processes at hand: one, DDP replicas, or FSDP shards."""
     fsdp = accelerator.distributed_type == "FSDP"
     if fsdp:
         plugin = accelerator.state.fsdp_plugin
@@ -94,14 +76,14 @@ def prepare_distributed(
     return prepared
 
 
-def shard_like(model: nn.Module, sharded: nn.Module) -> None:
+def _shard_like(model: nn.Module, sharded: nn.Module) -> None:
     """Replace a model's weights by copies of the shards of the same model, prepared by FSDP."""
     shards = {name: shard.detach().clone() for name, shard in sharded.state_dict().items()}
     model.load_state_dict(shards, assign=True)
 
 
-def full_model(model) -> DiT:
-    """Return a model with all of its weights: a gathered copy under FSDP (call it on every rank), else itself."""
+def _full_model(model) -> DiT:
+    """Return a model with all of its weights: a gathered copy under FSDP, otherwise the model itself."""
     if not any(hasattr(p, "full_tensor") for p in model.parameters()):
         return model
     model = copy.deepcopy(model)
@@ -110,8 +92,8 @@ def full_model(model) -> DiT:
     return model
 
 
-def shutdown(accelerator) -> None:
-    """End a run of an `accelerate.Accelerator`: wait for all processes, close logs and connections."""
+def _shutdown(accelerator) -> None:
+    """End a run: wait for all processes, close logs and connections."""
     if accelerator.num_processes > 1:
         accelerator.wait_for_everyone()
         # A thread of gloo, which connects CPUs, may hold a tensor a moment longer. If Python exits in that moment,

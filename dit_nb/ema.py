@@ -22,7 +22,11 @@ class EMA:
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
-        """Move the average toward the model in training. The decay is at most (1 + k) / (10 + k) after k updates."""
+        """Move the average toward the model in training. The decay is at most (1 + k) / (10 + k) after k updates.
+
+        Args:
+            model: the model in training
+        """
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
         pairs = zip(self.model.parameters(), model.parameters())

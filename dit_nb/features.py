@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dit_nb.data import Split, digits, to_uint8
-from dit_nb.evaluation import DigitClassifier, raw_pixels
-from dit_nb.pretrained import best_device
+from dit_nb.data import Split, _to_uint8, digits
+from dit_nb.evaluation import DigitClassifier, _raw_pixels
+from dit_nb.pretrained import _best_device
 from dit_nb.utils import _check_choice
 
 __all__ = ["DigitExtractor", "Features", "InceptionExtractor", "ModuleExtractor"]
@@ -43,7 +43,7 @@ class DigitExtractor:
         if images.shape[1:] != (1, 8, 8):
             raise ValueError(f"images are {_shape_text(images.shape[1:])}, but must be 1x8x8 for digits.")
         classifier = self.classifier
-        return Features(classifier.features(images), raw_pixels(images), classifier.probabilities(images))
+        return Features(classifier.features(images), _raw_pixels(images), classifier.probabilities(images))
 
 
 class ModuleExtractor:
@@ -55,7 +55,7 @@ class ModuleExtractor:
     """
 
     def __init__(self, module: nn.Module, device: str | None = None):
-        self.device = device or best_device()
+        self.device = device or _best_device()
         self.module, self.name = module.to(self.device).eval(), type(module).__name__
 
     def __call__(self, images: Tensor) -> Features:
@@ -77,13 +77,13 @@ class InceptionExtractor:
         device: device to compute on; the fastest by default
 
     Raises:
-        ValueError: if torch-fidelity is missing, or if the weights cannot be had or do not fit.
+        ValueError: if torch-fidelity is missing, or if the weights cannot be had or do not fit
     """
 
     name = "inception"
 
     def __init__(self, weights: str | Path | None = None, device: str | None = None):
-        self.device = device or best_device()
+        self.device = device or _best_device()
         self.net, self._spatial = _open_inception(weights).to(self.device), None
         self.net.Mixed_6d.branch1x1.register_forward_hook(self._keep_spatial)
 
@@ -91,7 +91,7 @@ class InceptionExtractor:
         self._spatial = output[:, :7].permute(0, 2, 3, 1).flatten(1)  # (B, 17 * 17 * 7)
 
     def __call__(self, images: Tensor) -> Features:
-        pixels = to_uint8(images).to(self.device).expand(-1, 3, -1, -1)  # gray has three equal channels
+        pixels = _to_uint8(images).to(self.device).expand(-1, 3, -1, -1)  # gray has three equal channels
         with torch.inference_mode():
             pooled, logits = self.net(pixels)
         return Features(*(part.cpu().numpy() for part in (pooled, self._spatial, logits.softmax(1))))

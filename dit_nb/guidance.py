@@ -35,7 +35,7 @@ class Guided:
         null_class: label that means "no label"; that of the model by default
 
     Raises:
-        ValueError: if there is no null class, or a number is out of range.
+        ValueError: if there is no null class, or a number is out of range
     """
 
     def __init__(

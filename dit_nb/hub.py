@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import asdict
+from importlib.resources import files
 from pathlib import Path
 
 from huggingface_hub import ModelCard, ModelCardData, hf_hub_download
@@ -15,44 +16,7 @@ from dit_nb.config import DiTConfig
 
 __all__ = []  # used through `DiT.save_pretrained` and `DiT.from_pretrained`
 
-_CARD = """---
-{{ card_data }}
----
-
-# A diffusion transformer
-
-A [DiT]({{ paper_url }}) with {{ "{:,}".format(parameters) }} parameters.
-
-- Blocks: {{ config.block }}, depth {{ config.depth }}, width {{ config.hidden_size }}, heads {{ config.num_heads }}
-- Inputs: channels {{ config.in_channels }}, size {{ config.input_size }}, patch {{ config.patch_size }}
-- Classes: {{ config.num_classes or "none" }}
-- Variance: {{ "learned" if config.learn_sigma else "fixed" }}
-
-{% if source %}
-Converted from {{ source }}, whose license applies.
-{% endif %}
-## Use
-
-    import torch
-    from dit_nb.pretrained import load_model, sample_images
-
-    model, sampling = load_model("{{ model_id or "this folder" }}")
-    labels = {{ "torch.tensor([0])" if config.num_classes else None }}
-    images = sample_images(model, sampling, labels, 1)
-
-## Training
-
-{% if data %}Data: {{ data }}.
-
-{% endif %}{% if command %}    {{ command }}
-{% endif %}{% if not data and not command %}How it was trained is not recorded.
-{% endif %}{% if metrics %}
-## Metrics
-
-| | |
-|---|---|
-{% for name, value in metrics.items() %}| {{ name }} | {{ value }} |
-{% endfor %}{% endif %}"""
+_CARD = (files("dit_nb") / "models" / "card.md").read_text(encoding="utf-8")  # a Jinja template
 
 _FILES = ("config.json", "model.safetensors")  # what `_save` writes, beside README.md
 _PAPER_URL = "https://arxiv.org/abs/2212.09748"

@@ -13,7 +13,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from dit_nb.data import ImageSet, center_crop, digits, to_tensor
+from dit_nb.data import ImageSet, _center_crop, _to_tensor, digits
 from dit_nb.utils import _bar_visible
 
 __all__ = ["ImageFolder", "open_images", "read_image"]
@@ -82,7 +82,10 @@ def _to_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
         source = ImageCms.ImageCmsProfile(BytesIO(profile))
         if "sRGB" in ImageCms.getProfileDescription(source):
             return image
-        return ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+        return (
+            ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
+            or image
+        )
     except (ImageCms.PyCMSError, OSError, ValueError):
         return image
 
@@ -285,7 +288,7 @@ class ImageFolder:
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
         image = _read_cell(self.rows[i]["image"], i, self.size, self.mode)
-        return to_tensor(center_crop(image, self.size)), torch.tensor(self.labels[i] if self.labels else 0)
+        return _to_tensor(_center_crop(image, self.size)), torch.tensor(self.labels[i] if self.labels else 0)
 
     def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
         "Images (B, C, size, size) in [-1, 1] and labels (B,) of a batch."
@@ -306,7 +309,7 @@ def open_images(
         skip_bad: leave out images that cannot be read, instead of raising an error
 
     Raises:
-        ValueError: if there are no images, if one cannot be read, or if an argument does not fit.
+        ValueError: if there are no images, if one cannot be read, or if an argument does not fit
     """
     if data == "digits":
         if size not in (None, 8):

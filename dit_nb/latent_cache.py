@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from dit_nb.latents import LatentCodec, _check_same_codec, sample_latents
-from dit_nb.utils import _identity, progress_bar
+from dit_nb.utils import _identity, _progress_bar
 
 __all__ = ["LatentImages", "encode_images", "open_latents"]
 
@@ -61,7 +61,7 @@ def open_latents(folder: str | Path) -> LatentImages:
         folder: folder that `encode_images` made
 
     Raises:
-        ValueError: if the folder does not exist, is not finished, or cannot be read.
+        ValueError: if the folder does not exist, is not finished, or cannot be read
     """
     import datasets
 
@@ -93,7 +93,7 @@ def encode_images(
     shard_size: int = _SHARD_SIZE,
     rank: int = 0,
     world_size: int = 1,
-    raise_on_all_ranks: Callable = nullcontext,
+    on_all_ranks: Callable = nullcontext,
     progress: bool = True,
 ) -> LatentImages:
     """Encode all images and their mirror images into a folder. An interrupted run is resumed by the same call.
@@ -108,18 +108,18 @@ def encode_images(
         shard_size: images in one file
         rank: number of this process, from 0
         world_size: number of processes, each of which writes its share of the shards
-        raise_on_all_ranks: context manager that makes processes wait for each other, from `dit_nb.distributed`
+        on_all_ranks: context manager that raises an error of one process in all, from `dit_nb.distributed`
         progress: show a progress bar
 
     Raises:
-        ValueError: if `out` exists, if an interrupted run had other settings, or if the disk is full.
+        ValueError: if `out` exists, if an interrupted run had other settings, or if the disk is full
     """
     out = Path(out).resolve()
-    with raise_on_all_ranks(), _explain_disk_errors(out):
+    with on_all_ranks(), _explain_disk_errors(out):
         plan = _plan_latents(data, codec, shard_size)
         work = _begin_latents(out, plan)
         _encode_shards(data, codec, work, plan, rank, world_size, batch_size, num_workers, progress)
-    with raise_on_all_ranks(), _explain_disk_errors(out):
+    with on_all_ranks(), _explain_disk_errors(out):
         if rank == 0:
             _finish_latents(work, out, plan)
     return open_latents(out)
@@ -210,7 +210,7 @@ def _encode_shards(
     parts = [[rows[i : i + batch_size] for i in range(0, len(rows), batch_size)] for _, rows in todo]
     loader = DataLoader(data, batch_sampler=sum(parts, []), collate_fn=_identity, num_workers=num_workers)
     total = sum(len(rows) for _, rows in todo)
-    with progress_bar(desc="encoding", shown=progress and rank == 0, total=total) as bar:
+    with _progress_bar(desc="encoding", shown=progress and rank == 0, total=total) as bar:
         batches = iter(loader)
         for (path, _), part in zip(todo, parts):
             _write_shard(path, (_encode_with_mirror(codec, next(batches), rows, bar) for rows in part), plan)

@@ -19,10 +19,10 @@ from dit_nb.evaluation import (
     precision_recall,
 )
 from dit_nb.features import Features, _open_extractor, _shape_text
-from dit_nb.sample_files import ImageSource, open_image_source
-from dit_nb.utils import progress_bar
+from dit_nb.sample_files import _ImageSource, _open_image_source
+from dit_nb.utils import _progress_bar
 
-__all__ = ["PRESETS", "evaluate", "half_sample_interval", "half_sample_values", "uniform_labels"]
+__all__ = ["PRESETS", "evaluate"]
 
 
 def evaluate(
@@ -45,7 +45,7 @@ def evaluate(
     seed of training, another reference, or another feature extractor.
 
     Args:
-        samples: samples in any form that `open_image_source` opens
+        samples: samples in any form that `_open_image_source` opens
         reference: real images in any such form, or ADM's statistics of them
         features: feature extractor: "inception", "digits", a network, or any callable from images to `Features`;
             "digits" for images of 1x8x8 and "inception" for all others by default
@@ -61,10 +61,10 @@ def evaluate(
 
     Returns:
         A dict for JSON: "samples", "reference", "features", "metrics" (name to "value", "low", "high" and for
-        distances "bias", the part that the finite number of samples added), the settings, and "notes".
+        distances "bias", the part that the finite number of samples added), the settings, and "notes"
 
     Raises:
-        ValueError: if images cannot be read, do not fit each other or the extractor, or are too few for `k`.
+        ValueError: if images cannot be read, do not fit each other or the extractor, or are too few for `k`
     """
     if not 0 < level < 1:
         raise ValueError(f"level is {level}, but must lie between 0 and 1.")
@@ -96,12 +96,12 @@ def evaluate(
     }
 
 
-def _open_both(samples, reference, size: int | None) -> tuple[ImageSource, ImageSource]:
+def _open_both(samples, reference, size: int | None) -> tuple[_ImageSource, _ImageSource]:
     "Samples, and a reference of the same size: real images in a folder are cropped to it."
-    mine = open_image_source(samples, size)
+    mine = _open_image_source(samples, size)
     if not mine.n:
         raise ValueError(f"{mine.name} holds no images, but samples must.")
-    real = open_image_source(reference, min(mine.shape[1:]), mine.shape[0])
+    real = _open_image_source(reference, min(mine.shape[1:]), mine.shape[0])
     if real.n and real.shape != mine.shape:
         raise ValueError(
             f"{mine.name} has images of {_shape_text(mine.shape)}, but {real.name} of {_shape_text(real.shape)}."
@@ -149,11 +149,7 @@ class _RunningMeanCov:
         self.n, self.mean, self.squares = 0, 0.0, 0.0
 
     def add(self, rows: np.ndarray) -> None:
-        """Merge a batch with all that came before.
-
-        Args:
-            rows: (B, F), B may be 0
-        """
+        """Merge a batch with all that came before."""
         if not len(rows):
             return
         rows = np.asarray(rows, dtype=np.float64)
@@ -214,7 +210,7 @@ class _FeatureStats:
 
 
 def _extract_features(
-    images: ImageSource,
+    images: _ImageSource,
     extractor: Callable[[Tensor], Features],
     batch_size: int = 64,
     max_features: int = 10_000,
@@ -228,7 +224,7 @@ def _extract_features(
     chosen = np.zeros(images.n, dtype=bool)
     chosen[np.random.default_rng(seed).permutation(images.n)[:max_features]] = True
     moments, score, kept, done = (_RunningMeanCov(), _RunningMeanCov()), _RunningInceptionScore(), [], 0
-    with progress_bar(desc=images.name[-30:], shown=progress, total=images.n, unit=" images") as bar:
+    with _progress_bar(desc=images.name[-30:], shown=progress, total=images.n, unit=" images") as bar:
         for batch in images.batches(batch_size):
             if not torch.isfinite(batch).all():
                 first = done + int((~torch.isfinite(batch)).flatten(1).any(1).nonzero()[0])
@@ -320,56 +316,34 @@ class _Comparison:
 
 def _pairwise(a: np.ndarray, b: np.ndarray) -> Tensor:  # (N, M)
     "All distances, computed in float64 and kept in float32."
-    a, b = (torch.from_numpy(np.asarray(x, dtype=np.float64)) for x in (a, b))
+    x, y = (torch.from_numpy(np.asarray(part, dtype=np.float64)) for part in (a, b))
     exact = "donot_use_mm_for_euclid_dist"
-    return torch.cat([torch.cdist(some, b, compute_mode=exact).float() for some in a.split(1000)])
+    return torch.cat([torch.cdist(some, y, compute_mode=exact).float() for some in x.split(1000)])
 
 
-def half_sample_values(
+def _half_sample_values(
     statistic: Callable, n: int, resamples: int = 200, seed: int = 0, progress: bool = False
 ) -> np.ndarray:
-    """Compute a statistic on random halves of the samples, for `half_sample_interval`.
+    """Compute a statistic on random halves of the samples, for `_half_sample_interval`.
 
     A half has no sample twice, as a bootstrap has, so that neither the bias of a Fréchet distance nor the nearest
-    neighbors are distorted (McCarthy 1969; Præstgaard and Wellner 1993).
-
-    Args:
-        statistic: function from indices of samples to a number, or to an array of numbers
-        n: number of samples
-        resamples: number of random halves, R
-        seed: seed of the halves
-        progress: show a progress bar
-
-    Returns:
-        (R, ...), a value for each half.
-    """
+    neighbors are distorted (McCarthy 1969; Præstgaard and Wellner 1993)."""
     rng = np.random.default_rng(seed)
-    rounds = progress_bar(range(resamples), "resampling", progress, leave=False)
+    rounds = _progress_bar(range(resamples), "resampling", progress, leave=False)
     return np.array([statistic(rng.permutation(n)[: n // 2]) for _ in rounds])
 
 
-def half_sample_interval(
+def _half_sample_interval(
     value: float,
     halves: np.ndarray,
     level: float = 0.95,
     fraction: float = 1.0,
     limits: tuple[float, float] = (-np.inf, np.inf),
 ) -> tuple[float, float]:
-    """Confidence interval of the mean of a statistic over sample sets of this size: its bias stays in it.
-
-    Args:
-        value: statistic of all samples
-        halves: (R,) statistic of random halves, from `half_sample_values`
-        level: confidence level
-        fraction: samples that the halves were taken from, as a fraction of those behind `value`
-        limits: least and largest value that the statistic can have
-
-    Returns:
-        Both ends of the interval.
-    """
+    """Confidence interval of the mean of a statistic over sample sets of this size: its bias stays in it."""
     off = (halves - halves.mean()) * fraction**0.5
     low, high = np.quantile(off, [(1 - level) / 2, (1 + level) / 2])
-    return tuple(float(np.clip(edge, *limits)) for edge in (value - high, value - low))
+    return float(np.clip(value - high, *limits)), float(np.clip(value - low, *limits))
 
 
 def _with_intervals(comparison: _Comparison, resamples: int, level: float, seed: int, progress: bool) -> dict:
@@ -378,13 +352,13 @@ def _with_intervals(comparison: _Comparison, resamples: int, level: float, seed:
     if not resamples:
         return found
     some, kept = len(comparison.some.pooled), len(comparison.fake.kept.pooled)
-    halves = half_sample_values(comparison.of_subset, some, resamples, seed, progress)
+    halves = _half_sample_values(comparison.of_subset, some, resamples, seed, progress)
     everything = comparison.of_subset(np.arange(some))
     for (name, row), parts, full in zip(found.items(), halves.T, everything):
         fraction = some / (kept if name in ("precision", "recall") else comparison.fake.n)
         low = 1 if name == "inception_score" else 0
         high = 1 if name in ("precision", "recall") else np.inf
-        row["low"], row["high"] = half_sample_interval(row["value"], parts, level, fraction, (low, high))
+        row["low"], row["high"] = _half_sample_interval(row["value"], parts, level, fraction, (low, high))
         if "frechet" in name:  # a half has about twice the bias of all samples
             row["bias"] = float(parts.mean() - full) * fraction
     return found
@@ -394,21 +368,12 @@ def _with_intervals(comparison: _Comparison, resamples: int, level: float, seed:
 
 
 # Settings of the paper's headline numbers (Table 2), by the names of `sample_images`. On all four latent channels
-# (guided_channels 4), cfg_scale 1.375 is about the same. Labels: see `uniform_labels`.
+# (guided_channels 4), cfg_scale 1.375 is about the same. Labels: see `_uniform_labels`.
 _PAPER = {"n": 50_000, "sampler": "ddpm", "steps": "250", "cfg_scale": 1.5, "guided_channels": 3}
 _PAPER |= {"variance": "learned", "clip_x0": False, "vae": "stabilityai/sd-vae-ft-ema"}
 PRESETS = {"paper": _PAPER}
 
 
-def uniform_labels(n: int, num_classes: int, seed: int = 0) -> Tensor:
-    """Sample labels uniformly at random, as the paper does: some classes get more images than others.
-
-    Args:
-        n: number of labels
-        num_classes: K; labels are 0 to K-1
-        seed: seed of the labels
-
-    Returns:
-        (n,) long.
-    """
+def _uniform_labels(n: int, num_classes: int, seed: int = 0) -> Tensor:
+    """Sample labels uniformly at random, as the paper does: some classes get more images than others."""
     return torch.randint(num_classes, (n,), generator=torch.Generator().manual_seed(seed))

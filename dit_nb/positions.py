@@ -14,15 +14,15 @@ def sincos_1d(positions: Tensor, dim: int, max_period: float = 10000.0) -> Tenso
     """Sinusoidal embedding of positions (Attention is all you need, section 3.5).
 
     Args:
-        positions: (T,), any real numbers.
-        dim: Width of the embedding, an even number.
-        max_period: Frequencies fall from 1 to almost 1 / max_period radians per step.
+        positions: (T,), any real numbers
+        dim: width of the embedding, an even number
+        max_period: frequencies fall from 1 to almost 1 / max_period radians per step
 
     Returns:
-        (T, dim) in float64: dim/2 sines, then the dim/2 cosines of the same angles.
+        (T, dim) in float64: dim/2 sines, then the dim/2 cosines of the same angles
     """
     if dim % 2:
-        raise ValueError(f"`dim` is {dim}, but must be even: a sine and a cosine per frequency.")
+        raise ValueError(f"dim is {dim}, but must be even: a sine and a cosine per frequency.")
     half = dim // 2
     omega = max_period ** (-torch.arange(half, dtype=torch.float64) / half)  # (dim/2,)
     angles = torch.outer(positions.double(), omega)  # (T, dim/2)
@@ -33,15 +33,15 @@ def sincos_2d(grid: tuple[int, int], dim: int, max_period: float = 10000.0) -> T
     """Table of position embeddings for a grid of patches, in the order of `patchify`.
 
     Args:
-        grid: Rows and columns of patches.
-        dim: Width of the embedding, a multiple of 4.
-        max_period: Frequencies fall from 1 to almost 1 / max_period radians per patch.
+        grid: rows and columns of patches
+        dim: width of the embedding, a multiple of 4
+        max_period: frequencies fall from 1 to almost 1 / max_period radians per patch
 
     Returns:
-        (T, dim) in float64: the first half encodes the column, the second half the row.
+        (T, dim) in float64: the first half encodes the column, the second half the row
     """
     if dim % 4:
-        raise ValueError(f"`hidden_size` is {dim}, but must be a multiple of 4 for 2-D positions.")
+        raise ValueError(f"hidden_size is {dim}, but must be a multiple of 4 for 2-D positions.")
     rows, columns = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
     halves = [sincos_1d(axis.flatten(), dim // 2, max_period) for axis in (columns, rows)]
     return torch.cat(halves, dim=-1)

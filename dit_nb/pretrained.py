@@ -16,12 +16,12 @@ from dit_nb.guidance import Guided
 from dit_nb.hub import _saved_file
 from dit_nb.model import DiT
 from dit_nb.objective import Diffusion
-from dit_nb.patchify import height_width
+from dit_nb.patchify import _height_width
 from dit_nb.sampling import ddim_sample, ddpm_sample
 from dit_nb.speed import InferenceModel, fast_float32_matmul, keep_freed_memory
 from dit_nb.utils import _check_choice, _check_eval, seeded_generator
 
-__all__ = ["SAMPLING", "best_device", "digit_model", "load_model", "make_diffusion", "push_model"]
+__all__ = ["SAMPLING", "digit_model", "load_model", "make_diffusion", "push_model"]
 __all__ += ["sample_batches", "sample_images", "save_model", "wrap_for_sampling"]
 
 # Default sampling settings. A saved model may add class_names, vae, and the facts of its model card.
@@ -57,7 +57,7 @@ def load_model(folder: str | Path, **download) -> tuple[DiT, dict]:
         **download: for the Hub: revision, token, cache_dir, local_files_only
 
     Raises:
-        ValueError: if a file is missing or damaged.
+        ValueError: if a file is missing or damaged
     """
     model = DiT.from_pretrained(folder, **download)
     try:
@@ -65,10 +65,10 @@ def load_model(folder: str | Path, **download) -> tuple[DiT, dict]:
     except ValueError:
         path = None
     sampling = json.loads(path.read_text()) if path else {**SAMPLING, "clip_x0": False}
-    return model.to(best_device()).eval(), sampling
+    return model.to(_best_device()).eval(), sampling
 
 
-def best_device() -> str:
+def _best_device() -> str:
     """Return "cuda", "mps" or "cpu": the fastest device of this machine."""
     if torch.cuda.is_available():
         return "cuda"
@@ -108,8 +108,8 @@ def wrap_for_sampling(
     """
     _check_choice("precision", precision, ("fp32", "bf16"))
     _check_eval(model)
-    model = InferenceModel(model) if precision == "bf16" else model
-    return Guided(model, cfg_scale, guided_channels) if cfg_scale != 1 else model
+    network = InferenceModel(model) if precision == "bf16" else model
+    return Guided(network, cfg_scale, guided_channels) if cfg_scale != 1 else network
 
 
 def sample_images(
@@ -147,10 +147,10 @@ def sample_images(
         **options: callback, progress (see `sample_loop`)
 
     Returns:
-        (n, C, H, W) samples.
+        (n, C, H, W) samples
 
     Raises:
-        ValueError: if an argument is out of range, or does not fit the model.
+        ValueError: if an argument is out of range, or does not fit the model
     """
     _check_choice("sampler", sampler, ("ddpm", "ddim"))
     if seed < 0 or first < 0:
@@ -162,7 +162,7 @@ def sample_images(
         return run(
             make_diffusion(sampling).respaced(steps).to(device),
             wrap_for_sampling(model, cfg_scale, guided_channels, precision),
-            (n, model.config.in_channels, *height_width(model.config.input_size)),
+            (n, model.config.in_channels, *_height_width(model.config.input_size)),
             None if labels is None else labels.to(device),
             generator=_image_generators(seed, first, n),
             clip_x0=sampling["clip_x0"] if clip_x0 is None else clip_x0,
@@ -202,10 +202,10 @@ def sample_batches(
         **options: further arguments of `sample`
 
     Returns:
-        Iterator over indices (B,) and images (B, C, H, W).
+        iterator over indices (B,) and images (B, C, H, W)
 
     Raises:
-        ValueError: if an argument is out of range.
+        ValueError: if an argument is out of range
     """
     if labels is not None and len(labels) != n:
         raise ValueError(f"labels has {len(labels)} entries, but must have n = {n}.")

@@ -32,11 +32,7 @@ class _Logging:
             self.accelerator.init_trackers("logs")
 
     def log(self, losses: dict[str, float]) -> None:
-        """Append the losses of a step to the history and to the TensorBoard log.
-
-        Raises:
-            ValueError: if the loss is not finite.
-        """
+        """Append the losses of a step to the history and to the TensorBoard log."""
         if not math.isfinite(losses["loss"]):
             raise ValueError(
                 f"loss is {losses['loss']} at step {self.progress.step}, but must be finite: "

@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dit_nb.data import digits, to_uint8
+from dit_nb.data import _to_uint8, digits
 from dit_nb.image_files import open_images
-from dit_nb.utils import atomic_write
+from dit_nb.utils import _atomic_write
 
-__all__ = ["ImageSource", "open_image_source", "save_npz"]
+__all__ = ["save_npz"]
 
 
 @dataclass
-class ImageSource:
+class _ImageSource:
     "Images that are read in batches, and the statistics that a file holds beside them."
 
     name: str  # path or kind, for messages
@@ -36,21 +36,10 @@ _STATISTICS = ("mu", "sigma", "mu_s", "sigma_s")
 # Reading
 
 
-def open_image_source(source, size: int | None = None, channels: int | None = None) -> ImageSource:
-    """Open images to evaluate, or to compare with.
-
-    Args:
-        source: a folder; "hub:NAME"; a .npz file with `arr_0` (uint8 NHWC, ADM's form), `images` (float NCHW in
-            [-1, 1]) or ADM's statistics; "digits" for the held-out digits; a tensor (N, C, H, W) in [-1, 1]; or a
-            data set
-        size: side in pixels that images of a folder are cropped to; the first image's shorter side by default
-        channels: 1 or 3 for images of a folder; as the first image has by default
-
-    Raises:
-        ValueError: if there is no such source, or if a file cannot be read or has another form.
-    """
+def _open_image_source(source, size: int | None = None, channels: int | None = None) -> _ImageSource:
+    """Open images to evaluate, or to compare with."""
     if isinstance(source, Tensor):
-        return ImageSource("images", len(source), tuple(source.shape[1:]), lambda b: iter(source.split(b)))
+        return _ImageSource("images", len(source), tuple(source.shape[1:]), lambda b: iter(source.split(b)))
     if hasattr(source, "__getitems__"):
         return _from_data_set(source, type(source).__name__)
     if source == "digits":
@@ -66,12 +55,12 @@ def open_image_source(source, size: int | None = None, channels: int | None = No
     return _from_data_set(open_images(str(path), size or own_size, channels or own_channels), str(path))
 
 
-def _from_data_set(data, name: str) -> ImageSource:
+def _from_data_set(data, name: str) -> _ImageSource:
     def batches(size: int) -> Iterator[Tensor]:
         for start in range(0, len(data), size):
             yield data.__getitems__(list(range(start, min(start + size, len(data)))))[0]
 
-    return ImageSource(name, len(data), tuple(data[0][0].shape), batches)
+    return _ImageSource(name, len(data), tuple(data[0][0].shape), batches)
 
 
 def _first_image(folder: Path) -> tuple[int, int]:
@@ -87,7 +76,7 @@ def _first_image(folder: Path) -> tuple[int, int]:
     raise ValueError(f"folder {folder} holds no images.")
 
 
-def _read_npz(path: Path) -> ImageSource:
+def _read_npz(path: Path) -> _ImageSource:
     try:
         with np.load(path, allow_pickle=False) as file:
             found = {key: file[key] for key in _STATISTICS if key in file.files}
@@ -96,7 +85,7 @@ def _read_npz(path: Path) -> ImageSource:
         raise ValueError(f"{path} cannot be read as .npz: {error}.") from None
     if key is None:
         if "mu" in found:
-            return ImageSource(str(path), statistics=found)
+            return _ImageSource(str(path), statistics=found)
         raise ValueError(f"{path} holds neither arr_0 nor images, nor the statistics mu and sigma.")
     return _npz_images(path, key, *next(_npz_array(path, key)), found)
 
@@ -118,7 +107,7 @@ def _npz_array(path: Path, name: str, size: int | None = None) -> Iterator:
 
 def _npz_images(
     path: Path, key: str, shape: tuple, dtype: np.dtype, fortran: bool, statistics: dict
-) -> ImageSource:
+) -> _ImageSource:
     "Images of a .npz file. Floats in `arr_0` are most likely in the wrong range: they are refused."
     last = key == "arr_0"  # channels last
     size = (shape[-1], *shape[1:-1]) if last else shape[1:]
@@ -134,7 +123,7 @@ def _npz_images(
             x = torch.from_numpy(batch.astype(np.float32))
             yield x.permute(0, 3, 1, 2) / 127.5 - 1 if last else x
 
-    return ImageSource(str(path), shape[0], tuple(size), batches, statistics)
+    return _ImageSource(str(path), shape[0], tuple(size), batches, statistics)
 
 
 # Writing
@@ -150,12 +139,12 @@ def save_npz(path: str | Path, batches: Iterable, labels=None, n: int | None = N
         n: number of images, needed if there are no labels: it is written before the first image
 
     Raises:
-        ValueError: if the batches have another type, differ in size, or are not `n` images.
+        ValueError: if the batches have another type, differ in size, or are not `n` images
     """
     if labels is None and n is None:
         raise ValueError("n is missing, but without labels it must be the number of images.")
     n = len(labels) if labels is not None else n
-    with atomic_write(path) as draft, zipfile.ZipFile(draft, "w") as archive:
+    with _atomic_write(path) as draft, zipfile.ZipFile(draft, "w") as archive:
         with archive.open("arr_0.npy", "w", force_zip64=True) as file:
             _write_rows(file, batches, n)
         if labels is not None:
@@ -168,7 +157,7 @@ def _write_rows(file, batches: Iterable, n: int) -> None:
     done, shape = 0, None
     for batch in batches:
         if isinstance(batch, Tensor):
-            batch = to_uint8(batch).permute(0, 2, 3, 1).cpu().numpy()
+            batch = _to_uint8(batch).permute(0, 2, 3, 1).cpu().numpy()
         if batch.dtype != np.uint8 or batch.ndim != 4:
             raise ValueError(f"batches has {batch.dtype} {batch.shape}, but must have uint8 (B, H, W, C).")
         if shape is None:

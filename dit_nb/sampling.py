@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .objective import Diffusion, Prediction
 from .schedule import extract
-from .utils import _check_eval, progress_bar, randn
+from .utils import _check_eval, _progress_bar, randn
 
 # %% ../nbs/3_diffusion/16_sampling.ipynb #160011
 def ddpm_step(diffusion: Diffusion, prediction: Prediction, x_t: Tensor, t: Tensor, noise: Tensor) -> Tensor:
@@ -99,7 +99,7 @@ def sample_loop(
         device: device of the images if neither x_T nor y is given; that of `diffusion` by default
 
     Raises:
-        ValueError: if the model is in train() mode, or a shape does not fit.
+        ValueError: if the model is in train() mode, or a shape does not fit
     """
     _check_sample_inputs(diffusion, model, shape, y, x_T, step_noise)
     device = _sampling_device(diffusion, y, x_T, device)
@@ -107,7 +107,7 @@ def sample_loop(
     y = None if y is None else y.to(device)
     if hasattr(model, "precompute_conditioning"):  # of all t and y, once for all steps
         model = model.precompute_conditioning(diffusion.timestep_map.to(device), y)
-    for i in progress_bar(range(diffusion.num_timesteps), "sampling", progress):
+    for i in _progress_bar(range(diffusion.num_timesteps), "sampling", progress):
         k = diffusion.num_timesteps - 1 - i
         t = torch.full((shape[0],), k, device=device)
         prediction = diffusion.p_mean_variance(model, x, t, y, clip_x0, variance)

@@ -36,7 +36,7 @@ def float32_matmul_precision(name: str) -> Iterator[None]:
     """Set torch's float32 matmul precision inside a `with` block, and restore it afterwards.
 
     Args:
-        name: highest, high or medium (`torch.set_float32_matmul_precision`).
+        name: highest, high or medium (`torch.set_float32_matmul_precision`)
     """
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(name)
@@ -50,7 +50,7 @@ def fast_float32_matmul(device: torch.device | str = "cpu") -> AbstractContextMa
     """Use the faster float32 backend of this CPU inside a `with` block.
 
     Args:
-        device: on a GPU nothing changes, because there the same setting would round to TF32.
+        device: on a GPU nothing changes, because there the same setting would round to TF32
     """
     other = torch.device(device).type == "cpu" and _prefer_onednn_float32()
     return float32_matmul_precision("medium" if other else torch.get_float32_matmul_precision())
@@ -61,10 +61,10 @@ def keep_freed_memory(device: torch.device | str = "cpu") -> bool:
     """Make malloc keep freed memory for the next step instead of returning it to the system (glibc only).
 
     Args:
-        device: only a CPU has an effect.
+        device: only a CPU has an effect
 
     Returns:
-        Whether the setting was changed.
+        whether the setting was changed
     """
     if torch.device(device).type != "cpu":
         return False
@@ -87,9 +87,9 @@ class InferenceModel:
     """A copy of a model for inference: matrices in bfloat16, no gradients. Call it like the model.
 
     Args:
-        model: the model to copy.
-        precision: bf16, or fp32 for the model's own numbers.
-        compiled: use torch.compile, for one batch size.
+        model: the model to copy
+        precision: bf16, or fp32 for the model's own numbers
+        compiled: use torch.compile, for one batch size
     """
 
     def __init__(
@@ -122,8 +122,8 @@ class InferenceModel:
         """As `DiT.precompute_conditioning`.
 
         Args:
-            timesteps: all timesteps of a sampling run.
-            y: all its labels.
+            timesteps: all timesteps of a sampling run
+            y: all its labels
         """
         return partial(self._call, self._call(self.model.precompute_conditioning, timesteps, y))
 

@@ -55,7 +55,12 @@ class StepNoise(NamedTuple):
     posterior: Tensor | None = None  # (N, C, H, W) standard normal, to sample latents with (lesson 20)
 
     def select(self, which: slice | Tensor, device: torch.device | None = None) -> "StepNoise":
-        """Return the numbers of some images of the batch, on a device."""
+        """Return the numbers of some images of the batch.
+
+        Args:
+            which: positions of the images in the batch
+            device: device of the result; the current one by default
+        """
         return StepNoise(*(None if a is None else a[which].to(device) for a in self))
 
 

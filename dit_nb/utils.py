@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["atomic_write", "document_fields", "progress_bar", "randn", "seeded_generator"]
+__all__ = ["randn", "seeded_generator"]
 
 
 def seeded_generator(*key: int) -> torch.Generator:
@@ -51,15 +51,8 @@ def randn(
     return noise.to(device)
 
 
-def progress_bar(iterable: Iterable | None = None, desc: str = "", shown: bool = True, **options):
-    """Wrap an iterable in a tqdm bar that shows in a terminal or a notebook, but not in a log file.
-
-    Args:
-        iterable: items to loop over; None for a bar that its caller advances
-        desc: title of the bar
-        shown: whether to show the bar at all
-        **options: further arguments of `tqdm`
-    """
+def _progress_bar(iterable: Iterable | None = None, desc: str = "", shown: bool = True, **options):
+    """Wrap an iterable in a tqdm bar that shows in a terminal or a notebook, but not in a log file."""
     from tqdm.auto import tqdm
 
     return tqdm(iterable, desc=desc, disable=not _bar_visible(shown), **options)
@@ -70,7 +63,7 @@ def _bar_visible(shown: bool) -> bool:
 
 
 @contextmanager
-def atomic_write(path: str | Path) -> Iterator[Path]:
+def _atomic_write(path: str | Path) -> Iterator[Path]:
     """Give a temporary file to write, and rename it to `path` only if the block succeeds."""
     path = Path(path)
     draft = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
@@ -134,7 +127,7 @@ def _check_eval(model) -> None:
         )
 
 
-def document_fields(cls: type) -> type:
+def _document_fields(cls: type) -> type:
     """Class decorator: append a dataclass's fields, with the comments beside them, to its docstring."""
     lines = [f"    {name}: {comment}" for name, comment in _field_comments(cls).items()]
     if lines:

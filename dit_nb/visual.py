@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from typing import cast
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -19,7 +20,6 @@ __all__ = [
     "show_image",
     "show_matrix",
     "show_source",
-    "to_pixels",
 ]
 
 # One color for each quantity, in all figures (Okabe and Ito's palette, distinct for color-blind readers).
@@ -71,18 +71,18 @@ def figure(
     Its attribute `alt_text` is the alternative text; set it if titles and labels do not say enough.
 
     Args:
-        rows: Rows of axes.
-        columns: Columns of axes.
-        size: Width and height in inches.
-        **options: Passed to `plt.subplots`.
+        rows: rows of axes
+        columns: columns of axes
+        size: width and height in inches
+        **options: passed to `plt.subplots`
     """
     options = {"squeeze": False, "layout": "constrained", "FigureClass": _AltTextFigure, **options}
     fig, axes = plt.subplots(rows, columns, figsize=size, **options)
     plt.close(fig)  # else Jupyter would show it a second time
-    return fig, axes
+    return cast(_AltTextFigure, fig), axes
 
 
-def to_pixels(image: Tensor) -> np.ndarray:
+def _to_pixels(image: Tensor) -> np.ndarray:
     """Convert an image (C, H, W) in [-1, 1] to what matplotlib expects: (H, W) or (H, W, 3) in [0, 1]."""
     array = ((image.detach().cpu().float().clamp(-1, 1) + 1) / 2).permute(1, 2, 0).numpy()
     return array[..., 0] if array.shape[-1] == 1 else array[..., :3]
@@ -92,17 +92,17 @@ def show_image(ax, image: Tensor, title: str = "", signed: bool = False, limit: 
     """Plot one image on given axes, without ticks, and return the artist.
 
     Args:
-        ax: Matplotlib axes.
-        image: (C, H, W), in [-1, 1] unless `signed`.
-        title: Title of the axes.
-        signed: Show the first channel in a color map centered at 0, for noise and differences.
-        limit: Absolute value that gets the strongest color, if `signed`.
+        ax: matplotlib axes
+        image: (C, H, W), in [-1, 1] unless `signed`
+        title: title of the axes
+        signed: show the first channel in a color map centered at 0, for noise and differences
+        limit: absolute value that gets the strongest color, if `signed`
     """
     if signed:
         data = image.detach().cpu().float()[0].numpy()
         artist = ax.imshow(data, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
     else:
-        artist = ax.imshow(to_pixels(image), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        artist = ax.imshow(_to_pixels(image), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     ax.set_title(title, fontsize=10)
     ax.set(xticks=[], yticks=[])
     return artist
@@ -121,14 +121,14 @@ def plot_images(
     """Images side by side.
 
     Args:
-        images: (N, C, H, W), in [-1, 1] unless `signed`.
-        titles: One title for each image.
-        columns: Images in a row; all in one row by default.
-        row_titles: One label for each row, at its left.
-        signed: Show the first channel in a color map centered at 0, for noise and differences.
-        limit: Absolute value that gets the strongest color, if `signed`.
-        size: Width and height of one image in inches.
-        title: Title of the figure.
+        images: (N, C, H, W), in [-1, 1] unless `signed`
+        titles: one title for each image
+        columns: images in a row; all in one row by default
+        row_titles: one label for each row, at its left
+        signed: show the first channel in a color map centered at 0, for noise and differences
+        limit: absolute value that gets the strongest color, if `signed`
+        size: width and height of one image in inches
+        title: title of the figure
     """
     columns = min(columns or len(images), len(images))
     rows = -(-len(images) // columns)
@@ -167,15 +167,15 @@ def show_matrix(
     """Plot a heat map on given axes, and return the artist.
 
     Args:
-        ax: Matplotlib axes.
-        matrix: (rows, columns).
-        title: Title of the axes.
-        xlabel: Label of the columns.
-        ylabel: Label of the rows.
-        signed: Use a color map centered at 0.
-        limit: Absolute value that gets the strongest color, if `signed`; by default the largest one.
-        colorbar: Label of the color bar; None for no color bar.
-        **options: Passed to `imshow`.
+        ax: matplotlib axes
+        matrix: (rows, columns)
+        title: title of the axes
+        xlabel: label of the columns
+        ylabel: label of the rows
+        signed: use a color map centered at 0
+        limit: absolute value that gets the strongest color, if `signed`; by default the largest one
+        colorbar: label of the color bar; None for no color bar
+        **options: passed to `imshow`
     """
     matrix = torch.as_tensor(matrix).detach().cpu().float()
     if signed:
@@ -194,18 +194,18 @@ def plot_classes(images: Tensor, labels: Tensor, names: tuple[str, ...], per_cla
     """A row of images for each class.
 
     Args:
-        images: (N, C, H, W) in [-1, 1].
-        labels: (N,) class of each image, 0 to K-1.
-        names: K class names.
-        per_class: Images in a row.
+        images: (N, C, H, W) in [-1, 1]
+        labels: (N,) class of each image, 0 to K-1
+        names: K class names
+        per_class: images in a row
 
     Raises:
-        ValueError: A class has fewer than `per_class` images.
+        ValueError: A class has fewer than `per_class` images
     """
     rows = [images[labels == k][:per_class] for k in range(len(names))]
     fewest = min(map(len, rows))
     if fewest < per_class:
-        raise ValueError(f"`per_class` is {per_class}, but must be at most {fewest} for these `labels`.")
+        raise ValueError(f"per_class is {per_class}, but must be at most {fewest} for these labels.")
     fig = plot_images(torch.cat(rows), columns=per_class, row_titles=list(names), size=0.62)
     fig.alt_text = f"{per_class} images of each of the classes {', '.join(names)}."
     return fig
@@ -215,8 +215,8 @@ def plot_denoising(frames: Tensor, titles: list[str]) -> Figure:
     """Sampling from noise to image: a row for each of N images, a titled column for each of F steps.
 
     Args:
-        frames: (F, N, C, H, W) in [-1, 1].
-        titles: F column titles.
+        frames: (F, N, C, H, W) in [-1, 1]
+        titles: F column titles
     """
     images = frames.transpose(0, 1).flatten(0, 1)  # image by image, all its steps
     titles = [*titles, *[""] * (len(images) - len(titles))]
@@ -227,8 +227,8 @@ def plot_loss(history: list[tuple[float, float, float]], window: int = 50) -> Fi
     """The training loss: mean squared error of the noise, and the bound that trains the variance.
 
     Args:
-        history: (loss, mse, vb) of each step.
-        window: Steps in the moving average, at most a quarter of the history.
+        history: (loss, mse, vb) of each step
+        window: steps in the moving average, at most a quarter of the history
     """
     fig, axes = figure(1, 2, (9, 3))
     rows = np.array(history)

@@ -7,7 +7,7 @@ import torch
 
 from dit_nb.lab.benchmark import MODELS, VARIANTS, benchmark, benchmark_growth, loss_curves
 from dit_nb.lab.benchmark_report import results_table
-from dit_nb.utils import atomic_write
+from dit_nb.utils import _atomic_write
 
 __all__ = []
 
@@ -16,7 +16,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     "Add the options of dit-nb bench."
     add, default = parser.add_argument, "(default: %(default)s)"
     what = "compare: against a baseline; growth: time by model and input size; curves: loss by precision"
-    choices = ("compare", "growth", "curves", "widgets")
+    choices = ("compare", "growth", "curves")
     add("what", nargs="?", choices=choices, default="compare", help=f"{what} {default}")
     models = f"models to compare, of {', '.join(MODELS)} (default: digits/2)"
     add("--config", nargs="+", default=["digits/2"], metavar="NAME", help=models)
@@ -37,12 +37,7 @@ def run(args: argparse.Namespace) -> None:
         raise ValueError(
             f"rounds is {args.rounds} and batch_size {args.batch_size}, but both must be 1 or more."
         )
-    if args.what == "widgets":
-        from dit_nb.teach.explore.core import _bench_widgets
-
-        for line in _bench_widgets():
-            print(line, flush=True)
-    elif args.what == "compare":
+    if args.what == "compare":
         _compare(args)
     else:
         _save_json({"growth": benchmark_growth, "curves": loss_curves}[args.what](args.device), args.json)
@@ -72,5 +67,5 @@ def _variants(args: argparse.Namespace) -> tuple[str, ...]:
 
 def _save_json(rows: list[dict], path: str | None) -> None:
     if path:
-        with atomic_write(path) as draft:
+        with _atomic_write(path) as draft:
             draft.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")

@@ -19,9 +19,9 @@ from dit_nb.sampling import Step
 from dit_nb.training import TrainConfig, Trainer
 from dit_nb.utils import _make_folder
 
-__all__ = ["DIGITS_MODEL", "DIGITS_SAMPLING", "digits_config", "run_digits"]
+__all__ = ["digits_config", "run_digits"]
 
-DIGITS_MODEL = DiTConfig(
+_DIGITS_MODEL = DiTConfig(
     input_size=8,
     patch_size=4,
     in_channels=1,
@@ -31,7 +31,7 @@ DIGITS_MODEL = DiTConfig(
     num_classes=10,
     init="scaled",
 )
-DIGITS_SAMPLING = {**SAMPLING, "bins": 17, "class_names": list("0123456789")}
+_DIGITS_SAMPLING = {**SAMPLING, "bins": 17, "class_names": list("0123456789")}
 
 _TRAINING_FIELDS = ("batch_size", "lr", "warmup_steps", "ema_decay")  # options of this command
 _DATA_FIELDS = ("input_size", "in_channels", "num_classes")  # fields of DiTConfig that the data fixes
@@ -61,7 +61,7 @@ def run_digits(
     steps: int | None = None,
     seed: int = 0,
     progress: bool = True,
-    config: DiTConfig = DIGITS_MODEL,
+    config: DiTConfig = _DIGITS_MODEL,
     **changes,
 ) -> dict:
     """Train on the digits, sample 1000, compare them with held-out digits, and return the metrics.
@@ -73,21 +73,21 @@ def run_digits(
         config: configuration of the model
 
     Raises:
-        ValueError: if a setting is invalid, or the folder cannot be written.
+        ValueError: if a setting is invalid, or the folder cannot be written
     """
     out, split = _make_folder(out), digits()
     torch.manual_seed(seed)
-    model, diffusion = DiT(config), make_diffusion(DIGITS_SAMPLING)
+    model, diffusion = DiT(config), make_diffusion(_DIGITS_SAMPLING)
     trainer = Trainer(model, diffusion, split.train, digits_config(seconds, steps, seed, **changes))
     model = trainer.fit(progress=progress)
     labels, frames = torch.arange(10).repeat_interleave(100), {}
-    sample = partial(sample_images, model, DIGITS_SAMPLING, labels, len(labels))
+    sample = partial(sample_images, model, _DIGITS_SAMPLING, labels, len(labels))
     images = sample(seed, callback=partial(_record_frames, frames), progress=progress).cpu()
     others = [sample(other, progress=False).cpu() for other in range(seed + 1, seed + 4)]
     metrics = _compute_metrics(images, others, labels, split, trainer)
     with _staged_output(out) as work:
         _write_results(work, images, labels, frames, trainer, metrics)
-        save_model(model, work / "model", {**DIGITS_SAMPLING, "metrics": metrics})
+        save_model(model, work / "model", {**_DIGITS_SAMPLING, "metrics": metrics})
     return metrics
 
 
@@ -156,13 +156,13 @@ def options(parser: argparse.ArgumentParser) -> None:
     add("--steps", type=int, help="number of updates, instead of a time: repeats exactly (default: none)")
     add("--seed", type=int, default=0, help="seed of training and sampling (default: %(default)s)")
     _add_fields(parser, digits_config(), "training", only=_TRAINING_FIELDS)
-    _add_fields(parser, DIGITS_MODEL, "model", skip=_DATA_FIELDS)
+    _add_fields(parser, _DIGITS_MODEL, "model", skip=_DATA_FIELDS)
 
 
 def run(args: argparse.Namespace) -> None:
     "Run dit-nb digits."
     changes = {name: getattr(args, name) for name in _TRAINING_FIELDS if hasattr(args, name)}
-    config = replace(DIGITS_MODEL, **_given(args, DiTConfig))
+    config = replace(_DIGITS_MODEL, **_given(args, DiTConfig))
     metrics = run_digits(args.out, args.seconds, args.steps, args.seed, config=config, **changes)
     print(_metrics_table(metrics))
     print(f"model, metrics and figures in {args.out}")

@@ -4,7 +4,7 @@ import argparse
 
 import torch
 
-from dit_nb.distributed import main_process_first, process_state, raise_on_all_ranks
+from dit_nb.distributed import _main_process_first, _process_state, _raise_on_all_ranks
 from dit_nb.image_files import open_images
 from dit_nb.latent_cache import LatentImages, encode_images
 from dit_nb.latents import VAE, LatentCodec
@@ -16,11 +16,11 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 def run(args: argparse.Namespace) -> None:
     "Run dit-nb encode."
-    state, size = process_state(), args.image_size or (None if args.images == "digits" else 256)
+    state, size = _process_state(), args.image_size or (None if args.images == "digits" else 256)
     codec = LatentCodec.load(args.vae, device=state.device, dtype=_DTYPES[args.dtype], tiling=args.tiling)
-    images = main_process_first(lambda: open_images(args.images, size, codec.image_channels, args.skip_bad))
+    images = _main_process_first(lambda: open_images(args.images, size, codec.image_channels, args.skip_bad))
     ranks = {"rank": state.process_index, "world_size": state.num_processes}
-    ranks["raise_on_all_ranks"] = raise_on_all_ranks
+    ranks["on_all_ranks"] = _raise_on_all_ranks
     latents = encode_images(images, codec, args.out, args.batch_size, args.num_workers, **ranks)
     if state.is_main_process:
         skipped = len(getattr(images, "skipped", ()))

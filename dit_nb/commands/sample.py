@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 
 from dit_nb.commands.options import _add_fields, _given
-from dit_nb.data import image_grid, save_image, to_uint8
-from dit_nb.distributed import process_state
+from dit_nb.data import _to_uint8, image_grid, save_image
+from dit_nb.distributed import _process_state
 from dit_nb.interop.convert import load_any
-from dit_nb.interop.diffusers import make_scheduler, scheduler_sample
-from dit_nb.measure import PRESETS, uniform_labels
+from dit_nb.interop.diffusers import _make_scheduler, scheduler_sample
+from dit_nb.measure import PRESETS, _uniform_labels
 from dit_nb.model import DiT
-from dit_nb.objective import VARIANCES
-from dit_nb.patchify import height_width
+from dit_nb.objective import _VARIANCES
+from dit_nb.patchify import _height_width
 from dit_nb.pretrained import (
     _image_generators,
     _is_pixel_model,
@@ -31,7 +31,7 @@ from dit_nb.pretrained import (
     wrap_for_sampling,
 )
 from dit_nb.sample_files import save_npz
-from dit_nb.utils import _make_folder, atomic_write, randn
+from dit_nb.utils import _atomic_write, _make_folder, randn
 
 __all__ = []
 
@@ -84,7 +84,7 @@ def _choose_labels(name: str | None, n: int, sampling: dict, num_classes: int, s
     if name in names:
         return torch.full((n,), names.index(name))
     if name == "random":
-        return uniform_labels(n, num_classes, seed)
+        return _uniform_labels(n, num_classes, seed)
     if name.isdecimal() and int(name) < num_classes:
         return torch.full((n,), int(name))
     some = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
@@ -100,9 +100,9 @@ def _load_decoder(sampling: dict, model: DiT, vae: str | None = None) -> Callabl
         if not _is_pixel_model(model.config):
             raise ValueError(f"vae is missing: the model generates latents of {channels} channels.")
         return lambda images: images
-    from dit_nb.latents import open_codec
+    from dit_nb.latents import _open_codec
 
-    codec = open_codec(known, vae, device=next(model.parameters()).device)
+    codec = _open_codec(known, vae, device=next(model.parameters()).device)
     if codec.channels != channels:
         raise ValueError(f"vae has {codec.channels} latent channels, but must have the model's {channels}.")
     return codec.decode
@@ -125,13 +125,13 @@ def _sample_dpm(
     if not steps.isdecimal():
         raise ValueError(f"steps is {steps!r}, but must be an integer for dpm++.")
     device = next(model.parameters()).device
-    shape = (n, model.config.in_channels, *height_width(model.config.input_size))
+    shape = (n, model.config.in_channels, *_height_width(model.config.input_size))
     return scheduler_sample(
         make_diffusion(sampling).to(device),
         wrap_for_sampling(model, cfg_scale, guided_channels, precision),
         shape,
         None if labels is None else labels.to(device),
-        scheduler=make_scheduler(sampling, "dpm++"),
+        scheduler=_make_scheduler(sampling, "dpm++"),
         steps=int(steps),
         x_T=randn(shape, _image_generators(seed, first, n), device),
     )
@@ -154,7 +154,7 @@ def _gather_in_order(
 
     for _ in range(rounds):
         _, images = next(batches, (None, None))  # some processes have no batch in the last round
-        yield from gather_object([] if images is None else [to_uint8(decode(images)).cpu()])
+        yield from gather_object([] if images is None else [_to_uint8(decode(images)).cpu()])
 
 
 def _write_samples(
@@ -176,7 +176,7 @@ def _write_samples(
 
 
 def _save_atomic(pixels: np.ndarray, path: Path) -> None:
-    with atomic_write(path) as draft:
+    with _atomic_write(path) as draft:
         save_image(pixels, draft)
 
 
@@ -201,7 +201,7 @@ def _count_existing(out: Path, settings: dict, state) -> int:
 
 def run(args: argparse.Namespace) -> None:
     "Run dit-nb sample."
-    out, settings, state = Path(args.out), _parse_settings(args), process_state()
+    out, settings, state = Path(args.out), _parse_settings(args), _process_state()
     _make_folder(out if not out.suffix else out.parent)
     if out.suffix and out.suffix.lower() not in (*_IMAGE_SUFFIXES, ".npz"):
         raise ValueError(f"out is {out}, but must be a folder or end in .npz, .png, .jpg or .webp.")
@@ -250,5 +250,5 @@ def options(parser: argparse.ArgumentParser) -> None:
             "clip_x0": "as trained",
             "vae": "the one the model was trained with",
         },
-        choices={"sampler": tuple(_SAMPLERS), "variance": VARIANCES, "precision": ("fp32", "bf16")},
+        choices={"sampler": tuple(_SAMPLERS), "variance": _VARIANCES, "precision": ("fp32", "bf16")},
     )

@@ -11,18 +11,18 @@ import torch
 from torch import Tensor
 
 from dit_nb.checkpoint import checkpoints
-from dit_nb.commands.digits import _DATA_FIELDS, DIGITS_MODEL
+from dit_nb.commands.digits import _DATA_FIELDS, _DIGITS_MODEL
 from dit_nb.commands.options import _add_fields, _given, _staged_output
 from dit_nb.commands.sample import _load_decoder
-from dit_nb.config import MODEL_NAMES, DiTConfig
+from dit_nb.config import _MODEL_NAMES, DiTConfig
 from dit_nb.data import image_grid, save_image
-from dit_nb.distributed import main_process_first, process_state, raise_on_all_ranks
+from dit_nb.distributed import _main_process_first, _process_state, _raise_on_all_ranks
 from dit_nb.image_files import open_images
 from dit_nb.interop.official import _SHAPE_FIELDS
 from dit_nb.model import DiT
-from dit_nb.objective import VARIANCES
+from dit_nb.objective import _VARIANCES
 from dit_nb.pretrained import SAMPLING, make_diffusion, sample_images, save_model
-from dit_nb.schedule import SCHEDULES
+from dit_nb.schedule import _SCHEDULES
 from dit_nb.training import TrainConfig, Trainer
 
 __all__ = []
@@ -40,7 +40,7 @@ def _open_data(args: argparse.Namespace):
         raise ValueError("image_size is missing: give the side of the square to crop images to, in pixels.")
     data = open_images(args.data, args.image_size, args.channels, args.skip_bad)
     skipped = getattr(data, "skipped", ())
-    if skipped and process_state().is_main_process:
+    if skipped and _process_state().is_main_process:
         print(f"skipped {len(skipped)} unreadable images: {', '.join(map(str, skipped[:5]))}")
     return data
 
@@ -54,7 +54,7 @@ def _input_shape(data) -> dict:
 def _model_config(args: argparse.Namespace, data) -> DiTConfig:
     fields = {**_input_shape(data), **_given(args, DiTConfig), "num_classes": len(data.class_names)}
     if args.data == "digits" and args.model is None:
-        return DiTConfig(**{**asdict(DIGITS_MODEL), **fields})
+        return DiTConfig(**{**asdict(_DIGITS_MODEL), **fields})
     return DiTConfig.named(args.model or "DiT-S/4", **fields)
 
 
@@ -71,7 +71,7 @@ def _init_from(source: str, data) -> tuple[DiT, dict]:
     weights = model.state_dict()
     del weights["pos_embed"]  # depends on the input size alone
     if len(names) != model.config.num_classes or (known and names != list(known)):
-        if process_state().is_main_process:
+        if _process_state().is_main_process:
             print(f"the classes are not those of {source}: the label embeddings are initialized again")
         weights = {key: value for key, value in weights.items() if not key.startswith("y_embedder.")}
     fitted.load_state_dict(weights, strict=False)
@@ -115,11 +115,11 @@ def run(args: argparse.Namespace) -> None:
     "Run dit-nb train."
     config = TrainConfig(**(_DEFAULTS | _given(args, TrainConfig)))
     torch.manual_seed(config.seed)
-    data = main_process_first(lambda: _open_data(args))  # only one process checks every file
+    data = _main_process_first(lambda: _open_data(args))  # only one process checks every file
     model, sampling = _build_model(args, data)
     trainer = Trainer(model, make_diffusion(sampling), data, config, args.out)
     is_main = trainer.accelerator.is_main_process
-    with raise_on_all_ranks():
+    with _raise_on_all_ranks():
         decode = _load_decoder(sampling, model) if is_main else None
     sample_grid = partial(_sample_grid, sampling=sampling, seed=config.seed, decode=decode)
     if args.resume:
@@ -156,12 +156,12 @@ def options(parser: argparse.ArgumentParser) -> None:
         "--channels", type=int, default=3, help="image channels: 3, or 1 for grayscale (default: %(default)s)"
     )
     add("--skip-bad", action="store_true", help="skip images that cannot be read")
-    add("--model", help=f"one of {', '.join(MODEL_NAMES)} (default: DiT-S/4; for digits a small model)")
-    add("--schedule", choices=tuple(SCHEDULES), help="noise schedule (default: linear)", **unset)
+    add("--model", help=f"one of {', '.join(_MODEL_NAMES)} (default: DiT-S/4; for digits a small model)")
+    add("--schedule", choices=tuple(_SCHEDULES), help="noise schedule (default: linear)", **unset)
     add("--num-timesteps", type=int, metavar="STEPS", help="diffusion timesteps (default: 1000)", **unset)
     add("--bins", type=int, help="number of values of a pixel (default: 256; 17 for digits)", **unset)
     fixed = "variance of a DDPM step, with --no-learn-sigma (default: %(default)s)"
-    add("--variance", choices=VARIANCES[1:], default="fixed_small", help=fixed)
+    add("--variance", choices=_VARIANCES[1:], default="fixed_small", help=fixed)
     _add_fields(parser, TrainConfig, "training", defaults=_DEFAULTS)
     sizes = dict.fromkeys(_SHAPE_FIELDS, "that of --model")
     _add_fields(parser, DiTConfig, "model (overrides --model)", skip=_DATA_FIELDS, defaults=sizes)

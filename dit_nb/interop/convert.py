@@ -4,41 +4,25 @@ import json
 import os
 import shutil
 import tempfile
+from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from dit_nb.config import DiTConfig
 from dit_nb.hub import _saved_file
-from dit_nb.interop.diffusers import from_diffusers, make_scheduler, to_diffusers
+from dit_nb.interop.diffusers import _make_scheduler, from_diffusers, to_diffusers
 from dit_nb.interop.official import _default_sampling, load_official, save_official
 from dit_nb.model import DiT
 from dit_nb.objective import Diffusion
 from dit_nb.pretrained import load_model, save_model
-from dit_nb.schedule import SCHEDULES
+from dit_nb.schedule import _SCHEDULES
 from dit_nb.utils import _check_choice
 
 __all__ = ["save_diffusers", "load_diffusers", "load_any", "convert"]
 
-_README = """---
-library_name: diffusers
-pipeline_tag: unconditional-image-generation
-tags: [dit, class-conditional]
----
-# A diffusion transformer, for `diffusers`
-
-Written by `dit_nb`. The model was trained with timestep frequencies divided by 128;
-`DiTTransformer2DModel` divides by 127. Correct this before you sample. Otherwise
-every prediction is off by several percent:
-
-    from diffusers import DiTPipeline
-
-    pipe = DiTPipeline.from_pretrained(folder{vae})
-    for block in pipe.transformer.transformer_blocks:
-        block.norm1.emb.time_proj.downscale_freq_shift = 0
-
-Classes: {classes}. The null class for guidance is 1000, as the pipeline expects. {note}
-"""
+_README = (files("dit_nb") / "models" / "diffusers_card.md").read_text(encoding="utf-8")
 
 
 def save_diffusers(model: DiT, folder: str | Path, sampling: dict, vae=None, scheduler: str = "ddim") -> None:
@@ -52,7 +36,7 @@ def save_diffusers(model: DiT, folder: str | Path, sampling: dict, vae=None, sch
         scheduler: "ddim", "ddpm" or "dpm++"
 
     Raises:
-        ValueError: if diffusers has no such model, or the vae does not fit it.
+        ValueError: if diffusers has no such model, or the vae does not fit it
     """
     from diffusers import DiTPipeline
 
@@ -62,7 +46,7 @@ def save_diffusers(model: DiT, folder: str | Path, sampling: dict, vae=None, sch
     changes = {}
     if scheduler == "ddpm" and sampling["variance"] == "learned":
         changes["variance_type"] = "fixed_small"  # the pipeline drops the predicted variance
-    noise = make_scheduler(sampling, scheduler, **changes)
+    noise = _make_scheduler(sampling, scheduler, **changes)
     DiTPipeline(transformer, vae, noise).save_config(folder)
     for name, part in (("transformer", transformer), ("scheduler", noise), ("vae", vae)):
         if part is not None:
@@ -96,15 +80,16 @@ def load_diffusers(source: str | Path, **download) -> tuple[DiT, dict]:
         **download: for the Hub: revision, token, cache_dir, local_files_only
 
     Raises:
-        ValueError: if files are missing or damaged, or `from_diffusers` cannot convert the transformer.
+        ValueError: if files are missing or damaged, or `from_diffusers` cannot convert the transformer
     """
     from diffusers import DiTTransformer2DModel
 
     alone = Path(source).is_dir() and not (Path(source) / "transformer").is_dir()
     try:
-        transformer, report = DiTTransformer2DModel.from_pretrained(
+        loaded: Any = DiTTransformer2DModel.from_pretrained(
             source, subfolder=None if alone else "transformer", output_loading_info=True, **download
         )
+        transformer, report = loaded
     except Exception as error:  # a damaged folder can fail in any way
         reason = (str(error).strip().splitlines() or [""])[0].rstrip(".")[:200]
         raise ValueError(
@@ -148,13 +133,13 @@ def _matching_schedule(settings: dict) -> str:
 
     names = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
     theirs = DDPMScheduler(**{k: settings[k] for k in names if k in settings}).alphas_cumprod
-    for name in SCHEDULES:
+    for name in _SCHEDULES:
         ours = Diffusion(name, len(theirs)).alphas_cumprod
         if torch.allclose(theirs.double(), ours, atol=1e-4):
             return name
     kind = settings.get("beta_schedule", "linear")
     raise ValueError(
-        f"beta_schedule of the scheduler is {kind}, but must have the betas of {' or '.join(SCHEDULES)}."
+        f"beta_schedule of the scheduler is {kind}, but must have the betas of {' or '.join(_SCHEDULES)}."
     )
 
 
@@ -175,7 +160,7 @@ def load_any(
         **download: for the Hub: revision, token, cache_dir, local_files_only
 
     Raises:
-        ValueError: if the source is missing, damaged, or not a model that this package can hold.
+        ValueError: if the source is missing, damaged, or not a model that this package can hold
     """
     path = Path(source)
     if path.is_file():
@@ -209,7 +194,7 @@ def convert(
         **options: further arguments of `load_any`
 
     Raises:
-        ValueError: if the source cannot be loaded, the target exists, or the format cannot hold the model.
+        ValueError: if the source cannot be loaded, the target exists, or the format cannot hold the model
     """
     _check_choice("to", to, ("official", "diffusers", "dit_nb"))
     target = Path(target)

@@ -10,12 +10,12 @@ from dit_nb.config import DiTConfig
 from dit_nb.interop.official import _check_format, _load_strict, _official_state
 from dit_nb.model import DiT
 from dit_nb.objective import Diffusion, _split_output
-from dit_nb.patchify import height_width
+from dit_nb.patchify import _height_width
 from dit_nb.pretrained import make_diffusion
 from dit_nb.sampling import _check_sample_inputs, _sampling_device
-from dit_nb.utils import _check_choice, progress_bar, randn
+from dit_nb.utils import _check_choice, _progress_bar, randn
 
-__all__ = ["to_diffusers", "from_diffusers", "fix_timestep_frequencies", "make_scheduler", "scheduler_sample"]
+__all__ = ["to_diffusers", "from_diffusers", "scheduler_sample"]
 
 _NULL_CLASS = 1000  # the null class of diffusers' pipeline, for every model
 _TOP_KEYS = {
@@ -98,7 +98,7 @@ def _transformer_config(config: DiTConfig) -> dict[str, int]:
         "in_channels": config.in_channels,
         "out_channels": config.out_channels,
         "num_layers": config.depth,
-        "sample_size": height_width(config.input_size)[0],
+        "sample_size": _height_width(config.input_size)[0],
         "patch_size": config.patch_size,
     }
 
@@ -106,11 +106,11 @@ def _transformer_config(config: DiTConfig) -> dict[str, int]:
 def to_diffusers(model: DiT):
     """Convert a model to a `diffusers.DiTTransformer2DModel` on the CPU, in eval() mode.
 
-    Its timestep frequencies are set as in `fix_timestep_frequencies`.
+    Its timestep frequencies are set as in `_fix_timestep_frequencies`.
 
     Raises:
         ValueError: if diffusers has no such model: other blocks than adaLN-Zero, a non-square input, an
-            mlp_ratio other than 4, more than 1000 classes, or no null class.
+            mlp_ratio other than 4, more than 1000 classes, or no null class
     """
     from diffusers import DiTTransformer2DModel
 
@@ -124,16 +124,12 @@ def to_diffusers(model: DiT):
         norm_eps=1e-6,  # the default of diffusers is 1e-5
     )
     _load_strict(transformer, _diffusers_state(state, c.depth), "the model")
-    fix_timestep_frequencies(transformer)
+    _fix_timestep_frequencies(transformer)
     return transformer.eval()
 
 
-def fix_timestep_frequencies(transformer: nn.Module) -> None:
-    """Set the timestep frequencies of a diffusers DiT to those of the official model: exponent i / 128, not i / 127.
-
-    Args:
-        transformer: a `DiTTransformer2DModel` or a `DiTPipeline`, changed in place
-    """
+def _fix_timestep_frequencies(transformer: nn.Module) -> None:
+    """Set the timestep frequencies of a diffusers DiT to those of the official model: exponent i / 128, not i / 127."""
     from diffusers.models.embeddings import Timesteps
 
     for module in getattr(transformer, "transformer", transformer).modules():
@@ -144,10 +140,10 @@ def fix_timestep_frequencies(transformer: nn.Module) -> None:
 def from_diffusers(transformer) -> DiT:
     """Convert a `diffusers.DiTTransformer2DModel` to our model, in eval() mode.
 
-    The model is taken to be trained with the official timestep frequencies (see `fix_timestep_frequencies`).
+    The model is taken to be trained with the official timestep frequencies (see `_fix_timestep_frequencies`).
 
     Raises:
-        ValueError: if the transformer has other layers than ours, or embedders that differ between its blocks.
+        ValueError: if the transformer has other layers than ours, or embedders that differ between its blocks
     """
     c, theirs = transformer.config, transformer.state_dict()
     for name, wanted in _REQUIRED_SETTINGS.items():
@@ -192,17 +188,8 @@ def _build_model(state: dict[str, Tensor], c) -> DiT:
     return model.eval()
 
 
-def make_scheduler(sampling: dict, name: str = "ddim", **changes):
-    """Make a scheduler of diffusers with the noise schedule that a model was trained with.
-
-    Args:
-        sampling: sampling settings of the model, as in `SAMPLING`
-        name: "ddim", "ddpm" or "dpm++" (DPM-Solver++)
-        **changes: other settings of the scheduler
-
-    Raises:
-        ValueError: if the name or a sampling setting is unknown.
-    """
+def _make_scheduler(sampling: dict, name: str = "ddim", **changes):
+    """Make a scheduler of diffusers with the noise schedule that a model was trained with."""
     import diffusers
 
     _check_choice("scheduler", name, _SCHEDULERS)
@@ -250,10 +237,10 @@ def scheduler_sample(
         **options: further arguments of `scheduler.step`, such as eta
 
     Returns:
-        (N, C, H, W) samples.
+        (N, C, H, W) samples
 
     Raises:
-        ValueError: if the scheduler does not fit the model's noise schedule or predictions.
+        ValueError: if the scheduler does not fit the model's noise schedule or predictions
     """
     _check_sample_inputs(diffusion, model, shape, y, x_T, None)
     with_variance = _check_scheduler(scheduler, diffusion)
@@ -271,7 +258,7 @@ def scheduler_sample(
     x = randn(shape, generator, device) if x_T is None else x_T
     x = x * scheduler.init_noise_sigma
     with torch.no_grad():
-        for i, step in enumerate(progress_bar(scheduler.timesteps, "sampling", progress)):
+        for i, step in enumerate(_progress_bar(scheduler.timesteps, "sampling", progress)):
             output = model(scheduler.scale_model_input(x, step), times[i].expand(shape[0]), y).float()
             eps = output if with_variance else _split_output(output, x)[0]
             x = scheduler.step(eps, step, x, **options).prev_sample

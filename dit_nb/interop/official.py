@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from dit_nb.config import MODEL_NAMES, SIZES, DiTConfig
+from dit_nb.config import _MODEL_NAMES, SIZES, DiTConfig
 from dit_nb.model import DiT
-from dit_nb.patchify import height_width
+from dit_nb.patchify import _height_width
 from dit_nb.pretrained import SAMPLING, _is_pixel_model
-from dit_nb.utils import _check_choice, atomic_write
+from dit_nb.utils import _atomic_write, _check_choice
 
-__all__ = ["infer_config", "load_official", "save_official"]
+__all__ = ["load_official", "save_official"]
 
 _PAPER_SAMPLING = {**SAMPLING, "clip_x0": False}  # of the paper's models, which are latent models
 _SHAPE_FIELDS = ("patch_size", "hidden_size", "depth", "num_heads")  # fixed by a name such as DiT-XL/2
@@ -31,23 +31,13 @@ _REQUIRED_TENSORS = {  # tensors from which the shape is read, and their numbers
 }
 
 
-def infer_config(
+def _infer_config(
     state: dict[str, Tensor],
     source: str | Path = "the state dict",
     num_heads: int | None = None,
     num_classes: int | None = None,
 ) -> DiTConfig:
-    """Infer the configuration of a model from the shapes of its tensors.
-
-    Args:
-        state: state dict with the official names
-        source: name of the state dict in error messages
-        num_heads: number of heads; None looks it up by the width (S, B, L or XL)
-        num_classes: number of classes; None takes the last row of the label table for the null class
-
-    Raises:
-        ValueError: if the tensors are not those of an official DiT, or the number of heads is unknown.
-    """
+    """Infer the configuration of a model from the shapes of its tensors."""
     for name, ndim in _REQUIRED_TENSORS.items():
         if name not in state or state[name].ndim != ndim:
             raise ValueError(f"{source} is not an official DiT: it must have {name} with {ndim} dimensions.")
@@ -146,11 +136,11 @@ def load_official(
         weights: "ema" or "model", if the file has both
 
     Raises:
-        ValueError: if the file is damaged, contains other code, or is not an official DiT.
+        ValueError: if the file is damaged, contains other code, or is not an official DiT
     """
     state, args = _select_state_dict(_read_pt_file(path), path, weights)
     heads, classes = (v if type(v) is int else None for v in map(args.get, ("num_heads", "num_classes")))
-    config = infer_config(state, path, num_heads or heads, classes if num_classes is None else num_classes)
+    config = _infer_config(state, path, num_heads or heads, classes if num_classes is None else num_classes)
     model, sampling = DiT(config), args.get("sampling")
     _load_strict(model, state, path)
     return model.eval(), {**_default_sampling(config), **(sampling if isinstance(sampling, dict) else {})}
@@ -160,7 +150,7 @@ def _check_format(config: DiTConfig, target: str) -> None:
     "Raise ValueError unless the official code and diffusers have such a model."
     if config.block != "adaln_zero":
         raise ValueError(f"block is {config.block}, but must be adaln_zero for {target}.")
-    height, width = height_width(config.input_size)
+    height, width = _height_width(config.input_size)
     if height != width:
         raise ValueError(f"input_size is {height}x{width}, but must be square for {target}.")
 
@@ -187,7 +177,7 @@ def save_official(
         ema: the averaged model; None writes the model's own weights
 
     Raises:
-        ValueError: if the official format cannot hold the model.
+        ValueError: if the official format cannot hold the model
     """
     content = _official_state(model)
     if training:
@@ -197,18 +187,18 @@ def save_official(
             "opt": torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0).state_dict(),
             "args": _training_args(model.config, sampling),
         }
-    with atomic_write(path) as draft:
+    with _atomic_write(path) as draft:
         torch.save(content, draft)
 
 
 def _training_args(config: DiTConfig, sampling: dict | None) -> argparse.Namespace:
     "The arguments of the official training script, with two of our own: num_heads and sampling."
     shape = {field: getattr(config, field) for field in _SHAPE_FIELDS}
-    sizes = {name: DiTConfig.named(name) for name in MODEL_NAMES}
+    sizes = {name: DiTConfig.named(name) for name in _MODEL_NAMES}
     names = [n for n, size in sizes.items() if all(getattr(size, k) == v for k, v in shape.items())]
     return argparse.Namespace(
         model=names[0] if names else None,
-        image_size=8 * height_width(config.input_size)[0],  # pixels of the image, for a latent model
+        image_size=8 * _height_width(config.input_size)[0],  # pixels of the image, for a latent model
         num_classes=config.num_classes or 1,
         num_heads=config.num_heads,
         sampling=sampling,

@@ -225,20 +225,20 @@ def benchmark(
     """Time variants in interleaved rounds, each in its own process, so that a busy machine disturbs all alike.
 
     Args:
-        name: a key of MODELS.
-        job: train or sample.
-        variants: of VARIANTS; ratios are to the first one of diffusers, or else to the first.
-        rounds: how often each variant is timed.
-        seconds: length of one variant's part of a round.
-        device: cpu or cuda.
-        batch: images per call; default: the model's own number.
-        progress: show a progress bar.
+        name: a key of MODELS
+        job: train or sample
+        variants: of VARIANTS; ratios are to the first one of diffusers, or else to the first
+        rounds: how often each variant is timed
+        seconds: length of one variant's part of a round
+        device: cpu or cuda
+        batch: images per call; default: the model's own number
+        progress: show a progress bar
 
     Returns:
-        One row per variant: milliseconds, ratios by round, utilization, peak memory, device.
+        one row per variant: milliseconds, ratios by round, utilization, peak memory, device
 
     Raises:
-        ValueError: if a name is unknown, or a worker fails.
+        ValueError: if a name is unknown, or a worker fails
     """
     _check_choice("config", name, MODELS)
     for variant in variants:
@@ -319,7 +319,7 @@ def device_name(device: str) -> str:
     """Name of the GPU; or of the CPU, with its threads and instruction set.
 
     Args:
-        device: cpu or cuda.
+        device: cpu or cuda
     """
     if device == "cuda":
         return torch.cuda.get_device_name()
@@ -350,9 +350,9 @@ def benchmark_growth(device: str = "cpu", precision: str = "fp32", progress: boo
     """Time and memory of a training step against tokens, width, depth and batch size, one axis at a time.
 
     Args:
-        device: cpu or cuda.
-        precision: fp32 or bf16.
-        progress: show a progress bar.
+        device: cpu or cuda
+        precision: fp32 or bf16
+        progress: show a progress bar
     """
     rows, runs = [], [(axis, change) for axis, changes in _GROWTH.items() for change in changes]
     for axis, change in tqdm(runs, desc="growth", disable=not _bar_visible(progress)):
@@ -385,11 +385,11 @@ def loss_curves(
     """Losses of one training run on the digits with the same seed, in float32, bfloat16, and bfloat16 compiled.
 
     Args:
-        device: cpu or cuda.
-        steps: number of updates.
-        width: hidden size; default: DiT-S.
-        depth: number of blocks; default: DiT-S.
-        progress: show a progress bar.
+        device: cpu or cuda
+        steps: number of updates
+        width: hidden size; default: DiT-S
+        depth: number of blocks; default: DiT-S
+        progress: show a progress bar
     """
     if device == "cpu":
         os.environ["ACCELERATE_USE_CPU"] = "true"  # even if there is a GPU

@@ -16,7 +16,7 @@ def load_results(name: str) -> list[dict]:
     """Recorded rows that come with the package; each names its machine.
 
     Args:
-        name: bench, bench_h200, curves, growth or profile_h200.
+        name: bench, bench_h200, curves, growth or profile_h200
     """
     return json.loads((files("dit_nb.lab") / "results" / f"{name}.json").read_text(encoding="utf-8"))
 
@@ -25,7 +25,7 @@ def results_table(rows: list[dict]) -> str:
     """Rows of `benchmark` as a Markdown table.
 
     Args:
-        rows: what `benchmark` returned.
+        rows: what `benchmark` returned
     """
     lines = ["| " + " | ".join(_COLUMNS) + " |", "|---|---|---|" + "---:|" * 5]
     for r in rows:
@@ -40,7 +40,7 @@ def plot_bench(rows: list[dict]) -> "Figure":
     """Bars: speed of each variant relative to the baseline, with the range over rounds.
 
     Args:
-        rows: what `benchmark` returned.
+        rows: what `benchmark` returned
     """
     from dit_nb.visual import COLORS, figure  # matplotlib is not always installed
 
@@ -71,7 +71,7 @@ def plot_growth(rows: list[dict]) -> "Figure":
     """Time and memory against tokens, width, depth and batch size, beside the growth of multiply-adds.
 
     Args:
-        rows: what `benchmark_growth` returned.
+        rows: what `benchmark_growth` returned
     """
     from dit_nb.visual import COLORS, figure  # matplotlib is not always installed
 

@@ -6,16 +6,16 @@ from typing import NamedTuple
 
 from dit_nb.config import DiTConfig
 from dit_nb.cost import _MODULATION_VECTORS, cost
-from dit_nb.patchify import height_width
+from dit_nb.patchify import _height_width
 from dit_nb.training import _check_number
 from dit_nb.utils import _check_choice
 
-__all__ = ["GPUS", "USABLE_FRACTION", "VAE_ENCODER_MACS", "GPUSpec", "Memory", "Plan", "activation_bytes"]
-__all__ += ["advise", "block_activation_bytes", "format_duration", "largest_batch", "plan_training"]
+__all__ = ["GPUS", "GPUSpec", "Memory", "Plan"]
+__all__ += ["advise", "largest_batch", "plan_training"]
 __all__ += ["sampling_time", "training_memory", "training_time"]
 
-USABLE_FRACTION = 0.9  # of a GPU's memory: the rest goes to the driver, libraries and fragmentation
-VAE_ENCODER_MACS = 136.4e9  # multiply-adds of Stable Diffusion's VAE encoder for a 256 x 256 image
+_USABLE_FRACTION = 0.9  # of a GPU's memory: the rest goes to the driver, libraries and fragmentation
+_VAE_ENCODER_MACS = 136.4e9  # multiply-adds of Stable Diffusion's VAE encoder for a 256 x 256 image
 _MIN_TOKENS_PER_PASS = 4096  # a large GPU idles with fewer: a rule of thumb
 _BYTES_PER_ELEMENT = {"fp32": 4, "bf16": 2}  # inputs and outputs of matrix products
 _BLOCK_PARTS = ("attention", "mlp", "cross-attention", "modulation", "layer norms")
@@ -34,8 +34,8 @@ def _block_tokens(config: DiTConfig) -> int:
     return prod(config.grid) + (_context_tokens(config) if config.block == "in_context" else 0)
 
 
-def block_activation_bytes(config: DiTConfig, precision: str = "bf16") -> dict[str, int]:
-    """Count the bytes that autograd saves in a block, by part, for one image. `precision` is fp32 or bf16."""
+def _block_activation_bytes(config: DiTConfig, precision: str = "bf16") -> dict[str, int]:
+    """Count the bytes that autograd saves in a block, by part, for one image."""
     d, m, tokens = config.hidden_size, _BYTES_PER_ELEMENT[precision], _block_tokens(config)
     fields, c = _MODULATION_VECTORS[config.block], _context_bytes(config, precision)
     stream, product = 4 * tokens * d, m * tokens * d  # one vector per token, in either precision
@@ -56,22 +56,19 @@ def block_activation_bytes(config: DiTConfig, precision: str = "bf16") -> dict[s
     return parts
 
 
-def activation_bytes(
+def _activation_bytes(
     config: DiTConfig, precision: str = "bf16", checkpointing: bool = False
 ) -> dict[str, int]:
-    """Count the bytes that autograd saves in the model and the loss, by part, for one image.
-
-    `precision` is fp32 or bf16; with `checkpointing`, only the input of each block is saved.
-    """
+    """Count the bytes that autograd saves in the model and the loss, by part, for one image."""
     d, m, T = config.hidden_size, _BYTES_PER_ELEMENT[precision], prod(config.grid)
     fields = _MODULATION_VECTORS[config.block]
     c, cross = _context_bytes(config, precision), config.block == "cross_attention"
-    parts = {name: config.depth * size for name, size in block_activation_bytes(config, precision).items()}
+    parts = {name: config.depth * size for name, size in _block_activation_bytes(config, precision).items()}
     if checkpointing:
         condition = (c + m + m * fields) * d if fields else 0  # t + y, SiLU of it, all fields
         inputs = 4 * _block_tokens(config) * d
         parts = {"block inputs": config.depth * inputs, "condition": config.depth * condition}
-    pixels = config.in_channels * prod(height_width(config.input_size))
+    pixels = config.in_channels * prod(_height_width(config.input_size))
     shared = not fields and (checkpointing or (cross and c == m))  # one context for all blocks
     final = 4 * _block_tokens(config) * d + 8 * T + m * T * d  # the norm's input, statistics; linear's input
     final += 4 * T * d + (c + 2 * m) * d if fields else 0  # modulation and its condition
@@ -114,6 +111,7 @@ def training_memory(
     """Count the memory that one GPU needs to train a model.
 
     Args:
+        config: shape of the model
         batch_size: images in one forward pass, over all processes
         precision: fp32 or bf16
         checkpointing: whether the blocks' activations are recomputed in the backward pass
@@ -121,7 +119,7 @@ def training_memory(
         fsdp: whether they shard weights, gradients, moments and average as well
 
     Raises:
-        ValueError: if a number is not above 0, or the precision is unknown.
+        ValueError: if a number is not above 0, or the precision is unknown
     """
     _check_number("batch_size", batch_size, int, positive=True)
     _check_number("processes", processes, int, positive=True)
@@ -132,7 +130,7 @@ def training_memory(
     copies = 2 * (params - counted.params["label"]) if precision == "bf16" else 0
     if shards > 1:  # two blocks at a time are gathered
         copies = 2 * m * sum(counted.params.get(k, 0) for k in _BLOCK_PARTS) // config.depth
-    block = sum(block_activation_bytes(config, precision).values())
+    block = sum(_block_activation_bytes(config, precision).values())
     d = config.hidden_size
     gradient = _block_tokens(config) * (4 * d + m * int(d * config.mlp_ratio))
     parts = {
@@ -142,7 +140,7 @@ def training_memory(
         "average": 4 * with_positions / shards,
         "buckets": 4 * params if processes > shards else 0,
         "copies": copies,
-        "activations": images * sum(activation_bytes(config, precision, checkpointing).values()),
+        "activations": images * sum(_activation_bytes(config, precision, checkpointing).values()),
         "workspace": images * (block if checkpointing else gradient),
     }
     return Memory(parts)
@@ -183,12 +181,18 @@ GPUS = {
 def largest_batch(
     config: DiTConfig, gpu: GPUSpec, checkpointing: bool = False, processes: int = 1, fsdp: bool = False
 ) -> int:
-    """Return how many images fit into one pass of one process, with gradients held; 0 if not even one does."""
+    """Return how many images fit into one pass of one process, with gradients held; 0 if not even one does.
+
+    Args:
+        config: shape of the model
+        gpu: the GPU that each process has
+        checkpointing, processes, fsdp: as for `training_memory`
+    """
     one, two = (
         training_memory(config, n * processes, gpu.precision, checkpointing, processes, fsdp).total
         for n in (1, 2)
     )
-    return max(0, int((1e9 * USABLE_FRACTION * gpu.memory - one) // (two - one)) + 1)
+    return max(0, int((1e9 * _USABLE_FRACTION * gpu.memory - one) // (two - one)) + 1)
 
 
 def training_time(
@@ -202,6 +206,7 @@ def training_time(
     """Estimate the seconds of a training run: work divided by speed. Loading and encoding images is not included.
 
     Args:
+        config: shape of the model
         batch_size: images per update
         steps: number of updates
         tflops: peak of all GPUs together, in Tflop/s
@@ -219,6 +224,7 @@ def sampling_time(
     """Estimate the seconds of sampling: work divided by speed. The VAE's decoder is not included.
 
     Args:
+        config: shape of the model
         images: number of images
         steps: steps of the sampler
         tflops: peak of all GPUs together, in Tflop/s
@@ -234,8 +240,8 @@ def _check_positive(**amounts: float) -> None:
         _check_number(name, value, float, positive=True)
 
 
-def format_duration(seconds: float) -> str:
-    """Format seconds in minutes, hours, days or years."""
+def _format_duration(seconds: float) -> str:
+    """Format a duration in minutes, hours, days or years."""
     units = (("years", 365 * 86400), ("days", 86400), ("hours", 3600), ("minutes", 60))
     unit, size = next((u for u in units if seconds >= 2 * u[1]), units[-1])
     return f"{seconds / size:.{0 if seconds >= 10 * size else 1}f} {unit}"
@@ -251,7 +257,13 @@ class Plan(NamedTuple):
 
 
 def plan_training(config: DiTConfig, gpu: GPUSpec, batch_size: int = 256) -> Plan | None:
-    """Return the cheapest plan that fits, or None if eight GPUs are too few."""
+    """Return the cheapest plan that fits, or None if eight GPUs are too few.
+
+    Args:
+        config: shape of the model
+        gpu: the kind of GPU
+        batch_size: images per update
+    """
     enough = ceil(_MIN_TOKENS_PER_PASS / prod(config.grid))
     options = ((1, False, enough), (1, True, 1), (2, True, 1), (4, True, 1), (8, True, 1))
     for processes, checkpointing, least in options:
@@ -268,6 +280,7 @@ def advise(config: DiTConfig, gpu: str, batch_size: int = 256, steps: int = 400_
     """Describe the plan that fits a GPU, its memory, and how long it takes.
 
     Args:
+        config: shape of the model
         gpu: name in `GPUS`
         batch_size: images per update
         steps: number of updates
@@ -289,5 +302,5 @@ def advise(config: DiTConfig, gpu: str, batch_size: int = 256, steps: int = 400_
     return (
         f"{batch_size} images per update on {'one' if n == 1 else n} {gpu} in {spec.precision}: {how}, {saved}. "
         f"That is {memory.total / 1e9:.0f} of {spec.memory} GB. {steps:,} updates take about "
-        f"{format_duration(seconds)} at {mfu:.0%} of the peak, {format_duration(2 * seconds)} at half of that."
+        f"{_format_duration(seconds)} at {mfu:.0%} of the peak, {_format_duration(2 * seconds)} at half of that."
     )

@@ -47,10 +47,10 @@ def read_paper_table(table: str) -> list[dict]:
     """One of the paper's tables.
 
     Args:
-        table: one of TABLES: table4, headline, decoder, channels, sampling, baselines, retrained.
+        table: one of TABLES: table4, headline, decoder, channels, sampling, baselines, retrained
 
     Returns:
-        One dict per row; `source` tells where in the paper it stands.
+        one dict per row; `source` tells where in the paper it stands
     """
     _check_choice("table", table, TABLES)
     path = files("dit_nb.lab") / "results" / f"paper_{table}.csv"
@@ -69,7 +69,7 @@ def row_config(row: dict) -> DiTConfig:
     """The model of a row of Table 4.
 
     Args:
-        row: a row of `read_paper_table("table4")`.
+        row: a row of `read_paper_table("table4")`
     """
     return DiTConfig.named(row["model"], block=row["block"], input_size=row["pixels"] // 8)
 
@@ -78,7 +78,7 @@ def row_gflops(row: dict) -> float:
     """Gflops of a row of Table 4, counted by `cost`; as in the paper, a multiply-add counts once.
 
     Args:
-        row: a row of `read_paper_table("table4")`.
+        row: a row of `read_paper_table("table4")`
     """
     return cost(row_config(row)).total_macs / 1e9
 
@@ -87,7 +87,7 @@ def row_params(row: dict) -> float:
     """Millions of parameters of a row of Table 4, counted by `cost`.
 
     Args:
-        row: a row of `read_paper_table("table4")`.
+        row: a row of `read_paper_table("table4")`
     """
     return cost(row_config(row)).total_params / 1e6
 
@@ -96,11 +96,11 @@ def correlation(x, y) -> float:
     """Pearson's correlation coefficient.
 
     Args:
-        x: (n,) numbers, n at least 3.
-        y: (n,) numbers.
+        x: (n,) numbers, n at least 3
+        y: (n,) numbers
 
     Raises:
-        ValueError: if the shapes differ, or x or y is constant.
+        ValueError: if the shapes differ, or x or y is constant
     """
     x, y = (np.asarray(v, dtype=float) for v in (x, y))
     if x.shape != y.shape or x.ndim != 1 or len(x) < 3:
@@ -126,7 +126,7 @@ class LineFit(NamedTuple):
         """Value of the line at x.
 
         Args:
-            x: where to evaluate it.
+            x: where to evaluate it
         """
         return self.slope * x + self.intercept
 
@@ -135,11 +135,11 @@ def fit_line(x, y) -> LineFit:
     """Least-squares line with the jackknife's standard error.
 
     Args:
-        x: (n,) numbers, n at least 4.
-        y: (n,) numbers.
+        x: (n,) numbers, n at least 4
+        y: (n,) numbers
 
     Raises:
-        ValueError: if the shapes differ.
+        ValueError: if the shapes differ
     """
     x, y = (np.asarray(v, dtype=float) for v in (x, y))
     n = len(x)
@@ -159,9 +159,9 @@ def training_compute(gflops: float, steps: int, batch: int = 256) -> float:
     """Gflops of a training run, by the paper's count: a backward pass costs two forward passes.
 
     Args:
-        gflops: of one forward pass of one image.
-        steps: number of updates.
-        batch: images per update.
+        gflops: of one forward pass of one image
+        steps: number of updates
+        batch: images per update
     """
     return 3 * gflops * batch * steps
 
@@ -170,8 +170,8 @@ def sampling_compute(gflops: float, steps: int, guided: bool = False) -> float:
     """Gflops of sampling one image.
 
     Args:
-        gflops: of one forward pass of one image.
-        steps: number of denoising steps.
-        guided: classifier-free guidance, which takes two passes per step.
+        gflops: of one forward pass of one image
+        steps: number of denoising steps
+        guided: classifier-free guidance, which takes two passes per step
     """
     return gflops * steps * (2 if guided else 1)

@@ -23,10 +23,10 @@ def time_by_kind(run: Callable) -> dict[str, float]:
     """Profile one call; nested operations are not counted twice.
 
     Args:
-        run: a function without arguments.
+        run: a function without arguments
 
     Returns:
-        Kind of operation -> milliseconds.
+        kind of operation -> milliseconds
     """
     run()  # warm-up: plans and buffers
     activities = [torch.profiler.ProfilerActivity.CPU]
@@ -51,10 +51,10 @@ def matmul_gflops(
     """Peak throughput of matrix products on this machine, in GFLOP/s (multiplications and additions counted).
 
     Args:
-        dtype: of the matrices.
-        device: cpu or cuda.
-        size: rows and columns of the matrices.
-        repeats: the best of so many runs counts.
+        dtype: of the matrices
+        device: cpu or cuda
+        size: rows and columns of the matrices
+        repeats: the best of so many runs counts
     """
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     best = min(time_call(lambda: F.linear(a, b), device) for _ in range(repeats + 1))
@@ -65,8 +65,8 @@ def time_call(run: Callable, device: str = "cpu") -> float:
     """Seconds that one call takes.
 
     Args:
-        run: a function without arguments.
-        device: on cuda, waits until the work is done.
+        run: a function without arguments
+        device: on cuda, waits until the work is done
     """
     wait = torch.cuda.synchronize if str(device).startswith("cuda") else lambda: None
     wait()

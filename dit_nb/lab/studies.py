@@ -69,9 +69,9 @@ def evaluate_samples(images: Tensor, labels: Tensor, data: str = "digits") -> di
     """Metrics of sampled digits: Fréchet distance, accuracy, precision, recall.
 
     Args:
-        images: (n, C, H, W) samples.
-        labels: (n,) their labels.
-        data: digits or mnist.
+        images: (n, C, H, W) samples
+        labels: (n,) their labels
+        data: digits or mnist
     """
     real = _classifier(data).split.held_out
     features = _classifier(data).features(real.images), _classifier(data).features(images)
@@ -98,7 +98,7 @@ def make_model(settings: dict) -> nn.Module:
     """The network of a variant, with heads of width 16.
 
     Args:
-        settings: fields of DiTConfig, and data, net, gates, embeddings.
+        settings: fields of DiTConfig, and data, net, gates, embeddings
     """
     shape = {**_SHAPES[settings.get("data", "digits")], "init": "scaled"}
     shape |= {k: v for k, v in settings.items() if k in DiTConfig.__dataclass_fields__}
@@ -143,9 +143,9 @@ def reinit(
     """Change the initialization of the modulations or of the embeddings, in place.
 
     Args:
-        model: a DiT with adaLN-Zero blocks and init "scaled".
-        gates: zero (adaLN-Zero), gates_only (shift and scale random), random (nothing zero), or sigmoid gates.
-        embeddings: which of t and y keep the scaled initialization; the others get the paper's std of 0.02.
+        model: a DiT with adaLN-Zero blocks and init "scaled"
+        gates: zero (adaLN-Zero), gates_only (shift and scale random), random (nothing zero), or sigmoid gates
+        embeddings: which of t and y keep the scaled initialization; the others get the paper's std of 0.02
     """
     _check_choice("gates", gates, _GATES)
     _check_choice("embeddings", embeddings, _EMBEDDINGS)
@@ -169,8 +169,8 @@ class UNet(nn.Module):
     """diffusers' U-Net behind the interface of a DiT.
 
     Args:
-        width: channels at full resolution; twice as many at half resolution.
-        shape: the fields input_size, in_channels and num_classes of a DiTConfig.
+        width: channels at full resolution; twice as many at half resolution
+        shape: the fields input_size, in_channels and num_classes of a DiTConfig
     """
 
     def __init__(
@@ -460,7 +460,7 @@ def find_study(name: str) -> Study:
     """A study by its name.
 
     Args:
-        name: a key of STUDIES.
+        name: a key of STUDIES
     """
     _check_choice("study", name, STUDIES)
     return STUDIES[name]
@@ -470,7 +470,7 @@ def load_study(name: str) -> list[dict]:
     """The recorded rows of a study, which come with the package.
 
     Args:
-        name: a key of STUDIES.
+        name: a key of STUDIES
     """
     find_study(name)
     return _read_csv((files("dit_nb.lab") / "results" / f"{name}.csv").read_text(encoding="utf-8"))
@@ -480,7 +480,7 @@ def fast_version(study: Study) -> Study:
     """A smoke test of a study: the same variants, one seed, few steps; its numbers mean nothing.
 
     Args:
-        study: the study to shorten.
+        study: the study to shorten
     """
     variants = {str(v): v for v in ({**variant, **study.fast} for variant in study.variants)}
     return study._replace(variants=list(variants.values()), seeds=1)

@@ -59,7 +59,7 @@ def read_rows(path: str | Path) -> list[dict]:
     """Rows of a study, with numbers parsed.
 
     Args:
-        path: CSV file that `run_study` wrote.
+        path: CSV file that `run_study` wrote
     """
     return _read_csv(Path(path).read_text(encoding="utf-8"))
 
@@ -130,18 +130,18 @@ def run_study(
     """Run what the file does not have yet; it may be killed and started again at any time.
 
     Args:
-        name: name of the study, written into every row.
-        study: what to run.
-        out: CSV file to create or continue.
-        jobs: number of worker processes.
-        seeds: runs of each variant; default: the study's own number.
-        progress: show a progress bar.
+        name: name of the study, written into every row
+        study: what to run
+        out: CSV file to create or continue
+        jobs: number of worker processes
+        seeds: runs of each variant; default: the study's own number
+        progress: show a progress bar
 
     Returns:
-        All rows of the file.
+        all rows of the file
 
     Raises:
-        ValueError: if the file holds rows of another study, or jobs or seeds is below 1.
+        ValueError: if the file holds rows of another study, or jobs or seeds is below 1
     """
     path = Path(out)
     seeds = study.seeds if seeds is None else seeds
@@ -175,11 +175,11 @@ def mean_interval(values, level: float = 0.95) -> tuple[float, float, float]:
     """Mean and its confidence interval, by Student's t distribution.
 
     Args:
-        values: (n,) one value per seed.
-        level: confidence level.
+        values: (n,) one value per seed
+        level: confidence level
 
     Returns:
-        Mean, lower end, upper end; the ends are nan for a single value.
+        mean, lower end, upper end; the ends are nan for a single value
     """
     from scipy.stats import t
 
@@ -195,12 +195,12 @@ def by_variant(rows: list[dict], study: Study, metric: str) -> dict[tuple, np.nd
     """A metric of each variant, seed by seed; only seeds that all variants have.
 
     Args:
-        rows: rows of the study.
-        study: its definition.
-        metric: column name.
+        rows: rows of the study
+        study: its definition
+        metric: column name
 
     Returns:
-        Settings as text -> (seeds,) values.
+        settings as text -> (seeds,) values
     """
     found = {(_variant_key(row, study), row["seed"]): row[metric] for row in rows}
     keys = [_variant_key(variant, study) for variant in study.variants]
@@ -212,9 +212,9 @@ def study_table(rows: list[dict], study: Study, metric: str = "frechet") -> str:
     """Markdown table: mean of each variant, its paired difference to the first, and 95 % confidence intervals.
 
     Args:
-        rows: rows of the study.
-        study: its definition.
-        metric: column name.
+        rows: rows of the study
+        study: its definition
+        metric: column name
     """
     values_of = by_variant(rows, study, metric)
     first = next(iter(values_of.values()))

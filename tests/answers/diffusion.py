@@ -332,7 +332,7 @@ def normal_kl_abs(mean1, logvar1, mean2, logvar2):
 
 
 @wrong("normal_kl", "the variance of the first")
-def normal_kl_first_judges(mean1, logvar1, mean2, logvar2):
+def normal_kl_first_variance(mean1, logvar1, mean2, logvar2):
     ratio = logvar1 - logvar2
     return 0.5 * (ratio.exp() - ratio - 1 + (mean1 - mean2) ** 2 / logvar1.exp())
 

@@ -4,11 +4,11 @@ import json
 
 import numpy as np
 import torch
-from support_latents import linear_images, tiny_vae
 
 from dit_nb.cli import main
 from dit_nb.data import image_grid, save_image
 from dit_nb.latent_cache import open_latents
+from support_latents import linear_images, tiny_vae
 
 
 def photos(folder, n=3):

@@ -9,7 +9,7 @@ from PIL import Image
 
 from dit_nb import features
 from dit_nb.cli import main
-from dit_nb.data import digits, to_uint8
+from dit_nb.data import _to_uint8, digits
 from dit_nb.features import DigitExtractor
 
 RNG = np.random.default_rng
@@ -49,7 +49,7 @@ def test_evaluate_command(trained_extractor, split, tmp_path, capsys):
         tmp_path / "samples.npz", images=split.train.images[:200], labels=split.train.labels[:200]
     )
     (tmp_path / "png").mkdir()
-    for i, image in enumerate(to_uint8(split.held_out.images[:120])[:, 0].numpy()):
+    for i, image in enumerate(_to_uint8(split.held_out.images[:120])[:, 0].numpy()):
         Image.fromarray(image).save(tmp_path / "png" / f"{i:03d}.png")
     assert main(["evaluate", str(tmp_path / "samples.npz"), "digits", "--resamples", "20", "--json"]) == 0
     result = json.loads(capsys.readouterr().out)

@@ -5,10 +5,10 @@ import torch
 from einops import rearrange
 
 from dit_nb.anatomy import (
+    _decode_tokens,
     ablate,
     attention_by_offset,
     attention_distance,
-    decode_tokens,
     logit_lens,
     modulation_map,
     record_activations,
@@ -85,7 +85,7 @@ def test_stream_can_be_continued_from_anywhere(block):
         with torch.no_grad():
             for b, cond in list(zip(model.blocks, inside.cond))[k:]:
                 tokens = b(tokens, cond)
-            assert torch.equal(decode_tokens(model, tokens, inside.cond[-1]), inside.output)
+            assert torch.equal(_decode_tokens(model, tokens, inside.cond[-1]), inside.output)
     extra = 2 if block == "in_context" else 0
     assert inside.stream.shape == (4, 3, 6 + extra, 16)
 

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 
 from dit_nb import DiTConfig
-from dit_nb.config import BLOCK_NAMES, MODEL_NAMES
+from dit_nb.config import _MODEL_NAMES, BLOCK_NAMES
 from dit_nb.model import BLOCKS
 from support import error_cases, raises_input_error, tiny_config
 
@@ -18,11 +18,11 @@ def test_block_names_are_the_keys_of_the_block_classes():
 
 def test_named_sizes_are_table_1():
     table = {"S": (12, 384, 6), "B": (12, 768, 12), "L": (24, 1024, 16), "XL": (28, 1152, 16)}
-    assert len(MODEL_NAMES) == 12
+    assert len(_MODEL_NAMES) == 12
     for size, fields in table.items():
         for patch in (2, 4, 8):
             config = DiTConfig.named(f"DiT-{size}/{patch}", num_classes=7)
-            assert f"DiT-{size}/{patch}" in MODEL_NAMES
+            assert f"DiT-{size}/{patch}" in _MODEL_NAMES
             assert (config.depth, config.hidden_size, config.num_heads) == fields
             assert (config.patch_size, config.num_classes, config.block) == (patch, 7, "adaln_zero")
 

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from gaussian_chain import normal
 
 from dit_nb import Diffusion
 from dit_nb.guidance import Guided, cfg_eps
 from dit_nb.sampling import ddpm_sample
+from gaussian_chain import normal
 from support import error_cases, raises_input_error, relative, tiny_model
 
 

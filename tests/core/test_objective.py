@@ -5,13 +5,13 @@ from functools import partial
 
 import pytest
 import torch
-from gaussian_chain import MEAN, VAR, GaussianChain, normal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.distributions import Normal, kl_divergence
 
 from dit_nb import Diffusion, DiT, DiTConfig
-from dit_nb.objective import VARIANCES, bits_per_dim, discretized_gaussian_nll, normal_kl
+from dit_nb.objective import _VARIANCES, bits_per_dim, discretized_gaussian_nll, normal_kl
+from gaussian_chain import MEAN, VAR, GaussianChain, normal
 from support import error_cases, raises_input_error, relative, tiny_model
 
 some = settings(max_examples=25, deadline=None, derandomize=True, database=None)
@@ -169,7 +169,7 @@ def test_initial_loss_of_a_model():
     assert losses["loss"].mean().item() == pytest.approx(expected, abs=0.1)
 
 
-@pytest.mark.parametrize("variance", VARIANCES)
+@pytest.mark.parametrize("variance", _VARIANCES)
 @pytest.mark.parametrize("spec", ["10", "1000"])
 def test_bound_in_training_is_the_bound_by_its_definition(variance, spec):
     """Values and gradients of the closed form, which takes the error of eps alone."""

@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
-from gaussian_chain import normal
 
 from dit_nb import Diffusion
 from dit_nb.data import ImageSet
 from dit_nb.oracle import IdealDenoiser
+from gaussian_chain import normal
 from support import relative
 
 BAR = Diffusion().alphas_cumprod

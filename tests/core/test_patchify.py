@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dit_nb.patchify import PatchEmbed, grid_size, height_width, patchify, unpatchify
+from dit_nb.patchify import PatchEmbed, _height_width, grid_size, patchify, unpatchify
 from support import error_cases, raises_input_error, relative
 
 some = settings(max_examples=25, deadline=None, derandomize=True, database=None)
@@ -56,13 +56,13 @@ def test_patch_embedding_is_a_linear_map_of_patches(shape):
 
 
 def test_sizes():
-    assert height_width(8) == (8, 8) and height_width((4, 6)) == height_width([4, 6]) == (4, 6)
+    assert _height_width(8) == (8, 8) and _height_width((4, 6)) == _height_width([4, 6]) == (4, 6)
     assert grid_size(8, 2) == (4, 4) and grid_size((96, 128), 16) == (6, 8)
 
 
 @pytest.mark.parametrize("size,p", [((4, 6), 4), ((6, 4), 4), (0, 2), ((4, -2), 2), (4, 0), (4, -2)])
 def test_sizes_without_a_grid(size, p):
-    height, width = height_width(size)
+    height, width = _height_width(size)
     with raises_input_error(f"{height}x{width}.*patch_size.*{p}"):
         grid_size(size, p)
 

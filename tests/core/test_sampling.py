@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
-from gaussian_chain import MEAN, SPECS, VAR, GaussianChain, affine_map
 
 from dit_nb import Diffusion
 from dit_nb.guidance import Guided
 from dit_nb.sampling import ddim_sample, ddpm_sample
+from gaussian_chain import MEAN, SPECS, VAR, GaussianChain, affine_map
 from support import raises_input_error, relative, tiny_model
 
 

@@ -6,12 +6,12 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from gaussian_chain import GaussianChain
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dit_nb import Diffusion
 from dit_nb.schedule import Schedule, cosine_betas, extract, linear_betas, space_timesteps
+from gaussian_chain import GaussianChain
 from support import GOLDEN, error_cases, raises_input_error, relative
 
 X, T = torch.zeros(3, 3, 4, 4), torch.tensor([0, 1, 2])

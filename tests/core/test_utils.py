@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from dit_nb.utils import (
+    _atomic_write,
     _check_choice,
     _check_eval,
     _check_index,
     _make_folder,
-    atomic_write,
-    progress_bar,
+    _progress_bar,
     randn,
     seeded_generator,
 )
@@ -50,16 +50,16 @@ def test_progress_bar_shows_in_a_terminal_only(monkeypatch, terminal, shown):
     monkeypatch.setattr(
         "sys.modules", {k: v for k, v in __import__("sys").modules.items() if k != "ipykernel"}
     )
-    assert list(progress_bar(range(3), "counting", shown)) == [0, 1, 2]
+    assert list(_progress_bar(range(3), "counting", shown)) == [0, 1, 2]
     assert ("counting" in stream.getvalue()) == (terminal and shown)
 
 
 def test_atomic_write_replaces_a_file_or_leaves_it(tmp_path):
     path = tmp_path / "a.txt"
-    with atomic_write(path) as draft:
+    with _atomic_write(path) as draft:
         draft.write_text("old")
         assert not path.exists()
-    with pytest.raises(RuntimeError), atomic_write(path) as draft:
+    with pytest.raises(RuntimeError), _atomic_write(path) as draft:
         draft.write_text("half")
         raise RuntimeError
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]

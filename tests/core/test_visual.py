@@ -8,6 +8,7 @@ from matplotlib import pyplot as plt
 from dit_nb.patchify import patchify
 from dit_nb.visual import (
     COLORS,
+    _to_pixels,
     figure,
     plot_classes,
     plot_denoising,
@@ -16,7 +17,6 @@ from dit_nb.visual import (
     show_image,
     show_matrix,
     show_source,
-    to_pixels,
 )
 from support import raises_input_error
 
@@ -51,8 +51,8 @@ def test_alternative_text_comes_from_labels_or_is_set():
 
 def test_pixels():
     image = torch.tensor([[[-2.0, -1.0, 0.0, 3.0]]])
-    assert to_pixels(image).tolist() == [[0.0, 0.0, 0.5, 1.0]]
-    assert to_pixels(image.expand(3, 1, 4)).shape == to_pixels(image.expand(4, 1, 4)).shape == (1, 4, 3)
+    assert _to_pixels(image).tolist() == [[0.0, 0.0, 0.5, 1.0]]
+    assert _to_pixels(image.expand(3, 1, 4)).shape == _to_pixels(image.expand(4, 1, 4)).shape == (1, 4, 3)
 
 
 def test_signed_images_are_centered_at_zero():
@@ -106,7 +106,7 @@ def test_loss_and_its_moving_average(steps, window):
 
 
 def test_source_of_functions():
-    text = show_source(patchify, to_pixels).data
+    text = show_source(patchify, _to_pixels).data
     assert (
         text.startswith("```python\ndef patchify(") and "\ndef to_pixels(" in text and text.endswith("\n```")
     )

@@ -7,14 +7,14 @@ from PIL import Image
 
 from dit_nb.data import (
     ImageSet,
-    center_crop,
+    _center_crop,
+    _to_tensor,
+    _to_uint8,
     digits,
     image_grid,
     running_example,
     sample_photo,
     save_image,
-    to_tensor,
-    to_uint8,
 )
 from support import error_cases, raises_input_error
 
@@ -27,7 +27,7 @@ def noise(*shape):
 
 def test_to_tensor_and_back():
     array = noise(5, 7, 3)
-    x = to_tensor(Image.fromarray(array))
+    x = _to_tensor(Image.fromarray(array))
     assert x.shape == (3, 5, 7)
     assert np.array_equal(((x + 1) * 127.5).round().permute(1, 2, 0).numpy(), array)
 
@@ -36,8 +36,8 @@ def test_to_uint8_rounds_to_the_nearest_and_clips():
     levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
     x = levels / 127.5 - 1
     jitter = 0.003 * torch.sin(torch.arange(256.0)).view_as(x)  # below half a step of 1 / 127.5
-    assert torch.equal(to_uint8(x + jitter), levels)
-    assert to_uint8(torch.tensor([[[[-9.0, 9.0]]]])).tolist() == [[[[0, 255]]]]
+    assert torch.equal(_to_uint8(x + jitter), levels)
+    assert _to_uint8(torch.tensor([[[[-9.0, 9.0]]]])).tolist() == [[[[0, 255]]]]
 
 
 def image_set(images=X, labels=Y, names=tuple("abcde")):
@@ -87,7 +87,7 @@ def test_sample_photo(size, shape):
 
 def test_center_crop_keeps_the_middle():
     ramp = Image.fromarray(np.tile(np.arange(200, dtype=np.uint8), (100, 1)))
-    middle = np.asarray(center_crop(ramp, 100))
+    middle = np.asarray(_center_crop(ramp, 100))
     assert middle.shape == (100, 100) and middle[0].tolist() == list(range(50, 150))
 
 
@@ -95,7 +95,7 @@ def test_image_grid_and_file(tmp_path):
     images = torch.from_numpy(noise(3, 3, 4, 5)) / 127.5 - 1
     grid = image_grid(images, columns=2, zoom=2)
     assert grid.shape == (2 * (4 * 2 + 2), 2 * (5 * 2 + 2), 3)
-    assert np.array_equal(grid[1:9:2, 1:11:2], to_uint8(images)[0].permute(1, 2, 0).numpy())
+    assert np.array_equal(grid[1:9:2, 1:11:2], _to_uint8(images)[0].permute(1, 2, 0).numpy())
     assert not grid[10:, 12:].any(), "the last place is empty"
     save_image(grid, tmp_path / "grid.png")
     assert np.array_equal(np.asarray(Image.open(tmp_path / "grid.png")), grid)

@@ -18,7 +18,7 @@ from PIL import Image, ImageCms
 from torch.utils.data import DataLoader
 
 from dit_nb import image_files
-from dit_nb.data import ImageSet, center_crop
+from dit_nb.data import ImageSet, _center_crop
 from dit_nb.image_files import open_images, read_image
 from support import raises_input_error
 
@@ -299,8 +299,8 @@ def test_jpeg_drafts_are_close_to_full_decoding(folder, size, exact):
     path = save(folder / "a.jpg", waves.astype(np.uint8), quality=95)
     read = read_image(path, size, "L")
     assert (min(read.size) == 1024) == exact and min(read.size) >= 4 * size
-    full = np.asarray(center_crop(Image.open(path), size), dtype=float)
-    error = np.abs(np.asarray(center_crop(read, size)) - full)
+    full = np.asarray(_center_crop(Image.open(path), size), dtype=float)
+    error = np.abs(np.asarray(_center_crop(read, size)) - full)
     assert error.max() == 0 if exact else error.mean() < 1
 
 
@@ -320,9 +320,9 @@ def test_trimming_keeps_the_center_crop(short, long, size, wide):
     array[:, long:] = 255
     image, file = Image.fromarray(array if wide else array.T), io.BytesIO()
     image.save(file, "png")
-    crop = center_crop(read_image(file, size, "L"), size)
+    crop = _center_crop(read_image(file, size, "L"), size)
     assert crop.size == (size, size)
-    assert abs(edge(crop, wide) - edge(center_crop(image, size), wide)) <= 1
+    assert abs(edge(crop, wide) - edge(_center_crop(image, size), wide)) <= 1
 
 
 # Folders

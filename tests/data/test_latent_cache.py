@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from support_latents import CHANNELS, LinearVAE, linear_image_set, linear_images
 
 from dit_nb import Diffusion, DiT, DiTConfig, latent_cache
 from dit_nb.data import ImageSet
@@ -19,6 +18,7 @@ from dit_nb.latent_cache import (
 )
 from dit_nb.latents import LatentCodec, sample_latents
 from support import relative
+from support_latents import CHANNELS, LinearVAE, linear_image_set, linear_images
 
 
 def test_a_cache_holds_the_image_and_its_mirror_image(tmp_path):

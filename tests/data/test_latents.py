@@ -5,10 +5,10 @@ import os
 
 import pytest
 import torch
-from support_latents import CHANNELS, LinearVAE, linear_images, tiny_vae
 
-from dit_nb.latents import LatentCodec, _encoder_hash, open_codec, sample_latents
+from dit_nb.latents import LatentCodec, _encoder_hash, _open_codec, sample_latents
 from support import relative
+from support_latents import CHANNELS, LinearVAE, linear_images, tiny_vae
 
 
 @pytest.mark.parametrize(("scale", "shift"), [(None, None), (0.18215, None), (1.5, 0.3)])
@@ -109,16 +109,16 @@ def test_the_fingerprint_depends_on_the_encoder_alone():
 def test_open_codec_by_description(tmp_path):
     tiny_vae().save_pretrained(tmp_path / "vae")
     made = LatentCodec.load(tmp_path / "vae", device="cpu", scale=0.5, shift=0.1).describe()
-    codec = open_codec(made, device="cpu")
+    codec = _open_codec(made, device="cpu")
     assert codec.describe() == made
     other = tiny_vae()
     torch.nn.init.zeros_(other.decoder.conv_in.weight)
     other.save_pretrained(tmp_path / "other decoder")
-    assert open_codec(made, tmp_path / "other decoder", device="cpu").scale == 0.5
+    assert _open_codec(made, tmp_path / "other decoder", device="cpu").scale == 0.5
     tiny_vae(seed=1).save_pretrained(tmp_path / "other encoder")
     with pytest.raises(ValueError, match="fingerprint"):
-        open_codec(made, tmp_path / "other encoder", device="cpu")
-    assert open_codec({}, tmp_path / "other encoder", device="cpu").scale == 0.18215, "nothing is known"
+        _open_codec(made, tmp_path / "other encoder", device="cpu")
+    assert _open_codec({}, tmp_path / "other encoder", device="cpu").scale == 0.18215, "nothing is known"
 
 
 # Errors

@@ -6,12 +6,12 @@ import torch
 from scipy.linalg import sqrtm
 
 from dit_nb.evaluation import (
+    _nearest_distances,
     evaluate_digits,
     frechet_distance,
     gaussian_frechet_distance,
     in_knn_manifold,
     inception_score,
-    nearest_distances,
     precision_recall,
 )
 from support import error_cases, raises_input_error
@@ -75,8 +75,8 @@ def test_in_knn_manifold_on_a_line():
 def test_nearest_distances_by_hand():
     images = torch.zeros(2, 1, 8, 8)
     images[1] = 0.5  # 4 gray levels in each of 64 pixels
-    assert nearest_distances(images, images[:1]).tolist() == pytest.approx([0, 32])
-    assert nearest_distances(images, images, skip_self=True).tolist() == pytest.approx([32, 32])
+    assert _nearest_distances(images, images[:1]).tolist() == pytest.approx([0, 32])
+    assert _nearest_distances(images, images, skip_self=True).tolist() == pytest.approx([32, 32])
 
 
 def test_inception_score_by_hand_and_at_its_limits():

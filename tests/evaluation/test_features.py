@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from dit_nb.data import to_uint8
+from dit_nb.data import _to_uint8
 from dit_nb.features import InceptionExtractor, ModuleExtractor, _open_extractor, _open_inception
 
 
@@ -64,7 +64,7 @@ def test_inception_features_are_those_of_adm(vision, tmp_path):
         interpolate_bilinear_2d_like_tensorflow1x as resize,
     )
 
-    x = (resize(to_uint8(images).float(), size=(299, 299), align_corners=False) - 128) / 128
+    x = (resize(_to_uint8(images).float(), size=(299, 299), align_corners=False) - 128) / 128
     for name in ("Conv2d_1a_3x3 Conv2d_2a_3x3 Conv2d_2b_3x3 MaxPool_1 Conv2d_3b_1x1 Conv2d_4a_3x3 MaxPool_2 "
                  "Mixed_5b Mixed_5c Mixed_5d Mixed_6a Mixed_6b Mixed_6c").split():  # fmt: skip
         x = getattr(net, name)(x)

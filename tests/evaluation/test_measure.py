@@ -12,24 +12,24 @@ from scipy.linalg import sqrtm
 from scipy.spatial.distance import cdist
 from scipy.stats import binom
 
-from dit_nb.data import to_uint8
+from dit_nb.data import _to_uint8
 from dit_nb.evaluation import frechet_distance, gaussian_frechet_distance, inception_score, precision_recall
 from dit_nb.features import Features
 from dit_nb.measure import (
     PRESETS,
     _Comparison,
     _FeatureStats,
+    _half_sample_interval,
+    _half_sample_values,
     _mean_cov,
     _MeanCov,
     _RunningInceptionScore,
     _RunningMeanCov,
+    _uniform_labels,
     evaluate,
-    half_sample_interval,
-    half_sample_values,
-    uniform_labels,
 )
 from dit_nb.pretrained import sample_images
-from dit_nb.sample_files import open_image_source
+from dit_nb.sample_files import _open_image_source
 from support import error_cases, raises_input_error
 
 RNG = np.random.default_rng
@@ -148,8 +148,8 @@ def coverage(metric, truth, sample, trials, seed):
     rng, held = RNG(seed), 0
     for i in range(trials):
         rows = sample(rng)
-        halves = half_sample_values(lambda part, rows=rows: metric(rows[part]), len(rows), 100, seed=i)
-        low, high = half_sample_interval(metric(rows), halves)
+        halves = _half_sample_values(lambda part, rows=rows: metric(rows[part]), len(rows), 100, seed=i)
+        low, high = _half_sample_interval(metric(rows), halves)
         held += low <= truth <= high
     return held
 
@@ -192,15 +192,17 @@ def test_coverage_of_intervals_of_a_mean_and_of_recall():
 
 def test_half_sample_interval_by_hand():
     halves = np.arange(101.0)
-    assert half_sample_interval(7, halves, level=0.9) == pytest.approx((7 - 45, 7 + 45))
-    assert half_sample_interval(7, halves, level=0.9, fraction=0.25) == pytest.approx((7 - 22.5, 7 + 22.5))
-    assert half_sample_interval(7, halves, level=0.9, limits=(0, 10)) == (0, 10)
+    assert _half_sample_interval(7, halves, level=0.9) == pytest.approx((7 - 45, 7 + 45))
+    assert _half_sample_interval(7, halves, level=0.9, fraction=0.25) == pytest.approx((7 - 22.5, 7 + 22.5))
+    assert _half_sample_interval(7, halves, level=0.9, limits=(0, 10)) == (0, 10)
     skewed = np.array([0.0] * 90 + [10.0] * 10)  # seldom much too high, so the truth is lower
-    low, high = half_sample_interval(0, skewed, level=0.9)
+    low, high = _half_sample_interval(0, skewed, level=0.9)
     assert (low, high) == pytest.approx((-9, 1))
-    assert np.array_equal(half_sample_values(np.sum, 9, 5, seed=1), half_sample_values(np.sum, 9, 5, seed=1))
-    assert set(half_sample_values(len, 9, 5)) == {4}
-    assert half_sample_values(lambda part: len(set(part)), 9, 5).tolist() == [4] * 5, "no sample twice"
+    assert np.array_equal(
+        _half_sample_values(np.sum, 9, 5, seed=1), _half_sample_values(np.sum, 9, 5, seed=1)
+    )
+    assert set(_half_sample_values(len, 9, 5)) == {4}
+    assert _half_sample_values(lambda part: len(set(part)), 9, 5).tolist() == [4] * 5, "no sample twice"
 
 
 # evaluate
@@ -249,7 +251,7 @@ def test_statistics_of_a_file_replace_those_of_its_images(split, extractor, tmp_
         zip(("mu_s", "sigma_s"), _mean_cov(seen.spatial))
     )
     np.savez(tmp_path / "stats.npz", **known)
-    images = to_uint8(split.train.images[:100]).permute(0, 2, 3, 1).numpy()
+    images = _to_uint8(split.train.images[:100]).permute(0, 2, 3, 1).numpy()
     np.savez(tmp_path / "both.npz", arr_0=images, **known)
     a = split.held_out.images
     options = {"features": extractor, "resamples": 0, "progress": False}
@@ -261,7 +263,7 @@ def test_statistics_of_a_file_replace_those_of_its_images(split, extractor, tmp_
         assert stats["metrics"][name]["value"] == pytest.approx(full["metrics"][name]["value"], rel=1e-6)
         assert both["metrics"][name]["value"] == pytest.approx(full["metrics"][name]["value"], rel=1e-6)
     assert "precision" not in stats["metrics"] and len(stats["notes"]) == 1
-    read = next(iter(open_image_source(tmp_path / "both.npz").batches(100)))
+    read = next(iter(_open_image_source(tmp_path / "both.npz").batches(100)))
     want = precision_recall(extractor(read).pooled, extractor(a).pooled)
     assert (both["metrics"]["precision"]["value"], both["metrics"]["recall"]["value"]) == want
     assert both["reference"] == {"name": str(tmp_path / "both.npz"), "n": 100, "statistics": True}
@@ -311,8 +313,8 @@ def test_the_papers_protocol():
 
 
 def test_labels_are_uniform_and_random():
-    labels = uniform_labels(50_000, 1000, seed=3)
+    labels = _uniform_labels(50_000, 1000, seed=3)
     counts = np.bincount(labels, minlength=1000)
     assert labels.dtype == torch.long and counts.min() > 15 and counts.max() < 100
     assert 0.85 < counts.var() / 50 < 1.15, "Poisson: not 50 of each"
-    assert torch.equal(labels, uniform_labels(50_000, 1000, seed=3))
+    assert torch.equal(labels, _uniform_labels(50_000, 1000, seed=3))

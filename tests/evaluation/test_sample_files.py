@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dit_nb.sample_files import open_image_source, save_npz
+from dit_nb.sample_files import _open_image_source, save_npz
 from support import raises_input_error
 
 RNG = np.random.default_rng
@@ -65,7 +65,7 @@ def test_writing_and_reading_keep_one_batch_in_memory(tmp_path):
     batch = np.zeros((8, 64, 64, 3), dtype=np.uint8)
     tracemalloc.start()
     save_npz(tmp_path / "x.npz", (batch for _ in range(100)), n=800)
-    for part in open_image_source(tmp_path / "x.npz").batches(8):
+    for part in _open_image_source(tmp_path / "x.npz").batches(8):
         assert part.shape == (8, 3, 64, 64)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
@@ -84,7 +84,7 @@ def test_all_sources_give_the_same_images(tmp_path, size, compressed):
     for i, image in enumerate(images):
         Image.fromarray(image).save(tmp_path / "folder" / f"{i:03d}.png")
     for source in (tmp_path / "adm.npz", str(tmp_path / "ours.npz"), tmp_path / "folder", floats):
-        opened = open_image_source(source)
+        opened = _open_image_source(source)
         batches = list(opened.batches(size))
         assert opened.n == 9 and opened.shape == (3, 8, 8)
         assert all(batch.dtype == torch.float32 and 1 <= len(batch) <= size for batch in batches)
@@ -92,7 +92,7 @@ def test_all_sources_give_the_same_images(tmp_path, size, compressed):
 
 
 def test_digits_are_the_held_out_ones(split):
-    opened = open_image_source("digits")
+    opened = _open_image_source("digits")
     assert opened.shape == (1, 8, 8) and torch.equal(
         torch.cat(list(opened.batches(50))), split.held_out.images
     )
@@ -111,4 +111,4 @@ def test_open_image_source_errors(tmp_path):
         ("text.npz", "text.npz"),
     ):
         with raises_input_error(pattern):
-            open_image_source(tmp_path / name)
+            _open_image_source(tmp_path / name)

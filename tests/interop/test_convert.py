@@ -12,7 +12,7 @@ from dit_nb import Diffusion
 from dit_nb.conditioning import timestep_embedding
 from dit_nb.guidance import Guided
 from dit_nb.interop.convert import convert, load_any, load_diffusers, save_diffusers
-from dit_nb.interop.diffusers import fix_timestep_frequencies, to_diffusers
+from dit_nb.interop.diffusers import _fix_timestep_frequencies, to_diffusers
 from dit_nb.interop.official import _PAPER_SAMPLING
 from dit_nb.sampling import ddim_sample
 from support import latent_inputs, latent_model, raises_input_error, relative, same_weights
@@ -53,7 +53,7 @@ def test_pipeline_samples_equal_ours(tmp_path):
     model, decoder = latent_model(), vae()
     save_diffusers(model, tmp_path, _PAPER_SAMPLING, decoder)
     pipe = DiTPipeline.from_pretrained(tmp_path)
-    fix_timestep_frequencies(pipe)
+    _fix_timestep_frequencies(pipe)
     pipe.set_progress_bar_config(disable=True)
     options = dict(class_labels=[3, 7], num_inference_steps=10, guidance_scale=1.5, output_type="pt")
     theirs = pipe(**options, generator=torch.manual_seed(5)).images

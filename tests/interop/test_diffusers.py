@@ -12,11 +12,11 @@ from dit_nb.data import digits
 from dit_nb.evaluation import DigitClassifier
 from dit_nb.guidance import Guided
 from dit_nb.interop.diffusers import (
+    _fix_timestep_frequencies,
+    _make_scheduler,
     _pad_labels,
     _trim_labels,
-    fix_timestep_frequencies,
     from_diffusers,
-    make_scheduler,
     scheduler_sample,
     to_diffusers,
 )
@@ -69,7 +69,7 @@ def test_timestep_frequencies():
     transformer, timesteps = to_diffusers(latent_model()), torch.arange(1000)
     modules = [module for module in transformer.modules() if isinstance(module, Timesteps)]
     assert len(modules) == 2  # one in each block
-    for shift, fix in ((0, lambda: None), (1, lambda: fix_timestep_frequencies(transformer))):
+    for shift, fix in ((0, lambda: None), (1, lambda: _fix_timestep_frequencies(transformer))):
         for module in modules:
             module.downscale_freq_shift = shift
         if shift:  # as diffusers builds it
@@ -130,7 +130,7 @@ def initial_noise(shape, seed=1):
 @pytest.mark.parametrize("clip", [False, True])
 def test_ddim_equals_ours(schedule, clip):
     model, diffusion, x_T = latent_model(), Diffusion(schedule), initial_noise((6, 4, 8, 8))
-    scheduler = make_scheduler({**SAMPLING, "schedule": schedule, "clip_x0": clip}, "ddim")
+    scheduler = _make_scheduler({**SAMPLING, "schedule": schedule, "clip_x0": clip}, "ddim")
     guided = Guided(model, 1.5)
     known = dict(x_T=x_T, progress=False)
     ours = ddim_sample(diffusion.respaced("ddim10"), guided, x_T.shape, Y % 10, clip_x0=clip, **known)
@@ -142,7 +142,7 @@ def test_ddim_equals_ours(schedule, clip):
 def test_ddpm_equals_ours(variance):
     """The scheduler receives the learned variance, and takes its noise in the same order."""
     model, diffusion = latent_model(learn_sigma=variance == "learned"), Diffusion(variance=variance)
-    scheduler = make_scheduler({**SAMPLING, "variance": variance}, "ddpm")
+    scheduler = _make_scheduler({**SAMPLING, "variance": variance}, "ddpm")
     known = dict(progress=False, y=Y)
 
     def sample_ours(**options):
@@ -173,7 +173,7 @@ def test_dpm_solver_samples_digits(classifier, steps, even):
         model.cpu(),
         (80, 1, 8, 8),
         labels,
-        scheduler=make_scheduler(sampling, "dpm++", use_lu_lambdas=even),
+        scheduler=_make_scheduler(sampling, "dpm++", use_lu_lambdas=even),
         steps=steps,
         generator=torch.manual_seed(0),
         progress=False,
@@ -201,11 +201,11 @@ def test_schedulers_that_do_not_fit():
             scheduler_sample(diffusion or Diffusion(), latent_model(), X.shape, Y, scheduler=scheduler)
 
     refused("DDIMScheduler.*make_scheduler", diffusers.DDIMScheduler(beta_schedule="scaled_linear"))
-    refused("DDIMScheduler.*make_scheduler", make_scheduler(SAMPLING), Diffusion().respaced("50"))
+    refused("DDIMScheduler.*make_scheduler", _make_scheduler(SAMPLING), Diffusion().respaced("50"))
     refused("prediction_type.*v_prediction.*epsilon", diffusers.DDIMScheduler(prediction_type="v_prediction"))
     refused("prediction_type.*FlowMatch.*epsilon", diffusers.FlowMatchEulerDiscreteScheduler())
-    refused("variance_type.*None", make_scheduler(SAMPLING, "dpm++", variance_type="learned_range"))
+    refused("variance_type.*None", _make_scheduler(SAMPLING, "dpm++", variance_type="learned_range"))
     with raises_input_error("'euler'.*ddim, ddpm, dpm"):
-        make_scheduler(SAMPLING, "euler")
+        _make_scheduler(SAMPLING, "euler")
     with raises_input_error("train"):
-        scheduler_sample(Diffusion(), latent_model().train(), X.shape, Y, scheduler=make_scheduler(SAMPLING))
+        scheduler_sample(Diffusion(), latent_model().train(), X.shape, Y, scheduler=_make_scheduler(SAMPLING))

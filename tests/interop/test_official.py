@@ -10,7 +10,7 @@ import torch
 
 from dit_nb import DiT, DiTConfig
 from dit_nb.interop.convert import load_any
-from dit_nb.interop.official import _PAPER_SAMPLING, infer_config, load_official, save_official
+from dit_nb.interop.official import _PAPER_SAMPLING, _infer_config, load_official, save_official
 from dit_nb.pretrained import SAMPLING
 from support import latent_inputs, latent_model, raises_input_error, same_weights
 
@@ -61,7 +61,7 @@ def test_checkpoint_of_the_official_training_script(tmp_path):
 def test_named_sizes_are_inferred_from_shapes(name):
     with torch.device("meta"):
         model = DiT(replace(DiTConfig.named(name), depth=1))
-    assert infer_config(model.state_dict()) == model.config
+    assert _infer_config(model.state_dict()) == model.config
 
 
 @pytest.mark.parametrize("channels, clipped", [(1, True), (3, True), (4, False)])

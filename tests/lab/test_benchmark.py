@@ -17,6 +17,7 @@ def test_operations_follow_the_papers_convention():
     assert abs(_matmul_flop(config, n, "train") / 182.2e12 - 1) < 0.001
 
 
+@pytest.mark.slow
 def test_rows_of_a_benchmark(tmp_path, capsys):
     rows = benchmark("digits/2", "sample", ("diffusers fp32", "ours bf16"), 2, 0.01, batch=2, progress=False)
     for r in rows:

@@ -13,18 +13,18 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from dit_nb.config import MODEL_NAMES, DiTConfig
+from dit_nb.config import _MODEL_NAMES, DiTConfig
 from dit_nb.ema import EMA
 from dit_nb.lab.budget import (
     _BYTES_PER_ELEMENT,
     _MIN_TOKENS_PER_PASS,
+    _USABLE_FRACTION,
+    _VAE_ENCODER_MACS,
     GPUS,
-    USABLE_FRACTION,
-    VAE_ENCODER_MACS,
-    activation_bytes,
+    _activation_bytes,
+    _block_activation_bytes,
+    _format_duration,
     advise,
-    block_activation_bytes,
-    format_duration,
     largest_batch,
     plan_training,
     sampling_time,
@@ -40,7 +40,7 @@ XL = DiTConfig.named("DiT-XL/2")
 # Trained parameters of the paper's sizes, patch size 2
 PARAMS = {"S": 32_865_056, "B": 130_315_808, "L": 457_840_672, "XL": 674_834_720}
 GFLOPS = dict(
-    zip(MODEL_NAMES, (6.06, 1.41, 0.36, 23.01, 5.56, 1.42, 80.71, 19.70, 5.01, 118.64, 29.05, 7.39))
+    zip(_MODEL_NAMES, (6.06, 1.41, 0.36, 23.01, 5.56, 1.42, 80.71, 19.70, 5.01, 118.64, 29.05, 7.39))
 )
 
 
@@ -96,7 +96,7 @@ def test_activation_bytes_equal_what_autograd_saves(block):
     for seed, precision, checkpointing in product(range(4), _BYTES_PER_ELEMENT, (False, True)):
         config = random_config(block, seed)
         two, five = (saved_bytes(config, n, precision, checkpointing) for n in (2, 5))
-        counted = sum(activation_bytes(config, precision, checkpointing).values())
+        counted = sum(_activation_bytes(config, precision, checkpointing).values())
         assert 3 * counted == five - two, (config, precision, checkpointing)
 
 
@@ -108,7 +108,7 @@ def test_one_more_block_saves_block_activation_bytes():
             - saved_bytes(DiTConfig(**shape, depth=d, block=block), 2, precision, False)
             for d in (2, 3)
         )
-        parts = block_activation_bytes(DiTConfig(**shape, depth=2, block=block), precision)
+        parts = _block_activation_bytes(DiTConfig(**shape, depth=2, block=block), precision)
         assert sum(parts.values()) == three - two, (block, precision)
 
 
@@ -116,9 +116,9 @@ def test_adaln_zero_block_saves_48_bytes_per_element():
     """By hand, in bfloat16: 20 bytes in the attention branch, 28 in the MLP branch."""
     attention = 4 + 4 + 2 + 3 * 2 + 2 + 2  # stream, normalized, modulated, q k v, output, projection
     mlp = 4 + 4 + 2 + 4 * 2 + 4 * 2 + 2  # stream, normalized, modulated, before and after GELU, output
-    found = sum(block_activation_bytes(XL, "bf16").values()) / (256 * 1152)
+    found = sum(_block_activation_bytes(XL, "bf16").values()) / (256 * 1152)
     assert attention + mlp == 48 < found < 48.3
-    assert 80 < sum(block_activation_bytes(XL, "fp32").values()) / (256 * 1152) < 80.3
+    assert 80 < sum(_block_activation_bytes(XL, "fp32").values()) / (256 * 1152) < 80.3
 
 
 class Meter(TorchDispatchMode):
@@ -288,14 +288,14 @@ def test_largest_batch_is_the_largest():
     for name, (gpu, spec), checkpointing in product(("DiT-S/4", "DiT-L/2"), GPUS.items(), (False, True)):
         config = DiTConfig.named(name)
         n = largest_batch(config, spec, checkpointing)
-        usable = USABLE_FRACTION * 1e9 * spec.memory
+        usable = _USABLE_FRACTION * 1e9 * spec.memory
         if n:
             assert training_memory(config, n, spec.precision, checkpointing).total <= usable, (name, gpu)
         assert training_memory(config, n + 1, spec.precision, checkpointing).total > usable, (name, gpu)
     assert largest_batch(XL, GPUS["RTX 3060"], checkpointing=True) == 0
 
 
-@pytest.mark.parametrize("name", MODEL_NAMES)
+@pytest.mark.parametrize("name", _MODEL_NAMES)
 def test_training_time_matches_figure_9(name):
     """Gflops x batch x steps x 3, each multiply-add two operations."""
     operations = 2 * 3 * GFLOPS[name] * 1e9 * 256 * 400_000
@@ -339,20 +339,20 @@ def test_vae_encoder_macs():
         assert sum(p.numel() for p in vae.parameters()) == 83_653_863  # the paper says 84M
         with FlopCounterMode(display=False) as counter, torch.no_grad():
             vae.encode(torch.randn(1, 3, 256, 256))
-    assert counter.get_total_flops() / 2 == pytest.approx(VAE_ENCODER_MACS, rel=1e-3)
+    assert counter.get_total_flops() / 2 == pytest.approx(_VAE_ENCODER_MACS, rel=1e-3)
 
 
 @pytest.mark.parametrize("gpu", GPUS)
 def test_plans_fit_and_no_cheaper_plan_does(gpu):
     spec = GPUS[gpu]
-    for name, pixels in product(MODEL_NAMES, (256, 512)):
+    for name, pixels in product(_MODEL_NAMES, (256, 512)):
         config = DiTConfig.named(name, input_size=pixels // 8)
         plan = plan_training(config, spec, 256)
         n = plan.processes
         assert plan.images * plan.passes * n == 256
         fsdp = n > 1
         memory = training_memory(config, n * plan.images, spec.precision, plan.checkpointing, n, fsdp)
-        assert memory.total <= USABLE_FRACTION * 1e9 * spec.memory
+        assert memory.total <= _USABLE_FRACTION * 1e9 * spec.memory
         tokens, plain = (pixels // 8 // config.patch_size) ** 2, largest_batch(config, spec)
         assert plan.checkpointing == (plain < 256 and plain * tokens < _MIN_TOKENS_PER_PASS)
         assert fsdp == (largest_batch(config, spec, checkpointing=True) == 0)
@@ -390,7 +390,7 @@ def test_format_duration():
         20 * 86400: "20 days",
         1e8: "3.2 years",
     }
-    assert {seconds: format_duration(seconds) for seconds in durations} == durations
+    assert {seconds: _format_duration(seconds) for seconds in durations} == durations
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
-from support_training import HALFWAY, SHAPE, TRAIN, Latents, fit, make_trainer
 
 from dit_nb.checkpoint import checkpoints
 from support import raises_input_error
+from support_training import HALFWAY, SHAPE, TRAIN, Latents, fit, make_trainer
 
 STEPS = 24
 COMMAND = f"""train --data digits --steps {STEPS} --save-every 4 --keep 2 --sample-every 1000 --batch-size 16

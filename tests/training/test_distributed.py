@@ -11,6 +11,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+
+from dit_nb import DiT
+from dit_nb.distributed import _full_model, _main_process_first, _process_state, _raise_on_all_ranks
 from support_training import (
     CASES,
     HALFWAY,
@@ -23,9 +26,6 @@ from support_training import (
     make_trainer,
     without_key_bias,
 )
-
-from dit_nb import DiT
-from dit_nb.distributed import full_model, main_process_first, process_state, raise_on_all_ranks
 
 pytestmark = pytest.mark.xdist_group("processes")  # one xdist worker starts the processes, once
 ROOT = Path(__file__).resolve().parents[2]
@@ -146,17 +146,17 @@ def test_an_error_on_one_rank_is_raised_on_all(ddp):
 
 
 def test_in_one_process():
-    assert process_state().num_processes == 1
-    assert main_process_first(lambda: "made") == "made"
+    assert _process_state().num_processes == 1
+    assert _main_process_first(lambda: "made") == "made"
     model = DiT(SHAPE)
-    assert full_model(model) is model
+    assert _full_model(model) is model
     for error in (
         OSError(28, "No space left on device"),
         ValueError("a traceback\nValueError: one sentence."),
     ):
-        with pytest.raises(ValueError, match="No space left|^one sentence.$"), raise_on_all_ranks():
+        with pytest.raises(ValueError, match="No space left|^one sentence.$"), _raise_on_all_ranks():
             raise error
-    with pytest.raises(KeyError), raise_on_all_ranks():  # a bug keeps its traceback
+    with pytest.raises(KeyError), _raise_on_all_ranks():  # a bug keeps its traceback
         raise KeyError
 
 

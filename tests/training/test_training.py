@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from support_training import SHAPE, TRAIN, Latents, assert_same, fit, fit_case, make_trainer
 
 from dit_nb import Diffusion, DiT
 from dit_nb.data import ImageSet, digits
 from dit_nb.step_noise import Batches, sample_step_noise
 from dit_nb.training import TrainConfig, Trainer, learning_rate
 from support import DEVICES, raises_input_error, tiny_config
+from support_training import SHAPE, TRAIN, Latents, assert_same, fit, fit_case, make_trainer
 
 # Settings
 
@@ -137,6 +137,20 @@ def test_micro_batches_add_up_to_the_gradient_of_the_batch(micro_batches):
     assert batch.keys() == accumulated.keys()
     norm = sum(grad.square().sum() for grad in batch.values()).sqrt()
     assert sum((batch[k] - accumulated[k]).square().sum() for k in batch).sqrt() < 1e-6 * norm
+
+
+def test_prefetched_noise_changes_no_result():
+    """On a GPU the noise of the next step is sampled during the current one."""
+    losses = []
+    for prefetch in (False, True):
+        trainer = make_trainer()
+        batches = trainer.batches()
+        for step in range(4):
+            losses.append(trainer.train_step(*next(batches))["loss"])
+            trainer.progress.step += 1
+            noise = trainer._noise_for_step(step + 1, (1, 8, 8))
+            trainer._prefetched = (step + 1, noise) if prefetch else None
+    assert losses[:4] == losses[4:]
 
 
 @pytest.mark.parametrize("flip", [False, True])

@@ -6,10 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from support_training import HALFWAY, TRAIN, Latents, fit_case, fit_second_half, make_trainer
 
 from dit_nb import checkpoint, distributed
 from dit_nb.training import Trainer
+from support_training import HALFWAY, TRAIN, Latents, fit_case, fit_second_half, make_trainer
 
 
 class BrokenOnRank1(Latents):
@@ -17,7 +17,7 @@ class BrokenOnRank1(Latents):
 
     def __getitems__(self, indices):
         self.calls = getattr(self, "calls", 0) + 1
-        if distributed.process_state().process_index == 1 and self.calls == 2:
+        if distributed._process_state().process_index == 1 and self.calls == 2:
             raise ValueError("image 5.jpg cannot be read.")
         return super().__getitems__(indices)
 
@@ -60,7 +60,7 @@ def work(out: Path, cases: list[str]) -> None:
 
     real = Accelerator.end_training
     Accelerator.end_training = lambda self: None  # it would end the connection, and we train again
-    state, written = distributed.process_state(), watch_writing(out)
+    state, written = distributed._process_state(), watch_writing(out)
     results = {name: fit_case(name) for name in cases}
     results["one process, then two"] = fit_second_half(out / "one")
     sampled_with = []
@@ -79,7 +79,7 @@ def work(out: Path, cases: list[str]) -> None:
         torch.save(results, out / "results.pt")
     (out.parent / f"facts{state.process_index}.json").write_text(json.dumps(facts))
     Accelerator.end_training = real
-    distributed.shutdown(trainer.accelerator)
+    distributed._shutdown(trainer.accelerator)
 
 
 def shard_on_a_cpu() -> None:
@@ -87,7 +87,7 @@ def shard_on_a_cpu() -> None:
     from accelerate import PartialState
     from accelerate.utils import DistributedType
 
-    distributed.process_state()
+    distributed._process_state()
     real = Trainer.__init__
 
     def init(self, *args, **options):

@@ -99,7 +99,7 @@ def collect(frame: Path, lessons: list[Path]) -> dict:
         lessons: notebooks that have the exercises
 
     Raises:
-        ValueError: if no lesson has an exercise that the frame asks for, or one of its cells is missing.
+        ValueError: if no lesson has an exercise that the frame asks for, or one of its cells is missing
     """
     sources = [json.loads(path.read_text(encoding="utf-8"))["cells"] for path in lessons]
     inside = json.loads(frame.read_text(encoding="utf-8"))["cells"]
@@ -159,7 +159,7 @@ def write_course(nbs: Path = Path("nbs")) -> list[str]:
         nbs: folder of the lessons, with frames in its folder assignments
 
     Raises:
-        ValueError: as `collect`.
+        ValueError: as `collect`
     """
     Path(str(_COURSE)).mkdir(exist_ok=True)
     frames, lessons = sorted(nbs.glob("assignments/a*_*.ipynb")), sorted(nbs.glob("[0-9]*/*.ipynb"))
@@ -183,7 +183,7 @@ def read_assignment(name: str) -> dict:
     """Read an assignment of the package, such as a1: a notebook with solutions.
 
     Raises:
-        ValueError: if there is no such assignment.
+        ValueError: if there is no such assignment
     """
     known = assignments()
     if name not in known:

@@ -21,7 +21,7 @@ from dit_nb.teach.classroom.submissions import (
     read_submission,
     repair,
 )
-from dit_nb.utils import atomic_write
+from dit_nb.utils import _atomic_write
 
 __all__ = ["Grade", "build", "grade", "grade_table", "preview"]
 
@@ -95,7 +95,7 @@ def build(name: str, course: str | Path, seconds: float = 60) -> Path:
         seconds: time limit of a cell in grading
 
     Raises:
-        ValueError: if the course has another source of that name, or nbgrader fails.
+        ValueError: if the course has another source of that name, or nbgrader fails
     """
     if not seconds > 0:
         raise ValueError(f"seconds is {seconds:g}, but must be more than 0.")
@@ -129,7 +129,7 @@ def preview(name: str, out: Path) -> None:
         out: file to write, .ipynb or .html
 
     Raises:
-        ValueError: if the file exists, or as `build`.
+        ValueError: if the file exists, or as `build`
     """
     if out.exists():
         raise ValueError(f"out is {out}, which already exists: choose another name.")
@@ -171,7 +171,7 @@ def grade(name: str, course: str | Path, submissions: str | Path | None = None) 
         submissions: folder of the students' notebooks; default: submitted in the course
 
     Raises:
-        ValueError: if the assignment was not built there, or there are no submissions.
+        ValueError: if the assignment was not built there, or there are no submissions
     """
     import nbformat
 
@@ -258,7 +258,7 @@ def _read_grade(course: Path, name: str, student: str, remarks: str, ids: list[s
 def _write_csv(path: Path, name: str, grades: list[Grade]) -> None:
     """Write a row for each student and a column for each exercise."""
     exercises = _columns(grades)
-    with atomic_write(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
+    with _atomic_write(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(["assignment", "student", "points", "of", *exercises, "remarks"])
         for g in grades:

@@ -22,7 +22,7 @@ def find_submissions(folder: Path, name: str) -> Iterator[tuple[str, Path | str]
         name: the assignment, such as a1
 
     Raises:
-        ValueError: if there is no such folder.
+        ValueError: if there is no such folder
     """
     if not folder.is_dir():
         raise ValueError(f"submissions is {folder}, but there is no such folder.")
@@ -57,7 +57,7 @@ def read_submission(path: Path) -> dict:
     """Read a student's notebook as nbformat 4.5.
 
     Raises:
-        ValueError: if the file is not a notebook; the message says what it is.
+        ValueError: if the file is not a notebook; the message says what it is
     """
     import nbformat
 
@@ -139,7 +139,7 @@ def repair(submission: dict, release: dict) -> tuple[dict, list[str]]:
         release: the notebook that students were given
 
     Raises:
-        ValueError: if it is the notebook of another assignment, or none of it is of this one.
+        ValueError: if it is the notebook of another assignment, or none of it is of this one
     """
     theirs, ours = submission["cells"], release["cells"]
     if not _graded_by_hand(release):  # it will run again, so its outputs are dropped

@@ -15,14 +15,14 @@ from dit_nb.blocks.adaln import modulate
 from dit_nb.data import sample_photo
 from dit_nb.patchify import patchify, unpatchify
 from dit_nb.teach.explore.core import Explorer, choice, mistake, slider
-from dit_nb.visual import COLORS, figure, to_pixels
+from dit_nb.visual import COLORS, _to_pixels, figure
 
-__all__ = ["PhotoTokens", "explore_modulate", "plot_modulate"]
+__all__ = ["explore_modulate"]
 
 _CHANNELS = ("all channels", "a stamp and a stencil")
 
 
-class PhotoTokens(NamedTuple):
+class _PhotoTokens(NamedTuple):
     """A photograph as tokens, before and after LayerNorm, and channel masks for shift and scale."""
 
     raw: Tensor  # (1, 192, 192) 12 x 16 patches of 8x8 pixels, 3 colors
@@ -30,41 +30,33 @@ class PhotoTokens(NamedTuple):
     masks: Tensor  # (2, 2, 192) channels of the shift and of the scale: all; a cross and the left half
 
 
-def _photo_tokens() -> PhotoTokens:
+def _photo_tokens() -> _PhotoTokens:
     raw = patchify(sample_photo(size=(96, 128)), 8)
     i, j = torch.meshgrid(torch.arange(8), torch.arange(8), indexing="ij")
     small = torch.stack([(i == j) | (i + j == 7), j < 4]).float()  # a cross, the left half
     masks = patchify(small[:, None].expand(2, 3, 8, 8), 8)[:, 0]  # (2, 192)
-    return PhotoTokens(raw, F.layer_norm(raw, (192,), eps=1e-6), torch.stack([torch.ones_like(masks), masks]))
+    return _PhotoTokens(
+        raw, F.layer_norm(raw, (192,), eps=1e-6), torch.stack([torch.ones_like(masks), masks])
+    )
 
 
-def plot_modulate(
+def _plot_modulate(
     modulate: Callable,
-    tokens: PhotoTokens,
+    tokens: _PhotoTokens,
     shift: float,
     scale: float,
     channels: int,
     patch: int,
     wrong: bool,
 ) -> Figure:
-    """Show a photograph after LayerNorm and modulation, and the values of one token at each stage.
-
-    Args:
-        modulate: function (x, shift, scale) -> x to show.
-        tokens: photograph as tokens.
-        shift: shift, the same for all masked channels.
-        scale: scale, the same for all masked channels.
-        channels: index of the masks: 0 for all channels, 1 for a stamp (shift) and a stencil (scale).
-        patch: index of the token whose values are shown.
-        wrong: mistake: multiply by scale instead of 1 + scale.
-    """
+    """Show a photograph after LayerNorm and modulation, and the values of one token at each stage."""
     stamp, stencil = tokens.masks[channels]
     rule = (lambda x, shift, scale: x * scale + shift) if wrong else modulate
     out = rule(tokens.normalized, (shift * stamp).view(1, 1, -1), (scale * stencil).view(1, 1, -1))
     color = COLORS["wrong" if wrong else "cond"]
     fig, axes = figure(1, 2, (9, 3.2), width_ratios=[1.25, 1])
     left, right = axes[0]
-    left.imshow(to_pixels(unpatchify(out, (12, 16), 8)[0] / 2.5), interpolation="nearest")
+    left.imshow(_to_pixels(unpatchify(out, (12, 16), 8)[0] / 2.5), interpolation="nearest")
     corner = (patch % 16 * 8 - 0.5, patch // 16 * 8 - 0.5)
     left.add_patch(Rectangle(corner, 8, 8, fill=False, ec=COLORS["wrong"], lw=2))
     left.set(xticks=[], yticks=[])
@@ -98,10 +90,10 @@ def explore_modulate(modulate: Callable = modulate) -> Explorer:
     """Explore what shift and scale do to tokens and to their statistics.
 
     Args:
-        modulate: function (x, shift, scale) -> x, all (1, tokens or 1, 192); the library's by default.
+        modulate: function (x, shift, scale) -> x, all (1, tokens or 1, 192); the library's by default
     """
     return Explorer(
-        partial(plot_modulate, modulate, _photo_tokens()),
+        partial(_plot_modulate, modulate, _photo_tokens()),
         "shift and scale",
         """
         1. *Choose all channels.* With scale -1 the photograph is gone; only the shift is left, the same in

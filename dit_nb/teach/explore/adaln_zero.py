@@ -14,18 +14,18 @@ from torch import Tensor, nn
 from dit_nb.blocks.adaln_zero import AdaLNZeroBlock
 from dit_nb.config import DiTConfig
 from dit_nb.data import digits, running_example
-from dit_nb.model import DiT, init_weights
+from dit_nb.model import DiT, _init_weights
 from dit_nb.patchify import unpatchify
 from dit_nb.teach.explore.core import Explorer, mistake, stops
 from dit_nb.visual import COLORS, figure
 
-__all__ = ["GateTrace", "explore_gate", "plot_gate"]
+__all__ = ["explore_gate"]
 
 _DEPTH, _WIDTH = 12, 48
 _STEPS = (0, 1, 2, 3, 10)  # recorded training steps
 
 
-class GateTrace(NamedTuple):
+class _GateTrace(NamedTuple):
     """What was recorded at some steps of a training run of L blocks."""
 
     gradients: list[
@@ -42,7 +42,7 @@ def _gate_model(block: Callable, gate: float, wrong: bool = False) -> DiT:
     config = DiTConfig(8, 2, 1, _WIDTH, _DEPTH, 4, num_classes=10, class_dropout_prob=0.0, init="scaled")
     model = DiT(config)
     model.blocks = nn.ModuleList(block(_WIDTH, 4) for _ in range(_DEPTH))
-    init_weights(model)
+    _init_weights(model)
     for b in model.blocks:
         b.adaLN_modulation[-1].bias.data.view(6, _WIDTH)[[2, 5]] = gate
     if wrong:
@@ -94,7 +94,7 @@ def _train_and_trace(
     gate: float,
     wrong: bool = False,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> GateTrace:
+) -> _GateTrace:
     """Train on noisy digits for a few steps; record gradients and tokens before some of them."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -114,10 +114,10 @@ def _train_and_trace(
                     rows.append((_gradient_norms(model), *_trace_image(model, *digit), loss.item()))
             optimizer.step()
             progress(step + 1, _STEPS[-1] + 1)
-    return GateTrace(*map(list, zip(*rows)))
+    return _GateTrace(*map(list, zip(*rows)))
 
 
-def _describe(trace: GateTrace, k: int) -> str:
+def _describe(trace: _GateTrace, k: int) -> str:
     """One sentence on the k-th recorded step."""
     frames, rms, exists = trace.frames[k], trace.rms[k], ~trace.gradients[k].isnan()
     unchanged = torch.equal(rms[1:], rms[:-1]) and torch.equal(frames[0], frames[-2])
@@ -128,15 +128,8 @@ def _describe(trace: GateTrace, k: int) -> str:
     return f"step {_STEPS[k]}: {stream}, {output}, loss {trace.losses[k]:.2f}; {gradients}"
 
 
-def plot_gate(trace: GateTrace, gate: float, step: int, wrong: bool = False) -> Figure:
-    """Show a digit after each block, which parameters receive a gradient, and the scale of the residual stream.
-
-    Args:
-        trace: recorded training run.
-        gate: initial value of the gates in that run.
-        step: training step: 0, 1, 2, 3 or 10.
-        wrong: mistake that the run was made with: Xavier initialization after the gates were set.
-    """
+def _plot_gate(trace: _GateTrace, gate: float, step: int, wrong: bool = False) -> Figure:
+    """Show a digit after each block, which parameters receive a gradient, and the scale of the residual stream."""
     k, color = _STEPS.index(step), COLORS["wrong" if wrong else "x_t"]
     gradients, frames, rms, gates = trace.gradients[k], trace.frames[k], trace.rms[k], trace.gates[k]
     fig, axes = figure(3, 1, (9, 3.6), height_ratios=[0.58, 1, 1])
@@ -173,10 +166,10 @@ def explore_gate(block: Callable = AdaLNZeroBlock) -> Explorer:
     """Explore zero-initialized gates: which parameters receive a gradient in the first training steps.
 
     Args:
-        block: function (width, heads) -> block with an `adaLN_modulation` of six fields; the library's by default.
+        block: function (width, heads) -> block with an `adaLN_modulation` of six fields; the library's by default
     """
     return Explorer(
-        plot_gate,
+        _plot_gate,
         "zero-initialized gates in the first training steps",
         """
         1. *Move the step to 0, 1, 2.* First only the final linear layer receives a gradient. Then the gates,

@@ -12,28 +12,15 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, pad
 
-from dit_nb.anatomy import ablate, decode_tokens, modulation_map, record_activations
+from dit_nb.anatomy import _decode_tokens, ablate, modulation_map, record_activations
 from dit_nb.data import digits
 from dit_nb.model import DiT
 from dit_nb.objective import Diffusion
 from dit_nb.pretrained import digit_model, make_diffusion, sample_images
-from dit_nb.teach.explore.core import Explorer, PatchGrid, choice, mistake, slider, stops
+from dit_nb.teach.explore.core import Explorer, _PatchGrid, choice, mistake, slider, stops
 from dit_nb.visual import COLORS, figure, show_matrix
 
-__all__ = [
-    "AblationResult",
-    "AttentionMaps",
-    "LensResult",
-    "ModulationMaps",
-    "explore_ablation",
-    "explore_attention_maps",
-    "explore_lens",
-    "explore_modulation",
-    "plot_ablation",
-    "plot_attention_maps",
-    "plot_lens",
-    "plot_modulation",
-]
+__all__ = ["explore_ablation", "explore_attention_maps", "explore_lens", "explore_modulation"]
 
 
 class _Scene(NamedTuple):
@@ -72,25 +59,17 @@ def _frame(ax, left: float, top: float, width: float, height: float, color: str)
     ax.add_patch(Rectangle((left - 0.5, top - 0.5), width, height, fill=False, ec=color, lw=2.5))
 
 
-class AttentionMaps(NamedTuple):
+class _AttentionMaps(NamedTuple):
     """A noised digit, and the attention weights of all heads."""
 
     x_t: Tensor  # (8, 8)
     weights: Tensor  # (depth, h, T, T)
 
 
-def plot_attention_maps(
-    maps: AttentionMaps, patch: int, head: tuple[int, int], column: bool = False, **_
+def _plot_attention_maps(
+    maps: _AttentionMaps, patch: int, head: tuple[int, int], column: bool = False, **_
 ) -> Figure:
-    """Show the noised digit, the attention weights of one query in one head, and the same for all heads.
-
-    Args:
-        maps: noised digit and attention weights.
-        patch: index of the query patch.
-        head: block and head, from 0.
-        column: mistake: show the weights that other queries give to the patch.
-        **_: other controls, not used.
-    """
+    """Show the noised digit, the attention weights of one query in one head, and the same for all heads."""
     weights = maps.weights[..., patch] if column else maps.weights[..., patch, :]  # (depth, h, T)
     side = int(weights.shape[-1] ** 0.5)
     p, position, total = maps.x_t.shape[-1] // side, divmod(patch, side), float(weights[head].sum())
@@ -129,23 +108,23 @@ def explore_attention_maps(
     """Explore what every head attends to from a patch.
 
     Args:
-        model: model of 8x8 digits; the package's by default.
-        sampling: sampling settings of that model.
-        record_activations: function that records attention; the library's by default.
+        model: model of 8x8 digits; the package's by default
+        sampling: sampling settings of that model
+        record_activations: function that records attention; the library's by default
     """
     scene = _make_scene(model, sampling)
     depth, heads, side = scene.model.config.depth, scene.model.config.num_heads, scene.model.config.grid[0]
-    grid = PatchGrid("query patch", side, side, 5)
+    grid = _PatchGrid("query patch", side, side, 5)
 
-    def prepare(t: int, digit: int) -> AttentionMaps:
+    def prepare(t: int, digit: int) -> _AttentionMaps:
         x_t, *condition = scene.noised(t, digit)
         attention = record_activations(scene.model, x_t, *condition).attention
-        return AttentionMaps(x_t[0, 0].cpu(), attention[:, 0].cpu())
+        return _AttentionMaps(x_t[0, 0].cpu(), attention[:, 0].cpu())
 
-    def plot(maps: AttentionMaps, **values) -> Figure:
+    def plot(maps: _AttentionMaps, **values) -> Figure:
         grays = avg_pool2d(maps.x_t[None], len(maps.x_t) // side).clamp(-1, 1) / 2 + 0.5
         grid.paint(grays.flatten().tolist())
-        return plot_attention_maps(maps, **values)
+        return _plot_attention_maps(maps, **values)
 
     pairs = [(f"block {b}, head {h}", (b, h)) for b in range(depth) for h in range(heads)]
     return Explorer(
@@ -168,25 +147,17 @@ def explore_attention_maps(
     )
 
 
-class ModulationMaps(NamedTuple):
+class _ModulationMaps(NamedTuple):
     """Shift, scale or gate by depth, time and class."""
 
     maps: dict[str, Tensor]  # branch -> (K+1, depth, M, D), the null class last
     times: Tensor  # (M,)
 
 
-def plot_modulation(
-    modulation: ModulationMaps, quantity: str, branch: str, digit: int, signed: bool = False
+def _plot_modulation(
+    modulation: _ModulationMaps, quantity: str, branch: str, digit: int, signed: bool = False
 ) -> Figure:
-    """Show the magnitude of a modulation in every block at every timestep, and the part that depends on the label.
-
-    Args:
-        modulation: modulation by class.
-        quantity: shift, scale or gate.
-        branch: attention or mlp.
-        digit: class; -1 for the null class.
-        signed: mistake: average signed values.
-    """
+    """Show the magnitude of a modulation in every block at every timestep, and the part that depends on the label."""
     own = modulation.maps[branch][digit]  # (depth, M, D)
     label = own - modulation.maps[branch][:-1].mean(dim=0)
     name = "no label" if digit < 0 else f"digit {digit}"
@@ -217,21 +188,21 @@ def explore_modulation(model: DiT | None = None, modulation_map: Callable = modu
     """Explore shift, scale and gate over depth and time, and the part that depends on the label.
 
     Args:
-        model: model with classes and a null class; the package's digit model by default.
-        modulation_map: function (model, quantity, branch, t, y) -> (depth, N, D); the library's by default.
+        model: model with classes and a null class; the package's digit model by default
+        modulation_map: function (model, quantity, branch, t, y) -> (depth, N, D); the library's by default
     """
     model = digit_model()[0] if model is None else model
     times = torch.arange(0, 1000, 37, device=next(model.parameters()).device)  # 0 to 999
 
-    def prepare(quantity: str) -> ModulationMaps:
+    def prepare(quantity: str) -> _ModulationMaps:
         def all_classes(branch):
             classes = [torch.full_like(times, k) for k in range(model.config.num_classes + 1)]
             return torch.stack([modulation_map(model, quantity, branch, times, y) for y in classes]).cpu()
 
-        return ModulationMaps({branch: all_classes(branch) for branch in ("attention", "mlp")}, times.cpu())
+        return _ModulationMaps({branch: all_classes(branch) for branch in ("attention", "mlp")}, times.cpu())
 
     return Explorer(
-        plot_modulation,
+        _plot_modulation,
         "modulation by t and y",
         """
         1. *Read the left map from right to left.* As the noise decreases, the gates grow: at t = 0 they are
@@ -249,7 +220,7 @@ def explore_modulation(model: DiT | None = None, modulation_map: Callable = modu
     )
 
 
-class AblationResult(NamedTuple):
+class _AblationResult(NamedTuple):
     """Samples and denoising errors of a model, and of the model with a branch scaled down."""
 
     full: Tensor  # (n, 1, 8, 8) samples of the full model
@@ -258,19 +229,10 @@ class AblationResult(NamedTuple):
     errors: list[float]  # of the full model, then of the model without each block
 
 
-def plot_ablation(
-    result: AblationResult, block: int, branch: str, keep: float, digit: int, reseed: bool = False
+def _plot_ablation(
+    result: _AblationResult, block: int, branch: str, keep: float, digit: int, reseed: bool = False
 ) -> Figure:
-    """Show samples of the full model above those of the ablated one, and the error without each block.
-
-    Args:
-        result: samples and errors.
-        block: ablated block, from 0.
-        branch: attention, mlp or all.
-        keep: factor of the branch's output: 1 for no ablation.
-        digit: class of the samples.
-        reseed: mistake: compare samples of different seeds.
-    """
+    """Show samples of the full model above those of the ablated one, and the error without each block."""
     change = float((result.ablated - result.full).abs().mean())
     fig, axes = figure(1, 2, (9, 2.6), width_ratios=[2, 1])
     rows = torch.stack([result.full, result.ablated])[:, :, 0]
@@ -311,9 +273,9 @@ def explore_ablation(
     """Explore what a model samples when a branch is scaled down or removed.
 
     Args:
-        model: model of 8x8 digits; the package's by default.
-        sampling: sampling settings of that model.
-        ablate: context manager (model, block, branch, keep); the library's by default.
+        model: model of 8x8 digits; the package's by default
+        sampling: sampling settings of that model
+        ablate: context manager (model, block, branch, keep); the library's by default
     """
     scene = _make_scene(model, sampling)
     depth = scene.model.config.depth
@@ -332,14 +294,14 @@ def explore_ablation(
 
     sample_full = cache(sample)
 
-    def prepare(block, branch, keep, digit, reseed, progress) -> AblationResult:
+    def prepare(block, branch, keep, digit, reseed, progress) -> _AblationResult:
         full = sample_full(digit, 0)
         with ablate(scene.model, block, branch, keep):
             ablated = sample(digit, int(reseed), lambda step: progress(step.i + 1, 50))
-        return AblationResult(full, ablated, error(block, branch, keep), errors(branch))
+        return _AblationResult(full, ablated, error(block, branch, keep), errors(branch))
 
     return Explorer(
-        plot_ablation,
+        _plot_ablation,
         "ablation of a branch",
         """
         1. *Go through the blocks.* Block 0 matters most. Without the MLP of block 4 or 5 the error rises, yet
@@ -358,7 +320,7 @@ def explore_ablation(
     )
 
 
-class LensResult(NamedTuple):
+class _LensResult(NamedTuple):
     """Predictions decoded after each block."""
 
     x_t: Tensor  # (1, 8, 8) input
@@ -368,15 +330,8 @@ class LensResult(NamedTuple):
     errors: Tensor  # (2, depth+1) of the predicted noise: right, wrong
 
 
-def plot_lens(result: LensResult, k: int, bare: bool = False, **_) -> Figure:
-    """Show the predicted x0 after each block, its change, and the error of the predicted noise.
-
-    Args:
-        result: predictions and errors.
-        k: highlighted number of blocks.
-        bare: mistake: leave out the final layer's shift and scale.
-        **_: other controls, not used.
-    """
+def _plot_lens(result: _LensResult, k: int, bare: bool = False, **_) -> Figure:
+    """Show the predicted x0 after each block, its change, and the error of the predicted noise."""
     shown, errors = (result.wrong, result.errors[1]) if bare else (result.right, result.errors[0])
     color, n = COLORS["wrong" if bare else "x_t"], len(shown)
     center = [9 * i + 3.5 for i in range(n + 2)]  # of each column, in pixels
@@ -405,31 +360,31 @@ def plot_lens(result: LensResult, k: int, bare: bool = False, **_) -> Figure:
 
 
 def explore_lens(
-    model: DiT | None = None, sampling: dict | None = None, decode_tokens: Callable = decode_tokens
+    model: DiT | None = None, sampling: dict | None = None, _decode_tokens: Callable = _decode_tokens
 ) -> Explorer:
     """Explore what a model would predict after k blocks: the logit lens.
 
     Args:
-        model: model of 8x8 digits; the package's by default.
-        sampling: sampling settings of that model.
-        decode_tokens: function (model, tokens, cond) -> output; the library's by default.
+        model: model of 8x8 digits; the package's by default
+        sampling: sampling settings of that model
+        decode_tokens: function (model, tokens, cond) -> output; the library's by default
     """
     scene = _make_scene(model, sampling)
 
     @torch.no_grad()
-    def prepare(t: int, digit: int) -> LensResult:
+    def prepare(t: int, digit: int) -> _LensResult:
         x_t, times, labels = scene.noised(t, digit)
         inside, x0s, errors = record_activations(scene.model, x_t, times, labels), [], []
         for cond in (inside.cond[-1], None):
-            eps = torch.cat([decode_tokens(scene.model, tokens, cond)[:, :1] for tokens in inside.stream])
+            eps = torch.cat([_decode_tokens(scene.model, tokens, cond)[:, :1] for tokens in inside.stream])
             n = len(eps)
             x0 = scene.diffusion.eps_to_x0(x_t.expand(n, -1, -1, -1), times.expand(n), eps)
             x0s.append(x0.clamp(-1, 1).cpu())
             errors.append((eps - scene.noise[digit]).square().mean(dim=(1, 2, 3)).cpu())
-        return LensResult(x_t[0].cpu(), scene.images[digit].cpu(), *x0s, torch.stack(errors))
+        return _LensResult(x_t[0].cpu(), scene.images[digit].cpu(), *x0s, torch.stack(errors))
 
     return Explorer(
-        plot_lens,
+        _plot_lens,
         "predictions after each block",
         """
         1. *Move k from 0 to 6.* The 3 emerges from noise. The error falls with every block.

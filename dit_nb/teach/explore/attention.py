@@ -13,23 +13,15 @@ from torch import Tensor
 from dit_nb.attention import attention_weights
 from dit_nb.data import running_example
 from dit_nb.pretrained import digit_model, make_diffusion
-from dit_nb.teach.explore.core import Explorer, PatchGrid, choice, mistake, stops
+from dit_nb.teach.explore.core import Explorer, _PatchGrid, choice, mistake, stops
 from dit_nb.utils import randn
-from dit_nb.visual import COLORS, figure, to_pixels
+from dit_nb.visual import COLORS, _to_pixels, figure
 
-__all__ = ["explore_attention", "plot_attention", "record_queries_keys"]
+__all__ = ["explore_attention"]
 
 
-def record_queries_keys(t: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Run the digit model on the noised running example and record its queries and keys.
-
-    Args:
-        t: timestep of the noise, 0 to 999.
-        seed: seed of the noise.
-
-    Returns:
-        Noised digit (1, 1, 8, 8); queries and keys, both (blocks, heads, T, d).
-    """
+def _record_queries_keys(t: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Run the digit model on the noised running example and record its queries and keys."""
     (model, sampling), (x0, y), recorded = digit_model(), running_example(), []
     noise, t = randn(x0.shape, torch.Generator().manual_seed(seed)), torch.tensor([t])
     x = make_diffusion(sampling).q_sample(x0, t, noise).float()
@@ -54,7 +46,7 @@ def _show_stages(ax, image: Tensor, query: int, stages: Tensor, limit: float) ->
     side, maps = isqrt(stages.shape[1]), stages.unflatten(1, (isqrt(stages.shape[1]), -1))
     boxes = [(_STEP * i - 0.5, _STEP * i + side - 0.5, side - 0.5, -0.5) for i in range(4)]
     for box, brightness in zip(boxes[::3], (1, 0.5)):  # dark below the weights
-        ax.imshow(brightness * to_pixels(image[0]), cmap="gray", vmin=0, vmax=1, extent=box)
+        ax.imshow(brightness * _to_pixels(image[0]), cmap="gray", vmin=0, vmax=1, extent=box)
     for values, box in zip(maps, boxes[1:3]):
         ax.imshow(values, cmap="RdBu_r", vmin=-limit, vmax=limit, extent=box)
     ax.imshow(maps[2], cmap="plasma", vmin=0, vmax=0.5, alpha=(3 * maps[2]).clamp(0, 1), extent=boxes[3])
@@ -88,7 +80,7 @@ def _show_heads(ax, weights: Tensor, block: int, head: int) -> None:
     ax.add_patch(Rectangle(corner, width, width, fill=False, ec=COLORS["wrong"], lw=2.5, clip_on=False))
 
 
-def plot_attention(
+def _plot_attention(
     image: Tensor,
     queries: Tensor,
     keys: Tensor,
@@ -99,22 +91,7 @@ def plot_attention(
     wrong: bool = False,
     attention_weights: Callable = attention_weights,
 ) -> Figure:
-    """Show scores, scaled scores and weights of one query in one head, and the weights of all heads.
-
-    Args:
-        image: input of the model, (1, 1, H, W).
-        queries: queries of all heads, (blocks, heads, T, d).
-        keys: keys of all heads, (blocks, heads, T, d).
-        query: index of the query patch.
-        block: block number, from 1.
-        head: head number, from 1.
-        temperature: number that the scores are divided by.
-        wrong: mistake: softmax over the queries instead of the keys.
-        attention_weights: function (q, k) -> weights to show; the library's by default.
-
-    Raises:
-        ValueError: if the weights have another shape.
-    """
+    """Show scores, scaled scores and weights of one query in one head, and the weights of all heads."""
     d, scores = queries.shape[-1], queries @ keys.mT  # (blocks, heads, T, T)
     scaled = scores / d**0.5 / temperature
     weights = scaled.softmax(dim=-2) if wrong else attention_weights(queries / temperature, keys)
@@ -142,16 +119,16 @@ def explore_attention(
     """Explore what each patch of a noisy digit attends to in a trained model.
 
     Args:
-        t: timestep of the noise, 0 to 999.
-        seed: seed of the noise.
-        attention_weights: function (q, k) -> weights to show; the library's by default.
+        t: timestep of the noise, 0 to 999
+        seed: seed of the noise
+        attention_weights: function (q, k) -> weights to show; the library's by default
     """
-    image, queries, keys = record_queries_keys(t, seed)
+    image, queries, keys = _record_queries_keys(t, seed)
     blocks, heads, side = *queries.shape[:2], isqrt(queries.shape[2])
-    grid = PatchGrid("click the query patch", side, side, 6)
-    grid.paint(rearrange(to_pixels(image[0]), "(h p) (w q) -> (h w) (p q)", h=side, w=side).mean(axis=1))
+    grid = _PatchGrid("click the query patch", side, side, 6)
+    grid.paint(rearrange(_to_pixels(image[0]), "(h p) (w q) -> (h w) (p q)", h=side, w=side).mean(axis=1))
     return Explorer(
-        partial(plot_attention, image, queries, keys, attention_weights=attention_weights),
+        partial(_plot_attention, image, queries, keys, attention_weights=attention_weights),
         "what one patch attends to",
         """
         1. *Choose head 3 of block 1, and click several patches.* It attends to the patch on the right,

@@ -5,13 +5,13 @@ from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 
 from dit_nb.config import SIZES, DiTConfig
-from dit_nb.lab.budget import GPUS, USABLE_FRACTION, format_duration, training_memory, training_time
+from dit_nb.lab.budget import _USABLE_FRACTION, GPUS, _format_duration, training_memory, training_time
 from dit_nb.teach.explore.core import Explorer, choice, mistake, stops, switch
 from dit_nb.visual import COLORS, figure
 
-__all__ = ["MEMORY_COLORS", "explore_budget", "plot_budget"]
+__all__ = ["explore_budget"]
 
-MEMORY_COLORS = {  # part of a Memory -> color: blue is constant, green temporary, orange grows with the batch
+_MEMORY_COLORS = {  # part of a Memory -> color: blue is constant, green temporary, orange grows with the batch
     "weights": "#003F66",
     "gradients": "#0072B2",
     "moments": "#4C9FD1",
@@ -35,27 +35,19 @@ def _draw_boxes(ax, bottom: np.ndarray, amounts: np.ndarray, width: float, **loo
     ax.add_collection(PolyCollection(boxes, **look), autolim=False)
 
 
-def plot_budget(size: str, pixels: int, batch: int, checkpointing: bool, wrong: bool = False) -> Figure:
-    """Show the memory that training needs on each GPU, and the time of 400 thousand updates of 256 images.
-
-    Args:
-        size: S, B, L or XL; the patch size is 2.
-        pixels: side of the image: 256 or 512.
-        batch: images in one forward pass.
-        checkpointing: recompute activations in the backward pass.
-        wrong: mistake: count only the weights.
-    """
+def _plot_budget(size: str, pixels: int, batch: int, checkpointing: bool, wrong: bool = False) -> Figure:
+    """Show the memory that training needs on each GPU, and the time of 400 thousand updates of 256 images."""
     config, gpus = DiTConfig.named(f"DiT-{size}/2", input_size=pixels // 8), GPUS.values()
     needs = [training_memory(config, batch, gpu.precision, checkpointing) for gpu in gpus]
     times = [training_time(config, 256, _STEPS, gpu.tflops, checkpointing=checkpointing) for gpu in gpus]
     memory, totals = np.array([gpu.memory for gpu in gpus]), np.array([need.total / 1e9 for need in needs])
     fig, axes = figure(1, 1, (9, 3.9))
     ax, level = axes[0, 0], np.zeros(len(memory))
-    for part in ("weights",) if wrong else MEMORY_COLORS:
+    for part in ("weights",) if wrong else _MEMORY_COLORS:
         amounts = np.array([need.parts[part] / 1e9 for need in needs])
-        _draw_boxes(ax, level, amounts, 0.6, facecolor=MEMORY_COLORS[part], label=part)
+        _draw_boxes(ax, level, amounts, 0.6, facecolor=_MEMORY_COLORS[part], label=part)
         level = level + amounts
-    seems_to_fit, fits = level <= USABLE_FRACTION * memory, totals <= USABLE_FRACTION * memory
+    seems_to_fit, fits = level <= _USABLE_FRACTION * memory, totals <= _USABLE_FRACTION * memory
     colors = [COLORS["cond" if ok else "wrong"] for ok in seems_to_fit]
     _draw_boxes(ax, 0 * memory, memory, 0.8, facecolor="none", edgecolor=colors, lw=2, label="GPU")
     if wrong:
@@ -68,7 +60,7 @@ def plot_budget(size: str, pixels: int, batch: int, checkpointing: bool, wrong: 
         verdict = f"weights alone: seems to fit {seems_to_fit.sum()} of 8, actually {fits.sum()}"
     ax.set_title(f"{name}\n{verdict}", fontsize=10, color=COLORS["wrong"] if wrong else "black")
     rows = zip(GPUS, totals, memory, times)
-    numbers = "; ".join(f"{gpu} {t:.1f} of {m} GB, {format_duration(s)}" for gpu, t, m, s in rows)
+    numbers = "; ".join(f"{gpu} {t:.1f} of {m} GB, {_format_duration(s)}" for gpu, t, m, s in rows)
     fig.alt_text = f"{name}; {verdict}. {numbers}."
     return fig
 
@@ -79,21 +71,21 @@ def _write_labels(ax, level: np.ndarray, colors: list[str], times: list[float], 
         over = {"bbox": {"facecolor": "white", "edgecolor": "none", "pad": 1}} if amount > _TOP - 10 else {}
         y = min(amount, _TOP - 10) + 1.5
         ax.text(x, y, f"{amount:.3g}", ha="center", color=color, fontsize=9, **over)
-    names = [f"{name}\n{format_duration(seconds)}" for name, seconds in zip(GPUS, times)]
+    names = [f"{name}\n{_format_duration(seconds)}" for name, seconds in zip(GPUS, times)]
     ax.set(xlim=(-0.6, 9.2), ylim=(0, _TOP), yticks=[0, 40, 80, 120, 160], ylabel="GB")
     ax.set_xticks(range(len(GPUS)), names, fontsize=9)
     ax.set_xlabel("one GPU, and its time for 400 thousand updates of 256 images at 40 % of its peak")
     ax.tick_params(axis="x", length=0)
-    shown = ["weights"] if wrong else [part for part in MEMORY_COLORS if part != "buckets"]
+    shown = ["weights"] if wrong else [part for part in _MEMORY_COLORS if part != "buckets"]
     for i, part in enumerate(shown):
-        box = {"facecolor": MEMORY_COLORS[part], "edgecolor": "none", "pad": 2}
+        box = {"facecolor": _MEMORY_COLORS[part], "edgecolor": "none", "pad": 2}
         ax.text(7.75, 12 + 18 * i, part, color="black" if part in _PALE else "white", fontsize=9, bbox=box)
 
 
 def explore_budget() -> Explorer:
     """Explore the memory and time of training: which GPU can train which model."""
     return Explorer(
-        plot_budget,
+        _plot_budget,
         "memory and time of training",
         """
         1. *Switch checkpointing on.* The orange part shrinks to a tenth, the GPUs of 24 GB suffice, and the

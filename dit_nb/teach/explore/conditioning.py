@@ -10,7 +10,7 @@ from dit_nb.conditioning import timestep_embedding
 from dit_nb.teach.explore.core import Explorer, mistake, slider, stops
 from dit_nb.visual import COLORS, figure
 
-__all__ = ["explore_timestep", "plot_timestep"]
+__all__ = ["explore_timestep"]
 
 
 def _show_phases(ax, table: Tensor, steps: dict[int, str], count: int = 8) -> None:
@@ -32,22 +32,10 @@ def _show_phases(ax, table: Tensor, steps: dict[int, str], count: int = 8) -> No
     ax.axis("off")
 
 
-def plot_timestep(
+def _plot_timestep(
     t: int, other: int, dim: int, max_period: float, wrong: bool, timestep_embedding: Callable
 ) -> Figure:
-    """Show the phases of two timesteps at eight frequencies, and the similarity of t with all timesteps.
-
-    Args:
-        t: timestep, 0 to 999.
-        other: timestep that it is compared with.
-        dim: width of the embedding.
-        max_period: longest period of the sinusoids, in units of 2 pi timesteps.
-        wrong: mistake: scale t to the range from 0 to 1.
-        timestep_embedding: function (t, dim, max_period) -> (N, dim) to show.
-
-    Raises:
-        ValueError: if `timestep_embedding` returns another shape.
-    """
+    """Show the phases of two timesteps at eight frequencies, and the similarity of t with all timesteps."""
     steps, color = torch.arange(1000), COLORS["wrong" if wrong else "cond"]
     table = timestep_embedding(steps / 1000 if wrong else steps, dim, max_period)  # (1000, dim)
     if tuple(table.shape) != (1000, dim):
@@ -76,10 +64,10 @@ def explore_timestep(timestep_embedding: Callable = timestep_embedding) -> Explo
     """Explore the timestep embedding, and which timesteps it distinguishes.
 
     Args:
-        timestep_embedding: function (t, dim, max_period) -> (N, dim); the library's by default.
+        timestep_embedding: function (t, dim, max_period) -> (N, dim); the library's by default
     """
     return Explorer(
-        lambda **values: plot_timestep(timestep_embedding=timestep_embedding, **values),
+        lambda **values: _plot_timestep(timestep_embedding=timestep_embedding, **values),
         "a timestep as phases at several frequencies",
         """
         1. *Set the other t to 301.* Only high frequencies register one step; the similarity is 0.97.

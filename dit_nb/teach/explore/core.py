@@ -5,10 +5,9 @@ import gc
 import inspect
 import io
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from html import escape
 from importlib import import_module
-from statistics import median
 
 import ipywidgets
 import traitlets
@@ -16,7 +15,7 @@ from IPython.display import Markdown, display
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-__all__ = ["Explorer", "PatchGrid", "all_explorers", "choice", "mistake", "slider", "stops", "switch"]
+__all__ = ["Explorer", "choice", "mistake", "slider", "stops", "switch"]
 
 _STYLE = {"description_width": "initial"}
 
@@ -61,7 +60,7 @@ def mistake(label: str) -> ipywidgets.Checkbox:
     return ipywidgets.Checkbox(description=text, description_allow_html=True, indent=False, layout=layout)
 
 
-class PatchGrid(ipywidgets.VBox):
+class _PatchGrid(ipywidgets.VBox):
     """A grid of buttons, `rows` x `columns`, to select a patch of an image."""
 
     value = traitlets.Int(0)  # index of the selected patch, row by row
@@ -108,11 +107,11 @@ class Explorer:
     """A widget: controls above the figure that a pure function makes from their values.
 
     Args:
-        plot: function called with the result of `prepare`, if given, and the controls' values by name.
-        title: what there is to explore.
-        experiments: Markdown list of experiments: what to do in italics, then what it shows.
-        prepare: slow part of the computation; called with those controls that it names, results are cached.
-        **controls: a control for each argument of `plot`.
+        plot: function called with the result of `prepare`, if given, and the controls' values by name
+        title: what there is to explore
+        experiments: Markdown list of experiments: what to do in italics, then what it shows
+        prepare: slow part of the computation; called with those controls that it names, results are cached
+        **controls: a control for each argument of `plot`
     """
 
     def __init__(
@@ -129,7 +128,7 @@ class Explorer:
         self._prepare_args = () if prepare is None else tuple(inspect.signature(prepare).parameters)
         self.defaults = self.values()
         self.image, self.error = ipywidgets.HTML(), ipywidgets.HTML()
-        self.progress_bar = ipywidgets.FloatProgress(
+        self._progress_bar = ipywidgets.FloatProgress(
             max=1, description="computing", layout={"display": "none"}
         )
         self._draw()  # an error is raised here: the first figure must be right
@@ -146,7 +145,7 @@ class Explorer:
         """Set controls from code; the figure is drawn once.
 
         Raises:
-            ValueError: if there is no such control, or it cannot take the value.
+            ValueError: if there is no such control, or it cannot take the value
         """
         self._paused = True
         try:
@@ -166,7 +165,7 @@ class Explorer:
         reset.on_click(lambda _: self.reset())
         row = {"flex_flow": "row wrap", "align_items": "center", "grid_gap": "2px 18px"}
         controls = ipywidgets.Box([*self.controls.values(), reset], layout=row)
-        return ipywidgets.VBox([controls, self.progress_bar, self.error, self.image])
+        return ipywidgets.VBox([controls, self._progress_bar, self.error, self.image])
 
     def _update(self, *_) -> None:
         """Draw again; show an error as text and keep the last good figure."""
@@ -200,15 +199,15 @@ class Explorer:
         if key not in self._cache:
             if "progress" in self._prepare_args:
                 args["progress"] = self._progress
-            self.progress_bar.layout.display = "flex"
+            self._progress_bar.layout.display = "flex"
             try:
                 self._cache[key] = self.prepare(**args)
             finally:
-                self.progress_bar.layout.display = "none"
+                self._progress_bar.layout.display = "none"
         return (self._cache[key],)
 
     def _progress(self, done: int, total: int) -> None:
-        self.progress_bar.value = done / total
+        self._progress_bar.value = done / total
 
     def _repr_markdown_(self) -> str:
         return f"**Explore: {self.title}**\n\n{self.experiments}"
@@ -254,41 +253,8 @@ _MODULES = (
 ).split()
 
 
-def all_explorers() -> dict[str, Callable[[], Explorer]]:
+def _all_explorers() -> dict[str, Callable[[], Explorer]]:
     """Return every `explore_*` function of the package by name; each can be called without arguments."""
     modules = [import_module(f"dit_nb.teach.explore.{name}") for name in _MODULES]
     found = [(name, value) for module in modules for name, value in vars(module).items()]
     return {name: value for name, value in found if name.startswith("explore_")}
-
-
-def _time_explorer(explorer: Explorer) -> dict[tuple, float]:
-    """Map (control, value) to the seconds of its callback, with the other controls at their defaults."""
-    counts_prepare = explorer.prepare and "progress" not in explorer._prepare_args
-    seconds = {}
-    for name, control in explorer.controls.items():
-        for value in _some_values(control):
-            explorer.set(**{name: value})
-            waited = explorer.prepare_seconds if counts_prepare else 0.0
-            seconds[name, value] = waited + min(_seconds_to_draw(explorer) for _ in range(3))
-        explorer.reset()
-    return seconds
-
-
-def _seconds_to_draw(explorer: Explorer) -> float:
-    explorer._update()
-    return explorer.seconds
-
-
-_MAX_SECONDS = 0.2  # a callback that takes longer is reported
-
-
-def _bench_widgets() -> Iterator[str]:
-    """Yield a table line by line: number of settings and callback times of each explorer."""
-    yield f"{'explorer':<26}{'settings':>9}{'median ms':>11}{'worst ms':>10}  at"
-    for name, make in all_explorers().items():
-        seconds = _time_explorer(make())
-        slowest = max(seconds, key=seconds.get)
-        over = "  OVER 200 ms" if seconds[slowest] > _MAX_SECONDS else ""
-        middle, worst = 1000 * median(seconds.values()), 1000 * seconds[slowest]
-        at = f"{slowest[0]} = {slowest[1]}{over}"
-        yield f"{name:<26}{len(seconds):>9}{middle:>11.0f}{worst:>10.0f}  {at}"

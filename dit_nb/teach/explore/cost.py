@@ -10,27 +10,19 @@ from matplotlib.figure import Figure
 from dit_nb.config import SIZES, DiTConfig
 from dit_nb.cost import cost
 from dit_nb.teach.explore.core import Explorer, choice, mistake, stops
-from dit_nb.teach.explore.model import COST_COLORS, split_cost
+from dit_nb.teach.explore.model import _COST_COLORS, _split_cost
 from dit_nb.visual import COLORS, figure
 
-__all__ = ["explore_cost", "plot_cost"]
+__all__ = ["explore_cost"]
 
 _PIXELS = (64, 128, 256, 512, 1024, 2048, 4096)
 
 
-def plot_cost(cost: Callable, size: str, patch: int, pixels: int, wrong: bool = False) -> Figure:
-    """Show each part's share of the multiply-adds, and their number, against the size of the image.
-
-    Args:
-        cost: function config -> Cost.
-        size: S, B, L or XL.
-        patch: patch size: 2, 4 or 8.
-        pixels: highlighted side of the image: a power of two from 64 to 4096.
-        wrong: mistake: leave out the products of token pairs.
-    """
+def _plot_cost(cost: Callable, size: str, patch: int, pixels: int, wrong: bool = False) -> Figure:
+    """Show each part's share of the multiply-adds, and their number, against the size of the image."""
     sides = sorted({64 * round(2 ** (k / 2)) for k in range(13)})
     configs = [DiTConfig.named(f"DiT-{size}/{patch}", input_size=side // 8) for side in sides]
-    macs = [{k: m / 1e9 for k, (_, m) in split_cost(c, cost).items()} for c in configs]
+    macs = [{k: m / 1e9 for k, (_, m) in _split_cost(c, cost).items()} for c in configs]
     right_total = np.array([sum(w.values()) for w in macs])
     if wrong:
         macs = [w | {"attention: pairs": 0.0} for w in macs]
@@ -39,7 +31,7 @@ def plot_cost(cost: Callable, size: str, patch: int, pixels: int, wrong: bool = 
     fig, axes = figure(1, 2, (9, 3.6), width_ratios=[1.5, 1])
     left, right = axes[0]
     below = np.zeros(len(sides))
-    for name, hue in COST_COLORS.items():
+    for name, hue in _COST_COLORS.items():
         above = below + 100 * np.array([w[name] for w in macs]) / total
         share = above[at] - below[at]
         left.fill_between(x, below, above, color=COLORS[hue], lw=0, label=f"{name} {share:.1f} %")
@@ -68,10 +60,10 @@ def explore_cost(cost: Callable = cost) -> Explorer:
     """Explore where the multiply-adds go as images grow.
 
     Args:
-        cost: function config -> Cost; the library's by default.
+        cost: function config -> Cost; the library's by default
     """
     return Explorer(
-        partial(plot_cost, cost),
+        partial(_plot_cost, cost),
         "where the multiply-adds go",
         """
         1. *Go from 256 to 512 pixels with DiT-XL/2.* 118.62 becomes 524.54, 4.42 times as much: parameters

@@ -15,13 +15,13 @@ from dit_nb.conditioning import LabelEmbedder, TimestepEmbedder
 from dit_nb.data import digits, running_example
 from dit_nb.patchify import PatchEmbed, patchify
 from dit_nb.positions import sincos_2d
-from dit_nb.teach.explore.core import Explorer, PatchGrid, choice, mistake, slider, stops
-from dit_nb.visual import COLORS, figure, to_pixels
+from dit_nb.teach.explore.core import Explorer, _PatchGrid, choice, mistake, slider, stops
+from dit_nb.visual import COLORS, _to_pixels, figure
 
-__all__ = ["CrossAttentionExample", "explore_cross_attention", "plot_cross_attention"]
+__all__ = ["explore_cross_attention"]
 
 
-class CrossAttentionExample(NamedTuple):
+class _CrossAttentionExample(NamedTuple):
     """A cross-attention whose heads select features, with noisy digits as queries and t and y as context."""
 
     attention: nn.Module
@@ -36,7 +36,7 @@ def _least_squares(x: Tensor, wanted: Tensor) -> Tensor:  # (D, k)
     return (inverse @ (wanted - wanted.mean(dim=0)).double()).float()
 
 
-def _make_example(attention: Callable = CrossAttention, width: int = 64) -> CrossAttentionExample:
+def _make_example(attention: Callable = CrossAttention, width: int = 64) -> _CrossAttentionExample:
     """Four heads: ink, row, column, random. Each attends to y where its feature is above the mean, to t below."""
     data, d = digits().train, width // 4
     images = data.images[:300] + 0.2 * torch.randn(300, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -63,25 +63,16 @@ def _make_example(attention: Callable = CrossAttention, width: int = 64) -> Cros
         for head in range(3):
             cross.q.weight[head * d], cross.kv.weight[head * d] = d**0.5 * to_query[:, head], to_key[:, 0]
         first = [int((data.labels[:300] == k).nonzero()[0]) for k in range(10)]
-        return CrossAttentionExample(cross, images[first], tokens[first], context)
+        return _CrossAttentionExample(cross, images[first], tokens[first], context)
 
 
 _HEADS = ("ink", "row", "column", "random")
 
 
-def plot_cross_attention(
-    example: CrossAttentionExample, digit: int, head: int, scale: float, patch: int, wrong: bool
+def _plot_cross_attention(
+    example: _CrossAttentionExample, digit: int, head: int, scale: float, patch: int, wrong: bool
 ) -> Figure:
-    """Show a noisy digit, and the weight that each of its patches gives to y instead of t.
-
-    Args:
-        example: attention, images and context.
-        digit: class of the image, and the label in the context, 0 to 9.
-        head: index of the head: ink, row, column, random.
-        scale: number that the context is multiplied by.
-        patch: index of the highlighted patch.
-        wrong: mistake: a context of one token, t + y.
-    """
+    """Show a noisy digit, and the weight that each of its patches gives to y instead of t."""
     context = scale * example.context[digit : digit + 1]
     context = context.sum(dim=1, keepdim=True) if wrong else context
     with torch.no_grad():
@@ -90,7 +81,7 @@ def plot_cross_attention(
     color, mark = COLORS["wrong" if wrong else "cond"], {"fill": False, "ec": COLORS["wrong"], "lw": 3}
     fig, axes = figure(1, 3, (9, 3.3), width_ratios=[1, 1, 1.5])
     left, middle, right = axes[0]
-    left.imshow(to_pixels(example.images[digit]), cmap="gray", vmin=0, vmax=1)
+    left.imshow(_to_pixels(example.images[digit]), cmap="gray", vmin=0, vmax=1)
     middle.imshow(weights.view(4, 4), cmap="PiYG", vmin=0, vmax=1, extent=(-0.5, 7.5, 7.5, -0.5))
     for ax in (left, middle):
         ax.add_patch(Rectangle((patch % 4 * 2 - 0.5, patch // 4 * 2 - 0.5), 2, 2, **mark))
@@ -120,12 +111,12 @@ def explore_cross_attention(attention: Callable = CrossAttention) -> Explorer:
 
     Args:
         attention: function (width, heads) -> module with `q`, `kv` and `attention_weights`; the library's by
-            default.
+            default
     """
-    grid = PatchGrid("patch", 4, 4, 5)
+    grid = _PatchGrid("patch", 4, 4, 5)
     grid.paint((patchify(running_example()[0], 2)[0].mean(dim=-1) / 2 + 0.5).tolist())
     return Explorer(
-        partial(plot_cross_attention, _make_example(attention)),
+        partial(_plot_cross_attention, _make_example(attention)),
         "a context of two tokens",
         """
         1. *Choose the head 'row', then 'column'.* The map changes: top patches attend to t and bottom ones to

@@ -6,14 +6,14 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse, Rectangle
 
-from dit_nb.data import center_crop, to_tensor
+from dit_nb.data import _center_crop, _to_tensor
 from dit_nb.teach.explore.core import Explorer, choice, mistake, slider, stops, switch
 from dit_nb.visual import COLORS, figure, show_image
 
-__all__ = ["bundled_photos", "crop_photo", "explore_crop", "plot_crop"]
+__all__ = ["explore_crop"]
 
 
-def bundled_photos() -> dict:
+def _bundled_photos() -> dict:
     """Load the two photographs that come with scikit-learn, as PIL images by name."""
     from PIL import Image
     from sklearn.datasets import load_sample_image
@@ -21,47 +21,27 @@ def bundled_photos() -> dict:
     return {name: Image.fromarray(load_sample_image(f"{name}.jpg")) for name in ("flower", "china")}
 
 
-def crop_photo(photo, size: int, place: float = 0, average: bool = True, squash: bool = False):
-    """Crop as `center_crop` does, but with a movable frame and two possible mistakes.
-
-    Args:
-        photo: PIL image.
-        size: side of the result, in pixels.
-        place: position of the frame along the longer side, from -1 (start) to 1 (end); default the middle.
-        average: average pixels (default); otherwise every k-th pixel is kept, which makes jagged edges.
-        squash: mistake: keep the whole photo and change its aspect ratio.
-
-    Returns:
-        PIL image of `size` x `size`, and the part of the photo that it shows: (left, top, width, height).
-    """
+def _crop_photo(photo, size: int, place: float = 0, average: bool = True, squash: bool = False):
+    """Crop as `_center_crop` does, but with a movable frame and two possible mistakes."""
     (width, height), side = photo.size, min(photo.size)
     left, top = (round((length - side) * (1 + place) / 2) for length in photo.size)
     box = (0, 0, width, height) if squash else (left, top, side, side)
     if squash or not average:
         kept = photo.crop((box[0], box[1], box[0] + box[2], box[1] + box[3]))
         return kept.resize((size, size), 3 if average else 0), box  # bicubic, or nearest pixel
-    # `center_crop` keeps the middle: give it as much photo on one side of the frame as on the other.
+    # `_center_crop` keeps the middle: give it as much photo on one side of the frame as on the other.
     right, low = width - left - side, height - top - side
     x, y = min(left, right) + 1, min(top, low) + 1
     even = (left - min(x, left), top - min(y, top), left + side + min(x, right), top + side + min(y, low))
-    return center_crop(photo.crop(even), size), box
+    return _center_crop(photo.crop(even), size), box
 
 
-def plot_crop(photos, name: str, size: int, place=0.0, average: bool = True, wrong: bool = False) -> Figure:
-    """Show a photo with the crop frame, the training image, and a histogram of its values.
-
-    Args:
-        photos: PIL images by name.
-        name: name of the photo shown.
-        size: side of the training image, in pixels.
-        place: position of the frame along the longer side, from -1 to 1.
-        average: average pixels when shrinking.
-        wrong: mistake: squash the whole photo into the square.
-    """
+def _plot_crop(photos, name: str, size: int, place=0.0, average: bool = True, wrong: bool = False) -> Figure:
+    """Show a photo with the crop frame, the training image, and a histogram of its values."""
     photo, color = photos[name], COLORS["wrong" if wrong else "x_t"]
-    square, (left, top, width, height) = crop_photo(photo, size, place, average, wrong)
+    square, (left, top, width, height) = _crop_photo(photo, size, place, average, wrong)
     pixels, kept = np.asarray(photo), np.s_[top : top + height, left : left + width]
-    shown, image = 160 + pixels // 8 * 3, to_tensor(square)  # pale outside the frame
+    shown, image = 160 + pixels // 8 * 3, _to_tensor(square)  # pale outside the frame
     shown[kept] = pixels[kept]
     fig, axes = figure(1, 3, (9, 3.3), width_ratios=[1.5, 1.1, 1])
     axes[0, 0].imshow(shown, interpolation="nearest")
@@ -89,13 +69,13 @@ def explore_crop(photo=None) -> Explorer:
     """Explore how a photo of any shape becomes a square of numbers from -1 to 1.
 
     Args:
-        photo: PIL image of yours; two bundled photographs by default.
+        photo: PIL image of yours; two bundled photographs by default
     """
-    photos = bundled_photos() if photo is None else {"yours": photo.convert("RGB")}
+    photos = _bundled_photos() if photo is None else {"yours": photo.convert("RGB")}
     for image in photos.values():
         image.thumbnail((640, 640))  # a large photo takes long to draw
     return Explorer(
-        partial(plot_crop, photos),
+        partial(_plot_crop, photos),
         "from a photo to a training image",
         """
         1. *Move the frame to -1, then to 1.* The shorter side is always kept in full; only the longer side is

@@ -16,10 +16,10 @@ from dit_nb.schedule import extract
 from dit_nb.teach.explore.core import Explorer, choice, slider, stops
 from dit_nb.visual import COLORS, figure
 
-__all__ = ["DenoisingRun", "explore_denoising", "plot_denoising", "record_run"]
+__all__ = ["explore_denoising", "plot_denoising"]
 
 
-class DenoisingRun(NamedTuple):
+class _DenoisingRun(NamedTuple):
     """A sampling run of one image, S steps."""
 
     t: Tensor  # (S,) timesteps of the full process, from noise to image
@@ -31,7 +31,7 @@ class DenoisingRun(NamedTuple):
     final: Tensor  # (1, H, W)
 
 
-def record_run(
+def _record_run(
     model: DiT,
     sampling: dict,
     digit: int,
@@ -41,20 +41,8 @@ def record_run(
     guidance: float,
     variance: str,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> DenoisingRun:
-    """Sample one image and record every step.
-
-    Args:
-        model: class-conditional model of images with one channel.
-        sampling: sampling settings of the model, as in `dit_nb.pretrained`.
-        digit: class; the number of classes for no label.
-        seed: seed of the noise.
-        steps: number of sampling steps.
-        sampler: ddpm or ddim.
-        guidance: guidance scale; 1 for no guidance.
-        variance: learned, fixed_small or fixed_large.
-        progress: called after each step with (steps done, all steps).
-    """
+) -> _DenoisingRun:
+    """Sample one image and record every step."""
     recorded: list[Step] = []
 
     def record(step: Step) -> None:
@@ -67,7 +55,7 @@ def record_run(
     return _stack(recorded, final, make_diffusion(sampling).respaced(str(steps)))
 
 
-def _stack(steps: list[Step], final: Tensor, diffusion: Diffusion) -> DenoisingRun:
+def _stack(steps: list[Step], final: Tensor, diffusion: Diffusion) -> _DenoisingRun:
     """Steps as rows of one batch, with their terms of the bound; `diffusion` is respaced."""
     k = torch.arange(len(steps) - 1, -1, -1)  # steps of the respaced process
     x_t = torch.cat([step.x_t for step in steps]).cpu()
@@ -80,7 +68,7 @@ def _stack(steps: list[Step], final: Tensor, diffusion: Diffusion) -> DenoisingR
     image = ((final.cpu().clamp(-1, 1) + 1) / 2 * top).round() / top * 2 - 1  # values that pixels can have
     bits = diffusion.vb_terms(prediction, image.expand_as(x_t), x_t, k)
     t = torch.tensor([step.t for step in steps])
-    return DenoisingRun(t, x_t, prediction.x0, prediction.eps, fraction, bits, final[0].cpu())
+    return _DenoisingRun(t, x_t, prediction.x0, prediction.eps, fraction, bits, final[0].cpu())
 
 
 def _draw_panels(ax, panels: list[tuple[Tensor, str, str, float, float]]) -> None:
@@ -102,13 +90,13 @@ def _draw_panels(ax, panels: list[tuple[Tensor, str, str, float, float]]) -> Non
             ax.text(x, -0.075, f"{value:g}", ha=side, va="center", fontsize=9)
 
 
-def plot_denoising(run: DenoisingRun, percent: int, **_) -> Figure:
+def plot_denoising(run: _DenoisingRun, percent: int, **_) -> Figure:
     """Show one step of a run: x_t, predicted x0, predicted noise, variance; and the bound of all steps.
 
     Args:
-        run: recorded run.
-        percent: position in the run, 0 for the first step, 100 for the last.
-        **_: other controls, not used.
+        run: recorded run
+        percent: position in the run, 0 for the first step, 100 for the last
+        **_: other controls, not used
     """
     i = round(percent / 100 * (len(run.t) - 1))
     fig, axes = figure(2, 1, (9, 3.9), height_ratios=[2.6, 1])
@@ -127,7 +115,7 @@ def plot_denoising(run: DenoisingRun, percent: int, **_) -> Figure:
     return fig
 
 
-def _draw_bits(ax, run: DenoisingRun, i: int) -> None:
+def _draw_bits(ax, run: _DenoisingRun, i: int) -> None:
     """The terms of the bound, from noise (left) to image, with step i highlighted."""
     ax.plot(run.t, run.bits.clamp(1e-5), ".-", color=COLORS["x_t"], lw=1, ms=4)
     ax.plot(run.t[i], run.bits[i].clamp(1e-5), "o", color=COLORS["eps"], ms=9)
@@ -142,8 +130,8 @@ def explore_denoising(model: DiT | None = None, sampling: dict | None = None) ->
     """Watch one sample at every step; change class, seed, sampler, guidance and variance.
 
     Args:
-        model: class-conditional model of images with one channel; the package's digit model by default.
-        sampling: sampling settings of that model, with `class_names`.
+        model: class-conditional model of images with one channel; the package's digit model by default
+        sampling: sampling settings of that model, with `class_names`
     """
     if model is None:
         model, sampling = digit_model()
@@ -160,7 +148,7 @@ def explore_denoising(model: DiT | None = None, sampling: dict | None = None) ->
         3. *At 100 %, take 10, 25 and 100 steps with ddpm, then with ddim.* ddpm ends in a new digit each
            time; ddim, from the same start, in nearly the same one.
         """,
-        partial(record_run, model, sampling),
+        partial(_record_run, model, sampling),
         digit=choice("class", classes, 3),
         seed=slider("seed", 0, 20, 0),
         steps=stops("steps", [10, 25, 50, 100, 250], 50),

@@ -4,18 +4,11 @@ from matplotlib.patches import Circle, FancyBboxPatch
 
 from dit_nb.visual import COLORS
 
-__all__ = ["show_block"]
+__all__ = []
 
 
-def show_block(ax, steps: list[tuple], title: str = "") -> None:
-    """Draw a block as boxes and arrows, from the bottom up.
-
-    Args:
-        ax: matplotlib axes.
-        steps: tuples (text, color) or (text, color, text of a side input), with colors of `COLORS`; the text ""
-            starts a residual branch, "+" ends it.
-        title: title of the diagram.
-    """
+def _show_block(ax, steps: list[tuple], title: str = "") -> None:
+    """Draw a block as boxes and arrows, from the bottom up."""
     black, below, fork = {"arrowstyle": "-|>", "color": "black", "shrinkA": 0, "shrinkB": 0}, 0, 0
     for y, (text, color, *side) in enumerate(steps):
         small = text in ("", "+", "x")

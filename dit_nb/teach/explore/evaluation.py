@@ -10,31 +10,17 @@ from dit_nb.evaluation import frechet_distance, in_knn_manifold
 from dit_nb.teach.explore.core import Explorer, choice, mistake, slider, stops
 from dit_nb.visual import COLORS, figure
 
-__all__ = [
-    "diagonal_frechet_distance",
-    "explore_frechet",
-    "gaussian_ellipse",
-    "plot_frechet",
-    "sample_points",
-]
+__all__ = ["explore_frechet"]
 
 _CENTERS = np.array([[-2.4, -1.5], [0.0, 0.9], [2.4, 1.6]])
 _COUNTS = (10, 30, 100, 300, 1000)
 _KINDS = ("same distribution", "a mode missing", "mirrored", "copies")
 
 
-def sample_points(
+def _sample_points(
     n: int, seed: int, kind: str = "same distribution", spread: float = 1.0, shift: float = 0.0
 ) -> np.ndarray:
-    """Sample points (n, 2) from a mixture of three Gaussians, or from a distribution that differs from it.
-
-    Args:
-        n: number of points, at most 1000.
-        seed: seed; the first points of a seed do not depend on `n`.
-        kind: same distribution, a mode missing, mirrored, copies (as the first; use the seed of the real points).
-        spread: factor of each mode's standard deviation.
-        shift: shift to the right.
-    """
+    """Sample points (n, 2) from a mixture of three Gaussians, or from a distribution that differs from it."""
     rng = np.random.default_rng(seed)
     mode, noise = rng.integers(6, size=max(_COUNTS))[:n], rng.normal(size=(max(_COUNTS), 2))[:n]
     mode = mode % 2 if kind == "a mode missing" else mode % 3
@@ -44,23 +30,13 @@ def sample_points(
     return points + (shift, 0)
 
 
-def diagonal_frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """Make a common mistake: a Fréchet distance that ignores covariances between features.
-
-    Args:
-        a: features, (N, F).
-        b: features, (M, F).
-    """
+def _diagonal_frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
+    """Make a common mistake: a Fréchet distance that ignores covariances between features."""
     return float(((a.mean(0) - b.mean(0)) ** 2 + (a.std(0, ddof=1) - b.std(0, ddof=1)) ** 2).sum())
 
 
-def gaussian_ellipse(points: np.ndarray, diagonal: bool = False) -> np.ndarray:
-    """Return a curve (2, 60): two standard deviations of the Gaussian fitted to points (N, 2).
-
-    Args:
-        points: points, (N, 2).
-        diagonal: ignore the covariance.
-    """
+def _gaussian_ellipse(points: np.ndarray, diagonal: bool = False) -> np.ndarray:
+    """Return a curve (2, 60): two standard deviations of the Gaussian fitted to points (N, 2)."""
     cov = np.cov(points, rowvar=False)
     cov = np.diag(np.diag(cov)) if diagonal else cov
     turn = np.linspace(0, 2 * np.pi, 60)
@@ -72,27 +48,17 @@ def _distance_curve(distance: Callable, kind: str, spread: float, shift: float, 
     """The mean distance from real points, by the number of points in both sets."""
     seeds = [(100 + i, 100 + i if kind == "copies" else 200 + i) for i in range(repeats)]
     largest = _COUNTS[-1]
-    pairs = [(sample_points(largest, a), sample_points(largest, b, kind, spread, shift)) for a, b in seeds]
+    pairs = [(_sample_points(largest, a), _sample_points(largest, b, kind, spread, shift)) for a, b in seeds]
     return [float(np.mean([distance(a[:n], b[:n]) for a, b in pairs])) for n in _COUNTS]
 
 
-def plot_frechet(
+def _plot_frechet(
     curves: tuple[list, list], kind: str, spread: float, shift: float, n: int, wrong: bool, frechet: Callable
 ) -> Figure:
-    """Show two sets of points with their fitted Gaussians, and their distance by the number of points.
-
-    Args:
-        curves: mean distances at 10, 30, 100, 300, 1000 points: of the same distribution, and of this one.
-        kind: distribution of the samples, as in `sample_points`.
-        spread: factor of each mode's standard deviation.
-        shift: shift to the right.
-        n: number of points in each set.
-        wrong: mistake: ignore covariances.
-        frechet: distance of two sets (N, F) and (M, F).
-    """
-    real = sample_points(n, 0)
-    fake = sample_points(n, 0 if kind == "copies" else 1, kind, spread, shift)
-    distance, color = (diagonal_frechet_distance, COLORS["wrong"]) if wrong else (frechet, COLORS["eps"])
+    """Show two sets of points with their fitted Gaussians, and their distance by the number of points."""
+    real = _sample_points(n, 0)
+    fake = _sample_points(n, 0 if kind == "copies" else 1, kind, spread, shift)
+    distance, color = (_diagonal_frechet_distance, COLORS["wrong"]) if wrong else (frechet, COLORS["eps"])
     value, inside = distance(real, fake), (in_knn_manifold(fake, real), in_knn_manifold(real, fake))
     precision, recall = (float(a.mean()) for a in inside)
     shown = f"{value:.2g}" if value > 1e-6 else "0"
@@ -127,7 +93,7 @@ def _draw_points(
     ax.plot(*fake[fake_inside].T, color=orange, alpha=0.8, **dots)
     ax.plot(*fake[~fake_inside].T, marker="x", color=orange, **rings)
     for points, color in ((real, blue), (fake, orange)):
-        ax.plot(*gaussian_ellipse(points, diagonal), ls="--" if diagonal else "-", color=color, lw=2.2)
+        ax.plot(*_gaussian_ellipse(points, diagonal), ls="--" if diagonal else "-", color=color, lw=2.2)
     ax.set(xlim=(-6, 7.5), ylim=(-4.6, 5), xticks=[], yticks=[], xlabel="feature 1", ylabel="feature 2")
 
 
@@ -135,16 +101,16 @@ def explore_frechet(frechet: Callable = frechet_distance) -> Explorer:
     """Explore what Fréchet distance, precision and recall detect.
 
     Args:
-        frechet: function of two sets (N, F) and (M, F); the library's by default.
+        frechet: function of two sets (N, F) and (M, F); the library's by default
     """
-    distances = {False: frechet, True: diagonal_frechet_distance}
+    distances = {False: frechet, True: _diagonal_frechet_distance}
     base = {wrong: _distance_curve(f, "same distribution", 1, 0, 60) for wrong, f in distances.items()}
 
     def prepare(kind, spread, shift, wrong):
         return base[wrong], _distance_curve(distances[wrong], kind, spread, shift)
 
     return Explorer(
-        partial(plot_frechet, frechet=frechet),
+        partial(_plot_frechet, frechet=frechet),
         "two sets of points, three numbers",
         """
         1. *Choose the same distribution and lower n to 10.* Both sets come from one distribution, yet they

@@ -15,7 +15,7 @@ from dit_nb.sampling import ddim_sample
 from dit_nb.teach.explore.core import Explorer, choice, stops
 from dit_nb.visual import COLORS, figure
 
-__all__ = ["explore_guidance", "plot_guidance"]
+__all__ = ["explore_guidance"]
 
 _SCALES = (0.0, 0.5, 1.0, 1.5, 2.0, 4.0, 8.0)
 _BUGS = ("none", "1 + w", "swapped", "null is 0")
@@ -102,16 +102,8 @@ def _draw_tradeoff(ax, sweeps: dict[str, tuple], label: int, bug: str, now: int)
     )
 
 
-def plot_guidance(sweeps: dict[str, tuple], label: int = 3, w: float = 4.0, bug: str = "none") -> Figure:
-    """Show samples without guidance and with it, and fidelity against diversity at all scales.
-
-    Args:
-        sweeps: bug -> (samples (W, 16, 1, 8, 8), margins (W, 16), mean distances (W)) at the scales 0, 0.5, 1,
-            1.5, 2, 4, 8; "none" is required.
-        label: class of the samples.
-        w: guidance scale shown.
-        bug: none, 1 + w, swapped, null is 0.
-    """
+def _plot_guidance(sweeps: dict[str, tuple], label: int = 3, w: float = 4.0, bug: str = "none") -> Figure:
+    """Show samples without guidance and with it, and fidelity against diversity at all scales."""
     fig, (axes,) = figure(1, 3, (9, 3.2), width_ratios=[1, 1, 1.1])
     plain, now = _SCALES.index(1.0), _SCALES.index(w)
     name = f"w = {w:g}" + ("" if bug == "none" else f", mistake: {bug}")
@@ -139,7 +131,7 @@ def explore_guidance(combine: Callable = cfg_eps) -> Explorer:
     """Explore what guidance gains in fidelity and loses in diversity.
 
     Args:
-        combine: function (cond, uncond, w) -> eps; the library's by default.
+        combine: function (cond, uncond, w) -> eps; the library's by default
     """
     model, sampling = digit_model()
     cached = {}
@@ -153,7 +145,7 @@ def explore_guidance(combine: Callable = cfg_eps) -> Explorer:
         return {name: cached[label, name] for name in wanted}
 
     return Explorer(
-        plot_guidance,
+        _plot_guidance,
         "fidelity against diversity",
         """
         1. *Lower w to 0, then raise it to 8.* Any digit; plain conditional samples; then typical and similar

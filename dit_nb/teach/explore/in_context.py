@@ -18,10 +18,10 @@ from dit_nb.positions import sincos_2d
 from dit_nb.teach.explore.core import Explorer, choice, mistake, slider
 from dit_nb.visual import COLORS, figure
 
-__all__ = ["InformationFlow", "explore_in_context", "plot_in_context"]
+__all__ = ["explore_in_context"]
 
 
-class InformationFlow(NamedTuple):
+class _InformationFlow(NamedTuple):
     """Attention and perturbations in a sequence of T image tokens and two condition tokens, t and y."""
 
     attention: Tensor  # (L, h, T+2, T+2) attention weights
@@ -51,7 +51,7 @@ def _trace_information(
     depth: int = 8,
     heads: int = 4,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> InformationFlow:
+) -> _InformationFlow:
     """Send the running digit, t = 500 and its label through untrained blocks; perturb t, y, and a middle patch."""
     side = 8 // patch
     T, middle = side**2, side * (side // 2) + side // 2
@@ -77,22 +77,13 @@ def _trace_information(
         for i, (new_tokens, source) in enumerate(product((False, True), sources)):
             spread.append(_spread(partial(run, new_tokens=new_tokens), x, source))
             progress(i + 1, 2 * len(sources))
-        return InformationFlow(weights, torch.stack(spread).unflatten(0, (2, len(sources))))
+        return _InformationFlow(weights, torch.stack(spread).unflatten(0, (2, len(sources))))
 
 
-def plot_in_context(
-    flow: InformationFlow, patch: int, block: int, head: int, source: int, wrong: bool = False
+def _plot_in_context(
+    flow: _InformationFlow, patch: int, block: int, head: int, source: int, wrong: bool = False
 ) -> Figure:
-    """Show one attention map, and how a perturbation spreads over tokens and blocks.
-
-    Args:
-        flow: attention and perturbations.
-        patch: side of a patch of the 8x8 digit.
-        block: block of the attention map, 1 to L.
-        head: head of the attention map.
-        source: perturbed token: 0 for t, 1 for y, 2 for a patch.
-        wrong: mistake: two new condition tokens for every block.
-    """
+    """Show one attention map, and how a perturbation spreads over tokens and blocks."""
     T, weights, spread = (8 // patch) ** 2, flow.attention[block - 1, head], flow.spread[int(wrong), source]
     fig, axes = figure(1, 2, (9, 3.5), width_ratios=[1, 1.5])
     left, right = axes[0]
@@ -124,10 +115,10 @@ def explore_in_context(block: Callable = InContextBlock) -> Explorer:
     """Explore who attends to two condition tokens, and how far their influence spreads.
 
     Args:
-        block: function (width, heads) -> block with `norm1` and `attn`; the library's by default.
+        block: function (width, heads) -> block with `norm1` and `attn`; the library's by default
     """
     return Explorer(
-        plot_in_context,
+        _plot_in_context,
         "two condition tokens in the sequence",
         """
         1. *Set the patch to 4, then 2, then 1.* t and y are 2 of 6, of 18, of 66 tokens, and the attention

@@ -15,7 +15,7 @@ from dit_nb.teach.explore.core import Explorer, choice, mistake, slider
 from dit_nb.utils import randn
 from dit_nb.visual import COLORS, figure, show_image, show_matrix
 
-__all__ = ["explore_latents", "plot_latents"]
+__all__ = ["explore_latents"]
 
 _PATCH = 4  # side of a patch: the downsampling factor
 
@@ -53,16 +53,8 @@ class _PatchVAE(nn.Module):
         return SimpleNamespace(sample=images)
 
 
-def plot_latents(state: tuple, t: int, ablated: int, residual: bool, unscaled: bool) -> Figure:
-    """Show a decoded image, its noisy latents, and the signal-to-noise ratio.
-
-    Args:
-        state: codec, image (1, 3, H, W), its latents and noise (1, C, h, w), schedule.
-        t: timestep.
-        ablated: channel that is replaced by its mean, from 1; 0 for none.
-        residual: show original minus decoded instead of the decoded image.
-        unscaled: mistake: latents are not multiplied by the scaling factor.
-    """
+def _plot_latents(state: tuple, t: int, ablated: int, residual: bool, unscaled: bool) -> Figure:
+    """Show a decoded image, its noisy latents, and the signal-to-noise ratio."""
     codec, image, latents, noise, schedule = state
     z = latents / codec.scale if unscaled else latents
     x_t = _ablate_channel(schedule.q_sample(z, torch.tensor([t]), noise), ablated)
@@ -126,8 +118,8 @@ def explore_latents(codec: LatentCodec | None = None, image: Tensor | None = Non
     """Explore what latents contain, and what noise does to them.
 
     Args:
-        codec: codec; a linear one fitted to the image by default.
-        image: image (1, 3, H, W) in [-1, 1]; a bundled photograph by default.
+        codec: codec; a linear one fitted to the image by default
+        image: image (1, 3, H, W) in [-1, 1]; a bundled photograph by default
     """
     image = sample_photo("china.jpg") if image is None else image
     codec = LatentCodec(_PatchVAE(image)) if codec is None else codec
@@ -136,7 +128,7 @@ def explore_latents(codec: LatentCodec | None = None, image: Tensor | None = Non
     state = codec, image, latents, noise, Schedule(linear_betas(1000))
     channels = [("none", 0), *((str(i + 1), i + 1) for i in range(codec.channels))]
     return Explorer(
-        lambda **controls: plot_latents(state, **controls),
+        lambda **controls: _plot_latents(state, **controls),
         "a photograph in four channels",
         """
         1. *Switch the mistake on.* The photograph emerges from the noise: at every t, the signal-to-noise

@@ -16,9 +16,9 @@ from dit_nb.model import BLOCKS
 from dit_nb.teach.explore.core import Explorer, choice, mistake
 from dit_nb.visual import COLORS, figure
 
-__all__ = ["COST_COLORS", "explore_model", "plot_model", "split_cost"]
+__all__ = ["explore_model"]
 
-COST_COLORS = {  # part of a model -> name of its color in figures
+_COST_COLORS = {  # part of a model -> name of its color in figures
     "MLP": "gray",
     "attention: linear": "x_t",
     "attention: pairs": "gate",
@@ -27,16 +27,8 @@ COST_COLORS = {  # part of a model -> name of its color in figures
 }
 
 
-def split_cost(config: DiTConfig, cost: Callable = cost) -> dict[str, tuple[int, int]]:
-    """Split the cost of one forward pass of one image by what the parts are for.
-
-    Args:
-        config: model.
-        cost: function config -> Cost; the library's by default.
-
-    Returns:
-        Part -> (parameters, multiply-adds); "t and y" is all that processes the condition.
-    """
+def _split_cost(config: DiTConfig, cost: Callable = cost) -> dict[str, tuple[int, int]]:
+    """Split the cost of one forward pass of one image by what the parts are for."""
     c, D = cost(config), config.hidden_size
     tokens = prod(config.grid) + (2 if config.block == "in_context" else 0)
     pairs = 2 * tokens**2 * D * config.depth
@@ -67,19 +59,12 @@ def _describe_memory(config: DiTConfig) -> str:
     return f"training in float32: {2 * one - two:.1f} GB, and {two - one:.2f} GB for each image"
 
 
-def plot_model(cost: Callable, size: str, patch: int, pixels: int, block: str, wrong: bool = False) -> Figure:
-    """Show a model's multiply-adds as areas, and the model beside the paper's twelve.
-
-    Args:
-        cost: function config -> Cost.
-        size: S, B, L or XL.
-        patch: patch size: 2, 4 or 8.
-        pixels: side of the image, in pixels.
-        block: kind of block, one of `BLOCKS`.
-        wrong: mistake: count two operations for each multiply-add.
-    """
+def _plot_model(
+    cost: Callable, size: str, patch: int, pixels: int, block: str, wrong: bool = False
+) -> Figure:
+    """Show a model's multiply-adds as areas, and the model beside the paper's twelve."""
     config = DiTConfig.named(f"DiT-{size}/{patch}", input_size=pixels // 8, block=block)
-    parts, tokens = split_cost(config, cost), prod(config.grid)
+    parts, tokens = _split_cost(config, cost), prod(config.grid)
     params, macs = (sum(column) for column in zip(*parts.values()))
     fig, axes = figure(1, 2, (9, 3.7), width_ratios=[1.8, 1])
     left, right = axes[0]
@@ -102,11 +87,11 @@ def plot_model(cost: Callable, size: str, patch: int, pixels: int, block: str, w
 
 
 def _draw_boxes(ax, parts: dict[str, tuple[int, int]], tokens: int) -> None:
-    """A box for each part of `split_cost`: its width is parameters, its height their uses, its area multiply-adds."""
+    """A box for each part of `_split_cost`: its width is parameters, its height their uses, its area multiply-adds."""
     params, macs = (sum(column) for column in zip(*parts.values()))
     x = 0.0
     for name in ("MLP", "attention: linear", "t and y", "in and out", "attention: pairs"):
-        (p, m), color = parts[name], COLORS[COST_COLORS[name]]
+        (p, m), color = parts[name], COLORS[_COST_COLORS[name]]
         width, high = (p / params, m / p / tokens) if p else (m / tokens / params, 1.0)
         look = {"fc": color, "alpha": 0.8} if p else {"fill": False, "hatch": "////"}
         ax.add_patch(Rectangle((x, 0), width, high, ec=color, lw=2, **look))
@@ -126,10 +111,10 @@ def explore_model(cost: Callable = cost) -> Explorer:
     """Explore parameters, multiply-adds and memory of a DiT of your choice.
 
     Args:
-        cost: function config -> Cost; the library's by default.
+        cost: function config -> Cost; the library's by default
     """
     return Explorer(
-        partial(plot_model, cost),
+        partial(_plot_model, cost),
         "build your own DiT",
         """
         1. *Halve the patch size: 8, 4, 2.* Each model has as many parameters and about four times the

@@ -17,7 +17,7 @@ from dit_nb.schedule import Schedule
 from dit_nb.teach.explore.core import Explorer, mistake, slider, stops
 from dit_nb.visual import COLORS, figure
 
-__all__ = ["ReverseStep", "digit_model_errors", "explore_variance", "plot_variance", "reverse_step"]
+__all__ = ["explore_variance"]
 
 
 @lru_cache(maxsize=1)
@@ -27,12 +27,8 @@ def _full_diffusion() -> Diffusion:
 
 
 @lru_cache(maxsize=1)
-def digit_model_errors() -> dict[int, tuple[float, float]]:
-    """Measure the digit model on 64 held-out digits at some timesteps.
-
-    Returns:
-        Timestep -> (root mean square error of the predicted noise, mean variance value v).
-    """
+def _digit_model_errors() -> dict[int, tuple[float, float]]:
+    """Measure the digit model on 64 held-out digits at some timesteps."""
     model, sampling = digit_model()
     diffusion, data = make_diffusion(sampling), digits().held_out
     x0, y, found = data.images[:64], data.labels[:64], {}
@@ -46,7 +42,7 @@ def digit_model_errors() -> dict[int, tuple[float, float]]:
     return found
 
 
-class ReverseStep(NamedTuple):
+class _ReverseStep(NamedTuple):
     """Coefficients of one reverse step."""
 
     t: int  # timestep of the full process
@@ -55,26 +51,21 @@ class ReverseStep(NamedTuple):
     factor: Tensor  # error of the posterior mean per error of the predicted noise
 
 
-def reverse_step(diffusion: Schedule, t: int) -> ReverseStep:
-    """Return the coefficients of a reverse step.
-
-    Args:
-        diffusion: process, possibly respaced.
-        t: timestep of the full process; the nearest kept step is taken, but never the last.
-    """
+def _reverse_step(diffusion: Schedule, t: int) -> _ReverseStep:
+    """Return the coefficients of a reverse step."""
     i = int((diffusion.timestep_map - t).abs()[1:].argmin()) + 1
     factor = diffusion.posterior_mean_coef1[i] * (1 / diffusion.alphas_cumprod[i] - 1).sqrt()
     low, high = diffusion.posterior_log_variance_clipped[i], diffusion.log_betas[i]
-    return ReverseStep(int(diffusion.timestep_map[i]), low, high, factor)
+    return _ReverseStep(int(diffusion.timestep_map[i]), low, high, factor)
 
 
-def _kl_bits(error: Tensor, v: Tensor, step: ReverseStep, log_variance: Callable) -> Tensor:
+def _kl_bits(error: Tensor, v: Tensor, step: _ReverseStep, log_variance: Callable) -> Tensor:
     """KL divergence of a reverse step, in bits, for an error of the predicted noise and variance values v."""
     _, low, high, factor = step
     return normal_kl(torch.zeros(()), low, factor * error, log_variance(v, low, high)) / math.log(2)
 
 
-def _descent(error: float, v: float, step: ReverseStep, log_variance: Callable, no_detach: bool = False):
+def _descent(error: float, v: float, step: _ReverseStep, log_variance: Callable, no_detach: bool = False):
     """Minus the gradient of the bound with respect to error and v, as training computes it."""
     point = [torch.tensor(value, dtype=torch.float64, requires_grad=True) for value in (error, v)]
     _kl_bits(point[0] if no_detach else point[0].detach(), point[1], step, log_variance).backward()
@@ -84,7 +75,7 @@ def _descent(error: float, v: float, step: ReverseStep, log_variance: Callable, 
 _ERRORS, _VALUES = torch.linspace(-1.2, 1.2, 81).double(), torch.linspace(-1.5, 1.5, 61).double()
 
 
-def _draw_gaussians(ax, error: float, v: float, step: ReverseStep, log_variance: Callable) -> None:
+def _draw_gaussians(ax, error: float, v: float, step: _ReverseStep, log_variance: Callable) -> None:
     """The true posterior and the model's, in true standard deviations."""
     _, low, high, factor = step
     grid = np.linspace(-6, 6, 241)
@@ -100,7 +91,7 @@ def _draw_gaussians(ax, error: float, v: float, step: ReverseStep, log_variance:
     ax.set_xlabel("x at t - 1, in true standard deviations")
 
 
-def _draw_kl(ax, step: ReverseStep, log_variance: Callable) -> None:
+def _draw_kl(ax, step: _ReverseStep, log_variance: Callable) -> None:
     """The KL divergence by error and v, and the best v for each error."""
     bits = _kl_bits(_ERRORS, _VALUES[:, None], step, log_variance)  # (61, 81)
     options = {"cmap": "Greys", "vmin": -3, "vmax": 0.5, "aspect": "auto", "origin": "lower"}
@@ -125,7 +116,7 @@ def _draw_arrow(ax, start: tuple[float, float], direction: tuple[float, float], 
     ax.plot(*start, "o", color=color, ms=9)
 
 
-def plot_variance(
+def _plot_variance(
     trained: dict[int, tuple[float, float]],
     processes: dict[int, Schedule],
     log_variance: Callable,
@@ -135,19 +126,8 @@ def plot_variance(
     steps: int = 1000,
     no_detach: bool = False,
 ) -> Figure:
-    """Show a true and a predicted reverse step, their KL divergence by error and v, and minus its gradient.
-
-    Args:
-        trained: timestep -> (error, v) of a trained model.
-        processes: number of steps -> process.
-        log_variance: function (values, min_log, max_log) -> log variance.
-        t: timestep; the nearest that is kept is shown.
-        v: variance value.
-        error: error of the predicted noise.
-        steps: number of steps of the process.
-        no_detach: mistake: the mean is not detached from the bound.
-    """
-    step = reverse_step(processes[steps], t)
+    """Show a true and a predicted reverse step, their KL divergence by error and v, and minus its gradient."""
+    step = _reverse_step(processes[steps], t)
     bits = float(_kl_bits(torch.tensor(error).double(), torch.tensor(v).double(), step, log_variance))
     descent = _descent(error, v, step, log_variance, no_detach)
     fig, (axes,) = figure(1, 2, (9, 3.4), width_ratios=[1, 1.35])
@@ -171,11 +151,11 @@ def explore_variance(log_variance: Callable = learned_log_variance) -> Explorer:
     """Explore the bound of a reverse step: its value for a wrong noise and variance, and what it trains.
 
     Args:
-        log_variance: function (values, min_log, max_log) -> log variance; the library's by default.
+        log_variance: function (values, min_log, max_log) -> log variance; the library's by default
     """
     processes = {steps: _full_diffusion().respaced(str(steps)) for steps in (10, 50, 250, 1000)}
     return Explorer(
-        partial(plot_variance, digit_model_errors(), processes, log_variance),
+        partial(_plot_variance, _digit_model_errors(), processes, log_variance),
         "the bound of one reverse step",
         """
         1. *Set v to -0.1.* The arrow nearly vanishes: at the minimum, v fits the error; so does the digit

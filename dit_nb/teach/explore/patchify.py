@@ -13,9 +13,9 @@ from torch import Tensor
 from dit_nb.data import sample_photo
 from dit_nb.patchify import grid_size, patchify, unpatchify
 from dit_nb.teach.explore.core import Explorer, choice, mistake, slider, stops, switch
-from dit_nb.visual import COLORS, figure, show_image, to_pixels
+from dit_nb.visual import COLORS, _to_pixels, figure, show_image
 
-__all__ = ["explore_patchify", "plot_patchify"]
+__all__ = ["explore_patchify"]
 
 
 def _source_indices(patchify: Callable, shape: tuple[int, ...], p: int) -> Tensor:  # (T, p*p*C)
@@ -44,7 +44,7 @@ def _show_patches(ax, image: Tensor, mask: Tensor, p: int, token: int) -> None:
 def _show_tokens(ax, tokens: Tensor, channels: int, token: int) -> None:
     """The tokens (1, T, p*p*C) as rows of pixels, all darkened but one."""
     _, count, width = tokens.shape
-    pixels = to_pixels(rearrange(tokens[0], "t (pixel c) -> c t pixel", c=channels))
+    pixels = _to_pixels(rearrange(tokens[0], "t (pixel c) -> c t pixel", c=channels))
     pixels[np.arange(count) != token] *= 0.4
     lines = pixels.repeat(6, axis=0)
     if count <= 64:
@@ -58,7 +58,7 @@ def _show_tokens(ax, tokens: Tensor, channels: int, token: int) -> None:
     ax.spines[:].set_visible(False)
 
 
-def plot_patchify(
+def _plot_patchify(
     image: Tensor,
     p: int = 2,
     token: int = 5,
@@ -66,19 +66,7 @@ def plot_patchify(
     wrong: bool = False,
     patchify: Callable = patchify,
 ) -> Figure:
-    """Show an image with its patches, its tokens, and the tokens as an image again; one token is highlighted.
-
-    Args:
-        image: image, (1, C, H, W) in [-1, 1].
-        p: side of a patch, in pixels.
-        token: index of the highlighted token.
-        swapped: mistake: reassemble the tokens as W/p rows and H/p columns.
-        wrong: mistake: reshape the image without a permutation.
-        patchify: function (images, patch size) -> tokens to show; the library's by default.
-
-    Raises:
-        ValueError: if there is no such token, or `patchify` returns another shape.
-    """
+    """Show an image with its patches, its tokens, and the tokens as an image again; one token is highlighted."""
     grid, channels = grid_size(image.shape[-2:], p), image.shape[1]
     if not 0 <= token < prod(grid):
         raise ValueError(f"token is {token}, but must be below {prod(grid)}, the number of tokens.")
@@ -118,11 +106,11 @@ def explore_patchify(image: Tensor | None = None, patchify: Callable = patchify)
     """Explore which pixels are in which token, and what a wrong order does.
 
     Args:
-        image: image, (1, C, H, W) in [-1, 1]; two bundled photographs by default.
-        patchify: function (images, patch size) -> tokens to show; the library's by default.
+        image: image, (1, C, H, W) in [-1, 1]; two bundled photographs by default
+        patchify: function (images, patch size) -> tokens to show; the library's by default
 
     Raises:
-        ValueError: if the image is too small to have six patches.
+        ValueError: if the image is too small to have six patches
     """
     square = sample_photo("flower.jpg", (64, 96))[..., 16:80]
     images = {"48 x 64": sample_photo("china.jpg", (48, 64)), "64 x 64": square}
@@ -132,7 +120,7 @@ def explore_patchify(image: Tensor | None = None, patchify: Callable = patchify)
     if not sizes:
         raise ValueError(f"image has {height}x{width} pixels, but must have 6 or more.")
     return Explorer(
-        lambda name, **values: plot_patchify(images[name], patchify=patchify, **values),
+        lambda name, **values: _plot_patchify(images[name], patchify=patchify, **values),
         "patches and tokens",
         """
         1. *Raise the token from 5 to 9.* One row of the grid has four tokens: the patch moves down by one.

@@ -11,7 +11,7 @@ from dit_nb.positions import sincos_2d
 from dit_nb.teach.explore.core import Explorer, choice, mistake, slider, stops
 from dit_nb.visual import COLORS, figure, show_matrix
 
-__all__ = ["explore_positions", "plot_positions"]
+__all__ = ["explore_positions"]
 
 
 def _similarities(table: Tensor, token: int) -> Tensor:  # (3, T)
@@ -20,22 +20,10 @@ def _similarities(table: Tensor, token: int) -> Tensor:  # (3, T)
     return torch.stack([first, second, (first + second) / 2])
 
 
-def plot_positions(
+def _plot_positions(
     grid: tuple[int, int], token: int, dim: int, max_period: float, wrong: bool, sincos_2d: Callable
 ) -> Figure:
-    """Show how similar one token's position embedding is to all others: by each half, and in full.
-
-    Args:
-        grid: rows and columns of patches.
-        token: index of the token that all are compared with.
-        dim: width of the embedding.
-        max_period: longest period of the sinusoids, in units of 2 pi patches.
-        wrong: mistake: pass the grid as (columns, rows).
-        sincos_2d: function (grid, dim) -> (T, dim) to show.
-
-    Raises:
-        ValueError: if `sincos_2d` returns another shape.
-    """
+    """Show how similar one token's position embedding is to all others: by each half, and in full."""
     options = {} if max_period == 10000 else {"max_period": max_period}
     table = sincos_2d(grid[::-1] if wrong else grid, dim, **options)
     if tuple(table.shape) != (prod(grid), dim):
@@ -69,10 +57,10 @@ def explore_positions(sincos_2d: Callable = sincos_2d) -> Explorer:
 
     Args:
         sincos_2d: function (grid, dim) -> (T, dim), with a `max_period` if that control is used; the library's
-            by default.
+            by default
     """
     return Explorer(
-        lambda grid, **values: plot_positions(_GRIDS[grid], sincos_2d=sincos_2d, **values),
+        lambda grid, **values: _plot_positions(_GRIDS[grid], sincos_2d=sincos_2d, **values),
         "which positions are similar",
         """
         1. *Raise the token from 86 to 102.* A row has 16 tokens: the cross moves down by one row.

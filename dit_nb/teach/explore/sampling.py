@@ -15,7 +15,7 @@ from dit_nb.teach.explore.core import Explorer, choice, stops
 from dit_nb.teach.explore.objective import _full_diffusion
 from dit_nb.visual import COLORS, figure
 
-__all__ = ["explore_sampler", "plot_sampler", "with_old_betas"]
+__all__ = ["explore_sampler"]
 
 _BUGS = ("none", "old betas", "index for timestep", "variance as std", "noise at the end")
 _MEAN, _PATHS = 0.5, 3000
@@ -43,12 +43,8 @@ def _exact_v(diffusion: Diffusion, s: float) -> Tensor:  # (1000,) by timestep o
     return table
 
 
-def with_old_betas(diffusion: Diffusion) -> Diffusion:
-    """Make a common mistake: a respaced process whose posterior uses the betas of the full process.
-
-    Args:
-        diffusion: respaced process of a linear schedule of 1000 steps.
-    """
+def _with_old_betas(diffusion: Diffusion) -> Diffusion:
+    """Make a common mistake: a respaced process whose posterior uses the betas of the full process."""
     wrong = diffusion.respaced(str(diffusion.num_timesteps))
     beta = _full_diffusion().betas[diffusion.timestep_map]
     bar, prev = wrong.alphas_cumprod, wrong.alphas_cumprod_prev
@@ -111,7 +107,7 @@ def _sample_gaussian(step: Callable, steps: int, variance: str, s: float, bug: s
     model = _gaussian_model(s, _exact_v(diffusion, s) if variance == "learned" else None)
     times = np.append(diffusion.timestep_map.numpy()[::-1], 0)
     if bug == "old betas":
-        diffusion = with_old_betas(diffusion)
+        diffusion = _with_old_betas(diffusion)
     if bug == "index for timestep":
         diffusion = Diffusion(diffusion.betas)
     done, paths, moments = _run_chain(_affine_steps(diffusion, model, _add_bug(step, bug), variance))
@@ -130,19 +126,10 @@ def _draw_samples(ax, samples: np.ndarray, s: float, color: str) -> None:
     ax.set_yticks([-1, 0.5, 2] if s else [0.46, 0.5, 0.54])
 
 
-def plot_sampler(
+def _plot_sampler(
     samplers: dict[str, Callable], steps: int, variance: str, sampler: str, s: float, bug: str
 ) -> Figure:
-    """Show sample paths from noise to data, and a histogram of the samples over the true density.
-
-    Args:
-        samplers: step functions, as `ddpm_step`, by name.
-        steps: number of sampling steps.
-        variance: fixed_small, fixed_large or learned.
-        sampler: name of the sampler.
-        s: standard deviation of the data, whose mean is 0.5.
-        bug: none, old betas, index for timestep, variance as std, noise at the end.
-    """
+    """Show sample paths from noise to data, and a histogram of the samples over the true density."""
     times, paths, (mean, std) = _sample_gaussian(samplers[sampler], steps, variance, s, bug)
     bar = _full_diffusion().alphas_cumprod
     center, spread = bar.sqrt() * _MEAN, (bar * s**2 + 1 - bar).sqrt()
@@ -171,10 +158,10 @@ def explore_sampler(samplers: dict[str, Callable] = _SAMPLERS) -> Explorer:
     """Explore whether samples have the distribution of the data, with an exact model of Gaussian data.
 
     Args:
-        samplers: step functions by name; `ddpm_step` and `ddim_step` by default.
+        samplers: step functions by name; `ddpm_step` and `ddim_step` by default
     """
     return Explorer(
-        partial(plot_sampler, samplers),
+        partial(_plot_sampler, samplers),
         "samplers with an exact model",
         """
         1. *Set the variance to fixed_large, then to learned.* Too narrow becomes too wide, then right: the

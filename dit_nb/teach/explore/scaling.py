@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from dit_nb.config import MODEL_NAMES, SIZES
+from dit_nb.config import _MODEL_NAMES, SIZES
 from dit_nb.lab.paper_tables import (
     comparable_rows,
     correlation,
@@ -16,7 +16,7 @@ from dit_nb.teach.explore.core import Explorer, choice, mistake, stops
 from dit_nb.utils import _check_choice
 from dit_nb.visual import COLORS, figure
 
-__all__ = ["explore_compute", "plot_bars", "plot_compute", "plot_scaling", "plot_training_compute"]
+__all__ = ["explore_compute"]
 
 _AXES = {  # panel -> column of Table 4, label, logarithmic
     "gflops": ("gflops", "Gflops (each grid line ten times the last)", True),
@@ -58,12 +58,8 @@ def _draw_models(ax, panel: str, named: bool = True) -> float:
     return r
 
 
-def plot_scaling(panels: tuple[str, ...] = ("plain", "gflops")) -> Figure:
-    """Plot the FID of Table 4's twelve models against their size; the area of a dot shows parameters.
-
-    Args:
-        panels: x axes: "plain" (Gflops, linear), "gflops" or "params_m" (both logarithmic).
-    """
+def _plot_scaling(panels: tuple[str, ...] = ("plain", "gflops")) -> Figure:
+    """Plot the FID of Table 4's twelve models against their size; the area of a dot shows parameters."""
     fig, axes = figure(1, len(panels), (4.7 * len(panels), 3.9), sharey=True)
     parts = []
     for ax, panel in zip(axes.flat, panels):
@@ -76,14 +72,8 @@ def plot_scaling(panels: tuple[str, ...] = ("plain", "gflops")) -> Figure:
     return fig
 
 
-def plot_bars(names: list[str], columns: dict[str, list], title: str) -> Figure:
-    """Plot a small table as bars with their numbers.
-
-    Args:
-        names: a name for each row.
-        columns: title of a panel -> a number for each row.
-        title: title of the figure.
-    """
+def _plot_bars(names: list[str], columns: dict[str, list], title: str) -> Figure:
+    """Plot a small table as bars with their numbers."""
     fig, axes = figure(1, len(columns), (9.5, 1.1 + 0.36 * len(names)), sharey=True)
     colors = (COLORS["gray"], COLORS["x_t"], COLORS["eps"])[-len(columns) :]
     for ax, (label, values), color in zip(axes.flat, columns.items(), colors):
@@ -120,7 +110,7 @@ def _draw_trainings(ax) -> None:
     ax.grid(alpha=0.3)
 
 
-def plot_training_compute() -> Figure:
+def _plot_training_compute() -> Figure:
     """Plot training compute against FID: Figure 9 of the paper, as far as its numbers are printed."""
     fig, axes = figure(1, 1, (6.4, 3.6))
     _draw_trainings(axes[0, 0])
@@ -156,23 +146,12 @@ def _look_up(size: str, patch: int, steps_k: int, sampling: int) -> tuple[float 
     return None, f"outside the data: {model} has no number printed {where} steps"
 
 
-def plot_compute(
+def _plot_compute(
     size: str = "XL", patch: int = 2, steps_k: int = 400, sampling: int = 250, wrong: bool = False
 ) -> Figure:
-    """Show a choice among the paper's models and trainings, what it costs, and its printed FID.
-
-    Args:
-        size: S, B, L or XL.
-        patch: patch size: 2, 4 or 8.
-        steps_k: training steps of 256 images, in thousands.
-        sampling: denoising steps for an image.
-        wrong: mistake: count parameters instead of Gflops.
-
-    Raises:
-        ValueError: if the paper has no such model.
-    """
+    """Show a choice among the paper's models and trainings, what it costs, and its printed FID."""
     model = f"DiT-{size}/{patch}"
-    _check_choice("model", model, MODEL_NAMES)
+    _check_choice("model", model, _MODEL_NAMES)
     row = next(row for row in comparable_rows() if row["model"] == model)
     fid, known = _look_up(size, patch, steps_k, sampling)
     train, image = training_compute(row["gflops"], 1000 * steps_k), sampling_compute(row["gflops"], sampling)
@@ -196,7 +175,7 @@ def plot_compute(
 def explore_compute() -> Explorer:
     """Explore what a compute budget buys, according to the paper's tables."""
     return Explorer(
-        plot_compute,
+        _plot_compute,
         "a compute budget",
         """
         1. *Go from patch 2 to patch 4.* As many parameters, a quarter of the Gflops, and the FID rises from

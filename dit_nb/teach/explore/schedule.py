@@ -10,11 +10,11 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from dit_nb.data import running_example, sample_photo
-from dit_nb.schedule import SCHEDULES, respaced_betas, space_timesteps
+from dit_nb.schedule import _SCHEDULES, respaced_betas, space_timesteps
 from dit_nb.teach.explore.core import Explorer, choice, mistake, slider, stops
 from dit_nb.visual import COLORS, figure
 
-__all__ = ["explore_noise", "plot_noise"]
+__all__ = ["explore_noise"]
 
 
 def _weights(
@@ -60,7 +60,7 @@ def _draw_weights(ax, kept: list[int], signal: Tensor, noise: Tensor, i: int) ->
     ax.set(xlabel="timestep t", ylabel="weight")
 
 
-def plot_noise(
+def _plot_noise(
     images: tuple[Tensor, Tensor],
     noises: tuple[Tensor, Tensor],
     schedules: dict[str, Callable],
@@ -70,18 +70,7 @@ def plot_noise(
     no_roots: bool = False,
     old_betas: bool = False,
 ) -> Figure:
-    """Show x_t for two images, its two weights on the unit circle, and the weights at all timesteps.
-
-    Args:
-        images: a small image (1, 8, 8) and a large one (3, 96, 96), in [-1, 1].
-        noises: the noise for each.
-        schedules: functions of the number of timesteps that return betas, by name.
-        t: timestep of the full process, 0 to 999; the nearest that is kept is shown.
-        schedule: name of the schedule.
-        steps: number of timesteps kept.
-        no_roots: mistake: weights without square roots.
-        old_betas: mistake: fewer steps with the betas of the full process.
-    """
+    """Show x_t for two images, its two weights on the unit circle, and the weights at all timesteps."""
     kept, signal, noise = _weights(schedules[schedule](1000), steps, no_roots, old_betas)
     i = min(range(len(kept)), key=lambda j: abs(kept[j] - t))
     a, b = float(signal[i]), float(noise[i])
@@ -102,19 +91,19 @@ def plot_noise(
     return fig
 
 
-def explore_noise(image: Tensor | None = None, schedules: dict[str, Callable] = SCHEDULES) -> Explorer:
+def explore_noise(image: Tensor | None = None, schedules: dict[str, Callable] = _SCHEDULES) -> Explorer:
     """Explore the forward process: where x_t lies between image and noise, and whether its variance is kept.
 
     Args:
-        image: image (1, 1, 8, 8) in [-1, 1]; the running example by default.
-        schedules: functions of the number of timesteps that return betas, by name; the library's by default.
+        image: image (1, 1, 8, 8) in [-1, 1]; the running example by default
+        schedules: functions of the number of timesteps that return betas, by name; the library's by default
     """
     generator = torch.Generator().manual_seed(0)
     image = running_example()[0] if image is None else image
     images = (image[0], sample_photo("flower.jpg", (96, 128))[0, :, :, 16:112])
     noises = tuple(torch.randn(x.shape, generator=generator) for x in images)
     return Explorer(
-        partial(plot_noise, images, noises, schedules),
+        partial(_plot_noise, images, noises, schedules),
         "signal and noise on the unit circle",
         """
         1. *Set t to 150, then to 400.* The digit is lost well before the flower: in large images many pixels

@@ -12,7 +12,7 @@ from dit_nb.teach.explore.core import Explorer, choice, mistake, stops, switch
 from dit_nb.training import TrainConfig, learning_rate
 from dit_nb.visual import COLORS, figure
 
-__all__ = ["explore_training", "plot_training"]
+__all__ = ["explore_training"]
 
 _CURVATURE = np.array([0.6, 1.2])  # of the loss along the two weights
 _START = np.array([-5.0, 3.0])
@@ -50,19 +50,10 @@ def _average(path: np.ndarray, decay: float, warmup: bool, ema: Callable = EMA) 
     return np.array(averages)
 
 
-def plot_training(
+def _plot_training(
     run: tuple[np.ndarray, np.ndarray], decay: float, warmup: bool, schedule: str, updates: int, swapped: bool
 ) -> Figure:
-    """Show the path of two weights and of their average, and the loss of both.
-
-    Args:
-        run: weights (1 + K, 2), and their average with the share of the start (1 + K, 3).
-        decay: decay of the average.
-        warmup: warm-up of the decay.
-        schedule: schedule of the learning rate: constant or cosine.
-        updates: number of updates shown.
-        swapped: mistake: the factors of old and new weights are exchanged.
-    """
+    """Show the path of two weights and of their average, and the loss of both."""
     path, average = (a[: updates + 1] for a in run)
     color, name = COLORS["wrong" if swapped else "x_t"], "average, swapped" if swapped else "average"
     fig, axes = figure(1, 2, (9, 3.6), width_ratios=(1.25, 1))
@@ -108,7 +99,7 @@ def explore_training(ema: Callable = EMA) -> Explorer:
     """Explore noisy weights and their average: decay, warm-up, learning rate, time.
 
     Args:
-        ema: class made with (model, decay), with `model`, `updates` and `update(model)`; the library's by default.
+        ema: class made with (model, decay), with `model`, `updates` and `update(model)`; the library's by default
     """
     paths = {schedule: _train(schedule) for schedule in ("constant", "cosine")}
 
@@ -116,7 +107,7 @@ def explore_training(ema: Callable = EMA) -> Explorer:
         return paths[schedule], _average(paths[schedule], 1 - decay if swapped else decay, warmup, ema)
 
     return Explorer(
-        plot_training,
+        _plot_training,
         "noisy weights and their moving average",
         """
         1. *Set the decay to 0.9999 and switch the warm-up off.* After 1000 updates nine tenths of the average

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dit_nb.blocks.adaln import modulate
 from dit_nb.teach.graders.framework.core import grade
-from dit_nb.teach.graders.framework.exercise import Case, Exercise, Mistake, RandomInputs
+from dit_nb.teach.graders.framework.exercise import Case, Exercise, RandomInputs
 from dit_nb.teach.graders.framework.report import Report
 
 __all__ = ["check_modulate", "check_adaln_fields"]
@@ -39,28 +39,22 @@ _MODULATE = Exercise(
     "modulate",
     _modulate_loops,
     _modulate_cases,
-    (
-        Mistake(_SCALE_WITHOUT_ONE, lambda x, shift, scale: x * scale + shift, "lesson 10, 'Why 1 + scale'."),
-        Mistake("Shift and scale are exchanged.", lambda x, shift, scale: x + x * shift + scale),
-        Mistake(
-            "The shift is scaled too: it must be added last.",
-            lambda x, shift, scale: (x + shift) * (1 + scale),
-        ),
-        Mistake(
-            "Shift and scale lack the axis of the tokens: if T = N, a token gets another image's numbers.",
+    {
+        _SCALE_WITHOUT_ONE: (lambda x, shift, scale: x * scale + shift, "lesson 10, 'Why 1 + scale'."),
+        "Shift and scale are exchanged.": lambda x, shift, scale: x + x * shift + scale,
+        "The shift is scaled too: it must be added last.": lambda x, shift, scale: (x + shift) * (1 + scale),
+        "Shift and scale lack the axis of the tokens: if T = N, a token gets another image's numbers.": (
             lambda x, shift, scale: torch.addcmul(x + shift[:, 0], x, scale[:, 0]),
             "lesson 10, 'The trap that raises no error'.",
         ),
-        Mistake(
-            "All images get the first image's condition.",
-            lambda x, shift, scale: torch.addcmul(x + shift[:1], x, scale[:1]),
+        "All images get the first image's condition.": lambda x, shift, scale: torch.addcmul(
+            x + shift[:1], x, scale[:1]
         ),
-        Mistake(
-            "The tokens are added to their modulated copy; return the modulated copy alone.",
-            lambda x, shift, scale: torch.addcmul(2 * x + shift, x, scale),
+        "The tokens are added to their modulated copy; return the modulated copy alone.": lambda x, shift, scale: (
+            torch.addcmul(2 * x + shift, x, scale)
         ),
-        Mistake("The shift is missing.", lambda x, shift, scale: torch.addcmul(x, x, scale)),
-    ),
+        "The shift is missing.": lambda x, shift, scale: torch.addcmul(x, x, scale),
+    },
     "lesson 10, 'Modulate'.",
     reference=modulate,
 )
@@ -108,46 +102,37 @@ _ADALN_FIELDS = Exercise(
     "adaln_fields",
     _fields_loops,
     _field_cases,
-    (
-        Mistake(
-            "The condition goes into the linear layer as it is; a SiLU comes before it.", _fields(lambda c: c)
+    {
+        "The condition goes into the linear layer as it is; a SiLU comes before it.": _fields(lambda c: c),
+        "The SiLU comes after the linear layer; it must come before it.": lambda c, w, b: tuple(
+            nn.functional.silu(f) for f in _fields(lambda c: c)(c, w, b)
         ),
-        Mistake(
-            "The SiLU comes after the linear layer; it must come before it.",
-            lambda c, w, b: tuple(nn.functional.silu(f) for f in _fields(lambda c: c)(c, w, b)),
-        ),
-        Mistake("The condition goes through a ReLU; it must go through a SiLU.", _fields(torch.relu)),
-        Mistake(
-            "Scale comes before shift; in the checkpoints of DiT the order is shift, scale, gate.",
+        "The condition goes through a ReLU; it must go through a SiLU.": _fields(torch.relu),
+        "Scale comes before shift; in the checkpoints of DiT the order is shift, scale, gate.": (
             _fields(order=(1, 0, 2, 4, 3, 5)),
             "lesson 11, 'The order that checkpoints have'.",
         ),
-        Mistake(
-            "The gates come first; in the checkpoints of DiT the order is shift, scale, gate.",
+        "The gates come first; in the checkpoints of DiT the order is shift, scale, gate.": (
             _fields(order=(2, 0, 1, 5, 3, 4)),
             "lesson 11, 'The order that checkpoints have'.",
         ),
-        Mistake(
-            "The two branches alternate; attention's three must come first, then the MLP's three.",
+        "The two branches alternate; attention's three must come first, then the MLP's three.": (
             _fields(order=(0, 2, 4, 1, 3, 5)),
             "lesson 11, 'The order that checkpoints have'.",
         ),
-        Mistake(
-            "The MLP's three come before those of attention.",
+        "The MLP's three come before those of attention.": (
             _fields(order=(3, 4, 5, 0, 1, 2)),
             "lesson 11, 'The order that checkpoints have'.",
         ),
-        Mistake(
-            "Each field takes every sixth number; it must take neighboring numbers.",
+        "Each field takes every sixth number; it must take neighboring numbers.": (
             _fields(shape="n (d f) -> f n 1 d"),
             "how the result of the linear layer is split.",
         ),
-        Mistake(
-            "The fields have no axis for the tokens: if T = N, they broadcast wrongly, without an error.",
+        "The fields have no axis for the tokens: if T = N, they broadcast wrongly, without an error.": (
             _fields(shape="n (f d) -> f n d"),
             "lesson 10, 'The trap that raises no error'.",
         ),
-    ),
+    },
     "lesson 10, 'From t and y to shift and scale'.",
     result_names=tuple(f"{f} of {b}" for b in ("attention", "the MLP") for f in ("shift", "scale", "gate")),
     reference=_fields(),

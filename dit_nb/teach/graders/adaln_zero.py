@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from dit_nb.teach.graders.adaln import _SCALE_WITHOUT_ONE
 from dit_nb.teach.graders.framework.core import grade
-from dit_nb.teach.graders.framework.exercise import Case, Exercise, Mistake, RandomInputs
+from dit_nb.teach.graders.framework.exercise import Case, Exercise, RandomInputs
 from dit_nb.teach.graders.framework.report import Report
 from dit_nb.teach.graders.in_context import _random_mixer
 from dit_nb.teach.graders.layer_norm import _layer_norm, _normalize_token
@@ -50,67 +50,55 @@ _ADALN_ZERO = Exercise(
     "adaln_zero",
     _adaln_zero_loops,
     _gate_cases,
-    (
-        Mistake(
-            "The gate is on the tokens, not on the branch: with a gate of 0 the tokens are lost.",
-            _adaln_zero(residual=lambda x, out, gate: gate * x + out),
+    {
+        "The gate is on the tokens, not on the branch: with a gate of 0 the tokens are lost.": _adaln_zero(
+            residual=lambda x, out, gate: gate * x + out
         ),
-        Mistake(
-            "The gate is on tokens and branch together: with a gate of 0 the result is 0.",
-            _adaln_zero(residual=lambda x, out, gate: gate * (x + out)),
+        "The gate is on tokens and branch together: with a gate of 0 the result is 0.": _adaln_zero(
+            residual=lambda x, out, gate: gate * (x + out)
         ),
-        Mistake(
-            "The tokens are not added: only the branch is returned.",
+        "The tokens are not added: only the branch is returned.": (
             _adaln_zero(residual=lambda x, out, gate: gate * out),
             "lesson 11, 'The gate': the residual.",
         ),
-        Mistake(
-            "There is no gate: the branch has its full effect from the start.",
-            _adaln_zero(residual=lambda x, out, gate: x + out),
+        "There is no gate: the branch has its full effect from the start.": _adaln_zero(
+            residual=lambda x, out, gate: x + out
         ),
-        Mistake(
-            "The gate goes through a sigmoid: a gate of 0 would be half open.",
+        "The gate goes through a sigmoid: a gate of 0 would be half open.": (
             _adaln_zero(residual=lambda x, out, gate: x + gate.sigmoid() * out),
             "lesson 11, 'The identity, to the last bit'.",
         ),
-        Mistake(
-            "A gate of 0 is fully open: the gate is used like a scale, around 1.",
+        "A gate of 0 is fully open: the gate is used like a scale, around 1.": (
             _adaln_zero(residual=lambda x, out, gate: x + out + gate * out),
             "lesson 11, 'The identity, to the last bit'.",
         ),
-        Mistake(
-            _SCALE_WITHOUT_ONE,
+        _SCALE_WITHOUT_ONE: (
             _adaln_zero(modulate=lambda h, shift, scale: h * scale + shift),
             "lesson 10, 'Why 1 + scale'.",
         ),
-        Mistake(
-            "The tokens are modulated without a norm; they must be normalized first.",
+        "The tokens are modulated without a norm; they must be normalized first.": (
             _adaln_zero(norm=lambda x: x),
             "lesson 10, 'The block'.",
         ),
-        Mistake(
-            "The small constant of the norm is 1e-5; DiT has 1e-6, which matters for small tokens.",
+        "The small constant of the norm is 1e-5; DiT has 1e-6, which matters for small tokens.": (
             _adaln_zero(norm=lambda x: _layer_norm(x, 1e-5)),
             "lesson 10, 'LayerNorm by hand'.",
         ),
-        Mistake(
-            "The norm divides by D - 1; a layer norm divides by D.",
+        "The norm divides by D - 1; a layer norm divides by D.": (
             _adaln_zero(norm=lambda x: _layer_norm(x, unbiased=True)),
             "lesson 10, 'LayerNorm by hand'.",
         ),
-        Mistake(
-            "The norm runs over the tokens; it must run over the channels of each token.",
+        "The norm runs over the tokens; it must run over the channels of each token.": (
             _adaln_zero(norm=lambda x: _layer_norm(x, axis=1)),
             "lesson 10, 'Whose mean?'.",
         ),
-        Mistake(
-            "The normalized tokens are added at the end; the input tokens must be added.",
+        "The normalized tokens are added at the end; the input tokens must be added.": (
             lambda x, branch, shift, scale, gate: (
                 _adaln_zero()(x, branch, shift, scale, gate) - x + _layer_norm(x)
             ),
             "lesson 11, 'The gate': the residual.",
         ),
-    ),
+    },
     "lesson 11, 'The gate'.",
     reference=_adaln_zero(),
 )
@@ -162,30 +150,26 @@ _ZERO_INIT = Exercise(
     "zero_init",
     _zero_loops,
     _linear_cases,
-    (
-        Mistake(
-            "Only the bias is zero; the weight must be zero, too.",
+    {
+        "Only the bias is zero; the weight must be zero, too.": (
             _zero_bias,
             "lesson 11, 'Five ways to break it'.",
         ),
-        Mistake("Only the weight is zero; the bias must be zero, too.", _zero_weight),
-        Mistake(
-            "The layer is unchanged: are the zeros in a copy? Change the layer that is given.",
+        "Only the weight is zero; the bias must be zero, too.": _zero_weight,
+        "The layer is unchanged: are the zeros in a copy? Change the layer that is given.": (
             lambda linear: None,
             "what the functions of nn.init do.",
         ),
-        Mistake(
-            "The layer is frozen; it should start at zero and learn.",
+        "The layer is frozen; it should start at zero and learn.": (
             _in_sequence(_zero_weight, _zero_bias, lambda linear: linear.requires_grad_(False)),
             "lesson 11, 'With all those zeros, how can it learn?'.",
         ),
-        Mistake(
-            "The usual random numbers are written again after the zeros: the order matters.",
+        "The usual random numbers are written again after the zeros: the order matters.": (
             _in_sequence(_zero_bias, lambda linear: nn.init.xavier_uniform_(linear.weight)),
             "lesson 11, 'Five ways to break it'.",
         ),
-        Mistake("The numbers are ones.", lambda linear: [nn.init.ones_(p) for p in linear.parameters()]),
-    ),
+        "The numbers are ones.": lambda linear: [nn.init.ones_(p) for p in linear.parameters()],
+    },
     "lesson 11, 'The gate'.",
     result_names=("weight", "bias", "flag whether weight and bias can learn"),
     tolerance=1e-15,

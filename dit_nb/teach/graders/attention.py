@@ -8,7 +8,7 @@ from einops import rearrange
 from torch import Tensor
 
 from dit_nb.teach.graders.framework.core import grade
-from dit_nb.teach.graders.framework.exercise import Case, Exercise, Mistake, RandomInputs
+from dit_nb.teach.graders.framework.exercise import Case, Exercise, RandomInputs
 from dit_nb.teach.graders.framework.report import Report
 
 __all__ = ["check_attention", "check_multi_head"]
@@ -56,48 +56,40 @@ _ATTENTION = Exercise(
     "attention",
     _attention_loops,
     _qkv_cases,
-    (
-        Mistake(_NO_SCALE, _attention(lambda q, k: 1), "lesson 06, 'Why divide by √d?'."),
-        Mistake(
-            "The scores are divided by the width of a head; they should be divided by its square root.",
+    {
+        _NO_SCALE: (_attention(lambda q, k: 1), "lesson 06, 'Why divide by √d?'."),
+        "The scores are divided by the width of a head; they should be divided by its square root.": (
             _attention(lambda q, k: 1 / q.shape[-1]),
             "lesson 06, 'Why divide by √d?'.",
         ),
-        Mistake(
-            "The scores are multiplied by the square root of the width; they should be divided by it.",
+        "The scores are multiplied by the square root of the width; they should be divided by it.": (
             _attention(lambda q, k: q.shape[-1] ** 0.5),
             "lesson 06, 'Why divide by √d?'.",
         ),
-        Mistake(
-            "The scale uses the whole model's width; each head has its own, smaller width.",
+        "The scale uses the whole model's width; each head has its own, smaller width.": (
             _attention(lambda q, k: (q.shape[1] * q.shape[-1]) ** -0.5),
             "lesson 06, 'Why divide by √d?'.",
         ),
-        Mistake(
-            "The scale comes from the number of tokens; it must come from the width of a head.",
+        "The scale comes from the number of tokens; it must come from the width of a head.": (
             _attention(lambda q, k: k.shape[-2] ** -0.5),
             "which axis of q gives the scale.",
         ),
-        Mistake(
-            _OVER_QUERIES,
+        _OVER_QUERIES: (
             _attention(weights=lambda s: s.softmax(-2)),
             "lesson 06, 'Three stages': which rows sum to 1?",
         ),
-        Mistake(
-            "The softmax runs over the heads; each head weights its own keys.",
-            _attention(weights=lambda s: s.softmax(1)),
+        "The softmax runs over the heads; each head weights its own keys.": _attention(
+            weights=lambda s: s.softmax(1)
         ),
-        Mistake(
-            "A token attends only to those before it, as in a language model; patches attend to all.",
+        "A token attends only to those before it, as in a language model; patches attend to all.": (
             _attention(weights=_causal_weights),
             "lesson 06, 'Attention does not know the order'.",
         ),
-        Mistake("There is no softmax: the weights do not sum to 1.", _attention(weights=lambda s: s)),
-        Mistake(
-            "These are the weights; return the weighted mean of the values instead.",
-            lambda q, k, v: (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1),
-        ),
-    ),
+        "There is no softmax: the weights do not sum to 1.": _attention(weights=lambda s: s),
+        "These are the weights; return the weighted mean of the values instead.": lambda q, k, v: (
+            q @ k.mT * q.shape[-1] ** -0.5
+        ).softmax(-1),
+    },
     "lesson 06, 'The recipe, in loops'.",
     tolerance=1e-8,
     reference=_attention(),
@@ -155,47 +147,38 @@ _MULTI_HEAD = Exercise(
     "multi_head",
     _multi_head_loops,
     _multi_head_cases,
-    (
-        Mistake(
-            "The heads are merged by a reshape alone: move the axis of the heads to the channels first.",
+    {
+        "The heads are merged by a reshape alone: move the axis of the heads to the channels first.": (
             _multi_head(merge=_reshape_from_heads),
             "lesson 06, 'Many heads': the way back.",
         ),
-        Mistake(
-            "The heads are split by a reshape alone: a head must get some channels of each token.",
+        "The heads are split by a reshape alone: a head must get some channels of each token.": (
             _multi_head(_reshape_to_heads),
             "lesson 06, 'Many heads': the way in.",
         ),
-        Mistake(
-            "Splitting and merging are reshapes that move nothing, so the tokens are mixed up.",
-            _multi_head(_reshape_to_heads, _reshape_from_heads),
+        "Splitting and merging are reshapes that move nothing, so the tokens are mixed up.": _multi_head(
+            _reshape_to_heads, _reshape_from_heads
         ),
-        Mistake(
-            "Each head takes every h-th channel; it must take neighboring channels.",
+        "Each head takes every h-th channel; it must take neighboring channels.": (
             _multi_head(
                 lambda x, h: rearrange(x, "n t (d h) -> n h t d", h=h),
                 lambda x: rearrange(x, "n h t d -> n t (d h)"),
             ),
             "lesson 06, 'Trap: the order of the rows'.",
         ),
-        Mistake(
-            "The heads are split into neighboring channels, but merged with channels alternating.",
-            _multi_head(merge=lambda x: rearrange(x, "n h t d -> n t (d h)")),
+        "The heads are split into neighboring channels, but merged with channels alternating.": _multi_head(
+            merge=lambda x: rearrange(x, "n h t d -> n t (d h)")
         ),
-        Mistake(
-            "The scale is that of the whole width D; a head is only D/h wide.",
+        "The scale is that of the whole width D; a head is only D/h wide.": (
             _multi_head(attention=_attention(lambda q, k: (q.shape[1] * q.shape[-1]) ** -0.5)),
             "lesson 06, 'Why divide by √d?'.",
         ),
-        Mistake(
-            "There is only one head: num_heads is given, but not used.",
-            lambda q, k, v, h: _multi_head()(q, k, v, 1),
+        "There is only one head: num_heads is given, but not used.": lambda q, k, v, h: _multi_head()(
+            q, k, v, 1
         ),
-        Mistake(_OVER_QUERIES, _multi_head(attention=_attention(weights=lambda s: s.softmax(-2)))),
-        Mistake(
-            _NO_SCALE, _multi_head(attention=_attention(lambda q, k: 1)), "lesson 06, 'Why divide by √d?'."
-        ),
-    ),
+        _OVER_QUERIES: _multi_head(attention=_attention(weights=lambda s: s.softmax(-2))),
+        _NO_SCALE: (_multi_head(attention=_attention(lambda q, k: 1)), "lesson 06, 'Why divide by √d?'."),
+    },
     "lesson 06, 'Many heads'.",
     tolerance=1e-8,
     reference=_multi_head(),

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dit_nb.conditioning import timestep_embedding
 from dit_nb.teach.graders.framework.core import grade
-from dit_nb.teach.graders.framework.exercise import Case, Exercise, Mistake, RandomInputs
+from dit_nb.teach.graders.framework.exercise import Case, Exercise, RandomInputs
 from dit_nb.teach.graders.framework.report import Report
 from dit_nb.teach.graders.positions import _INTERLEAVED, _RISING, _TOO_EARLY, _waves
 
@@ -46,30 +46,26 @@ _TIMESTEP_EMBEDDING = Exercise(
     "timestep_embedding",
     _timestep_embedding_loops,
     _timestep_cases,
-    (
-        Mistake(
-            "The sines come first; the cosines must (only the position table starts with sines).",
-            _embedding(order=_COS_SIN[::-1]),
+    {
+        "The sines come first; the cosines must (only the position table starts with sines).": _embedding(
+            order=_COS_SIN[::-1]
         ),
-        Mistake(_TOO_EARLY, _embedding(lambda i, h: -i / max(h - 1, 1)), "lesson 05, 'Trap: 127 for 128'."),
-        Mistake(
-            "The timesteps are squeezed into [0, 1]: all embeddings are nearly equal.",
+        _TOO_EARLY: (_embedding(lambda i, h: -i / max(h - 1, 1)), "lesson 05, 'Trap: 127 for 128'."),
+        "The timesteps are squeezed into [0, 1]: all embeddings are nearly equal.": (
             _embedding(scale=1 / 1000),
             "lesson 05, 'Trap: t between 0 and 1'.",
         ),
-        Mistake(_INTERLEAVED, _embedding(interleave=True)),
-        Mistake(
-            "The frequencies fall half as fast as they should: the step is counted in dim, not in dim/2.",
+        _INTERLEAVED: _embedding(interleave=True),
+        "The frequencies fall half as fast as they should: the step is counted in dim, not in dim/2.": (
             _embedding(lambda i, h: -i / (2 * h)),
             "what the exponent is divided by.",
         ),
-        Mistake(_RISING, _embedding(lambda i, h: i / h), "the sign of the exponent."),
-        Mistake(
-            "The timesteps are counted from 1; they must be counted from 0, so t = 0 gives cosines of 1.",
+        _RISING: (_embedding(lambda i, h: i / h), "the sign of the exponent."),
+        "The timesteps are counted from 1; they must be counted from 0, so t = 0 gives cosines of 1.": (
             lambda t, d, period: _embedding()(t + 1, d, period),
             "what happens to t before the waves.",
         ),
-    ),
+    },
     "lesson 05, 'A timestep as waves'.",
     tolerance=2e-4,  # float32 is fine: at t = 999 it costs about 6e-5
     reference=timestep_embedding,
@@ -110,39 +106,33 @@ _LABEL_DROPOUT = Exercise(
     "label_dropout",
     _label_dropout_loops,
     _label_cases,
-    (
-        Mistake(_NULL_CLASS + "0 is a real class.", _label_dropout(lambda k: 0)),
-        Mistake(
-            _NULL_CLASS + "this one is the last real class.",
+    {
+        _NULL_CLASS + "0 is a real class.": _label_dropout(lambda k: 0),
+        _NULL_CLASS + "this one is the last real class.": (
             _label_dropout(lambda k: k - 1),
             "how many rows the table has.",
         ),
-        Mistake(
-            _NULL_CLASS + "a table has no row -1.",
+        _NULL_CLASS + "a table has no row -1.": (
             _label_dropout(lambda k: -1),
             "how many rows the table has.",
         ),
-        Mistake(_NULL_CLASS + "1000 is right for ImageNet only.", _label_dropout(lambda k: 1000)),
-        Mistake(
-            "One coin decides for the whole batch; each image needs its own.",
+        _NULL_CLASS + "1000 is right for ImageNet only.": _label_dropout(lambda k: 1000),
+        "One coin decides for the whole batch; each image needs its own.": (
             _label_dropout(which=lambda u, p, on: (u[:1] < p) & on),
             "which coins are compared.",
         ),
-        Mistake(
-            "Labels are hidden in eval mode too: a sampler would lose its labels.",
-            _label_dropout(which=lambda u, p, on: u < p),
+        "Labels are hidden in eval mode too: a sampler would lose its labels.": _label_dropout(
+            which=lambda u, p, on: u < p
         ),
-        Mistake(
-            "It hides the labels that it should keep, and keeps those that it should hide.",
+        "It hides the labels that it should keep, and keeps those that it should hide.": (
             _label_dropout(which=lambda u, p, on: (u >= p) & on),
             "the direction of the comparison.",
         ),
-        Mistake(
-            "Labels are hidden in eval mode and kept in training: that is the wrong way round.",
-            _label_dropout(which=lambda u, p, on: (u < p) & (not on)),
+        "Labels are hidden in eval mode and kept in training: that is the wrong way round.": _label_dropout(
+            which=lambda u, p, on: (u < p) & (not on)
         ),
-        Mistake("No label is ever hidden.", lambda y, u, p, k, on: y.clone()),
-    ),
+        "No label is ever hidden.": lambda y, u, p, k, on: y.clone(),
+    },
     "lesson 05, 'Labels, and no label'.",
     reference=_label_dropout(),
 )

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from dit_nb.teach.graders.attention import _NO_SCALE, _OVER_QUERIES, _attention, _attention_loops
 from dit_nb.teach.graders.framework.core import grade
-from dit_nb.teach.graders.framework.exercise import Case, Exercise, Mistake, RandomInputs
+from dit_nb.teach.graders.framework.exercise import Case, Exercise, RandomInputs
 from dit_nb.teach.graders.framework.report import Report
 
 __all__ = ["check_cross_attention"]
@@ -57,42 +57,35 @@ _CROSS_ATTENTION = Exercise(
     "cross_attention",
     _cross_attention_loops,
     _context_cases,
-    (
-        Mistake(
-            "Keys and values come from the image: that is self-attention, and the condition is not used.",
+    {
+        "Keys and values come from the image: that is self-attention, and the condition is not used.": (
             _cross_attention(k=_image, v=_image),
             "lesson 09, 'Who asks whom'.",
         ),
-        Mistake(
-            "The condition gives the queries, the image keys and values; it must be the other way round.",
+        "The condition gives the queries, the image keys and values; it must be the other way round.": (
             _cross_attention(q=_condition, k=_image, v=_image),
             "lesson 09, 'Who asks whom'.",
         ),
-        Mistake(
-            "The queries come from the condition; they must come from the patches.",
+        "The queries come from the condition; they must come from the patches.": (
             _cross_attention(q=_condition),
             "lesson 09, 'Who asks whom'.",
         ),
-        Mistake(
-            "Timestep and label are added up to one token: with a single key all weights are 1.",
+        "Timestep and label are added up to one token: with a single key all weights are 1.": (
             _cross_attention(k=_summed_condition, v=_summed_condition),
             "lesson 09, 'A context of one'.",
         ),
-        Mistake(
-            "The matrices of keys and values are exchanged.",
-            lambda x, c, w_q, w_k, w_v: _cross_attention()(x, c, w_q, w_v, w_k),
+        "The matrices of keys and values are exchanged.": lambda x, c, w_q, w_k, w_v: _cross_attention()(
+            x, c, w_q, w_v, w_k
         ),
-        Mistake(_OVER_QUERIES, _cross_attention(attention=_attention(weights=lambda s: s.softmax(-2)))),
-        Mistake(
-            _NO_SCALE,
+        _OVER_QUERIES: _cross_attention(attention=_attention(weights=lambda s: s.softmax(-2))),
+        _NO_SCALE: (
             _cross_attention(attention=_attention(lambda q, k: 1)),
             "lesson 06, 'Why divide by √d?'.",
         ),
-        Mistake(
-            "The image is added to the result; that is the block's business, not the attention's.",
-            lambda x, *rest: x + _cross_attention()(x, *rest),
+        "The image is added to the result; that is the block's business, not the attention's.": lambda x, *rest: (
+            x + _cross_attention()(x, *rest)
         ),
-    ),
+    },
     "lesson 09, 'The block'.",
     tolerance=1e-8,
     reference=_cross_attention(),

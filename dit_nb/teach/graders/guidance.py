@@ -7,7 +7,7 @@ from torch import Tensor
 
 from dit_nb.guidance import cfg_eps
 from dit_nb.teach.graders.framework.core import grade
-from dit_nb.teach.graders.framework.exercise import Case, Exercise, Mistake, RandomInputs
+from dit_nb.teach.graders.framework.exercise import Case, Exercise, RandomInputs
 from dit_nb.teach.graders.framework.report import Report
 
 __all__ = ["check_cfg_eps", "check_guided_output"]
@@ -27,39 +27,32 @@ _CFG_EPS = Exercise(
     "cfg_eps",
     _cfg_loops,
     _cfg_cases,
-    (
-        Mistake(
-            "The scale is counted from the prediction with the label, so 0 is no guidance; it must be 1.",
+    {
+        "The scale is counted from the prediction with the label, so 0 is no guidance; it must be 1.": (
             lambda c, u, w: c + w * (c - u),
             "lesson 18, 'Other people's scales'.",
         ),
-        Mistake(
-            "The two predictions are exchanged: the guidance leads away from the label.",
+        "The two predictions are exchanged: the guidance leads away from the label.": (
             lambda c, u, w: c + w * (u - c),
             "which of the two a scale of 0 must give.",
         ),
-        Mistake(
-            "A scale of 0 is treated as 'no guidance'; it means 'without the label'. No guidance is 1.",
-            lambda c, u, w: torch.lerp(u, c, w) if w else c.clone(),
+        "A scale of 0 is treated as 'no guidance'; it means 'without the label'. No guidance is 1.": lambda c, u, w: (
+            torch.lerp(u, c, w) if w else c.clone()
         ),
-        Mistake(
-            "All scales below 1 are treated as 'no guidance'; they lie between the two predictions.",
-            lambda c, u, w: torch.lerp(u, c, max(w, 1.0)),
+        "All scales below 1 are treated as 'no guidance'; they lie between the two predictions.": lambda c, u, w: (
+            torch.lerp(u, c, max(w, 1.0))
         ),
-        Mistake(
-            "The scale is limited to 1; guidance needs scales above 1.",
-            lambda c, u, w: torch.lerp(u, c, min(w, 1.0)),
+        "The scale is limited to 1; guidance needs scales above 1.": lambda c, u, w: torch.lerp(
+            u, c, min(w, 1.0)
         ),
-        Mistake(
-            "Only the scaled difference is returned; it must be added to the prediction without the label.",
+        "Only the scaled difference is returned; it must be added to the prediction without the label.": (
             lambda c, u, w: w * (c - u),
             "where the guided prediction starts.",
         ),
-        Mistake(
-            "Both predictions are added in full: at a scale of 1 the one without the label must cancel.",
-            lambda c, u, w: u + w * c,
+        "Both predictions are added in full: at a scale of 1 the one without the label must cancel.": lambda c, u, w: (
+            u + w * c
         ),
-    ),
+    },
     "lesson 18, 'Classifier-free guidance'.",
     reference=cfg_eps,
 )
@@ -98,31 +91,24 @@ _GUIDED_OUTPUT = Exercise(
     "guided_output",
     _guided_output_loops,
     _output_cases,
-    (
-        Mistake("The variance values are guided too; only the noise should be.", _guided(lambda c: 2 * c)),
-        Mistake(
-            "The variance values are those without the label.",
-            _guided(lambda c: c, lambda cond, uncond: uncond),
-        ),
-        Mistake(
-            "Only three channels are guided, as in the official code; here all channels of eps are.",
+    {
+        "The variance values are guided too; only the noise should be.": _guided(lambda c: 2 * c),
+        "The variance values are those without the label.": _guided(lambda c: c, lambda cond, uncond: uncond),
+        "Only three channels are guided, as in the official code; here all channels of eps are.": (
             _guided(lambda c: min(3, c)),
             "lesson 18, 'Three channels of four'.",
         ),
-        Mistake(
-            "The halves are exchanged: the variance values are guided, the noise is not.",
-            lambda c, u, w: torch.cat([c.chunk(2, 1)[0], torch.lerp(u, c, w).chunk(2, 1)[1]], 1),
+        "The halves are exchanged: the variance values are guided, the noise is not.": lambda c, u, w: (
+            torch.cat([c.chunk(2, 1)[0], torch.lerp(u, c, w).chunk(2, 1)[1]], 1)
         ),
-        Mistake(
-            "The variance values are missing: the sampler needs them.",
-            lambda c, u, w: torch.lerp(u, c, w).chunk(2, 1)[0],
-        ),
-        Mistake(
-            "The scale is counted from the prediction with the label, so 0 is no guidance; it must be 1.",
+        "The variance values are missing: the sampler needs them.": lambda c, u, w: torch.lerp(u, c, w).chunk(
+            2, 1
+        )[0],
+        "The scale is counted from the prediction with the label, so 0 is no guidance; it must be 1.": (
             lambda c, u, w: _guided(lambda k: k)(c, u, w + 1),
             "lesson 18, 'Other people's scales'.",
         ),
-    ),
+    },
     "lesson 18, 'The wrapper'.",
     reference=_guided(lambda c: c),
 )

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dit_nb.teach.graders.framework.core import grade
-from dit_nb.teach.graders.framework.exercise import Case, Exercise, Mistake, RandomInputs
+from dit_nb.teach.graders.framework.exercise import Case, Exercise, RandomInputs
 from dit_nb.teach.graders.framework.report import Report
 
 __all__ = ["check_in_context"]
@@ -63,45 +63,37 @@ _IN_CONTEXT = Exercise(
     "in_context",
     _in_context_loops,
     _in_context_cases,
-    (
-        Mistake(
-            "The two condition tokens are still there: remove them after the last block.",
+    {
+        "The two condition tokens are still there: remove them after the last block.": (
             lambda x, c, blocks: _run_blocks(torch.cat([x, c], 1), blocks),
             "lesson 08, 'Leave once, at the end'.",
         ),
-        Mistake(
-            "The two condition tokens are still there, at the front: remove them after the last block.",
+        "The two condition tokens are still there, at the front: remove them after the last block.": (
             lambda x, c, blocks: _run_blocks(torch.cat([c, x], 1), blocks),
             "lesson 08, 'Leave once, at the end'.",
         ),
-        Mistake(
-            "Two tokens are removed, but the wrong ones: the condition tokens were appended at the end.",
-            lambda x, c, blocks: _run_blocks(torch.cat([x, c], 1), blocks)[:, 2:],
+        "Two tokens are removed, but the wrong ones: the condition tokens were appended at the end.": lambda x, c, blocks: (
+            _run_blocks(torch.cat([x, c], 1), blocks)[:, 2:]
         ),
-        Mistake(
-            "Two tokens are removed, but the wrong ones: the condition tokens were placed at the front.",
-            lambda x, c, blocks: _run_blocks(torch.cat([c, x], 1), blocks)[:, :-2],
+        "Two tokens are removed, but the wrong ones: the condition tokens were placed at the front.": lambda x, c, blocks: (
+            _run_blocks(torch.cat([c, x], 1), blocks)[:, :-2]
         ),
-        Mistake(
-            "Each block gets the two tokens fresh, so that they cannot carry anything from block to block.",
+        "Each block gets the two tokens fresh, so that they cannot carry anything from block to block.": (
             _fresh_tokens,
             "lesson 08, 'Leave once, at the end'.",
         ),
-        Mistake(
-            "The two tokens are removed after the first block; the other blocks lack the condition.",
+        "The two tokens are removed after the first block; the other blocks lack the condition.": (
             lambda x, c, blocks: _run_blocks(_fresh_tokens(x, c, blocks[:1]), blocks[1:]),
             "lesson 08, 'Leave once, at the end'.",
         ),
-        Mistake(
-            "The condition is added to the image tokens; it should become tokens of its own.",
-            lambda x, c, blocks: _run_blocks(x + c.sum(1, keepdim=True), blocks),
+        "The condition is added to the image tokens; it should become tokens of its own.": lambda x, c, blocks: (
+            _run_blocks(x + c.sum(1, keepdim=True), blocks)
         ),
-        Mistake(
-            "Timestep and label are added up to one token; they should be two tokens.",
-            lambda x, c, blocks: _run_blocks(torch.cat([x, c.sum(1, keepdim=True)], 1), blocks)[:, :-1],
+        "Timestep and label are added up to one token; they should be two tokens.": lambda x, c, blocks: (
+            _run_blocks(torch.cat([x, c.sum(1, keepdim=True)], 1), blocks)[:, :-1]
         ),
-        Mistake("The condition is not used at all.", lambda x, c, blocks: _run_blocks(x, blocks)),
-    ),
+        "The condition is not used at all.": lambda x, c, blocks: _run_blocks(x, blocks),
+    },
     "lesson 08, 'The plan'.",
     reference=lambda x, c, blocks: _run_blocks(torch.cat([c, x], 1), blocks)[:, 2:],
 )

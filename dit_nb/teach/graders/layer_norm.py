@@ -6,7 +6,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from dit_nb.teach.graders.framework.core import grade
-from dit_nb.teach.graders.framework.exercise import Case, Exercise, Mistake, RandomInputs
+from dit_nb.teach.graders.framework.exercise import Case, Exercise, RandomInputs
 from dit_nb.teach.graders.framework.report import Report
 
 __all__ = ["check_layer_norm"]
@@ -42,53 +42,43 @@ _LAYER_NORM = Exercise(
     "layer_norm",
     _layer_norm_loops,
     _norm_cases,
-    (
-        Mistake(
-            "The norm divides by D - 1; a layer norm divides by D.",
+    {
+        "The norm divides by D - 1; a layer norm divides by D.": (
             lambda x, eps: _layer_norm(x, eps, unbiased=True),
             "lesson 10, 'LayerNorm by hand': the trap.",
         ),
-        Mistake(
-            "The small constant is added to the standard deviation; it belongs under the root.",
-            lambda x, eps: (x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True, unbiased=False) + eps),
+        "The small constant is added to the standard deviation; it belongs under the root.": lambda x, eps: (
+            (x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True, unbiased=False) + eps)
         ),
-        Mistake(
-            "The small constant is given, but not used: small tokens are scaled up like all others.",
-            lambda x, eps: _layer_norm(x, 0.0),
+        "The small constant is given, but not used: small tokens are scaled up like all others.": lambda x, eps: (
+            _layer_norm(x, 0.0)
         ),
-        Mistake(
-            "The small constant is always 1e-5, PyTorch's own; the one that is given must be used.",
-            lambda x, eps: _layer_norm(x, 1e-5),
+        "The small constant is always 1e-5, PyTorch's own; the one that is given must be used.": lambda x, eps: (
+            _layer_norm(x, 1e-5)
         ),
-        Mistake(
-            "It divides by the variance; it should divide by its square root.",
-            lambda x, eps: (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True, unbiased=False) + eps),
+        "It divides by the variance; it should divide by its square root.": lambda x, eps: (
+            (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True, unbiased=False) + eps)
         ),
-        Mistake(
-            "The mean is not subtracted.",
-            lambda x, eps: x / (x.var(-1, keepdim=True, unbiased=False) + eps).sqrt(),
+        "The mean is not subtracted.": lambda x, eps: (
+            x / (x.var(-1, keepdim=True, unbiased=False) + eps).sqrt()
         ),
-        Mistake(
-            "The norm runs over the tokens; it must run over the channels of each token.",
+        "The norm runs over the tokens; it must run over the channels of each token.": (
             lambda x, eps: _layer_norm(x, eps, axis=1),
             "lesson 10, 'Whose mean?'.",
         ),
-        Mistake(
-            "The norm runs over the images of the batch, so that each depends on its neighbors.",
+        "The norm runs over the images of the batch, so that each depends on its neighbors.": (
             lambda x, eps: _layer_norm(x, eps, axis=0),
             "lesson 10, 'Whose mean?'.",
         ),
-        Mistake(
-            "There is one mean for each image; each token needs its own.",
+        "There is one mean for each image; each token needs its own.": (
             lambda x, eps: _layer_norm(x, eps, axis=(1, 2)),
             "lesson 10, 'Whose mean?'.",
         ),
-        Mistake(
-            "There is one mean for all images and tokens; each token needs its own.",
+        "There is one mean for all images and tokens; each token needs its own.": (
             lambda x, eps: _layer_norm(x, eps, axis=(0, 1, 2)),
             "lesson 10, 'Whose mean?'.",
         ),
-    ),
+    },
     "lesson 10, 'LayerNorm by hand'.",
     tolerance=1e-8,
     reference=_layer_norm,

@@ -9,7 +9,7 @@ from torch import Tensor
 from dit_nb.objective import discretized_gaussian_nll, normal_kl
 from dit_nb.teach.graders.framework.batches import _SHAPES
 from dit_nb.teach.graders.framework.core import grade
-from dit_nb.teach.graders.framework.exercise import Case, Exercise, Mistake, RandomInputs
+from dit_nb.teach.graders.framework.exercise import Case, Exercise, RandomInputs
 from dit_nb.teach.graders.framework.report import Report
 
 __all__ = ["check_normal_kl", "check_discretized_gaussian_nll"]
@@ -39,30 +39,26 @@ _NORMAL_KL = Exercise(
     "normal_kl",
     _torch_kl,
     _kl_cases,
-    (
-        Mistake(
-            "The two distributions are exchanged: the divergence goes from the first to the second.",
-            lambda m1, v1, m2, v2: _kl(m2, v2, m1, v1),
+    {
+        "The two distributions are exchanged: the divergence goes from the first to the second.": lambda m1, v1, m2, v2: (
+            _kl(m2, v2, m1, v1)
         ),
-        Mistake("It is twice as large as it should be: a half is missing.", lambda *a: _kl(*a, half=1)),
-        Mistake("It is in bits; it should be in nats.", lambda *a: _kl(*a) / math.log(2)),
-        Mistake(
-            "A constant is missing: the divergence of a distribution from itself must be 0.",
-            lambda *a: _kl(*a, one=0),
+        "It is twice as large as it should be: a half is missing.": lambda *a: _kl(*a, half=1),
+        "It is in bits; it should be in nats.": lambda *a: _kl(*a) / math.log(2),
+        "A constant is missing: the divergence of a distribution from itself must be 0.": lambda *a: _kl(
+            *a, one=0
         ),
-        Mistake(
-            "The log variances are used as logarithms of standard deviations.",
+        "The log variances are used as logarithms of standard deviations.": (
             lambda *a: _kl(*a, log=2.0),
             "what the second and fourth arguments are.",
         ),
-        Mistake("The distance of the means is not squared.", lambda *a: _kl(*a, power=1)),
-        Mistake(
-            "The distance of the means is divided by the variance of the first; it must be the second's.",
-            lambda *a: _kl(*a, by=lambda v1, v2: v1),
+        "The distance of the means is not squared.": lambda *a: _kl(*a, power=1),
+        "The distance of the means is divided by the variance of the first; it must be the second's.": lambda *a: (
+            _kl(*a, by=lambda v1, v2: v1)
         ),
-        Mistake("It is averaged; return one number for each element.", lambda *a: _kl(*a).mean()),
-        Mistake("It is summed up; return one number for each element.", lambda *a: _kl(*a).sum()),
-    ),
+        "It is averaged; return one number for each element.": lambda *a: _kl(*a).mean(),
+        "It is summed up; return one number for each element.": lambda *a: _kl(*a).sum(),
+    },
     "lesson 15, 'The KL divergence'.",
     reference=normal_kl,
 )
@@ -122,45 +118,36 @@ _DISCRETIZED_GAUSSIAN_NLL = Exercise(
     "discretized_gaussian_nll",
     _nll_loops,
     _bin_cases,
-    (
-        Mistake(
-            "The first and the last bin end like all others; they must extend to infinity.",
+    {
+        "The first and the last bin end like all others; they must extend to infinity.": (
             _nll(ends=False),
             "lesson 15, 'The last step: a likelihood of pixels': the ends.",
         ),
-        Mistake(
-            "The bins are twice as wide as they should be: half a step on each side of the center.",
+        "The bins are twice as wide as they should be: half a step on each side of the center.": (
             _nll(lambda bins: 2 / (bins - 1)),
             "how far it is from one value to the next.",
         ),
-        Mistake(
-            "The bins are a little too narrow: from -1 to 1 there is one step fewer than there are values.",
+        "The bins are a little too narrow: from -1 to 1 there is one step fewer than there are values.": (
             _nll(lambda bins: 1 / bins),
             "how far it is from one value to the next.",
         ),
-        Mistake(
-            "The number of bins is given, but not used: there are always 256.", _nll(lambda bins: 1 / 255)
+        "The number of bins is given, but not used: there are always 256.": _nll(lambda bins: 1 / 255),
+        "The log scale is used as a log variance; it is the logarithm of a standard deviation.": _nll(
+            std=lambda log: (log / 2).exp()
         ),
-        Mistake(
-            "The log scale is used as a log variance; it is the logarithm of a standard deviation.",
-            _nll(std=lambda log: (log / 2).exp()),
+        "The log scale is used as it is; it is the logarithm of the standard deviation.": _nll(
+            std=lambda log: log
         ),
-        Mistake(
-            "The log scale is used as it is; it is the logarithm of the standard deviation.",
-            _nll(std=lambda log: log),
+        "It is in bits; it should be in nats.": _nll(log=torch.log2),
+        "These are log probabilities; the negative log-likelihood has the other sign.": _nll(
+            log=lambda p: -p.log()
         ),
-        Mistake("It is in bits; it should be in nats.", _nll(log=torch.log2)),
-        Mistake(
-            "These are log probabilities; the negative log-likelihood has the other sign.",
-            _nll(log=lambda p: -p.log()),
+        "These are probabilities; return the negative of their logarithm.": _nll(log=lambda p: -p),
+        "It uses the density of the Gaussian, not its probability in the bin, so it can be negative.": lambda x, mean, log_scale, bins: (
+            -torch.distributions.Normal(mean, log_scale.exp()).log_prob(x)
         ),
-        Mistake("These are probabilities; return the negative of their logarithm.", _nll(log=lambda p: -p)),
-        Mistake(
-            "It uses the density of the Gaussian, not its probability in the bin, so it can be negative.",
-            lambda x, mean, log_scale, bins: -torch.distributions.Normal(mean, log_scale.exp()).log_prob(x),
-        ),
-        Mistake("It is averaged; return one number for each element.", lambda *a: _nll()(*a).mean()),
-    ),
+        "It is averaged; return one number for each element.": lambda *a: _nll()(*a).mean(),
+    },
     "lesson 15, 'The last step: a likelihood of pixels'.",
     tolerance=2e-3,  # the tanh formula is off by up to 0.0006 here
     reference=discretized_gaussian_nll,

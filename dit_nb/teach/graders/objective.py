@@ -14,7 +14,7 @@ from dit_nb.teach.graders.framework.batches import (
     _per_image,
 )
 from dit_nb.teach.graders.framework.core import grade
-from dit_nb.teach.graders.framework.exercise import Case, Exercise, Mistake, RandomInputs
+from dit_nb.teach.graders.framework.exercise import Case, Exercise, RandomInputs
 from dit_nb.teach.graders.framework.report import Report
 from dit_nb.teach.graders.schedule import _noise_scale, _q_sample_cases, _signal_scale
 
@@ -39,41 +39,34 @@ _EPS_TO_X0 = Exercise(
     "eps_to_x0",
     _eps_to_x0_loops,
     _q_sample_cases,
-    (
-        Mistake(
-            "The noise is subtracted, but the image is still faded: its own coefficient is not undone.",
+    {
+        "The noise is subtracted, but the image is still faded: its own coefficient is not undone.": (
             _eps_to_x0_by(lambda x, e, b: x - _noise_scale(b) * e),
             "lesson 15, 'Predict the noise': solve for x_0.",
         ),
-        Mistake(
-            "Only the noise is divided, not the whole difference.",
-            _eps_to_x0_by(lambda x, e, b: x - _noise_scale(b) * e / _signal_scale(b)),
+        "Only the noise is divided, not the whole difference.": _eps_to_x0_by(
+            lambda x, e, b: x - _noise_scale(b) * e / _signal_scale(b)
         ),
-        Mistake(
-            "Only x_t is divided, not the whole difference.",
-            _eps_to_x0_by(lambda x, e, b: x / _signal_scale(b) - _noise_scale(b) * e),
+        "Only x_t is divided, not the whole difference.": _eps_to_x0_by(
+            lambda x, e, b: x / _signal_scale(b) - _noise_scale(b) * e
         ),
-        Mistake(
-            "The noise is added; it should be subtracted.",
-            _eps_to_x0_by(lambda x, e, b: (x + _noise_scale(b) * e) / _signal_scale(b)),
+        "The noise is added; it should be subtracted.": _eps_to_x0_by(
+            lambda x, e, b: (x + _noise_scale(b) * e) / _signal_scale(b)
         ),
-        Mistake(
-            "The coefficients lack their square roots.",
+        "The coefficients lack their square roots.": (
             _eps_to_x0_by(lambda x, e, b: (x - (1 - b) * e) / b),
             "lesson 14, 'The jump'.",
         ),
-        Mistake(
-            "The two coefficients are exchanged.",
+        "The two coefficients are exchanged.": (
             _eps_to_x0_by(lambda x, e, b: (x - _signal_scale(b) * e) / _noise_scale(b)),
             "lesson 14, 'The jump'.",
         ),
-        Mistake(_BROADCAST_OVER_COLUMNS, _eps_to_x0_by(_eps_to_x0, lambda bar, t: bar[t]), _BROADCAST_HINT),
-        Mistake(
-            "It is one step early: entry t of the table belongs to timestep t, counted from 0.",
+        _BROADCAST_OVER_COLUMNS: (_eps_to_x0_by(_eps_to_x0, lambda bar, t: bar[t]), _BROADCAST_HINT),
+        "It is one step early: entry t of the table belongs to timestep t, counted from 0.": (
             _eps_to_x0_by(_eps_to_x0, lambda bar, t: _per_image(bar, t - 1)),
             "the index into the table.",
         ),
-    ),
+    },
     "lesson 15, 'Predict the noise'.",
     tolerance=1e-8,
 )
@@ -154,53 +147,41 @@ _HYBRID_LOSS = Exercise(
     "hybrid_loss",
     _hybrid_loss_exact,
     _loss_cases,
-    (
-        Mistake(
-            "The loss is right, but the bound trains eps; it must train the variance values only.",
-            _hybrid_loss(detach=lambda e: e),
+    {
+        "The loss is right, but the bound trains eps; it must train the variance values only.": _hybrid_loss(
+            detach=lambda e: e
         ),
-        Mistake(
-            "The loss is right, but nothing trains the variance values: is the detach on the wrong half?",
-            _hybrid_loss(detach_values=Tensor.detach),
+        "The loss is right, but nothing trains the variance values: is the detach on the wrong half?": _hybrid_loss(
+            detach_values=Tensor.detach
         ),
-        Mistake(
-            "The detach is on the variance values; it must be on eps.",
-            _hybrid_loss(detach=lambda e: e, detach_values=Tensor.detach),
+        "The detach is on the variance values; it must be on eps.": _hybrid_loss(
+            detach=lambda e: e, detach_values=Tensor.detach
         ),
-        Mistake(
-            "The halves of the output are exchanged: eps comes first, then the variance values.",
-            _hybrid_loss(swap=True),
+        "The halves of the output are exchanged: eps comes first, then the variance values.": _hybrid_loss(
+            swap=True
         ),
-        Mistake(
-            "The squared error is summed over an image; it should be averaged.",
+        "The squared error is summed over an image; it should be averaged.": (
             _hybrid_loss(square=lambda gap: (gap**2).flatten(1).sum(1)),
             "lesson 15, 'Predict the noise'.",
         ),
-        Mistake(
-            "The squared error is averaged over the batch as well; each image has its own loss.",
-            _hybrid_loss(square=lambda gap: (gap**2).mean()),
+        "The squared error is averaged over the batch as well; each image has its own loss.": _hybrid_loss(
+            square=lambda gap: (gap**2).mean()
         ),
-        Mistake(
-            "The loss is averaged to one number; each image has its own loss.",
-            _hybrid_loss(add=lambda mse, vb: (mse + vb).mean()),
+        "The loss is averaged to one number; each image has its own loss.": _hybrid_loss(
+            add=lambda mse, vb: (mse + vb).mean()
         ),
-        Mistake("The bound is missing.", _hybrid_loss(add=lambda mse, vb: mse + 0 * vb)),
-        Mistake(
-            "The bound is weighted by 0.001; sampling one timestep of 1000 already has that weight.",
+        "The bound is missing.": _hybrid_loss(add=lambda mse, vb: mse + 0 * vb),
+        "The bound is weighted by 0.001; sampling one timestep of 1000 already has that weight.": (
             _hybrid_loss(add=lambda mse, vb: mse + 0.001 * vb),
             "lesson 15, the callout on the weight of the bound.",
         ),
-        Mistake(
-            "The loss is right, but nothing is trained: is there a detach, an item, or a new tensor?",
-            lambda output, *rest: _hybrid_loss()(output.detach(), *rest),
+        "The loss is right, but nothing is trained: is there a detach, an item, or a new tensor?": lambda output, *rest: (
+            _hybrid_loss()(output.detach(), *rest)
         ),
-        Mistake(
-            "The squared error is detached too: nothing trains eps.",
-            lambda output, *rest: _hybrid_loss()(
-                torch.cat([output.chunk(2, 1)[0].detach(), output.chunk(2, 1)[1]], 1), *rest
-            ),
+        "The squared error is detached too: nothing trains eps.": lambda output, *rest: _hybrid_loss()(
+            torch.cat([output.chunk(2, 1)[0].detach(), output.chunk(2, 1)[1]], 1), *rest
         ),
-    ),
+    },
     "lesson 15, 'The hybrid loss'.",
     result_names=("loss", "gradient in eps", "gradient in the variance values"),
     probe=_loss_and_gradients,

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from dit_nb.patchify import patchify, unpatchify
 from dit_nb.teach.graders.framework.core import grade
-from dit_nb.teach.graders.framework.exercise import Case, Exercise, Mistake, RandomInputs
+from dit_nb.teach.graders.framework.exercise import Case, Exercise, RandomInputs
 from dit_nb.teach.graders.framework.report import Report
 
 __all__ = ["check_patchify", "check_unpatchify", "check_conv_to_linear"]
@@ -45,33 +45,28 @@ _PATCHIFY = Exercise(
     "patchify",
     _patchify_loops,
     _image_cases,
-    (
-        Mistake(
-            "A token holds neighbors in memory, not a square of the image: the numbers are never moved.",
+    {
+        "A token holds neighbors in memory, not a square of the image: the numbers are never moved.": (
             lambda x, p: x.reshape(len(x), -1, p * p * x.shape[1]),
             "lesson 03, 'Trap: reshape without permute'.",
         ),
-        Mistake(
-            "Within a patch, all pixels of one channel come first; the channel must change fastest.",
+        "Within a patch, all pixels of one channel come first; the channel must change fastest.": (
             _patchify_by("n c (h p) (w q) -> n (h w) (c p q)"),
             "lesson 03, 'The definition, in loops': the innermost loop.",
         ),
-        Mistake(
-            "Within a patch, the pixels are read column by column, not row by row.",
+        "Within a patch, the pixels are read column by column, not row by row.": (
             _patchify_by("n c (h p) (w q) -> n (h w) (q p c)"),
             "the order of the two axes inside a patch.",
         ),
-        Mistake(
-            "The patches are laid out column by column; the first row of patches must come first.",
+        "The patches are laid out column by column; the first row of patches must come first.": (
             _patchify_by("n c (h p) (w q) -> n (w h) (p q c)"),
             "the order of the two axes of the grid.",
         ),
-        Mistake(
-            "A token holds every p-th pixel of the image, not a block of neighbors.",
+        "A token holds every p-th pixel of the image, not a block of neighbors.": (
             _patchify_by("n c (p h) (q w) -> n (h w) (p q c)"),
             "how an axis of H pixels is split: which of the two parts changes slowly?",
         ),
-    ),
+    },
     "lesson 03, 'The definition, in loops'.",
     same_dtype=True,
     reference=patchify,
@@ -118,36 +113,30 @@ _UNPATCHIFY = Exercise(
     "unpatchify",
     _unpatchify_loops,
     _token_cases,
-    (
-        Mistake(
-            "The numbers are never moved: each token becomes a stripe, not a square.",
+    {
+        "The numbers are never moved: each token becomes a stripe, not a square.": (
             lambda x, grid, p: x.reshape(len(x), -1, grid[0] * p, grid[1] * p),
             "lesson 03, 'Trap: reshape without permute'.",
         ),
-        Mistake(
-            "It returns the channels last, (N, H, W, C); images here are (N, C, H, W).",
-            _unpatchify_by("n (h w) (p q c) -> n (h p) (w q) c"),
+        "It returns the channels last, (N, H, W, C); images here are (N, C, H, W).": _unpatchify_by(
+            "n (h w) (p q c) -> n (h p) (w q) c"
         ),
-        Mistake(
-            "It takes all pixels of one channel from a token before the next; the channel changes fastest.",
-            _unpatchify_by("n (h w) (c p q) -> n c (h p) (w q)"),
+        "It takes all pixels of one channel from a token before the next; the channel changes fastest.": _unpatchify_by(
+            "n (h w) (c p q) -> n c (h p) (w q)"
         ),
-        Mistake(
-            "Each patch is mirrored at its diagonal: its rows and columns are exchanged.",
+        "Each patch is mirrored at its diagonal: its rows and columns are exchanged.": (
             _unpatchify_by("n (h w) (q p c) -> n c (h p) (w q)"),
             "the order of the two axes inside a patch.",
         ),
-        Mistake(
-            "The patches are placed column by column; the first tokens are the first row.",
+        "The patches are placed column by column; the first tokens are the first row.": (
             _unpatchify_by("n (w h) (p q c) -> n c (h p) (w q)"),
             "the order of the two axes of the grid.",
         ),
-        Mistake(
-            "The grid's rows and columns are exchanged: a wide image becomes a tall one.",
+        "The grid's rows and columns are exchanged: a wide image becomes a tall one.": (
             _unpatchify_by("n (h w) (p q c) -> n c (h p) (w q)", swap=True),
             "which number of the grid counts rows.",
         ),
-    ),
+    },
     "lesson 03, 'And back'.",
     same_dtype=True,
     reference=unpatchify,
@@ -179,26 +168,22 @@ _CONV_TO_LINEAR = Exercise(
     "conv_to_linear",
     _conv_to_linear_loops,
     _weight_cases,
-    (
-        Mistake(
-            "The columns have the convolution's order, channel slowest; in a token the channel is fastest.",
-            lambda w: w.flatten(1),
+    {
+        "The columns have the convolution's order, channel slowest; in a token the channel is fastest.": lambda w: (
+            w.flatten(1)
         ),
-        Mistake(
-            "Rows and columns of the patch are exchanged.",
+        "Rows and columns of the patch are exchanged.": (
             lambda w: rearrange(w, "d c p q -> d (q p c)"),
             "the order of the two axes inside a patch.",
         ),
-        Mistake(
-            "The matrix is transposed: it must have a row for each output, like the weight of nn.Linear.",
+        "The matrix is transposed: it must have a row for each output, like the weight of nn.Linear.": (
             lambda w: rearrange(w, "d c p q -> (p q c) d"),
             "the shape of the weight of nn.Linear.",
         ),
-        Mistake(
-            "The numbers are never moved, so that those of several outputs mix.",
-            lambda w: rearrange(w, "d c p q -> (p q c d)").reshape(len(w), -1),
-        ),
-    ),
+        "The numbers are never moved, so that those of several outputs mix.": lambda w: rearrange(
+            w, "d c p q -> (p q c d)"
+        ).reshape(len(w), -1),
+    },
     "lesson 03, 'From patches to tokens of width D'.",
     same_dtype=True,
     reference=lambda weight: weight.permute(0, 2, 3, 1).flatten(1),

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from dit_nb.positions import sincos_1d, sincos_2d
 from dit_nb.teach.graders.framework.core import grade
-from dit_nb.teach.graders.framework.exercise import Case, Exercise, Mistake, RandomInputs
+from dit_nb.teach.graders.framework.exercise import Case, Exercise, RandomInputs
 from dit_nb.teach.graders.framework.report import Report
 
 __all__ = ["check_sincos_1d", "check_sincos_2d"]
@@ -54,25 +54,22 @@ _SINCOS_1D = Exercise(
     "sincos_1d",
     _waves_loops,
     _position_cases,
-    (
-        Mistake(
-            "The cosines come first; the sines must (only the timestep embedding starts with cosines).",
-            lambda x, d: _waves(x, d, order=(torch.cos, torch.sin)),
+    {
+        "The cosines come first; the sines must (only the timestep embedding starts with cosines).": lambda x, d: (
+            _waves(x, d, order=(torch.cos, torch.sin))
         ),
-        Mistake(_INTERLEAVED, lambda x, d: _waves(x, d, interleave=True)),
-        Mistake(_TOO_EARLY, lambda x, d: _waves(x, d, lambda i, h: -i / max(h - 1, 1))),
-        Mistake(
-            "The frequencies fall half as fast as they should: the step is counted in dim, not in dim/2.",
+        _INTERLEAVED: lambda x, d: _waves(x, d, interleave=True),
+        _TOO_EARLY: lambda x, d: _waves(x, d, lambda i, h: -i / max(h - 1, 1)),
+        "The frequencies fall half as fast as they should: the step is counted in dim, not in dim/2.": (
             lambda x, d: _waves(x, d, lambda i, h: -i / (2 * h)),
             "what the exponent is divided by.",
         ),
-        Mistake(_TOO_FAST, lambda x, d: _waves(x, d, lambda i, h: -2 * i / h)),
-        Mistake(_RISING, lambda x, d: _waves(x, d, lambda i, h: i / h), "the sign of the exponent."),
-        Mistake(
-            "The positions are treated as full turns: there is a factor of 2 pi too much.",
-            lambda x, d: _waves(2 * math.pi * x.double(), d),
+        _TOO_FAST: lambda x, d: _waves(x, d, lambda i, h: -2 * i / h),
+        _RISING: (lambda x, d: _waves(x, d, lambda i, h: i / h), "the sign of the exponent."),
+        "The positions are treated as full turns: there is a factor of 2 pi too much.": lambda x, d: _waves(
+            2 * math.pi * x.double(), d
         ),
-    ),
+    },
     "lesson 04, 'What makes a good position embedding'.",
     tolerance=1e-5,
     reference=sincos_1d,
@@ -119,34 +116,28 @@ _SINCOS_2D = Exercise(
     "sincos_2d",
     _table_loops,
     _grid_cases,
-    (
-        Mistake(
-            "The first half encodes the row; in DiT's checkpoints it encodes the column.",
+    {
+        "The first half encodes the row; in DiT's checkpoints it encodes the column.": (
             lambda g, d: _table(g, d, lambda r, c: _halves(d)(c, r)),
             "lesson 04, 'Trap: the right numbers in the wrong order'.",
         ),
-        Mistake(
-            "The table goes through the grid column by column; it must have the order of patchify.",
+        "The table goes through the grid column by column; it must have the order of patchify.": (
             lambda g, d: _table(g, d, _halves(d), by_column=True),
             "the order of the two axes of the grid.",
         ),
-        Mistake(
-            "The embeddings of row and column are added up; each axis needs a half of its own.",
-            lambda g, d: _table(g, d, lambda r, c: _waves(c, d) + _waves(r, d)),
+        "The embeddings of row and column are added up; each axis needs a half of its own.": lambda g, d: (
+            _table(g, d, lambda r, c: _waves(c, d) + _waves(r, d))
         ),
-        Mistake(
-            "Each axis has the full width, so that the table is twice as wide as it should be.",
-            lambda g, d: _table(g, d, _halves(2 * d)),
+        "Each axis has the full width, so that the table is twice as wide as it should be.": lambda g, d: (
+            _table(g, d, _halves(2 * d))
         ),
-        Mistake(
-            "Within each half the cosines come first; here the sines do.",
-            lambda g, d: _table(g, d, _halves(d, order=(torch.cos, torch.sin))),
+        "Within each half the cosines come first; here the sines do.": lambda g, d: _table(
+            g, d, _halves(d, order=(torch.cos, torch.sin))
         ),
-        Mistake(
-            "The index of the patch is embedded; the table must encode its row and its column.",
-            lambda g, d: _waves(torch.arange(g[0] * g[1]), d),
+        "The index of the patch is embedded; the table must encode its row and its column.": lambda g, d: (
+            _waves(torch.arange(g[0] * g[1]), d)
         ),
-    ),
+    },
     "lesson 04, 'Two dimensions'.",
     tolerance=1e-5,
     reference=sincos_2d,

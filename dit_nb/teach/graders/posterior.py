@@ -9,7 +9,7 @@ from torch import Tensor
 from dit_nb.objective import learned_log_variance
 from dit_nb.teach.graders.framework.batches import _SHAPES, _per_image, _timesteps
 from dit_nb.teach.graders.framework.core import grade
-from dit_nb.teach.graders.framework.exercise import Case, Exercise, Mistake, RandomInputs
+from dit_nb.teach.graders.framework.exercise import Case, Exercise, RandomInputs
 from dit_nb.teach.graders.framework.report import Report
 
 __all__ = ["check_q_posterior", "check_learned_log_variance"]
@@ -69,43 +69,36 @@ _Q_POSTERIOR = Exercise(
     "q_posterior",
     _q_posterior_bayes,
     _posterior_cases,
-    (
-        Mistake(
-            "The clean image and x_t have each other's weights in the mean.",
+    {
+        "The clean image and x_t have each other's weights in the mean.": (
             _q_posterior(swap=True),
             "lesson 14, 'One step back': which of the two counts for more when t is large?",
         ),
-        Mistake(
-            "Before the first step there is no noise: alphas_cumprod is 1 there, not 0.",
+        "Before the first step there is no noise: alphas_cumprod is 1 there, not 0.": (
             _q_posterior(lambda bar: torch.cat([bar.new_zeros(1), bar[:-1]])),
             "the entry before the first of the table.",
         ),
-        Mistake(
-            "At t = 0 the previous entry wraps around to the last of the table, which is nearly pure noise.",
+        "At t = 0 the previous entry wraps around to the last of the table, which is nearly pure noise.": (
             _q_posterior(lambda bar: bar.roll(1)),
             "what index -1 means.",
         ),
-        Mistake(
-            "The variance is that of a step forward; with x_0 known, a step back has a smaller one.",
+        "The variance is that of a step forward; with x_0 known, a step back has a smaller one.": (
             _q_posterior(variance=lambda small, beta: beta),
             "lesson 14, 'The variance of a step back'.",
         ),
-        Mistake(
-            "At t = 0 the log variance is log(0), minus infinity. Use the entry of t = 1 instead.",
+        "At t = 0 the log variance is log(0), minus infinity. Use the entry of t = 1 instead.": (
             _q_posterior(variance=lambda small, beta: small),
             "lesson 14, 'All the tables at once'.",
         ),
-        Mistake("The second result is the variance; return its logarithm.", _q_posterior(log=lambda v: v)),
-        Mistake(
-            "The second result is half the log variance: the logarithm of the standard deviation.",
-            _q_posterior(log=lambda v: v.log() / 2),
+        "The second result is the variance; return its logarithm.": _q_posterior(log=lambda v: v),
+        "The second result is half the log variance: the logarithm of the standard deviation.": _q_posterior(
+            log=lambda v: v.log() / 2
         ),
-        Mistake(
-            "The weight of x_0 uses alphas_cumprod after the step; it needs that before the step.",
+        "The weight of x_0 uses alphas_cumprod after the step; it needs that before the step.": (
             _q_posterior(signal=lambda bar, before: bar),
             "lesson 14, 'One step back': which entry is the earlier one?",
         ),
-    ),
+    },
     "lesson 14, 'One step back'.",
     result_names=("mean", "log variance"),
     tolerance=1e-8,
@@ -143,35 +136,29 @@ _LEARNED_LOG_VARIANCE = Exercise(
     "learned_log_variance",
     _log_variance_loops,
     _variance_cases,
-    (
-        Mistake(
-            "The value is used as the fraction itself; it runs from -1 to 1, and 0 means half way.",
-            _interpolate(lambda v: v),
+    {
+        "The value is used as the fraction itself; it runs from -1 to 1, and 0 means half way.": _interpolate(
+            lambda v: v
         ),
-        Mistake(
-            "The two ends are exchanged: a value of 1 must give the larger variance.",
-            _interpolate(lambda v: (v + 1) / 2, swap=True),
+        "The two ends are exchanged: a value of 1 must give the larger variance.": _interpolate(
+            lambda v: (v + 1) / 2, swap=True
         ),
-        Mistake(
-            "The variances are interpolated; their logarithms should be.",
+        "The variances are interpolated; their logarithms should be.": (
             lambda v, low, high: torch.lerp(low.exp(), high.exp(), (v + 1) / 2).log(),
             "lesson 15, 'The learned variance': on a log scale.",
         ),
-        Mistake(
-            "The values are clamped to [-1, 1]; beyond it the gradient would be zero.",
+        "The values are clamped to [-1, 1]; beyond it the gradient would be zero.": (
             _interpolate(lambda v: (v.clamp(-1, 1) + 1) / 2),
             "what happens to a value of 1.2.",
         ),
-        Mistake("The values go through a sigmoid; they are used as they are.", _interpolate(torch.sigmoid)),
-        Mistake(
-            "The values go through a tanh; they are used as they are.",
-            _interpolate(lambda v: (v.tanh() + 1) / 2),
+        "The values go through a sigmoid; they are used as they are.": _interpolate(torch.sigmoid),
+        "The values go through a tanh; they are used as they are.": _interpolate(
+            lambda v: (v.tanh() + 1) / 2
         ),
-        Mistake(
-            "The result is the variance; return its logarithm.",
-            lambda v, low, high: torch.lerp(low, high, (v + 1) / 2).exp(),
-        ),
-    ),
+        "The result is the variance; return its logarithm.": lambda v, low, high: torch.lerp(
+            low, high, (v + 1) / 2
+        ).exp(),
+    },
     "lesson 15, 'The learned variance'.",
     reference=learned_log_variance,
 )

@@ -16,7 +16,7 @@ from dit_nb.teach.graders.framework.batches import (
     _per_image,
 )
 from dit_nb.teach.graders.framework.core import grade
-from dit_nb.teach.graders.framework.exercise import Case, Exercise, Mistake, RandomInputs
+from dit_nb.teach.graders.framework.exercise import Case, Exercise, RandomInputs
 from dit_nb.teach.graders.framework.report import Report
 
 __all__ = ["check_ddpm_step", "check_ddim_step"]
@@ -57,53 +57,44 @@ _DDPM_STEP = Exercise(
     "ddpm_step",
     _ddpm_loops,
     _step_cases,
-    (
-        Mistake(
-            "The last step adds noise, and no later step removes it.",
+    {
+        "The last step adds noise, and no later step removes it.": (
             _ddpm(mask=lambda t: 1.0),
             "lesson 16, 'Four common bugs'.",
         ),
-        Mistake(
-            "The variance is used instead of its square root: the noise is much too weak.",
+        "The variance is used instead of its square root: the noise is much too weak.": (
             _ddpm(torch.exp),
             "lesson 16, 'Four common bugs'.",
         ),
-        Mistake(
-            "The logarithm of the variance is used instead of the standard deviation.",
+        "The logarithm of the variance is used instead of the standard deviation.": (
             _ddpm(lambda v: v),
             "what is multiplied with the noise.",
         ),
-        Mistake("No noise is ever added.", _ddpm(mask=lambda t: 0.0)),
-        Mistake(
-            "The first image decides for the whole batch whether there is noise.",
+        "No noise is ever added.": _ddpm(mask=lambda t: 0.0),
+        "The first image decides for the whole batch whether there is noise.": (
             _ddpm(mask=lambda t: float(t[0] > 0)),
             "what is compared with t.",
         ),
-        Mistake(
-            "One image at t = 0 removes the noise of the whole batch.",
+        "One image at t = 0 removes the noise of the whole batch.": (
             _ddpm(mask=lambda t: float((t > 0).all())),
             "what is compared with t.",
         ),
-        Mistake(
-            "Images at t = 0 get noise unless the whole batch is at t = 0.",
+        "Images at t = 0 get noise unless the whole batch is at t = 0.": (
             _ddpm(mask=lambda t: float((t > 0).any())),
             "what is compared with t.",
         ),
-        Mistake(_BROADCAST_OVER_COLUMNS, _ddpm(mask=lambda t: (t > 0).double()), _BROADCAST_HINT),
-        Mistake(
-            "The noise is added to x_t; it must be added to the mean of the prediction.",
-            lambda d, p, x, t, e: x + _not_last(t) * (p.log_variance / 2).exp() * e,
+        _BROADCAST_OVER_COLUMNS: (_ddpm(mask=lambda t: (t > 0).double()), _BROADCAST_HINT),
+        "The noise is added to x_t; it must be added to the mean of the prediction.": lambda d, p, x, t, e: (
+            x + _not_last(t) * (p.log_variance / 2).exp() * e
         ),
-        Mistake(
-            "The noise is added to the predicted clean image; it must be added to the mean of the step.",
-            lambda d, p, x, t, e: p.x0 + _not_last(t) * (p.log_variance / 2).exp() * e,
+        "The noise is added to the predicted clean image; it must be added to the mean of the step.": lambda d, p, x, t, e: (
+            p.x0 + _not_last(t) * (p.log_variance / 2).exp() * e
         ),
-        Mistake(
-            "The noise has the variance of a step forward; use the variance of the prediction.",
+        "The noise has the variance of a step forward; use the variance of the prediction.": (
             lambda d, p, x, t, e: p.mean + _not_last(t) * _per_image(d.betas, t).sqrt() * e,
             "what the prediction says about the variance.",
         ),
-    ),
+    },
     "lesson 16, 'The right way'.",
     reference=ddpm_step,
 )
@@ -154,44 +145,34 @@ _DDIM_STEP = Exercise(
     "ddim_step",
     _ddim_loops,
     _ddim_cases,
-    (
-        Mistake(
-            "It uses the predicted noise, but the clean image was clipped: compute the noise from x_t and "
-            "x0.",
-            _ddim(old_noise=lambda d, p, x, t: p.eps),
+    {
+        "It uses the predicted noise, but the clean image was clipped: compute the noise from x_t and "
+        "x0.": _ddim(old_noise=lambda d, p, x, t: p.eps),
+        "With fresh noise there must be less of the old noise: together they are too much.": _ddim(
+            old_scale=lambda before, sigma: (1 - before).sqrt()
         ),
-        Mistake(
-            "With fresh noise there must be less of the old noise: together they are too much.",
-            _ddim(old_scale=lambda before, sigma: (1 - before).sqrt()),
+        "The setting eta is given, but not used: no noise is ever added.": _ddim(
+            std=lambda eta, variance: 0 * variance
         ),
-        Mistake(
-            "The setting eta is given, but not used: no noise is ever added.",
-            _ddim(std=lambda eta, variance: 0 * variance),
+        "The setting eta is given, but not used: the step is always as noisy as DDPM.": _ddim(
+            std=lambda eta, variance: variance.sqrt()
         ),
-        Mistake(
-            "The setting eta is given, but not used: the step is always as noisy as DDPM.",
-            _ddim(std=lambda eta, variance: variance.sqrt()),
-        ),
-        Mistake(
-            "The variance of the fresh noise is used instead of its square root.",
+        "The variance of the fresh noise is used instead of its square root.": (
             _ddim(std=lambda eta, variance: eta * variance),
             "what is multiplied with the noise.",
         ),
-        Mistake(
-            "The setting eta is under the square root; it scales the standard deviation, not the variance.",
-            _ddim(std=lambda eta, variance: (eta * variance).sqrt()),
+        "The setting eta is under the square root; it scales the standard deviation, not the variance.": _ddim(
+            std=lambda eta, variance: (eta * variance).sqrt()
         ),
-        Mistake(
-            "The step returns to the noise level from which it started; it must go to the previous level.",
+        "The step returns to the noise level from which it started; it must go to the previous level.": (
             _ddim(previous=lambda bar: bar),
             "which alphas_cumprod belongs to the target.",
         ),
-        Mistake(
-            "At t = 0 the previous level wraps around to the last one: the finished image turns into noise.",
+        "At t = 0 the previous level wraps around to the last one: the finished image turns into noise.": (
             _ddim(previous=lambda bar: bar.roll(1)),
             "what index -1 means.",
         ),
-    ),
+    },
     "lesson 16, 'DDIM: the same noise, less of it'.",
     tolerance=1e-8,
     reference=ddim_step,

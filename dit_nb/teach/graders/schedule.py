@@ -17,7 +17,7 @@ from dit_nb.teach.graders.framework.batches import (
     _timesteps,
 )
 from dit_nb.teach.graders.framework.core import grade
-from dit_nb.teach.graders.framework.exercise import Case, Exercise, Mistake, RandomInputs
+from dit_nb.teach.graders.framework.exercise import Case, Exercise, RandomInputs
 from dit_nb.teach.graders.framework.report import Report
 
 __all__ = ["check_q_sample", "check_respaced_betas"]
@@ -53,38 +53,32 @@ _Q_SAMPLE = Exercise(
     "q_sample",
     _q_sample_loops,
     _q_sample_cases,
-    (
-        Mistake(
-            "Both coefficients lack their square roots: they are variances, not amplitudes.",
-            _q_sample(lambda b: b, lambda b: 1 - b),
+    {
+        "Both coefficients lack their square roots: they are variances, not amplitudes.": _q_sample(
+            lambda b: b, lambda b: 1 - b
         ),
-        Mistake("The noise's coefficient lacks its square root.", _q_sample(_signal_scale, lambda b: 1 - b)),
-        Mistake("The signal's coefficient lacks its square root.", _q_sample(lambda b: b, _noise_scale)),
-        Mistake(
-            "Signal and noise have each other's coefficients: the image gets clearer as t grows.",
+        "The noise's coefficient lacks its square root.": _q_sample(_signal_scale, lambda b: 1 - b),
+        "The signal's coefficient lacks its square root.": _q_sample(lambda b: b, _noise_scale),
+        "Signal and noise have each other's coefficients: the image gets clearer as t grows.": (
             _q_sample(_noise_scale, _signal_scale),
             "what is left of the image at t = 999.",
         ),
-        Mistake(
-            _BROADCAST_OVER_COLUMNS,
+        _BROADCAST_OVER_COLUMNS: (
             _q_sample(_signal_scale, _noise_scale, lambda bar, t: bar[t]),
             _BROADCAST_HINT,
         ),
-        Mistake(
-            "All images use the timestep of the first.",
+        "All images use the timestep of the first.": (
             _q_sample(_signal_scale, _noise_scale, lambda bar, t: bar[t[0]]),
             _BROADCAST_HINT,
         ),
-        Mistake(
-            "It is one step early: entry t of the table belongs to timestep t, counted from 0.",
+        "It is one step early: entry t of the table belongs to timestep t, counted from 0.": (
             _q_sample(_signal_scale, _noise_scale, lambda bar, t: _per_image(bar, t - 1)),
             "the index into the table.",
         ),
-        Mistake(
-            "All images use the noise of the first.",
-            lambda x0, t, e, bar: _q_sample(_signal_scale, _noise_scale)(x0, t, e[:1], bar),
-        ),
-    ),
+        "All images use the noise of the first.": lambda x0, t, e, bar: _q_sample(
+            _signal_scale, _noise_scale
+        )(x0, t, e[:1], bar),
+    },
     "lesson 14, 'The jump'.",
 )
 
@@ -131,39 +125,32 @@ _RESPACED_BETAS = Exercise(
     "respaced_betas",
     _respaced_betas_loops,
     _kept_cases,
-    (
-        Mistake("These are the old betas of the kept steps; a longer step needs a larger beta.", _old_betas),
-        Mistake(
-            "The first beta is missing: before the first kept step, alphas_cumprod is 1.",
-            lambda bar, kept: 1 - bar[kept][1:] / bar[kept][:-1],
+    {
+        "These are the old betas of the kept steps; a longer step needs a larger beta.": _old_betas,
+        "The first beta is missing: before the first kept step, alphas_cumprod is 1.": lambda bar, kept: (
+            1 - bar[kept][1:] / bar[kept][:-1]
         ),
-        Mistake(
-            "The first beta is 0: before the first kept step, alphas_cumprod is 1.",
-            lambda bar, kept: 1 - bar[kept] / torch.cat([bar[kept][:1], bar[kept][:-1]]),
+        "The first beta is 0: before the first kept step, alphas_cumprod is 1.": lambda bar, kept: (
+            1 - bar[kept] / torch.cat([bar[kept][:1], bar[kept][:-1]])
         ),
-        Mistake(
-            "The first beta uses the last step as the one before: an index of -1 wraps around.",
-            lambda bar, kept: 1 - bar[kept] / bar[kept].roll(1),
+        "The first beta uses the last step as the one before: an index of -1 wraps around.": lambda bar, kept: (
+            1 - bar[kept] / bar[kept].roll(1)
         ),
-        Mistake(
-            "These are the alphas, the signal that is kept in each step; betas are 1 minus these.",
-            _betas_from(lambda bar, before: bar / before),
+        "These are the alphas, the signal that is kept in each step; betas are 1 minus these.": _betas_from(
+            lambda bar, before: bar / before
         ),
-        Mistake(
-            "The ratio is upside down, so that the betas become negative.",
+        "The ratio is upside down, so that the betas become negative.": (
             _betas_from(lambda bar, before: 1 - before / bar),
             "which of two neighbors is smaller.",
         ),
-        Mistake(
-            "The betas are counted from the clean image; each must be counted from the kept step before it.",
-            _betas_from(lambda bar, before: 1 - bar),
+        "The betas are counted from the clean image; each must be counted from the kept step before it.": _betas_from(
+            lambda bar, before: 1 - bar
         ),
-        Mistake("The old betas are added up over each gap; the alphas must be multiplied.", _summed_betas),
-        Mistake(
-            "These are differences; a beta is 1 minus the ratio of two neighbors.",
-            _betas_from(lambda bar, before: before - bar),
+        "The old betas are added up over each gap; the alphas must be multiplied.": _summed_betas,
+        "These are differences; a beta is 1 minus the ratio of two neighbors.": _betas_from(
+            lambda bar, before: before - bar
         ),
-    ),
+    },
     "lesson 14, 'New steps need new betas'.",
     tolerance=1e-10,
     reference=respaced_betas,

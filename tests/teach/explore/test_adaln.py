@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from support_explorers import pixels, turn
 
 from dit_nb.blocks.adaln import modulate
 from dit_nb.data import sample_photo
 from dit_nb.teach.explore.adaln import explore_modulate
+from support_explorers import pixels, turn
 
 
 @pytest.fixture(scope="module")

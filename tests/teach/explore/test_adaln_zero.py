@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from support_explorers import pixels, turn
 from torch import nn
 
 from dit_nb.blocks.adaln_zero import AdaLNZeroBlock
 from dit_nb.data import running_example
 from dit_nb.teach.explore.adaln_zero import _gate_model, _gradient_norms, explore_gate
 from dit_nb.visual import COLORS
+from support_explorers import pixels, turn
 
 
 @pytest.fixture(scope="module")

@@ -361,9 +361,9 @@ def test_without_shift_and_scale_the_output_is_wrong(explorer):
 
 def test_own_functions():
     def doubled(model, tokens, cond):
-        return 2 * anatomy.decode_tokens(model, tokens, cond)
+        return 2 * anatomy._decode_tokens(model, tokens, cond)
 
-    own = anatomy.explore_lens(decode_tokens=doubled)
+    own = anatomy.explore_lens(_decode_tokens=doubled)
     assert not np.allclose(curve(own), curve(made("explore_lens").reset()))
     half = anatomy.explore_modulation(modulation_map=lambda *a: anatomy.modulation_map(*a) / 2)
     assert np.allclose(2 * image(half, 0), image(made("explore_modulation").reset(), 0))

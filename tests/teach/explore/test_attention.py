@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from support_explorers import axes, is_wrong
 
 from dit_nb.data import running_example
 from dit_nb.pretrained import digit_model
 from dit_nb.teach.explore.attention import explore_attention
+from support_explorers import axes, is_wrong
 
 
 @pytest.fixture(scope="module")

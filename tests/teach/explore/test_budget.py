@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from support_explorers import turn
 
 from dit_nb.config import DiTConfig
 from dit_nb.lab.budget import GPUS, training_memory
-from dit_nb.teach.explore.budget import MEMORY_COLORS, explore_budget, plot_budget
+from dit_nb.teach.explore.budget import _MEMORY_COLORS, _plot_budget, explore_budget
 from dit_nb.visual import COLORS
+from support_explorers import turn
 
 torch.set_num_threads(1)
 MEMORY = dict(zip(GPUS, (12, 16, 24, 24, 40, 80, 80, 141)))  # GB, as sold
@@ -38,7 +38,7 @@ def boxes(fig, label):
 
 def amounts(fig):
     """Part -> GB on each GPU."""
-    drawn = {part: boxes(fig, part) for part in MEMORY_COLORS}
+    drawn = {part: boxes(fig, part) for part in _MEMORY_COLORS}
     return {part: np.ptp(ends, axis=1) for part, ends in drawn.items() if ends is not None}
 
 
@@ -96,7 +96,7 @@ def test_amounts_by_hand(explorer):
 def test_boxes_are_stacked(explorer):
     fig = turn(explorer, batch=16)
     level = np.zeros(8)
-    for part in MEMORY_COLORS:
+    for part in _MEMORY_COLORS:
         low, high = boxes(fig, part).T
         np.testing.assert_allclose(low, level, atol=1e-9)
         level = high
@@ -162,4 +162,4 @@ def test_axes_never_move(explorer):
 
 def test_bad_input():
     with pytest.raises(ValueError, match="name is 'DiT-M/2'"):
-        plot_budget("M", 256, 8, False)
+        _plot_budget("M", 256, 8, False)

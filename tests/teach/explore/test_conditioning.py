@@ -5,9 +5,9 @@ import math
 import numpy as np
 import pytest
 import torch
-from support_explorers import axes, is_wrong
 
 from dit_nb.teach.explore.conditioning import explore_timestep
+from support_explorers import axes, is_wrong
 
 
 @pytest.fixture(scope="module")

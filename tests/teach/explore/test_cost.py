@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from support_explorers import turn
 
 from dit_nb.config import DiTConfig
 from dit_nb.cost import cost
 from dit_nb.teach.explore.cost import explore_cost
+from support_explorers import turn
 
 
 @pytest.fixture(scope="module")

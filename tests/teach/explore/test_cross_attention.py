@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from support_explorers import pixels, turn
 
 from dit_nb.attention import CrossAttention
 from dit_nb.teach.explore.cross_attention import _make_example, explore_cross_attention
+from support_explorers import pixels, turn
 
 
 @pytest.fixture(scope="module")

@@ -5,10 +5,10 @@ import math
 import numpy as np
 import pytest
 from PIL import Image
-from support_explorers import axes, is_wrong, pixels
 
-from dit_nb.data import center_crop
-from dit_nb.teach.explore.data import bundled_photos, explore_crop
+from dit_nb.data import _center_crop
+from dit_nb.teach.explore.data import _bundled_photos, explore_crop
+from support_explorers import axes, is_wrong, pixels
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def explorer(shared):
 
 @pytest.fixture(scope="module")
 def flower():
-    return bundled_photos()["flower"]
+    return _bundled_photos()["flower"]
 
 
 def training_image(explorer):
@@ -34,7 +34,7 @@ def training_image(explorer):
 def test_default_frame_equals_center_crop(explorer, flower):
     for size in (16, 64, 256):
         explorer.set(size=size)
-        assert np.array_equal(training_image(explorer), np.asarray(center_crop(flower, size)))
+        assert np.array_equal(training_image(explorer), np.asarray(_center_crop(flower, size)))
         assert axes(explorer)[2].get_title() == f"its {3 * size * size} values"
 
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from dit_nb.data import digits
-from dit_nb.evaluation import DigitClassifier, raw_pixels
+from dit_nb.evaluation import DigitClassifier, _raw_pixels
 from dit_nb.pretrained import digit_model, sample_images
-from dit_nb.teach.explore.denoising import explore_denoising, plot_denoising, record_run
+from dit_nb.teach.explore.denoising import _record_run, explore_denoising, plot_denoising
 
 BETAS = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
 BAR = (1 - BETAS).cumprod(0)
@@ -26,7 +26,7 @@ def classifier():
 def run(**changes):
     model, sampling = digit_model()
     choices = {"digit": 3, "seed": 0, "steps": 10, "sampler": "ddpm", "guidance": 1.5, "variance": "learned"}
-    return record_run(model, sampling, **{**choices, **changes})
+    return _record_run(model, sampling, **{**choices, **changes})
 
 
 def shown(explorer):
@@ -108,12 +108,12 @@ def test_a_run_is_computed_once(viewer):
     viewer.set(percent=10).set(percent=90)
     assert len(viewer._cache) == before
     viewer.set(seed=9)
-    assert len(viewer._cache) == before + 1 and viewer.progress_bar.layout.display == "none"
+    assert len(viewer._cache) == before + 1 and viewer._progress_bar.layout.display == "none"
 
 
 def test_first_experiment_the_digit_appears_early(classifier):
     recorded = run(steps=50)
-    assert classifier.svm.predict(raw_pixels(recorded.x0[10:11]))[0] == 3
+    assert classifier.svm.predict(_raw_pixels(recorded.x0[10:11]))[0] == 3
     assert (recorded.x0[44] - recorded.final).square().mean().sqrt() > 0.1
 
 
@@ -122,10 +122,10 @@ def test_second_experiment_guidance(viewer, classifier):
     for scale in (0.0, 1.0, 6.0):
         viewer.reset().set(guidance=scale)
         predictions[scale] = torch.tensor(shown(viewer)[1])[None, None].float()
-    assert classifier.svm.predict(raw_pixels(predictions[0.0]))[0] != 3
+    assert classifier.svm.predict(_raw_pixels(predictions[0.0]))[0] != 3
     assert (
-        classifier.svm.predict(raw_pixels(predictions[1.0]))[0]
-        == classifier.svm.predict(raw_pixels(predictions[6.0]))[0]
+        classifier.svm.predict(_raw_pixels(predictions[1.0]))[0]
+        == classifier.svm.predict(_raw_pixels(predictions[6.0]))[0]
         == 3
     )
     extreme = {scale: (predicted.abs() > 0.95).float().mean() for scale, predicted in predictions.items()}

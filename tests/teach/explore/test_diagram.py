@@ -1,6 +1,6 @@
 """Block diagrams: texts, side inputs and residual branches."""
 
-from dit_nb.teach.explore.diagram import show_block
+from dit_nb.teach.explore.diagram import _show_block
 from dit_nb.visual import figure
 
 STEPS = [("x", "x_t"), ("", "gray"), ("attention", "gray"), ("x", "gate", "gate"), ("+", "gray")]
@@ -8,7 +8,7 @@ STEPS = [("x", "x_t"), ("", "gray"), ("attention", "gray"), ("x", "gate", "gate"
 
 def test_a_block_has_its_texts_and_a_residual_branch():
     fig, axes = figure()
-    show_block(axes[0, 0], STEPS, "a block")
+    _show_block(axes[0, 0], STEPS, "a block")
     texts = [text.get_text() for text in axes[0, 0].texts if text.get_text()]
     assert axes[0, 0].get_title() == "a block" and sorted(texts) == ["+", "attention", "gate", "x", "x"]
     (branch,) = axes[0, 0].lines

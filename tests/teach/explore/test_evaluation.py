@@ -10,9 +10,9 @@ from dit_nb.evaluation import frechet_distance
 from dit_nb.teach.explore.evaluation import (
     _COUNTS,
     _KINDS,
-    diagonal_frechet_distance,
+    _diagonal_frechet_distance,
+    _sample_points,
     explore_frechet,
-    sample_points,
 )
 from dit_nb.visual import COLORS
 
@@ -90,7 +90,7 @@ def test_shift_moves_and_spread_spreads(frechet):
     before = ellipses_drawn(frechet)
     moved = ellipses_drawn(frechet.set(shift=2.0))
     assert np.allclose(moved[1] - before[1], [[2], [0]]) and np.array_equal(moved[0], before[0])
-    wide, narrow = (sample_points(300, 1, spread=s) for s in (2.0, 0.5))
+    wide, narrow = (_sample_points(300, 1, spread=s) for s in (2.0, 0.5))
     modes = np.random.default_rng(1).integers(6, size=1000)[:300] % 3
     for k in range(3):
         assert np.allclose(wide[modes == k].std(0), 4 * narrow[modes == k].std(0))
@@ -158,9 +158,9 @@ def test_experiment_3_mistake(frechet):
 
 def test_diagonal_distance_sums_over_features():
     """The mistake equals the sum of the distances of single features."""
-    a, b = sample_points(100, 0), sample_points(80, 1, "mirrored", 0.7, 0.4)
+    a, b = _sample_points(100, 0), _sample_points(80, 1, "mirrored", 0.7, 0.4)
     alone = sum(frechet_distance(a[:, i : i + 1], b[:, i : i + 1]) for i in (0, 1))
-    assert abs(diagonal_frechet_distance(a, b) - alone) < 1e-9 < 1 < frechet_distance(a, b) - alone
+    assert abs(_diagonal_frechet_distance(a, b) - alone) < 1e-9 < 1 < frechet_distance(a, b) - alone
 
 
 def test_question_of_lesson_21(frechet):

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from support_explorers import pixels, turn
 
 from dit_nb.blocks.in_context import InContextBlock
 from dit_nb.conditioning import LabelEmbedder, TimestepEmbedder
@@ -12,6 +11,7 @@ from dit_nb.patchify import PatchEmbed
 from dit_nb.positions import sincos_2d
 from dit_nb.teach.explore.in_context import explore_in_context
 from dit_nb.visual import COLORS
+from support_explorers import pixels, turn
 
 
 @pytest.fixture(scope="module")

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from support_explorers import turn
 
 from dit_nb.config import DiTConfig
 from dit_nb.cost import cost
 from dit_nb.model import BLOCKS, DiT
-from dit_nb.teach.explore.model import explore_model, split_cost
+from dit_nb.teach.explore.model import _split_cost, explore_model
 from dit_nb.visual import COLORS
+from support_explorers import turn
 
 TABLE_4_GFLOPS = {0.36, 1.41, 6.06, 1.42, 5.56, 23.01, 5.01, 19.70, 80.71, 7.39, 29.05, 118.64}
 
@@ -46,7 +46,7 @@ def test_split_cost_counts_conditioned_parameters(block):
         model = DiT(config)
     count = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
     conditioned = ("adaLN", "t_embedder", "y_embedder", "cross_attn")
-    parts = split_cost(config)
+    parts = _split_cost(config)
     assert parts["t and y"][0] == sum(
         n for name, n in count.items() if any(word in name for word in conditioned)
     )

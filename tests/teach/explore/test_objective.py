@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dit_nb.objective import learned_log_variance
-from dit_nb.teach.explore.objective import digit_model_errors, explore_variance
+from dit_nb.teach.explore.objective import _digit_model_errors, explore_variance
 from dit_nb.visual import COLORS
 
 variance = explore_variance()
@@ -88,7 +88,7 @@ def test_without_detach_the_noise_is_trained():
 def test_experiments():
     first = abs(descent(at(variance))[1])
     assert abs(descent(at(variance, v=-0.1))[1]) < 0.2 * first  # at the minimum
-    error, v = digit_model_errors()[1]
+    error, v = _digit_model_errors()[1]
     sd, gap, factor = step(1, 1000)
     assert abs(2 * math.log(1 + (factor * error / sd) ** 2) / gap - 1 - v) < 0.2  # and so is the digit model
     axes = at(variance, t=20, steps=50)

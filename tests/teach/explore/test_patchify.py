@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from support_explorers import axes, is_wrong, pixels
 
 from dit_nb.data import sample_photo
-from dit_nb.teach.explore.patchify import explore_patchify, plot_patchify
+from dit_nb.teach.explore.patchify import _plot_patchify, explore_patchify
+from support_explorers import axes, is_wrong, pixels
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_token_out_of_range(explorer):
     with pytest.raises(ValueError, match="token is 20, but must be from 0 to 11"):
         explorer.set(token=20)
     with pytest.raises(ValueError, match="token is 12, but must be below 12"):
-        plot_patchify(sample_photo("china.jpg", (48, 64)), p=16, token=12)
+        _plot_patchify(sample_photo("china.jpg", (48, 64)), p=16, token=12)
     explorer.set(name="64 x 64", token=11)
     assert explorer.error.value == "" and axes(explorer)[2].get_title() == "reassembled as 4 x 4: the image"
 

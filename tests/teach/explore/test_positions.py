@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
-from support_explorers import axes, is_wrong, pixels
 
 from dit_nb.teach.explore.positions import _GRIDS, explore_positions
+from support_explorers import axes, is_wrong, pixels
 
 
 @pytest.fixture(scope="module")

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from support_explorers import turn
 
 from dit_nb.lab.paper_tables import read_paper_table
-from dit_nb.teach.explore.scaling import _look_up, explore_compute, plot_bars, plot_compute, plot_scaling
+from dit_nb.teach.explore.scaling import _look_up, _plot_bars, _plot_compute, _plot_scaling, explore_compute
 from dit_nb.visual import COLORS
+from support_explorers import turn
 
 
 @pytest.fixture(scope="module")
@@ -107,7 +107,7 @@ def test_mistake(budget):
 
 
 def test_dots_show_the_table():
-    fig = plot_scaling()
+    fig = _plot_scaling()
     rows = [
         r
         for r in read_paper_table("table4")
@@ -122,7 +122,7 @@ def test_dots_show_the_table():
 
 
 def test_bars_have_their_numbers():
-    fig = plot_bars(["a", "b"], {"fid": [2.0, 1.5]}, "two")
+    fig = _plot_bars(["a", "b"], {"fid": [2.0, 1.5]}, "two")
     assert [patch.get_width() for patch in fig.axes[0].patches] == [2.0, 1.5]
     assert fig.alt_text == "two. fid: a 2, b 1.5."
 
@@ -142,4 +142,4 @@ def test_axes_never_move(budget):
 
 def test_bad_input():
     with pytest.raises(ValueError, match="model is 'DiT-M/2'"):
-        plot_compute("M", 2, 400, 250)
+        _plot_compute("M", 2, 400, 250)

@@ -100,19 +100,19 @@ def test_known_mistakes_are_mistakes_and_all_different(name):
         for i, ours in enumerate(found):
             assert any(r is not None for r in ours)
             for j in range(i):
-                assert differ(exercise, ours, found[j]), (seed, exercise.mistakes[i - 1].message, j)
+                assert differ(exercise, ours, found[j]), (seed, exercise.known_mistakes()[i - 1].message, j)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_known_mistake_is_in_the_registry(name):
     messages = {report_on(name, fn).reason for fn, _ in WRONG[name]}
-    assert [m.message for m in EXERCISES[name].mistakes if m.message not in messages] == []
+    assert [m.message for m in EXERCISES[name].known_mistakes() if m.message not in messages] == []
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_hints_name_headings_of_lessons(name):
     exercise = EXERCISES[name]
-    for hint in {exercise.hint, *(mistake.hint for mistake in exercise.mistakes)}:
+    for hint in {exercise.hint, *(mistake.hint for mistake in exercise.known_mistakes())}:
         for number, heading in re.findall(r"lesson (\d\d), '((?:[^']|'(?=\w))+)'", hint):
             (lesson,) = NBS.glob(f"[0-9]*/{number}_*.ipynb")
             cells = json.loads(lesson.read_text(encoding="utf-8"))["cells"]

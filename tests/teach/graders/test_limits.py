@@ -13,7 +13,7 @@ from dit_nb.teach.graders.framework.limits import (
     OutOfTime,
     _call_in_worker,
     _call_with_alarm,
-    call_with_limit,
+    _call_with_limit,
 )
 from dit_nb.teach.graders.patchify import check_patchify
 from support import student_function
@@ -28,7 +28,7 @@ LOOPS = {
 needs_alarm = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no alarm signal here")
 
 
-def process_state():
+def _process_state():
     """What a time limit could leave behind on this thread."""
     timer = signal.getitimer(signal.ITIMER_REAL) if hasattr(signal, "getitimer") else None
     handler = signal.getsignal(signal.SIGALRM) if hasattr(signal, "SIGALRM") else None
@@ -37,9 +37,9 @@ def process_state():
 
 @pytest.fixture(autouse=True)
 def nothing_remains():
-    before = process_state()
+    before = _process_state()
     yield
-    assert process_state() == before
+    assert _process_state() == before
 
 
 @pytest.mark.parametrize("loop", LOOPS.values(), ids=LOOPS)
@@ -105,8 +105,8 @@ def test_the_callers_alarm_is_restored():
     signal.setitimer(signal.ITIMER_REAL, 60)
     try:
         with pytest.raises(OutOfTime):
-            call_with_limit(lambda: time.sleep(10), 0.05)
-        assert call_with_limit(lambda: 7, 5) == 7
+            _call_with_limit(lambda: time.sleep(10), 0.05)
+        assert _call_with_limit(lambda: 7, 5) == 7
         assert 0 < signal.getitimer(signal.ITIMER_REAL)[0] <= 60
         signal.raise_signal(signal.SIGALRM)
         assert rung == [True]
@@ -119,7 +119,7 @@ def test_the_callers_alarm_is_restored():
 def test_a_call_that_ends_at_its_limit_is_not_interrupted_later():
     for _ in range(200):
         try:
-            call_with_limit(lambda: sum(range(2000)), 3e-5)
+            _call_with_limit(lambda: sum(range(2000)), 3e-5)
         except OutOfTime:
             pass
     time.sleep(0.05)  # an alarm left behind would ring now

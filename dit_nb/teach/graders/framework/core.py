@@ -49,7 +49,9 @@ def _known_mistakes(exercise: Exercise, seed: int) -> tuple[tuple[Mistake, tuple
             return None
 
     cases = [case for case, _ in _expected_results(exercise, seed)]
-    return tuple((mistake, tuple(attempt(mistake, case) for case in cases)) for mistake in exercise.mistakes)
+    return tuple(
+        (mistake, tuple(attempt(mistake, case) for case in cases)) for mistake in exercise.known_mistakes()
+    )
 
 
 def _matches(wrong: tuple, outcomes: list[_Outcome], tolerance: float) -> bool:

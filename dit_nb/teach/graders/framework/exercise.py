@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Case", "Mistake", "Exercise", "RandomInputs"]
+__all__ = ["Case", "Exercise", "Mistake", "RandomInputs"]
 
 
 class Case(NamedTuple):
@@ -27,14 +27,16 @@ class Mistake(NamedTuple):
     hint: str = ""  # where to look; default: the exercise's hint
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Exercise:
     """A function to write, and all that is needed to grade it."""
 
     name: str  # name of the function
     oracle: Callable  # slow, independent right answer; its argument names are those that students use
     cases: Callable  # (`RandomInputs`) -> list of `Case`
-    mistakes: tuple[Mistake, ...]  # mistakes that get a message of their own
+    mistakes: dict[
+        str, Callable | tuple[Callable, str]
+    ]  # message -> function with the mistake, or it and a hint
     hint: str  # where to look if the mistake is not a known one
     result_names: tuple[str, ...] = ("result",)  # names of the returned tensors
     tolerance: float = 1e-9  # largest difference, relative to the largest expected number (at least 1)
@@ -42,6 +44,13 @@ class Exercise:
     probe: Callable | None = None  # (function, *args) -> what is compared; default: function(*args)
     in_place: bool = False  # whether the function may change its inputs
     reference: Callable | None = None  # fast right answer; default: the oracle
+
+    def known_mistakes(self) -> tuple[Mistake, ...]:
+        """Return the mistakes that get a message of their own."""
+        pairs = {
+            message: made if isinstance(made, tuple) else (made,) for message, made in self.mistakes.items()
+        }
+        return tuple(Mistake(message, *made) for message, made in pairs.items())
 
     def run(self, fn: Callable, args: tuple):
         """Return what is compared: the result of `fn(*args)`, or what the probe measures."""

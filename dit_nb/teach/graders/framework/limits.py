@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from itertools import chain, count
 
-__all__ = ["OutOfTime", "call_with_limit"]
+__all__ = ["OutOfTime"]
 
 _ALARM = hasattr(signal, "setitimer")  # not on Windows
 
@@ -15,7 +15,7 @@ class OutOfTime(BaseException):
     """A call took too long. Not an `Exception`, so `except Exception` does not swallow it."""
 
 
-def call_with_limit(call: Callable, seconds: float):
+def _call_with_limit(call: Callable, seconds: float):
     """Return call(), or raise `OutOfTime` after some seconds.
 
     On the main thread an alarm signal interrupts the call. Elsewhere, and on Windows, the call runs in a

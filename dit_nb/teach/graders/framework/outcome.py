@@ -17,7 +17,7 @@ from dit_nb.teach.graders.framework.isolation import (
     _restore_torch,
     _torch_functions,
 )
-from dit_nb.teach.graders.framework.limits import OutOfTime, call_with_limit
+from dit_nb.teach.graders.framework.limits import OutOfTime, _call_with_limit
 from dit_nb.teach.graders.framework.report import _Row
 
 __all__ = []
@@ -133,7 +133,7 @@ def _observe(exercise: Exercise, fn: Callable, case: Case, expected: tuple, seco
     args, before = _isolated(lambda: deepcopy(case.args)), _torch_functions()
     outcome = partial(_Outcome, case, expected, None)
     try:
-        value = _isolated(lambda: call_with_limit(lambda: exercise.run(fn, args), seconds))
+        value = _isolated(lambda: _call_with_limit(lambda: exercise.run(fn, args), seconds))
     except OutOfTime:
         return outcome("time", f"it did not return within {seconds:g} seconds: is there an endless loop?")
     except KeyboardInterrupt:  # from the person at the keyboard

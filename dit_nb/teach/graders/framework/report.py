@@ -63,7 +63,7 @@ class Report:
         """Return the report if the check passed; for graded cells.
 
         Raises:
-            NotPassed: if it did not pass.
+            notPassed: if it did not pass
         """
         if not self.passed:
             raise NotPassed(str(self))
