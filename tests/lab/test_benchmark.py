@@ -1,11 +1,8 @@
 """Benchmarks: rows of a run, counts of operations, errors of workers."""
 
-import json
-
 import pytest
 import torch
 
-from dit_nb.cli import main
 from dit_nb.cost import cost
 from dit_nb.lab.benchmark import MODELS, _matmul_flop, benchmark
 from dit_nb.lab.benchmark_report import results_table
@@ -18,7 +15,7 @@ def test_operations_follow_the_papers_convention():
 
 
 @pytest.mark.slow
-def test_rows_of_a_benchmark(tmp_path, capsys):
+def test_rows_of_a_benchmark():
     rows = benchmark("digits/2", "sample", ("diffusers fp32", "ours bf16"), 2, 0.01, batch=2, progress=False)
     for r in rows:
         assert len(r["ms_rounds"]) == len(r["ratio_rounds"]) == 2 and r["ratio_to"] == "diffusers fp32"
@@ -27,27 +24,6 @@ def test_rows_of_a_benchmark(tmp_path, capsys):
     ratios = [a / b for a, b in zip(rows[0]["ms_rounds"], rows[1]["ms_rounds"])]
     assert rows[1]["ratio_rounds"] == pytest.approx(ratios) and rows[0]["ratio"] == 1
     assert "ours bf16" in results_table(rows)
-    out = tmp_path / "rows.json"
-    assert (
-        main(["bench", "--baseline", "none", "--rounds", "1", "--batch-size", "2", "--json", str(out)]) == 0
-    )
-    assert [r["variant"] for r in json.loads(out.read_text())] == ["ours fp32", "ours bf16"]
-    assert "images/s" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    "words, named",
-    [
-        (["--config", "M/2"], "config is 'M/2'"),
-        (["--rounds", "0"], "rounds is 0"),
-        (["--device", "cuda"], "device is cuda"),
-    ],
-)
-def test_bad_input_of_bench(words, named, capsys):
-    if "cuda" in words and torch.cuda.is_available():
-        pytest.skip("there is a CUDA device here")
-    assert main(["bench", *words]) == 2
-    assert named in capsys.readouterr().err
 
 
 def test_errors_of_a_worker_are_raised():
