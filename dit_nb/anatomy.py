@@ -130,7 +130,7 @@ def attention_by_offset(weights: Tensor, grid: tuple[int, int]) -> Tensor:
 
 # %% ../nbs/4_practice/23_anatomy.ipynb #230050
 def attention_distance(weights: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Mean distance from query to key, in patches, weighted by attention (..., T, T); returns (...)."""
+    """Mean distance from query to key on a `grid` (rows, columns), weighted by `weights` (..., T, T); returns (...)."""
     positions = _patch_positions(weights, grid).to(weights.dtype)
     return (weights * torch.cdist(positions, positions)).sum(dim=-1).mean(dim=-1)
 
@@ -144,7 +144,7 @@ def _decode_tokens(model: DiT, tokens: Tensor, cond: Tensor | None) -> Tensor:
 # %% ../nbs/4_practice/23_anatomy.ipynb #230056
 @torch.no_grad()
 def logit_lens(model: DiT, inside: Activations) -> Tensor:
-    """Predictions decoded after 0, 1, ... blocks, (depth+1, N, 2C, H, W); the last is the model's output."""
+    """Outputs of `model` decoded from `inside` after 0, 1, ... blocks: (depth+1, N, 2C, H, W), the last its own."""
     return torch.stack([_decode_tokens(model, tokens, inside.cond[-1]) for tokens in inside.stream])
 
 # %% ../nbs/4_practice/23_anatomy.ipynb #230062

@@ -35,7 +35,7 @@ def learned_log_variance(values: Tensor, min_log: Tensor, max_log: Tensor) -> Te
 
 # %% ../nbs/3_diffusion/15_objective.ipynb #150018
 def normal_kl(mean1: Tensor, logvar1: Tensor, mean2: Tensor, logvar2: Tensor) -> Tensor:
-    "Compute the KL divergence from a first (true) Gaussian to a second (model) one, elementwise, in nats."
+    "Compute KL(N(`mean1`, exp `logvar1`) || N(`mean2`, exp `logvar2`)) of each element, in nats."
     log_ratio = logvar2 - logvar1
     return 0.5 * (log_ratio + torch.exp(-log_ratio) - 1 + (mean1 - mean2) ** 2 * torch.exp(-logvar2))
 

@@ -122,7 +122,7 @@ def sample_loop(
 def ddpm_sample(
     diffusion: Diffusion, model: Callable, shape: tuple[int, ...], y: Tensor | None = None, **options
 ) -> Tensor:
-    "Sample images by ancestral sampling, as DiT does (DDPM, algorithm 2); arguments as for `sample_loop`."
+    "Sample by ancestral sampling (DDPM, algorithm 2); `diffusion`, `model`, `shape`, ... as for `sample_loop`."
     return sample_loop(ddpm_step, diffusion, model, shape, y, **options)
 
 # %% ../nbs/3_diffusion/16_sampling.ipynb #160053

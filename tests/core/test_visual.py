@@ -108,5 +108,5 @@ def test_loss_and_its_moving_average(steps, window):
 def test_source_of_functions():
     text = show_source(patchify, _to_pixels).data
     assert (
-        text.startswith("```python\ndef patchify(") and "\ndef to_pixels(" in text and text.endswith("\n```")
+        text.startswith("```python\ndef patchify(") and "\ndef _to_pixels(" in text and text.endswith("\n```")
     )

@@ -1,6 +1,5 @@
 """The shape of the course: every lesson has its parts and its figures, is executed, small, and described in words."""
 
-import ast
 import json
 import re
 from pathlib import Path
@@ -102,29 +101,3 @@ def test_every_lesson_has_an_explorer(path):
     for cell in code:
         kinds = [set(o.get("data", {})) for o in cell["outputs"]]
         assert {"text/markdown", "text/plain"} in kinds and {"image/png", "text/plain"} in kinds, kinds
-
-
-def public(tree: ast.Module):
-    """Public functions and classes of a module, and the public methods of these."""
-    for node in tree.body:
-        if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):
-            yield node
-            inner = node.body if isinstance(node, ast.ClassDef) else []
-            yield from (m for m in inner if isinstance(m, ast.FunctionDef) and not m.name.startswith("_"))
-
-
-MODULES = [p for p in sorted((ROOT / "dit_nb").rglob("*.py")) if p.name != "_modidx.py"]
-
-
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT / "dit_nb")))
-def test_public_functions_describe_their_arguments(path):
-    """A docstring with a first line; every argument that has no default stands in its Args section."""
-    tree = ast.parse(path.read_text())
-    assert ast.get_docstring(tree), "no module docstring"
-    for node in public(tree):
-        text = ast.get_docstring(node) or ""
-        assert text.strip(), f"{node.name} has no docstring"
-        if isinstance(node, ast.FunctionDef):
-            needed = [a.arg for a in node.args.args[: len(node.args.args) - len(node.args.defaults)]]
-            missing = [name for name in needed if name not in ("self", "cls") and f"{name}:" not in text]
-            assert not missing, f"{node.name}: Args without {missing}"
