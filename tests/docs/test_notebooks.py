@@ -42,6 +42,13 @@ def test_lessons_are_numbered_in_the_order_of_the_chapters():
     assert not [p.name for p in GUIDES if p.name[0].isdigit()]
 
 
+def test_each_lesson_ends_with_the_next():
+    for path, following in zip(LESSONS, LESSONS[1:]):
+        last = cells(path, "markdown")[-1]["text"]
+        link = re.search(r"Next: .*?\]\(([^)]+)\)", last)
+        assert link and (path.parent / link[1]).resolve() == following, path.name
+
+
 def test_guides_export_nothing_and_lessons_make_one_module_each():
     assert not [p.name for p in GUIDES for c in cells(p, "code") if "#| export" in c["text"]]
     made = [
