@@ -19,6 +19,15 @@ _COMMANDS = {
     "study": "run small experiments on the paper's questions",
 }
 
+# Packages that a plain install does not bring -> the extra that does.
+_EXTRAS = {
+    "sklearn": "lab",
+    "matplotlib": "lab",
+    "ipywidgets": "lab",
+    "nbgrader": "school",
+    "mlxtend": "studies",
+}
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command of `dit-nb`. Invalid input prints one sentence to stderr.
@@ -45,6 +54,11 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     except ValueError as error:
         message, status = f"error: {error}", 2
+    except ModuleNotFoundError as error:
+        if error.name not in _EXTRAS:
+            raise
+        extra = _EXTRAS[error.name]
+        message, status = f"error: {error.name} is missing: pip install 'dit_nb[{extra}]'", 2
     except KeyboardInterrupt:
         hint = ": --resume continues from the last checkpoint" if argv[0] == "train" else ""
         message, status = f"interrupted{hint}", 130  # status of a program that SIGINT ended
@@ -53,5 +67,5 @@ def main(argv: list[str] | None = None) -> int:
     return status
 
 
-if __name__ == "__main__" and "__file__" in globals():
+if __name__ == "__main__":
     sys.exit(main())

@@ -22,11 +22,7 @@ def load_results(name: str) -> list[dict]:
 
 
 def results_table(rows: list[dict]) -> str:
-    """Rows of `benchmark` as a Markdown table.
-
-    Args:
-        rows: what `benchmark` returned
-    """
+    """Rows of `benchmark` as a Markdown table."""
     lines = ["| " + " | ".join(_COLUMNS) + " |", "|---|---|---|" + "---:|" * 5]
     for r in rows:
         ratios = f"{r['ratio']:.2f} ({min(r['ratio_rounds']):.2f} to {max(r['ratio_rounds']):.2f})"
@@ -37,11 +33,7 @@ def results_table(rows: list[dict]) -> str:
 
 
 def plot_bench(rows: list[dict]) -> "Figure":
-    """Bars: speed of each variant relative to the baseline, with the range over rounds.
-
-    Args:
-        rows: what `benchmark` returned
-    """
+    """Bars: speed of each variant relative to the baseline, with the range over rounds."""
     from dit_nb.visual import COLORS, figure  # matplotlib is not always installed
 
     fig, axes = figure(1, 1, (9, 1 + 0.28 * len(rows)))
@@ -68,11 +60,7 @@ _SHARED = {"tokens": 64, "width": 192, "depth": 6, "batch": 16}  # the setting t
 
 
 def plot_growth(rows: list[dict]) -> "Figure":
-    """Time and memory against tokens, width, depth and batch size, beside the growth of multiply-adds.
-
-    Args:
-        rows: what `benchmark_growth` returned
-    """
+    """Time and memory against tokens, width, depth and batch size, beside the growth of multiply-adds."""
     from dit_nb.visual import COLORS, figure  # matplotlib is not always installed
 
     fig, axes = figure(2, len(_SHARED), (11, 5))

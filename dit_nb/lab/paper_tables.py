@@ -66,29 +66,17 @@ def comparable_rows() -> list[dict]:
 
 
 def row_config(row: dict) -> DiTConfig:
-    """The model of a row of Table 4.
-
-    Args:
-        row: a row of `read_paper_table("table4")`
-    """
+    """The model of a row of Table 4."""
     return DiTConfig.named(row["model"], block=row["block"], input_size=row["pixels"] // 8)
 
 
 def row_gflops(row: dict) -> float:
-    """Gflops of a row of Table 4, counted by `cost`; as in the paper, a multiply-add counts once.
-
-    Args:
-        row: a row of `read_paper_table("table4")`
-    """
+    """Gflops of a row of Table 4, counted by `cost`; as in the paper, a multiply-add counts once."""
     return cost(row_config(row)).total_macs / 1e9
 
 
 def row_params(row: dict) -> float:
-    """Millions of parameters of a row of Table 4, counted by `cost`.
-
-    Args:
-        row: a row of `read_paper_table("table4")`
-    """
+    """Millions of parameters of a row of Table 4, counted by `cost`."""
     return cost(row_config(row)).total_params / 1e6
 
 
@@ -123,11 +111,7 @@ class LineFit(NamedTuple):
     loo_rmse: float  # leave-one-out prediction error, root mean square
 
     def at(self, x: float) -> float:
-        """Value of the line at x.
-
-        Args:
-            x: where to evaluate it
-        """
+        """Value of the line at x."""
         return self.slope * x + self.intercept
 
 

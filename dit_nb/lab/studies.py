@@ -457,21 +457,13 @@ STUDIES = {
 
 
 def find_study(name: str) -> Study:
-    """A study by its name.
-
-    Args:
-        name: a key of STUDIES
-    """
+    """A study by its name."""
     _check_choice("study", name, STUDIES)
     return STUDIES[name]
 
 
 def load_study(name: str) -> list[dict]:
-    """The recorded rows of a study, which come with the package.
-
-    Args:
-        name: a key of STUDIES
-    """
+    """The recorded rows of a study, which come with the package."""
     find_study(name)
     return _read_csv((files("dit_nb.lab") / "results" / f"{name}.csv").read_text(encoding="utf-8"))
 

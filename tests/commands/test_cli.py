@@ -40,3 +40,17 @@ def test_command_is_installed():
     script = Path(sys.executable).with_name("dit-nb")
     result = subprocess.run([str(script), "--help"], capture_output=True, text=True)
     assert result.returncode == 0 and "digits" in result.stdout
+
+
+def test_a_missing_optional_package_is_named_with_its_extra(monkeypatch, error_of, tmp_path):
+    monkeypatch.setattr("dit_nb.commands.digits.digits", lambda: __import__("sklearn_is_not_here"))
+    with pytest.raises(
+        ModuleNotFoundError, match="sklearn_is_not_here"
+    ):  # not an extra: a bug, with its traceback
+        main(["digits", "--steps", "1", "--out", str(tmp_path)])
+
+    def missing():
+        raise ModuleNotFoundError("No module named 'sklearn'", name="sklearn")
+
+    monkeypatch.setattr("dit_nb.commands.digits.digits", missing)
+    assert "pip install 'dit_nb[lab]'" in error_of("digits", "--steps", "1", "--out", tmp_path)
