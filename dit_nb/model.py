@@ -96,7 +96,7 @@ class DiT(nn.Module):
         config: settings that fix the shape of the model
 
     Attributes:
-        gradient_checkpointing: set to True to use less memory in training, for one more forward pass
+        gradient_checkpointing: set to True to use less memory in training, at the cost of one more forward pass
     """
 
     def __init__(self, config: DiTConfig):

@@ -89,7 +89,7 @@ def _split_output(output: Tensor, x_t: Tensor) -> tuple[Tensor, Tensor | None]:
 
 # %% ../nbs/3_diffusion/15_objective.ipynb #150037
 class Diffusion(Schedule):
-    """Training losses and predictions of a model `(x, t, y) -> (N, 2C, H, W)` of noise and variance.
+    """Diffusion process: training losses and predictions of a model `(x, t, y) -> (N, 2C, H, W)`.
 
     In all methods images and noise (`x0`, `x_t`, `eps`) are (N, C, H, W), `t` is (N,) steps of this schedule,
     and `y` is (N,) labels or None.
@@ -97,7 +97,7 @@ class Diffusion(Schedule):
     Args:
         schedule: "linear", "cosine", or the betas themselves, (T,)
         num_timesteps: number of timesteps T of a named schedule
-        variance: that of x_{t-1}: "learned", "fixed_small" (as in the posterior) or "fixed_large" (beta)
+        variance: of p(x_{t-1} | x_t): "learned", "fixed_small" (posterior variance) or "fixed_large" (beta)
         bins: number of values that a pixel can take, for the likelihood at t = 0; 17 for the digits
         timestep_map: original timestep of each step, (T,), if the schedule is respaced
     """
@@ -165,7 +165,7 @@ class Diffusion(Schedule):
             t: steps of this schedule, (N,)
             y: labels, (N,)
             clip_x0: clip the predicted clean image to [-1, 1]: for pixels, not for latents
-            variance: one of `_VARIANCES`; that of this `Diffusion` by default
+            variance: "learned", "fixed_small" or "fixed_large"; default: `self.variance` by default
         """
         self._check_inputs(x_t, t)
         return self.predict(self._call_model(model, x_t, t, y), x_t, t, clip_x0, variance)
@@ -238,7 +238,7 @@ class Diffusion(Schedule):
         # `normal_kl` of two Gaussians whose means differ by `mean_error`.
         kl = log_ratio + torch.exp(-log_ratio) - 1 + mean_error**2 * torch.exp(-true_log_variance - log_ratio)
         nats, last = _mean_flat(0.5 * kl), t == 0
-        if t.is_cuda or last.any():  # on a GPU always: reading t would make the CPU wait
+        if t.is_cuda or last.any():  # always on a GPU: `last.any()` would synchronize with the CPU
             rows = last.view(-1, 1, 1, 1)  # other rows are not used, and 0 keeps them finite
             mean = x0 - mean_error.where(rows, 0)  # at t = 0 the true mean is x_0
             log_scale = (0.5 * (true_log_variance + log_ratio)).where(rows, 0)
@@ -257,14 +257,14 @@ def bits_per_dim(
     generator: torch.Generator | None = None,
     progress: bool = True,
 ) -> dict[str, Tensor]:
-    """Evaluate the whole variational bound with T model calls (DDPM, equation 5).
+    """Evaluate the full variational bound with T model calls (DDPM, equation 5).
 
     Args:
         diffusion: schedule, variance and number of pixel values
         model: (x, t, y) -> (N, 2C, H, W), in eval() mode
         x0: clean images, (N, C, H, W), on `diffusion.bins` equal steps from -1 to 1
         y: labels, (N,)
-        clip_x0: clip the predicted clean image to [-1, 1]; False for latents, whose sum is no likelihood
+        clip_x0: clip the predicted clean image to [-1, 1]; False for latents; their total is then not a likelihood
         generator: source of the noise; the global random state by default
         progress: show a progress bar
 

@@ -56,7 +56,7 @@ def _check_number(name: str, value, kind: type, positive: bool) -> None:
 @_document_fields
 @dataclass(frozen=True)
 class TrainConfig:
-    """Settings of a training run. The defaults are the paper's (section 4), as far as it names them.
+    """Settings of a training run. Batch size, learning rate, weight decay and EMA decay default to the paper's (section 4), which also flips.
 
     Raises:
         ValueError: if a setting is out of its range, or if not exactly one of `steps` and `seconds` is given
@@ -71,17 +71,17 @@ class TrainConfig:
     warmup_steps: int = 0  # updates over which the learning rate rises from 0
     beta2: float = 0.999  # decay of AdamW's second moment
     weight_decay: float = 0.0  # weight decay of AdamW
-    grad_clip: float | None = None  # largest norm of the gradient; None does not clip
+    grad_clip: float | None = None  # largest norm of the gradient; none: no clipping
     ema_decay: float = 0.9999  # decay of the averaged weights (EMA), after its warm-up
     precision: str = "auto"  # fp32, bf16, or auto: bf16 if the hardware is faster in it
     flip: bool = False  # mirror half of the images
     compile: bool = False  # use torch.compile: slow to start, then faster
     gradient_checkpointing: bool = False  # recompute activations: less memory, a third more work
     seed: int = 0  # seed of the data order and of all noise
-    save_every: int | None = None  # updates between checkpoints; None saves none
+    save_every: int | None = None  # updates between checkpoints; none: no checkpoints
     keep: int = 3  # number of checkpoints to keep
-    sample_every: int | None = None  # updates between images of samples; None makes none
-    tracker: str | None = None  # tensorboard, to log losses and samples there
+    sample_every: int | None = None  # updates between images of samples; none: no images
+    tracker: str | None = None  # experiment tracker of losses and samples: tensorboard, or none
     num_workers: int = 0  # processes that load data
 
     def __post_init__(self):
@@ -163,7 +163,7 @@ class _Stepping:
     "The part of a trainer that takes one step."
 
     def _noise_for_step(self, step: int, shape: tuple[int, ...]) -> StepNoise:
-        "This rank's part of the noise of a step, sampled for the batch over all processes; maybe prefetched."
+        "This rank's part of the noise of a step, sampled for the global batch; prefetched if available."
         if self._prefetched and self._prefetched[0] == step:
             return self._prefetched[1]
         shape = (self.config.batch_size, *shape)
@@ -229,7 +229,7 @@ class Trainer(_Stepping, _Checkpointing, _Logging):
     """A training run: `raw_model`, its average `ema`, optimizer, data, and `progress`.
 
     Args:
-        model: diT to train, in place
+        model: the DiT to train, in place
         diffusion: forward process and objective
         data: has `len(data)`, `class_names` and `__getitems__(indices)` -> images (N, C, H, W) in [-1, 1], labels (N,)
         config: settings

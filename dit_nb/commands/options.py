@@ -63,11 +63,15 @@ def _shown(default) -> str:
 
 
 def _parser_of(annotation):
-    "The type that reads a field's value from text."
-    for kind in (int, float, str):
-        if annotation is kind or kind in getattr(annotation, "__args__", ()):
-            return kind
-    return str
+    "A function that reads a field's value from text; `none` is None if the field allows it."
+    kinds = getattr(annotation, "__args__", (annotation,))
+    kind = next((kind for kind in (int, float, str) if kind in kinds), str)
+
+    def parse(text: str):
+        return None if text.lower() == "none" and type(None) in kinds else kind(text)
+
+    parse.__name__ = kind.__name__  # for argparse's messages
+    return parse
 
 
 def _given(args: argparse.Namespace, cls: type) -> dict:

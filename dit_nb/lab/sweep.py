@@ -20,7 +20,7 @@ from dit_nb.utils import _bar_visible
 
 __all__ = ["Study", "by_variant", "mean_interval", "read_rows", "run_study", "study_table"]
 
-VERSION = 1  # raise it if a run would give other numbers: recorded rows are then refused
+VERSION = 1  # increment it when results change: `run_study` then refuses older rows
 
 
 class Study(NamedTuple):
@@ -46,7 +46,7 @@ META_COLUMNS = (
     "seconds",
     "machine",
     "date",
-)  # of each row, beside settings and metrics
+)  # columns of every row, in addition to settings and metrics
 
 
 def _csv_line(row: dict) -> str:
@@ -114,7 +114,7 @@ def _machine() -> str:
 
 
 def _fingerprint(study: Study) -> str:
-    "Hash of the study's definition and VERSION: recognizes rows of another one."
+    "Hash of the study's definition and VERSION, to identify rows of another definition."
     definition = repr((VERSION, study.run.__name__, study.variants))
     return f"v{VERSION}-{zlib.crc32(definition.encode()):08x}"
 
@@ -127,7 +127,7 @@ def run_study(
     seeds: int | None = None,
     progress: bool = True,
 ) -> list[dict]:
-    """Run what the file does not have yet; it may be killed and started again at any time.
+    """Run the missing variants and seeds of a study; an interrupted call can be repeated.
 
     Args:
         name: name of the study, written into every row
@@ -141,7 +141,7 @@ def run_study(
         all rows of the file
 
     Raises:
-        ValueError: if the file holds rows of another study, or jobs or seeds is below 1
+        ValueError: if the file holds rows of another study or version, or `jobs` or `seeds` is below 1
     """
     path = Path(out)
     seeds = study.seeds if seeds is None else seeds

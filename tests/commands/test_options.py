@@ -35,6 +35,12 @@ def test_options_that_are_not_given_stay_out():
         parse("--rate", "2", skip=("rate",))
 
 
+def test_none_is_accepted_where_the_field_allows_it():
+    assert parse("--count", "none")[0] == {"count": None}
+    with pytest.raises(SystemExit):
+        parse("--rate", "none")
+
+
 def test_choices_are_checked():
     assert parse("--name", "b", choices={"name": ("a", "b")})[0] == {"name": "b"}
     with pytest.raises(SystemExit):

@@ -50,7 +50,7 @@ _TIMESTEP_EMBEDDING = Exercise(
         "The sines come first; the cosines must (only the position table starts with sines).": _embedding(
             order=_COS_SIN[::-1]
         ),
-        _TOO_EARLY: (_embedding(lambda i, h: -i / max(h - 1, 1)), "lesson 05, 'Trap: 127 for 128'."),
+        _TOO_EARLY: (_embedding(lambda i, h: -i / max(h - 1, 1)), "lesson 05, 'Trap: 127 instead of 128'."),
         "The timesteps are squeezed into [0, 1]: all embeddings are nearly equal.": (
             _embedding(scale=1 / 1000),
             "lesson 05, 'Trap: t between 0 and 1'.",

@@ -60,15 +60,15 @@ _CROSS_ATTENTION = Exercise(
     {
         "Keys and values come from the image: that is self-attention, and the condition is not used.": (
             _cross_attention(k=_image, v=_image),
-            "lesson 09, 'Who asks whom'.",
+            "lesson 09, 'Where queries, keys and values come from'.",
         ),
         "The condition gives the queries, the image keys and values; it must be the other way round.": (
             _cross_attention(q=_condition, k=_image, v=_image),
-            "lesson 09, 'Who asks whom'.",
+            "lesson 09, 'Where queries, keys and values come from'.",
         ),
         "The queries come from the condition; they must come from the patches.": (
             _cross_attention(q=_condition),
-            "lesson 09, 'Who asks whom'.",
+            "lesson 09, 'Where queries, keys and values come from'.",
         ),
         "Timestep and label are added up to one token: with a single key all weights are 1.": (
             _cross_attention(k=_summed_condition, v=_summed_condition),
