@@ -9,7 +9,7 @@ help:
 	@echo "make digits   train a DiT on handwritten digits and sample new ones (runs/digits/)"
 	@echo "make lab      open the lessons in JupyterLab"
 	@echo "make check    before each commit: lint, types, layers, generated files, core tests (under 3 minutes)"
-	@echo "make test     everything: check, all lessons, all tests, wheel and sdist"
+	@echo "make test     all but whole classes: check, all lessons, all tests, wheel and sdist"
 	@echo "make test-classroom   whole classes graded by nbgrader (part of CI)"
 	@echo "make sync     write what is generated: modules from lessons, README.md, assignments"
 	@echo "make hooks    set up git for notebooks: nbdev's merge driver and clean-up"

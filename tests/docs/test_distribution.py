@@ -1,6 +1,5 @@
 """The wheel and the source distribution hold what they should, and the plain install is small."""
 
-import shutil
 import subprocess
 import sys
 import tarfile
@@ -10,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from check_sync import copy_tree, working_files
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -17,12 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def built(tmp_path_factory):
     """Names in the wheel and in the source distribution, and the metadata; built from a copy of the working tree."""
     folder, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
-    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
-    names = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split("\0")
-    for name in names:
-        if name and (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(ROOT / name, folder / name)
+    copy_tree(folder, working_files())
     build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(out), str(folder)]
     subprocess.run(build, check=True, capture_output=True)
     with zipfile.ZipFile(next(out.glob("*.whl"))) as wheel:
