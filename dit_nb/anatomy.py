@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from .blocks.adaln import Modulation, modulations
+from .errors import UserError, _check_choice
 from .model import DiT
 from .patchify import unpatchify
-from .utils import _check_choice, _check_eval
+from .utils import _check_eval
 
 # %% ../nbs/4_practice/23_anatomy.ipynb #230009
 class Activations(NamedTuple):
@@ -28,13 +29,15 @@ class Activations(NamedTuple):
     attention: Tensor  # self-attention weights, (depth, N, h, T, T); each row sums to 1
     cross: Tensor | None  # weights of cross-attention to t and y, (depth, N, h, T, S), if there are any
     modulations: dict[str, Modulation]  # shift, scale, gate of "attention" and "mlp", each (depth, N, 1, D)
-    cond: list[Tensor | None]  # conditioning of each block and of the final layer, from `DiT.condition`
+    c: Tensor  # the condition: t_emb + y_emb, (N, D), or the embeddings side by side, (N, S, D)
 
 # %% ../nbs/4_practice/23_anatomy.ipynb #230011
-def _named_modulations(model: DiT, cond: list[Tensor | None]) -> dict[str, Modulation]:
-    if not model.config.block.startswith("adaln"):
+def _named_modulations(model: DiT, c: Tensor) -> dict[str, Modulation]:
+    if not hasattr(model.blocks[0], "adaLN_modulation"):
         return {}
-    pairs = [modulations(c) for c in cond[:-1]]  # for each block: attention's, the MLP's
+    pairs = [
+        modulations(block.adaLN_modulation(c)) for block in model.blocks
+    ]  # for each: attention's, the MLP's
     return {name: _stack_fields(parts) for name, parts in zip(("attention", "mlp"), zip(*pairs))}
 
 
@@ -44,9 +47,10 @@ def _stack_fields(parts: tuple[Modulation, ...]) -> Modulation:
     return Modulation(*(torch.stack(f) if isinstance(f[0], Tensor) else f[0] for f in fields))
 
 # %% ../nbs/4_practice/23_anatomy.ipynb #230012
-def _recording_hooks(model: DiT, stream: list, weights: list, cross: list) -> Iterator:
-    """Register hooks that append to the three lists and change nothing; yields their handles."""
+def _recording_hooks(model: DiT, stream: list, weights: list, cross: list, conditions: list) -> Iterator:
+    """Register hooks that append to the lists and change nothing; yields their handles."""
     yield model.blocks[0].register_forward_pre_hook(lambda _, args: stream.append(args[0]))
+    yield model.final_layer.register_forward_pre_hook(lambda _, args: conditions.append(args[1]))
     for block in model.blocks:
         yield block.register_forward_hook(lambda _, args, out: stream.append(out))
         yield block.attn.register_forward_pre_hook(lambda m, args: weights.append(m.attention_weights(*args)))
@@ -66,14 +70,13 @@ def record_activations(model: DiT, x: Tensor, t: Tensor, y: Tensor | None = None
         y: labels, (N,); None for a model without classes
     """
     _check_eval(model)
-    cond = model.condition(t, y)
-    stream, weights, cross = [], [], []
+    stream, weights, cross, conditions = [], [], [], []
     with ExitStack() as stack:  # removes every hook, also after an error
-        for handle in _recording_hooks(model, stream, weights, cross):
+        for handle in _recording_hooks(model, stream, weights, cross, conditions):
             stack.enter_context(handle)
-        output = model(x, t, y, cond=cond)
+        output = model(x, t, y)
     tensors = output, torch.stack(stream), torch.stack(weights), torch.stack(cross) if cross else None
-    return Activations(*tensors, _named_modulations(model, cond), cond)
+    return Activations(*tensors, _named_modulations(model, conditions[0]), conditions[0])
 
 # %% ../nbs/4_practice/23_anatomy.ipynb #230021
 @torch.no_grad()
@@ -88,14 +91,15 @@ def modulation_map(model: DiT, quantity: str, branch: str, t: Tensor, y: Tensor 
         y: labels, (N,); None for a model without classes
 
     Raises:
-        ValueError: The model's blocks do not have this modulation
+        UserError: The model's blocks do not have this modulation
     """
     _check_choice("quantity", quantity, Modulation._fields)
     _check_choice("branch", branch, ("attention", "mlp"))
-    named = _named_modulations(model, model.condition(t, y))
+    c = model.t_embedder(t)  # (N, D)
+    named = _named_modulations(model, c if model.y_embedder is None else c + model.y_embedder(y))
     values = getattr(named[branch], quantity) if named else None
     if not isinstance(values, Tensor):
-        raise ValueError(f"quantity is {quantity!r}, but {model.config.block} blocks have no {quantity}.")
+        raise UserError(f"quantity is {quantity!r}, but {model.config.block} blocks have no {quantity}.")
     return values.squeeze(2)
 
 # %% ../nbs/4_practice/23_anatomy.ipynb #230038
@@ -104,7 +108,7 @@ def _patch_positions(weights: Tensor, grid: tuple[int, int]) -> Tensor:  # (...,
     rows, columns = (torch.arange(n, device=weights.device) for n in grid)
     positions = torch.cartesian_prod(rows, columns)
     if tuple(weights.shape[-2:]) != (len(positions), len(positions)):
-        raise ValueError(
+        raise UserError(
             f"weights is for {tuple(weights.shape[-2:])} tokens, but must be for the {len(positions)} "
             f"patches of `grid` {tuple(grid)}."
         )
@@ -135,17 +139,17 @@ def attention_distance(weights: Tensor, grid: tuple[int, int]) -> Tensor:
     return (weights * torch.cdist(positions, positions)).sum(dim=-1).mean(dim=-1)
 
 # %% ../nbs/4_practice/23_anatomy.ipynb #230055
-def _decode_tokens(model: DiT, tokens: Tensor, cond: Tensor | None) -> Tensor:
+def _decode_tokens(model: DiT, tokens: Tensor, c: Tensor) -> Tensor:
     """Apply the final layer to tokens from anywhere in the residual stream: (N, 2C, H, W)."""
     rows, columns = model.config.grid
-    patches = model.final_layer(tokens[:, : rows * columns], cond)
+    patches = model.final_layer(tokens[:, : rows * columns], c)
     return unpatchify(patches, model.config.grid, model.config.patch_size)
 
 # %% ../nbs/4_practice/23_anatomy.ipynb #230056
 @torch.no_grad()
 def logit_lens(model: DiT, inside: Activations) -> Tensor:
     """Outputs of `model` decoded from `inside` after 0, 1, ... blocks: (depth+1, N, 2C, H, W), the last its own."""
-    return torch.stack([_decode_tokens(model, tokens, inside.cond[-1]) for tokens in inside.stream])
+    return torch.stack([_decode_tokens(model, tokens, inside.c) for tokens in inside.stream])
 
 # %% ../nbs/4_practice/23_anatomy.ipynb #230062
 _BRANCH_MODULES = {"attention": "attn", "cross": "cross_attn", "mlp": "mlp"}
@@ -154,7 +158,7 @@ _BRANCH_MODULES = {"attention": "attn", "cross": "cross_attn", "mlp": "mlp"}
 def _branch_modules(model: DiT, block: int, branch: str) -> list[torch.nn.Module]:
     """The modules of a block whose outputs are added to the residual stream."""
     if not isinstance(block, int) or not 0 <= block < len(model.blocks):
-        raise ValueError(f"block is {block!r}, but must be 0 to {len(model.blocks) - 1}.")
+        raise UserError(f"block is {block!r}, but must be 0 to {len(model.blocks) - 1}.")
     parts = {name: getattr(model.blocks[block], key, None) for name, key in _BRANCH_MODULES.items()}
     parts = {name: part for name, part in parts.items() if part is not None}
     _check_choice("branch", branch, (*parts, "all"))

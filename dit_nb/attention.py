@@ -6,14 +6,13 @@
 __all__ = ['attention_weights', 'attention', 'Attention', 'CrossAttention', 'Mlp']
 
 # %% ../nbs/2_transformer/06_attention.ipynb #060002
-import math
-
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
-from .utils import _cpu_has_bf16
+from .errors import UserError
 
 # %% ../nbs/2_transformer/06_attention.ipynb #060016
 def attention_weights(q: Tensor, k: Tensor) -> Tensor:
@@ -31,16 +30,6 @@ def attention_weights(q: Tensor, k: Tensor) -> Tensor:
     return scores.softmax(dim=-1)
 
 # %% ../nbs/2_transformer/06_attention.ipynb #060018
-_PLAIN_IN_BF16 = _cpu_has_bf16()  # evaluated on import: torch.compile cannot trace the call
-
-
-def _plain_is_faster(dtype: torch.dtype) -> bool:
-    """Whether a CPU computes the plain formula faster than the fused kernel (measured in the guide Speed)."""
-    if torch.compiler.is_compiling():
-        return True
-    return _PLAIN_IN_BF16 if dtype == torch.bfloat16 else torch.get_float32_matmul_precision() != "highest"
-
-
 def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Scaled dot-product attention: the weighted mean of the values for each query, (N, h, T, d).
 
@@ -49,14 +38,14 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         k: keys, (N, h, S, d)
         v: values, (N, h, S, d)
     """
-    if q.device.type == "cpu" and _plain_is_faster(q.dtype):
+    if forward_ad._current_level >= 0:  # torch.func.jvp: the fused kernels have no forward mode
         return attention_weights(q, k) @ v
     return F.scaled_dot_product_attention(q, k, v)
 
 # %% ../nbs/2_transformer/06_attention.ipynb #060040
 def _check_heads(hidden_size: int, num_heads: int) -> None:
     if num_heads < 1 or hidden_size % num_heads:
-        raise ValueError(f"hidden_size is {hidden_size}, but must be a multiple of num_heads {num_heads}.")
+        raise UserError(f"hidden_size is {hidden_size}, but must be a multiple of num_heads {num_heads}.")
 
 # %% ../nbs/2_transformer/06_attention.ipynb #060043
 class Attention(nn.Module):
@@ -121,14 +110,6 @@ class CrossAttention(nn.Module):
         return self.proj(rearrange(x, "n h t d -> n t (h d)"))  # (N, T, D)
 
 # %% ../nbs/2_transformer/06_attention.ipynb #060068
-def _gelu(x: Tensor) -> Tensor:
-    """GELU, tanh form; if compiled for training on a CPU, an equal sigmoid form in a third of the time."""
-    if torch.compiler.is_compiling() and torch.is_grad_enabled() and x.device.type == "cpu":
-        slope = math.sqrt(8 / math.pi)  # (1 + tanh(u)) / 2 is sigmoid(2u)
-        return x * torch.sigmoid(slope * (x + 0.044715 * x**3))
-    return F.gelu(x, approximate="tanh")
-
-
 class Mlp(nn.Module):
     """Two linear layers with a GELU between them, applied to each token separately.
 
@@ -140,8 +121,9 @@ class Mlp(nn.Module):
     def __init__(self, hidden_size: int, mlp_ratio: float = 4.0):
         super().__init__()
         self.fc1 = nn.Linear(hidden_size, int(hidden_size * mlp_ratio))
+        self.act = nn.GELU(approximate="tanh")
         self.fc2 = nn.Linear(int(hidden_size * mlp_ratio), hidden_size)
 
     def forward(self, x: Tensor) -> Tensor:  # (N, T, D) -> (N, T, D)
-        x = _gelu(self.fc1(x))  # (N, T, 4D)
+        x = self.act(self.fc1(x))  # (N, T, 4D)
         return self.fc2(x)  # (N, T, D)

@@ -1,23 +1,16 @@
 """The command line `dit-nb`."""
 
-import argparse
 import os
 import sys
 from importlib import import_module
 
-__all__ = ["main"]
+import tyro
+from tyro import conf
 
-_COMMANDS = {
-    "digits": "train on handwritten digits, sample new ones, and evaluate them",
-    "train": "train a DiT on images or latents",
-    "sample": "sample images from a trained model",
-    "encode": "encode images into latents of an autoencoder",
-    "evaluate": "compare samples with real images: Fréchet distances, inception score, precision, recall",
-    "convert": "convert a model from or to the official format or diffusers",
-    "assignment": "build and grade assignments for a class, from the lessons",
-    "bench": "measure the speed of training and sampling on this machine",
-    "study": "run small experiments on the paper's questions",
-}
+from dit_nb.commands.options import Command, _registry
+from dit_nb.errors import UserError
+
+__all__ = ["main"]
 
 # Packages that a plain install does not bring -> the extra that does.
 _EXTRAS = {
@@ -38,33 +31,45 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         exit status: 0, 2 for invalid input, or 130 if interrupted
     """
-    argv = sys.argv[1:] if argv is None else argv
-    text = "Diffusion transformers: train, sample, evaluate, convert."
-    parser = argparse.ArgumentParser(prog="dit-nb", description=text)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, text in _COMMANDS.items():
-        options = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        if name in argv[:1]:
-            module = import_module(f"dit_nb.commands.{name}")
-            module.options(options)
-            options.set_defaults(run=module.run)
-    args = parser.parse_args(argv)
+    options = _read_options(argv)
+    name = type(options).__name__.lower()
     try:
-        args.run(args)
+        import_module(f"dit_nb.commands.{name}").run(options)
         return 0
-    except ValueError as error:
-        message, status = f"error: {error}", 2
-    except ModuleNotFoundError as error:
-        if error.name not in _EXTRAS:
-            raise
-        extra = _EXTRAS[error.name]
-        message, status = f"error: {error.name} is missing: pip install 'dit_nb[{extra}]'", 2
+    except (UserError, FileNotFoundError, ImportError) as error:
+        message, status = f"error: {_explain(error)}", 2
     except KeyboardInterrupt:
-        hint = ": --resume continues from the last checkpoint" if argv[0] == "train" else ""
+        hint = ": --resume continues from the last checkpoint" if name == "train" else ""
         message, status = f"interrupted{hint}", 130  # status of a program that SIGINT ended
-    if os.environ.get("RANK", "0") == "0":  # all ranks fail with the same message: print it once
+    if _is_main_process():
         print(f"dit-nb: {message}", file=sys.stderr)
     return status
+
+
+def _read_options(argv: list[str] | None) -> Command:
+    "Read a command and its options, or print what is wrong and exit with status 2."
+    return tyro.cli(
+        Command,
+        prog="dit-nb",
+        description="diffusion transformers: train, sample, evaluate, convert",
+        args=argv,
+        console_outputs=_is_main_process(),
+        config=(conf.OmitArgPrefixes, conf.OmitSubcommandPrefixes, conf.PositionalMetavarFromFieldName),
+        registry=_registry,
+    )
+
+
+def _is_main_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"  # all ranks fail with the same message: print it once
+
+
+def _explain(error: Exception) -> str:
+    "One sentence on an error that the user can fix; any other error is raised again, with its traceback."
+    if isinstance(error, ImportError) and error.name in _EXTRAS:
+        return f"{error.name} is missing: pip install 'dit_nb[{_EXTRAS[error.name]}]'"
+    if isinstance(error, ImportError) or getattr(error, "errno", None) is not None:
+        raise error  # FileNotFoundError with an errno is the system's, not ours
+    return str(error)
 
 
 if __name__ == "__main__":

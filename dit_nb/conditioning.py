@@ -11,6 +11,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from .errors import UserError
+
 # %% ../nbs/1_tokens/05_conditioning.ipynb #050015
 def timestep_embedding(t: Tensor, dim: int = 256, max_period: float = 10000.0) -> Tensor:
     """Sinusoidal embedding of timesteps (DDPM, appendix B).
@@ -24,7 +26,7 @@ def timestep_embedding(t: Tensor, dim: int = 256, max_period: float = 10000.0) -
         (N, dim) in float32: dim/2 cosines, then the dim/2 sines of the same angles
     """
     if dim % 2:
-        raise ValueError(f"dim is {dim}, but must be even: a cosine and a sine per frequency.")
+        raise UserError(f"dim is {dim}, but must be even: a cosine and a sine per frequency.")
     device = "cpu" if t.device.type == "mps" else t.device  # Apple's GPUs have no float64
     i = torch.arange(dim // 2, dtype=torch.float64, device=device)
     frequencies = torch.exp(-math.log(max_period) * i / (dim // 2))  # (dim/2,)
@@ -73,13 +75,13 @@ class LabelEmbedder(nn.Module):
         drop: Tensor | None = None,  # labels to drop, (N,) bool; by default random in train(), none in eval()
     ) -> Tensor:  # (N, D)
         if drop is not None and self.null_class is None:
-            raise ValueError("drop is given, but there is no null class: dropout_prob is 0.")
+            raise UserError("drop is given, but there is no null class: dropout_prob is 0.")
         if drop is not None and drop.shape != y.shape:
-            raise ValueError(
+            raise UserError(
                 f"drop has shape {tuple(drop.shape)}, but must be {tuple(y.shape)}: one per label."
             )
         if drop is None and self.training and self.null_class is not None:
-            drop = torch.rand(len(y), device=y.device) < self.dropout_prob  # independent for each image
+            drop = torch.rand(y.shape[0], device=y.device) < self.dropout_prob  # independent for each image
         if drop is not None:
             y = torch.where(drop, self.null_class, y)
         return self.embedding_table(y)  # (N, D)

@@ -1,12 +1,35 @@
-"""DiTConfig, the settings that fix the shape of a DiT, and the twelve sizes of the paper."""
+"""Settings as frozen dataclasses: DiTConfig with the paper's twelve sizes, TrainConfig, SamplingConfig. Imports no torch."""
 
-from dataclasses import dataclass
+import inspect
+import math
+import re
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar
 
-from dit_nb.attention import _check_heads
-from dit_nb.patchify import grid_size
-from dit_nb.utils import _check_choice, _document_fields
+from dit_nb.errors import UserError, _check_choice, _check_number, _is_int, _is_number
 
-__all__ = ["BLOCK_NAMES", "SIZES", "DiTConfig"]
+__all__ = ["BLOCK_NAMES", "SIZES", "DiTConfig", "SamplingConfig", "TrainConfig"]
+
+
+_Class = TypeVar("_Class", bound=type)
+
+
+def _document_fields(cls: _Class) -> _Class:
+    """Class decorator: append a dataclass's fields, with the comments beside them, to its docstring."""
+    lines = [f"    {name}: {comment}" for name, comment in _field_comments(cls).items()]
+    if lines:
+        cls.__doc__ = "\n".join([inspect.cleandoc(cls.__doc__ or ""), "", "Attributes:", *lines])
+    return cls
+
+
+def _field_comments(cls: type) -> dict[str, str]:
+    "The comment beside each field of a dataclass that has one field on each line; {} if there is no source."
+    try:
+        found = re.findall(r"^    (\w+): [^#\n]*#\s*(.*)$", inspect.getsource(cls), flags=re.M)
+    except OSError:
+        return {}
+    return {name: comment for name, comment in found if name in cls.__dataclass_fields__}
+
 
 SIZES = {  # Table 1 of the paper: depth, width, heads
     "S": dict(depth=12, hidden_size=384, num_heads=6),
@@ -14,7 +37,12 @@ SIZES = {  # Table 1 of the paper: depth, width, heads
     "L": dict(depth=24, hidden_size=1024, num_heads=16),
     "XL": dict(depth=28, hidden_size=1152, num_heads=16),
 }
-BLOCK_NAMES = ("in_context", "cross_attention", "adaln", "adaln_zero")  # keys of `dit_nb.model.BLOCKS`
+BLOCK_NAMES = [
+    "in_context",
+    "cross_attention",
+    "adaln",
+    "adaln_zero",
+]  # `dit_nb.model.register_block` adds to it
 _MODEL_NAMES = [f"DiT-{size}/{patch}" for size in SIZES for patch in (2, 4, 8)]
 
 
@@ -33,8 +61,8 @@ class DiTConfig:
     num_classes: int = 1000  # number of classes, K; 0 for a model without labels
     class_dropout_prob: float = 0.1  # probability of the null class in training; 0: no null class or guidance
     learn_sigma: bool = True  # predict the variance too, in C more output channels
-    block: str = "adaln_zero"  # conditioning block: in_context, cross_attention, adaln or adaln_zero
-    init: str = "paper"  # initialization: paper, or scaled for small widths and short runs (lesson 19)
+    block: str = "adaln_zero"  # conditioning block: in_context, cross_attention, adaln, adaln_zero, or a registered one
+    init: Literal["paper", "scaled"] = "paper"  # initialization; scaled: small widths, short runs (lesson 19)
 
     def __post_init__(self):
         if isinstance(self.input_size, list | tuple):  # JSON gives lists back
@@ -50,7 +78,7 @@ class DiTConfig:
             **overrides: values of any other fields
 
         Raises:
-            ValueError: if the name is unknown or a field is invalid
+            UserError: if the name is unknown or a field is invalid
         """
         _check_choice("name", name, _MODEL_NAMES)
         size, patch = name.removeprefix("DiT-").split("/")
@@ -64,19 +92,18 @@ class DiTConfig:
     @property
     def grid(self) -> tuple[int, int]:
         "Rows and columns of patches."
-        return grid_size(self.input_size, self.patch_size)
+        _, height, width = self.image_shape
+        return height // self.patch_size, width // self.patch_size
 
-
-def _is_int(value, least: int = 1) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _is_number(value) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        "Shape of an image or latent, (C, H, W)."
+        size = self.input_size
+        return (self.in_channels, *(size if isinstance(size, tuple) else (size, size)))
 
 
 def _check(config: DiTConfig) -> None:
-    "Raise ValueError if no model can be built from these fields."
+    "Raise UserError if no model can be built from these fields."
     size, ratio, probability = config.input_size, config.mlp_ratio, config.class_dropout_prob
     sides = size if isinstance(size, tuple) else (size, size)
     counts = ("patch_size", "in_channels", "hidden_size", "depth", "num_heads")
@@ -93,12 +120,131 @@ def _check(config: DiTConfig) -> None:
     }
     for name, (valid, wanted) in rules.items():
         if not valid:
-            raise ValueError(f"{name} is {getattr(config, name)!r}, but must be {wanted}.")
-    grid_size(size, config.patch_size)
-    _check_heads(config.hidden_size, config.num_heads)
+            raise UserError(f"{name} is {getattr(config, name)!r}, but must be {wanted}.")
+    if any(side % config.patch_size for side in sides):
+        raise UserError(f"input_size is {size}, but must be a multiple of patch_size {config.patch_size}.")
+    if config.hidden_size % config.num_heads:
+        raise UserError(
+            f"hidden_size is {config.hidden_size}, but must be a multiple of num_heads {config.num_heads}."
+        )
     if config.hidden_size % 4:
-        raise ValueError(
+        raise UserError(
             f"hidden_size is {config.hidden_size}, but must be a multiple of 4 (sin-cos positions)."
         )
     _check_choice("block", config.block, BLOCK_NAMES)
     _check_choice("init", config.init, ("paper", "scaled"))
+
+
+_POSITIVE = {  # field -> type; None is allowed if it is the default
+    **dict.fromkeys(
+        ("steps", "batch_size", "grad_accum_steps", "save_every", "keep", "sample_every", "log_every"), int
+    ),
+    **dict.fromkeys(("seconds", "lr", "grad_clip"), float),
+}
+_NON_NEGATIVE = {**dict.fromkeys(("warmup_steps", "num_workers", "seed"), int), "weight_decay": float}
+
+
+@_document_fields
+@dataclass(frozen=True)
+class TrainConfig:
+    """Settings of a training run. Batch size, learning rate, weight decay and EMA decay default to the paper's (section 4), which also flips.
+
+    Raises:
+        UserError: if a setting is out of its range, or if not exactly one of `steps` and `seconds` is given
+    """
+
+    steps: int | None = None  # number of updates (or give seconds)
+    seconds: float | None = None  # training time in seconds (or give steps)
+    batch_size: int = 256  # images per update, over all processes
+    grad_accum_steps: int = 1  # micro-batches per process and update: less memory, the same result
+    lr: float = 1e-4  # learning rate of AdamW
+    lr_schedule: Literal["constant", "cosine"] = "constant"  # learning rate; cosine falls to 2 %
+    warmup_steps: int = 0  # updates over which the learning rate rises from 0
+    beta2: float = 0.999  # decay of AdamW's second moment
+    weight_decay: float = 0.0  # weight decay of AdamW
+    grad_clip: float | None = None  # largest norm of the gradient; none: no clipping
+    ema_decay: float = 0.9999  # decay of the averaged weights (EMA), after its warm-up
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # number format; auto: bf16 where it is faster
+    flip: bool = False  # mirror half of the images
+    compile: bool = False  # use torch.compile: slow to start, then faster
+    gradient_checkpointing: bool = False  # recompute activations: less memory, a third more work
+    seed: int = 0  # seed of the data order and of all noise
+    save_every: int | None = None  # updates between checkpoints; none: no checkpoints
+    keep: int = 3  # number of checkpoints to keep
+    sample_every: int | None = None  # updates between images of samples; none: no images
+    log_every: int = 10  # updates between readings of the losses, which make the CPU wait for a GPU
+    tracker: Literal["tensorboard"] | None = None  # experiment tracker of losses and samples
+    num_workers: int = 0  # processes that load data
+
+    def __post_init__(self):
+        if (self.steps is None) == (self.seconds is None):
+            raise UserError(
+                f"steps is {self.steps} and seconds {self.seconds}, but exactly one must be given."
+            )
+        for fields, positive in ((_POSITIVE, True), (_NON_NEGATIVE, False)):
+            for name, kind in fields.items():
+                value, default = getattr(self, name), type(self).__dataclass_fields__[name].default
+                if value is not None or default is not None:
+                    _check_number(name, value, kind, positive)
+        for name in ("ema_decay", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"{name} is {getattr(self, name)}, but must be in [0, 1).")
+        _check_choice("lr_schedule", self.lr_schedule, ("constant", "cosine"))
+        _check_choice("precision", self.precision, ("auto", "fp32", "bf16"))
+        if self.tracker is not None:
+            _check_choice("tracker", self.tracker, ("tensorboard",))
+
+
+@_document_fields
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How to sample from a model: the diffusion it was trained with, and the sampler. Saved as sampling.json.
+
+    Raises:
+        UserError: if a setting is out of its range
+    """
+
+    schedule: str | tuple[float, ...] = "linear"  # noise schedule of training: linear, cosine, or the betas
+    num_timesteps: int = 1000  # timesteps of training, T
+    variance: str = "learned"  # variance of a DDPM step: learned, fixed_small or fixed_large
+    bins: int = 256  # number of values that a pixel can take, for the likelihood; 17 for the digits
+    clip_x0: bool = True  # clip the predicted clean image to [-1, 1]: for pixels, not for latents
+    sampler: str = "ddpm"  # ddpm or ddim
+    steps: str = "50"  # sampling steps: 250, 10,15,20 for three sections of the schedule, or ddim50
+    cfg_scale: float = 1.0  # guidance scale; 1 is no guidance
+    guided_channels: int | None = None  # number of eps channels to guide; none: all of them
+    class_names: tuple[str, ...] | None = None  # names of the classes, in the order of the labels
+    vae: dict | None = (
+        None  # autoencoder of the latents; none: the model generates pixels or the VAE is unknown
+    )
+    card: dict = field(
+        default_factory=dict
+    )  # facts for the model card: data, command, metrics, source, model_id
+
+    def __post_init__(self):
+        for name in ("schedule", "class_names"):  # JSON gives lists back
+            if isinstance(getattr(self, name), list):
+                object.__setattr__(self, name, tuple(getattr(self, name)))
+        if _is_int(self.steps):
+            object.__setattr__(self, "steps", str(self.steps))
+        _check_sampling(self)
+
+
+def _check_sampling(config: SamplingConfig) -> None:
+    if isinstance(config.schedule, str):
+        _check_choice("schedule", config.schedule, ("linear", "cosine"))
+    _check_choice("variance", config.variance, ("learned", "fixed_small", "fixed_large"))
+    _check_choice("sampler", config.sampler, ("ddpm", "ddim"))
+    _check_number("num_timesteps", config.num_timesteps, int)
+    if not _is_int(config.bins, 2):
+        raise UserError(f"bins is {config.bins!r}, but must be an integer of at least 2.")
+    if not isinstance(config.clip_x0, bool):
+        raise UserError(f"clip_x0 is {config.clip_x0!r}, but must be True or False.")
+    if not isinstance(config.steps, str):
+        raise UserError(f"steps is {config.steps!r}, but must be like '250', '10,15,20' or 'ddim50'.")
+    if not _is_number(config.cfg_scale) or not math.isfinite(config.cfg_scale):
+        raise UserError(f"cfg_scale is {config.cfg_scale!r}, but must be a finite number.")
+    if config.guided_channels is not None and not _is_int(config.guided_channels):
+        raise UserError(
+            f"guided_channels is {config.guided_channels!r}, but must be an integer above 0, or None."
+        )

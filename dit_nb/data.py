@@ -15,6 +15,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from .errors import UserError
 from .utils import _check_index
 
 # %% ../nbs/1_tokens/01_data.ipynb #010005
@@ -34,9 +35,12 @@ class ImageSet:
     class_names: tuple[str, ...]  # K names
 
     def __post_init__(self):
+        if not isinstance(self.images, Tensor) or not self.images.is_floating_point():
+            got = self.images.dtype if isinstance(self.images, Tensor) else type(self.images).__name__
+            raise UserError(f"images is {got}, but must be a floating point tensor (N, C, H, W) in [-1, 1].")
         bad = ~torch.isfinite(self.images).flatten(1).all(1)
         if bad.any():
-            raise ValueError(f"images holds NaN or infinity, first in image {int(bad.nonzero()[0])}.")
+            raise UserError(f"images holds NaN or infinity, first in image {int(bad.nonzero()[0])}.")
         _check_index("labels", self.labels, len(self.images), len(self.class_names))
 
     def __len__(self) -> int:
@@ -45,8 +49,8 @@ class ImageSet:
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
         return self.images[i], self.labels[i]
 
-    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
-        "Images (B, C, H, W) and labels (B,) of a batch: a DataLoader uses this if it exists."
+    def get_batch(self, indices: list[int]) -> tuple[Tensor, Tensor]:
+        "Images (B, C, H, W) and labels (B,) of a batch, in one operation (`dit_nb.batches.BatchReader`)."
         return self.images[indices], self.labels[indices]
 
 # %% ../nbs/1_tokens/01_data.ipynb #010013

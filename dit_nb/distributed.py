@@ -2,15 +2,19 @@
 
 import copy
 import time
-import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import nn
 
+from dit_nb.config import TrainConfig
+from dit_nb.errors import UserError
 from dit_nb.model import DiT
+from dit_nb.speed import _compile_for_training
+from dit_nb.utils import _make_folder
 
 __all__ = []
 
@@ -31,7 +35,7 @@ def _raise_on_all_ranks() -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError) as error:  # a DataLoader's worker puts a traceback before the message
-        message = str(error).strip().splitlines()[-1].removeprefix("ValueError: ")
+        message = str(error).strip().splitlines()[-1].removeprefix("ValueError: ").split("UserError: ")[-1]
     if state.num_processes > 1:
         from accelerate.utils import gather_object, reduce
 
@@ -39,7 +43,7 @@ def _raise_on_all_ranks() -> Iterator[None]:
         if failures:  # only now, because sending text takes longer than sending a number
             message = next(text for text in gather_object([message]) if text)
     if message:
-        raise ValueError(message)
+        raise UserError(message)
 
 
 def _main_process_first(make: Callable):
@@ -51,28 +55,52 @@ def _main_process_first(make: Callable):
     return made
 
 
+def _make_accelerator(config: TrainConfig, out: Path | None, precision: str):
+    """Make Accelerate's `Accelerator` for the processes at hand, and the run's folder."""
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state()  # a notebook may train twice, in different precisions
+    accelerator = Accelerator(mixed_precision=precision, log_with=config.tracker, project_dir=out)
+    with _raise_on_all_ranks():
+        if out is not None and accelerator.is_main_process:
+            _make_folder(out)
+    return accelerator
+
+
+def _next_on_all_ranks(batches: Iterator) -> Iterator:
+    """Pass batches on; if reading one fails on any rank, raise the same error on every rank."""
+    while True:
+        with _raise_on_all_ranks():
+            batch = next(batches)
+        yield batch
+
+
+def _micro_batches(accelerator, model: nn.Module, n: int, count: int) -> Iterator[slice]:
+    """Yield `count` equal parts of n images. DDP syncs gradients on the last only; FSDP on each, as it shards them."""
+    for i in range(0, n, n // count):
+        last = i == n - n // count
+        with nullcontext() if last or accelerator.is_fsdp2 else accelerator.no_sync(model):
+            yield slice(i, i + n // count)
+
+
 def _prepare_distributed(
-    accelerator, model: DiT, optimizer: torch.optim.Optimizer, compiled: bool = False
+    accelerator, model: DiT, ema, optimizer: torch.optim.Optimizer, compiled: bool = False
 ) -> tuple[nn.Module, torch.optim.Optimizer]:
-    """Prepare model and optimizer for the processes at hand: one, DDP replicas, or FSDP shards."""
-    fsdp = accelerator.distributed_type == "FSDP"
-    if fsdp:
+    """Prepare model, average and optimizer for the processes at hand: one, DDP replicas, or FSDP shards."""
+    if accelerator.distributed_type == "FSDP":
         plugin = accelerator.state.fsdp_plugin
         if plugin.fsdp_version != 2:
-            raise ValueError(
+            raise UserError(
                 f"fsdp_version is {plugin.fsdp_version}, but must be 2: set it in the config file."
             )
         plugin.cpu_ram_efficient_loading = False  # every process has the weights; and it fails on pos_embed
         if plugin.mixed_precision_policy:  # many small gradients are summed: not in bfloat16
             plugin.mixed_precision_policy = replace(plugin.mixed_precision_policy, reduce_dtype=torch.float32)
-        # We never write into such a view.
-        warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")
-    prepared = accelerator.prepare(torch.compile(model) if compiled else model, optimizer)
-    if fsdp:
-        from torch.distributed.fsdp import register_fsdp_forward_method
-
-        for module in (*model.blocks, model.final_layer):  # their weights are needed before `forward`
-            register_fsdp_forward_method(module, "condition")
+    network = _compile_for_training(model) if compiled else model
+    prepared = accelerator.prepare(network, optimizer)
+    if accelerator.is_fsdp2:
+        _shard_like(ema.model, model)
     return prepared
 
 

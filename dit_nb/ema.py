@@ -31,6 +31,4 @@ class EMA:
         self.updates += 1
         pairs = zip(self.model.parameters(), model.parameters())
         averages, weights = zip(*((e, p.float()) for e, p in pairs if p.requires_grad))
-        torch._foreach_lerp_(
-            averages, weights, 1 - decay
-        )  # e.lerp_(p, 1 - decay), in one call for all tensors
+        torch._foreach_lerp_(averages, weights, 1 - decay)  # e.lerp_(p, 1 - decay), for all tensors at once

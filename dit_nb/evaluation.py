@@ -14,18 +14,19 @@ import torch
 from torch import Tensor
 
 from .data import ImageSet, Split
+from .errors import UserError
 
 # %% ../nbs/4_practice/21_evaluation.ipynb #210009
 def _check_features(**sets) -> None:
-    "Raise a ValueError if two named sets of features cannot be compared."
+    "Raise a UserError if two named sets of features cannot be compared."
     for name, features in sets.items():
         if np.ndim(features) != 2 or len(features) < 2 or not np.isfinite(features).all():
-            raise ValueError(
+            raise UserError(
                 f"{name} has shape {np.shape(features)}, but must be (N, F), N at least 2, without NaN."
             )
     (a, one), (b, two) = sets.items()
     if np.shape(one)[1] != np.shape(two)[1]:
-        raise ValueError(
+        raise UserError(
             f"{b} has shape {np.shape(two)}, but must have {np.shape(one)[1]} features, as {a} has."
         )
 
@@ -66,7 +67,7 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
         b: (M, F) features of another set
 
     Raises:
-        ValueError: if the features do not fit, or hold NaN
+        UserError: if the features do not fit, or hold NaN
     """
     _check_features(a=a, b=b)
     means = [np.mean(x, axis=0, dtype=np.float64) for x in (a, b)]
@@ -124,11 +125,11 @@ def in_knn_manifold(points: np.ndarray, reference: np.ndarray, k: int = 3) -> np
         (N,) bool
 
     Raises:
-        ValueError: if the features do not fit, or if `k` is not below M
+        UserError: if the features do not fit, or if `k` is not below M
     """
     _check_features(points=points, reference=reference)
     if not 1 <= k < len(reference):
-        raise ValueError(f"k is {k}, but must be at least 1 and below the {len(reference)} reference points.")
+        raise UserError(f"k is {k}, but must be at least 1 and below the {len(reference)} reference points.")
     x, y = (torch.as_tensor(np.asarray(a, dtype=np.float64)) for a in (points, reference))
     exact = "donot_use_mm_for_euclid_dist"  # distance of a point from itself: exactly 0
     distances = partial(torch.cdist, x2=y, compute_mode=exact)
@@ -191,7 +192,7 @@ def evaluate_digits(
         "accuracy": classifier.accuracy(images, labels),
         "accuracy_real": classifier.accuracy(held_out.images, held_out.labels),
         "frechet": classifier.distance(images, held_out),
-        "frechet_floor": classifier.distance(some, held_out),
+        "frechet_real": classifier.distance(some, held_out),
         "nearest_train": float(_nearest_distances(images, train.images).median()),
         "nearest_train_real": float(_nearest_distances(held_out.images, train.images).median()),
         "nearest_train_within": float(_nearest_distances(train.images, train.images, True).median()),

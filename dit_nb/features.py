@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from dit_nb.data import Split, _to_uint8, digits
+from dit_nb.errors import UserError, _check_choice
 from dit_nb.evaluation import DigitClassifier, _raw_pixels
 from dit_nb.pretrained import _best_device
-from dit_nb.utils import _check_choice
 
 __all__ = ["DigitExtractor", "Features", "InceptionExtractor", "ModuleExtractor"]
 
@@ -41,7 +41,7 @@ class DigitExtractor:
 
     def __call__(self, images: Tensor) -> Features:
         if images.shape[1:] != (1, 8, 8):
-            raise ValueError(f"images are {_shape_text(images.shape[1:])}, but must be 1x8x8 for digits.")
+            raise UserError(f"images are {_shape_text(images.shape[1:])}, but must be 1x8x8 for digits.")
         classifier = self.classifier
         return Features(classifier.features(images), _raw_pixels(images), classifier.probabilities(images))
 
@@ -62,7 +62,7 @@ class ModuleExtractor:
         with torch.inference_mode():
             pooled = self.module(images.to(self.device))
         if pooled.ndim != 2 or len(pooled) != len(images):
-            raise ValueError(f"features are {tuple(pooled.shape)}, but must be ({len(images)}, F).")
+            raise UserError(f"features are {tuple(pooled.shape)}, but must be ({len(images)}, F).")
         return Features(pooled.float().cpu().numpy())
 
 
@@ -77,7 +77,9 @@ class InceptionExtractor:
         device: device to compute on; the fastest by default
 
     Raises:
-        ValueError: if torch-fidelity is missing, or if the weights cannot be had or do not fit
+        ImportError: if torch-fidelity is missing
+        FileNotFoundError: if there is no such file of weights
+        UserError: if the weights cannot be downloaded, or do not fit
     """
 
     name = "inception"
@@ -102,7 +104,7 @@ def _open_inception(weights: str | Path | None = None) -> nn.Module:
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
     except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision made for another torch
-        raise ValueError(
+        raise ImportError(
             f"features 'inception' need torch-fidelity, pip install 'dit_nb[measure]': {error}."
         ) from None
     if weights is not None:
@@ -110,22 +112,22 @@ def _open_inception(weights: str | Path | None = None) -> nn.Module:
     try:
         return FeatureExtractorInceptionV3("inception", ["2048", "logits_unbiased"], weights)
     except RuntimeError as error:
-        raise ValueError(f"weights {weights} do not fit Inception: {str(error)[:80]} ...") from None
+        raise UserError(f"weights {weights} do not fit Inception: {str(error)[:80]} ...") from None
     except OSError as error:
-        raise ValueError(
+        raise UserError(
             f"weights of Inception cannot be downloaded ({error}): fetch {URL_INCEPTION_V3} on a machine with a "
             "network, and name the file with weights."
         ) from None
 
 
 def _check_weights(path: str | Path) -> None:
-    "Raise a ValueError if a file holds anything but weights: torch-fidelity would run code that is in it."
+    "Raise a UserError if a file holds anything but weights: torch-fidelity would run code that is in it."
     if not Path(path).is_file():
-        raise ValueError(f"weights {path} does not exist.")
+        raise FileNotFoundError(f"weights {path} does not exist.")
     try:
         torch.load(path, map_location="cpu", weights_only=True)
     except Exception:  # there are many ways in which a file can be wrong
-        raise ValueError(f"weights {path} cannot be read as plain weights.") from None
+        raise UserError(f"weights {path} cannot be read as plain weights.") from None
 
 
 def _open_extractor(features, shape: tuple[int, ...], weights: str | Path | None = None) -> Callable:

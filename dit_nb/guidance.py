@@ -12,6 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from .errors import UserError
+
 # %% ../nbs/3_diffusion/18_guidance.ipynb #180007
 def cfg_eps(cond: Tensor, uncond: Tensor, cfg_scale: float) -> Tensor:
     """Extrapolate from the prediction without a label past the one with it (DiT, section 3.1).
@@ -35,7 +37,7 @@ class Guided:
         null_class: label that means "no label"; that of the model by default
 
     Raises:
-        ValueError: if there is no null class, or a number is out of range
+        UserError: if there is no null class, or a number is out of range
     """
 
     def __init__(
@@ -48,14 +50,14 @@ class Guided:
         self.model, self.cfg_scale, self.guided_channels = model, cfg_scale, guided_channels
         self.null_class = getattr(model, "null_class", None) if null_class is None else null_class
         if self.null_class is None:
-            raise ValueError(
+            raise UserError(
                 f"cfg_scale is {cfg_scale}, but the model has no null class, which guidance needs: "
                 "train it with num_classes and class_dropout_prob above 0."
             )
         if not math.isfinite(cfg_scale):
-            raise ValueError(f"cfg_scale is {cfg_scale}, but must be a finite number.")
+            raise UserError(f"cfg_scale is {cfg_scale}, but must be a finite number.")
         if guided_channels is not None and guided_channels < 1:
-            raise ValueError(f"guided_channels is {guided_channels}, but must be 1 or more.")
+            raise UserError(f"guided_channels is {guided_channels}, but must be 1 or more.")
 
     @property
     def training(self) -> bool:
@@ -87,7 +89,7 @@ class Guided:
             guided eps, then variance values as with the label, (N, 2C, H, W)
         """
         if y is None:
-            raise ValueError("y is missing: guidance needs a label for each image.")
+            raise UserError("y is missing: guidance needs a label for each image.")
         if self.cfg_scale == 1:
             return self.model(x, t, y)
         labels = torch.cat([y, torch.full_like(y, self.null_class)])  # (2N,)

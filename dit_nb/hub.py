@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from dit_nb.config import DiTConfig
+from dit_nb.errors import UserError
 
 __all__ = []  # used through `DiT.save_pretrained` and `DiT.from_pretrained`
 
@@ -32,10 +33,10 @@ def _save(model: nn.Module, folder: str | Path, **card) -> None:
     _model_card(model, **card).save(folder / "README.md")
 
 
-def _load(model_class: Callable, source: str | Path, **download):
+def _load(model_class: Callable, source: str | Path, y_embedder: nn.Module | None = None, **download):
     "See `DiT.from_pretrained`."
     config, weights = (_saved_file(source, name, **download) for name in _FILES)
-    model = model_class(_read_config(config))
+    model = model_class(_read_config(config), y_embedder)
     _load_weights(model, weights)
     return model.eval()
 
@@ -54,37 +55,37 @@ def _saved_file(source: str | Path, name: str, **download) -> Path:
         try:
             return Path(hf_hub_download(source, name, **download))
         except (OSError, ValueError) as error:
-            raise ValueError(
+            raise FileNotFoundError(
                 f"{source} is not a folder, and {name} could not be downloaded from the Hub "
                 f"({type(error).__name__})."
             ) from None
     if not (folder / name).is_file():
-        raise ValueError(f"{source} {f'has no {name}' if folder.is_dir() else 'is not a folder'}.")
+        raise FileNotFoundError(f"{source} {f'has no {name}' if folder.is_dir() else 'is not a folder'}.")
     return folder / name
 
 
 def _read_config(path: Path) -> DiTConfig:
-    "Read a config.json, or raise ValueError if a field is missing or unknown."
+    "Read a config.json, or raise UserError if a field is missing or unknown."
     try:
         fields = dict(json.loads(path.read_text(encoding="utf-8")))
     except (TypeError, ValueError):
-        raise ValueError(f"{path} is not a JSON object.") from None
+        raise UserError(f"{path} is not a JSON object.") from None
     wrong = (fields.keys() | {"init"}) ^ DiTConfig.__dataclass_fields__.keys()  # loading needs no `init`
     if wrong:
-        raise ValueError(f"{path} has missing or unknown fields of a DiTConfig: {', '.join(sorted(wrong))}.")
+        raise UserError(f"{path} has missing or unknown fields of a DiTConfig: {', '.join(sorted(wrong))}.")
     return DiTConfig(**fields)
 
 
 def _load_weights(model: nn.Module, path: Path) -> None:
-    "Fill a model from a file, or raise ValueError unless all names and shapes are those of the model."
+    "Fill a model from a file, or raise UserError unless all names and shapes are those of the model."
     try:
         weights = load_file(path)
     except SafetensorError as error:
-        raise ValueError(f"{path} cannot be read: {error}.") from None
+        raise UserError(f"{path} cannot be read: {error}.") from None
     got, wanted = ({k: v.shape for k, v in w.items()} for w in (weights, model.state_dict()))
     wrong = sorted(k for k in got.keys() | wanted.keys() if got.get(k) != wanted.get(k))
     if wrong:
-        raise ValueError(
+        raise UserError(
             f"{path} does not fit its config.json: {len(wrong)} tensors are missing, unknown or of another shape, "
             f"the first is {wrong[0]}."
         )

@@ -2,6 +2,7 @@
 
 import glob
 import os
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
@@ -14,6 +15,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from dit_nb.data import ImageSet, _center_crop, _to_tensor, digits
+from dit_nb.errors import UserError
 from dit_nb.utils import _bar_visible
 
 __all__ = ["ImageFolder", "open_images", "read_image"]
@@ -26,7 +28,7 @@ def read_image(source, size: int, mode: str = "RGB") -> Image.Image:
     """Read an image as it is meant to be seen: upright, on white, 8 bits per channel, sRGB. It is not cropped yet.
 
     A large JPEG is decoded at reduced resolution (at least `4 * size`), and the ends of a very long image are cut
-    off; the center crop stays the same or nearly so. Raises Pillow's limit of pixels to 1000 million.
+    off; the center crop stays the same or nearly so. Pillow's limit of pixels is raised to 1000 million.
 
     Args:
         source: path of an image file, or a file that is open for reading
@@ -34,17 +36,30 @@ def read_image(source, size: int, mode: str = "RGB") -> Image.Image:
         mode: "RGB", or "L" for gray
 
     Raises:
-        ValueError: if the pixels are floating-point numbers. Pillow raises other errors if the file is broken.
+        UserError: if the pixels are floating-point numbers. Pillow raises other errors if the file is broken.
     """
-    if Image.MAX_IMAGE_PIXELS is not None:
-        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, 500_000_000)  # Pillow warns here, fails at twice
-    with Image.open(source) as file:
+    with _open_large(source) as file:
         profile = file.info.get("icc_profile")
         file.draft(None, (4 * size, 4 * size))
         image = _composite_on_white(_to_8bit(_trim_ends(ImageOps.exif_transpose(file))))
     if image.mode not in ("L", "RGB", "CMYK"):
         image = image.convert("RGB")
     return _to_srgb(image, profile).convert(mode)
+
+
+_MAX_PIXELS = 500_000_000  # above, Pillow warns; at twice as many it fails
+_OPENING = threading.Lock()  # images are opened in several threads
+
+
+def _open_large(source) -> Image.Image:
+    "Open an image with a higher limit of pixels, which holds for this call alone: it is checked on opening."
+    with _OPENING:
+        before = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = before and max(before, _MAX_PIXELS)  # None: no limit
+        try:
+            return Image.open(source)
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
 
 
 def _trim_ends(image: Image.Image, ratio: int = 8) -> Image.Image:
@@ -58,7 +73,7 @@ def _trim_ends(image: Image.Image, ratio: int = 8) -> Image.Image:
 def _to_8bit(image: Image.Image) -> Image.Image:
     "Convert 16-bit gray to 8-bit gray. Other modes stay."
     if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers without a range; save it in 8 or 16 bits")
+        raise UserError("its pixels are floating-point numbers without a range; save it in 8 or 16 bits")
     if not image.mode.startswith("I"):
         return image
     values = np.asarray(image).clip(0, 65535).astype(np.uint32)
@@ -104,7 +119,7 @@ class _Table(NamedTuple):
 def _number_classes(values: list) -> tuple[list[int], tuple[str, ...]]:
     "Labels and class names, in alphabetical or numerical order, from the class of each image."
     if missing := [i for i, value in enumerate(values) if value is None or value != value]:
-        raise ValueError(f"label of image {missing[0]} is missing, but either all images need one, or none.")
+        raise UserError(f"label of image {missing[0]} is missing, but either all images need one, or none.")
     names = sorted(set(values))
     number = {name: k for k, name in enumerate(names)}
     return [number[value] for value in values], tuple(str(name) for name in names)
@@ -123,7 +138,7 @@ def _read_labels(rows) -> tuple[list[int] | None, tuple[str, ...]]:
     column = "label" if "label" in classes else classes[0]
     labels = rows[column][:]
     if None in labels or -1 in labels:  # the Hub's mark for test splits whose labels are withheld
-        raise ValueError(f"column {column} has images without a label: choose another split, with @SPLIT.")
+        raise UserError(f"column {column} has images without a label: choose another split, with @SPLIT.")
     return labels, tuple(rows.features[column].names)
 
 
@@ -133,7 +148,7 @@ def _tabulate(rows) -> _Table:
 
     columns = [name for name, kind in rows.features.items() if isinstance(kind, datasets.Image)]
     if not columns:
-        raise ValueError(f"no column holds images; the columns are {', '.join(rows.features)}.")
+        raise UserError(f"no column holds images; the columns are {', '.join(rows.features)}.")
     column = "image" if "image" in columns else columns[0]
     undecoded = rows.select_columns([column]).cast_column(column, datasets.Image(decode=False))
     return _Table(undecoded.rename_columns({column: "image"}), *_read_labels(rows))
@@ -152,7 +167,7 @@ def _folder_table(folder: str | Path) -> _Table:
 
     root = Path(folder).resolve()
     if not root.is_dir():
-        raise ValueError(f"data folder {folder} does not exist.")
+        raise UserError(f"data folder {folder} does not exist.")
     parts = {path.name for path in root.iterdir() if path.is_dir() and path.name[0] not in "._"}
     if "train" in parts and parts <= _SPLIT_FOLDERS:  # else train is a class: images of trains
         root = root / "train"
@@ -175,11 +190,11 @@ def _list_files(root: Path):  # datasets.Dataset
         rows = datasets.load_dataset("imagefolder", split="train", **options)
         image = rows.cast_column("image", datasets.Image(decode=False))["image"]
     except (datasets.exceptions.DatasetsError, ValueError, OSError, LookupError) as error:
-        raise ValueError(f"data folder {root} holds no images that can be listed: {_short(error)}.") from None
+        raise UserError(f"data folder {root} holds no images that can be listed: {_short(error)}.") from None
     # Not files inside a zip file, which are mostly second copies, nor those that macOS adds to one.
     plain = [i for i, cell in enumerate(image) if "::" not in cell["path"] and "__MACOSX" not in cell["path"]]
     if not plain:
-        raise ValueError(f"data folder {root} holds images only inside a zip file: unpack it.")
+        raise UserError(f"data folder {root} holds images only inside a zip file: unpack it.")
     return rows.select(plain) if len(plain) < len(rows) else rows
 
 
@@ -189,7 +204,7 @@ def _classes_by_folder(paths: list[str], root: Path) -> list[str] | None:
     depth = {len(parent.parts): path for parent, path in zip(parents, paths)}
     if len(depth) > 1:
         a, b = list(depth.values())[:2]
-        raise ValueError(
+        raise UserError(
             f"data folder {root} holds images at different depths, such as {a} and {b}, but must have one "
             "sub-folder for each class, or none."
         )
@@ -205,12 +220,12 @@ def _hub_table(name: str) -> _Table:
     try:
         found = datasets.load_dataset(path, config or None, split=split or None)
     except ConnectionError:
-        raise ValueError(f"data hub:{name} is not on this machine, and the Hub cannot be reached.") from None
+        raise UserError(f"data hub:{name} is not on this machine, and the Hub cannot be reached.") from None
     except (datasets.exceptions.DatasetsError, ValueError, OSError, RuntimeError) as error:
-        raise ValueError(f"data hub:{name} cannot be loaded: {_short(error)}.") from None
+        raise UserError(f"data hub:{name} cannot be loaded: {_short(error)}.") from None
     if not split:
         if "train" not in found and len(found) > 1:
-            raise ValueError(f"data hub:{name} has no split train: add @ and one of {', '.join(found)}.")
+            raise UserError(f"data hub:{name} has no split train: add @ and one of {', '.join(found)}.")
         found = found["train"] if "train" in found else next(iter(found.values()))
     return _tabulate(found)
 
@@ -223,13 +238,13 @@ def _short(error: Exception) -> str:
 
 
 def _read_cell(cell: dict, i: int, size: int, mode: str = "RGB") -> Image.Image:
-    "Read image i of a table. Raises a ValueError that names its file, or its number if it lies in a larger file."
+    "Read image i of a table. Raises a UserError that names its file, or its number if it lies in a larger file."
     try:
         return read_image(cell["path"] if cell["bytes"] is None else BytesIO(cell["bytes"]), size, mode)
     except Exception as error:  # Pillow raises many kinds
         name = cell["path"] if cell["bytes"] is None else f"{i} of the data set"
         why = str(error).strip(".") or type(error).__name__
-        raise ValueError(f"image {name} cannot be read: {why}.") from None
+        raise UserError(f"image {name} cannot be read: {why}.") from None
 
 
 def _read_error(cell: dict, i: int, size: int) -> str:
@@ -259,14 +274,14 @@ def _drop_unreadable(table: _Table, size: int, skip_bad: bool) -> tuple[_Table, 
     bad, good = [text for text in errors if text], [i for i, text in enumerate(errors) if not text]
     if bad and not skip_bad:
         which = f"all {len(bad)} such files" if len(bad) > 1 else "it"
-        raise ValueError(f"{bad[0]} Fix or remove {which}, or leave out with skip_bad.")
+        raise UserError(f"{bad[0]} Fix or remove {which}, or leave out with skip_bad.")
     if not good:
-        raise ValueError(f"none of {len(errors)} images can be read; the first error: {bad[0]}")
+        raise UserError(f"none of {len(errors)} images can be read; the first error: {bad[0]}")
     if not bad:
         return table, []
     labels = table.labels and [table.labels[i] for i in good]
     if table.labels and (lost := set(table.labels) - set(labels)):
-        raise ValueError(f"class {table.class_names[min(lost)]} has no image that can be read: {bad[0]}")
+        raise UserError(f"class {table.class_names[min(lost)]} has no image that can be read: {bad[0]}")
     return _Table(table.rows.select(good), labels, table.class_names), bad
 
 
@@ -290,11 +305,6 @@ class ImageFolder:
         image = _read_cell(self.rows[i]["image"], i, self.size, self.mode)
         return _to_tensor(_center_crop(image, self.size)), torch.tensor(self.labels[i] if self.labels else 0)
 
-    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
-        "Images (B, C, size, size) in [-1, 1] and labels (B,) of a batch."
-        images, labels = zip(*(self[i] for i in indices))
-        return torch.stack(images), torch.stack(labels)
-
 
 def open_images(
     data: str | Path, size: int | None = None, channels: int = 3, skip_bad: bool = False
@@ -309,20 +319,20 @@ def open_images(
         skip_bad: leave out images that cannot be read, instead of raising an error
 
     Raises:
-        ValueError: if there are no images, if one cannot be read, or if an argument does not fit
+        UserError: if there are no images, if one cannot be read, or if an argument does not fit
     """
     if data == "digits":
         if size not in (None, 8):
-            raise ValueError(f"size is {size}, but must be 8 for digits.")
+            raise UserError(f"size is {size}, but must be 8 for digits.")
         return digits().train
     if size is None:
-        raise ValueError(
+        raise UserError(
             "size is missing, but images other than digits need one: the side of their square crop."
         )
     if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-        raise ValueError(f"size is {size!r}, but must be an integer of 1 or more.")
+        raise UserError(f"size is {size!r}, but must be an integer of 1 or more.")
     if channels not in (1, 3):
-        raise ValueError(f"channels is {channels!r}, but must be 1 or 3.")
+        raise UserError(f"channels is {channels!r}, but must be 1 or 3.")
     _hide_progress_bars()
     hub = isinstance(data, str) and data.startswith("hub:")
     table = _hub_table(data.removeprefix("hub:")) if hub else _folder_table(data)

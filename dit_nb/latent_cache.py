@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from dit_nb.batches import BatchReader
+from dit_nb.errors import UserError
 from dit_nb.latents import LatentCodec, _check_same_codec, sample_latents
 from dit_nb.utils import _identity, _progress_bar
 
@@ -45,10 +47,10 @@ class LatentImages:
         return len(self.rows)
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
-        moments, labels = self.__getitems__([i])
+        moments, labels = self.get_batch([i])
         return moments[0], labels[0]
 
-    def __getitems__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
+    def get_batch(self, indices: list[int]) -> tuple[Tensor, Tensor]:
         "Moments (B, 2, 2, C, h, w), see `sample_latents`, and labels (B,) of a batch."
         rows = self.rows[indices]
         return rows["moments"].float().view(-1, 2, 2, *self.shape), rows["label"]
@@ -61,23 +63,23 @@ def open_latents(folder: str | Path) -> LatentImages:
         folder: folder that `encode_images` made
 
     Raises:
-        ValueError: if the folder does not exist, is not finished, or cannot be read
+        UserError: if the folder does not exist, is not finished, or cannot be read
     """
     import datasets
 
     folder = Path(folder)
     if _work_folder(folder).is_dir() and not folder.is_dir():
-        raise ValueError(f"latents folder {folder} is not finished: encode the same images again to resume.")
+        raise UserError(f"latents folder {folder} is not finished: encode the same images again to resume.")
     if not (folder / _DESCRIPTION).is_file():
         kind = "holds no latents" if folder.is_dir() else "does not exist"
-        raise ValueError(f"latents folder {folder} {kind}: make one with dit-nb encode.")
+        raise UserError(f"latents folder {folder} {kind}: make one with dit-nb encode.")
     facts = json.loads((folder / _DESCRIPTION).read_text())
     try:
         rows = datasets.load_from_disk(str(folder))
     except Exception as error:  # pyarrow and datasets raise many kinds
-        raise ValueError(f"latents folder {folder} cannot be read ({type(error).__name__}).") from None
+        raise UserError(f"latents folder {folder} cannot be read ({type(error).__name__}).") from None
     if len(rows) != facts["images"]:
-        raise ValueError(f"latents folder {folder} holds {len(rows)} of its {facts['images']} images.")
+        raise UserError(f"latents folder {folder} holds {len(rows)} of its {facts['images']} images.")
     return LatentImages(rows, facts)
 
 
@@ -99,7 +101,7 @@ def encode_images(
     """Encode all images and their mirror images into a folder. An interrupted run is resumed by the same call.
 
     Args:
-        data: data set of images: `len(data)`, `data.class_names`, and `data.__getitems__(indices)`, which returns
+        data: data set of images: `len(data)`, `data.class_names`, and `data[i]`, which returns
             images and labels; for instance from `open_images`
         codec: the autoencoder
         out: folder to make; it must not exist, unless it is empty
@@ -112,7 +114,7 @@ def encode_images(
         progress: show a progress bar
 
     Raises:
-        ValueError: if `out` exists, if an interrupted run had other settings, or if the disk is full
+        UserError: if `out` exists, if an interrupted run had other settings, or if the disk is full
     """
     out = Path(out).resolve()
     with on_all_ranks(), _explain_disk_errors(out):
@@ -131,7 +133,7 @@ def _explain_disk_errors(out: Path):
     try:
         yield
     except OSError as error:
-        raise ValueError(
+        raise UserError(
             f"encoding into {out} stopped: {error}. Finished files are kept: run the same again to resume."
         ) from None
 
@@ -145,9 +147,9 @@ def _work_folder(out: Path) -> Path:
 def _plan_latents(data, codec: LatentCodec, shard_size: int = _SHARD_SIZE) -> dict:
     "Description of the latents, as JSON. A run can be resumed only with the same description."
     if not len(data):
-        raise ValueError("data is empty, but encoding needs at least one image.")
+        raise UserError("data is empty, but encoding needs at least one image.")
     spots = sorted({round(i * (len(data) - 1) / 7) for i in range(8)})
-    images, labels = data.__getitems__(spots)
+    images, labels = BatchReader(data)(spots)
     codec.check_images(images)
     sides = [side // codec.downsampling for side in images.shape[-2:]]
     content = images.float().numpy().tobytes() + labels.numpy().tobytes()
@@ -166,7 +168,7 @@ def _plan_latents(data, codec: LatentCodec, shard_size: int = _SHARD_SIZE) -> di
 def _begin_latents(out: Path, plan: dict) -> Path:
     "Make the work folder, or find the one of an interrupted run and check that its plan was the same."
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ValueError(f"out folder {out} exists: choose another, or remove it.")
+        raise UserError(f"out folder {out} exists: choose another, or remove it.")
     work = _work_folder(out)
     work.mkdir(parents=True, exist_ok=True)
     if not (work / _DESCRIPTION).exists():
@@ -176,7 +178,7 @@ def _begin_latents(out: Path, plan: dict) -> Path:
     begun = json.loads((work / _DESCRIPTION).read_text())
     for name in sorted(plan.keys() - {"vae"}):
         if plan[name] != begun.get(name):
-            raise ValueError(
+            raise UserError(
                 f"{name} is {plan[name]}, but {work} was begun with {begun.get(name)}: resume with the same, or "
                 "remove it."
             )
@@ -208,7 +210,9 @@ def _encode_shards(
     "Write this process's share of the shards, except those that exist."
     todo = [(path, list(rows)) for path, rows in _shards(work, plan)[rank::world_size] if not path.exists()]
     parts = [[rows[i : i + batch_size] for i in range(0, len(rows), batch_size)] for _, rows in todo]
-    loader = DataLoader(data, batch_sampler=sum(parts, []), collate_fn=_identity, num_workers=num_workers)
+    loader = DataLoader(
+        BatchReader(data), batch_sampler=sum(parts, []), collate_fn=_identity, num_workers=num_workers
+    )
     total = sum(len(rows) for _, rows in todo)
     with _progress_bar(desc="encoding", shown=progress and rank == 0, total=total) as bar:
         batches = iter(loader)
@@ -223,7 +227,7 @@ def _encode_with_mirror(
     images, labels = batch
     moments = torch.stack([codec.moments(x) for x in (images, images.flip(-1))], dim=1).half()
     if not moments.isfinite().all():
-        raise ValueError(f"latents of images {rows[0]} to {rows[-1]} hold NaN or infinity.")
+        raise UserError(f"latents of images {rows[0]} to {rows[-1]} hold NaN or infinity.")
     bar.update(len(rows))
     return moments, labels
 
@@ -263,9 +267,9 @@ def _finish_latents(work: Path, out: Path, plan: dict) -> None:
         try:
             found = len(Dataset.from_file(str(path)))
         except Exception as error:  # missing, or not Arrow
-            raise ValueError(f"latents file {path} cannot be read ({type(error).__name__}).") from None
+            raise UserError(f"latents file {path} cannot be read ({type(error).__name__}).") from None
         if found != len(images):
-            raise ValueError(
+            raise UserError(
                 f"latents file {path} holds {found} images, but must hold {len(images)}: remove it."
             )
     DatasetInfo(features=_arrow_features(plan)).write_to_directory(str(work))

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .errors import UserError
 from .utils import _progress_bar, randn
 
 # %% ../nbs/4_practice/20_latents.ipynb #200029
@@ -33,7 +34,7 @@ class LatentCodec:
         batch_size: images that are encoded or decoded at a time
 
     Raises:
-        ValueError: if the scale is not above 0
+        UserError: if the scale is not above 0
     """
 
     def __init__(
@@ -44,12 +45,16 @@ class LatentCodec:
         dtype: torch.dtype | None = None,
         batch_size: int = 16,
     ):
+        if not hasattr(vae, "decode"):
+            raise UserError(
+                f"vae is {type(vae).__name__}, but must be an AutoencoderKL: LatentCodec.load opens one."
+            )
         config, self.vae = vae.config, vae.eval().requires_grad_(False)
         own = getattr(config, "shift_factor", None) or 0.0
         self.scale = float(config.scaling_factor if scale is None else scale)
         self.shift = float(own if shift is None else shift)
         if not (math.isfinite(self.scale) and self.scale > 0):
-            raise ValueError(f"scale is {self.scale}, but must be a number above 0.")
+            raise UserError(f"scale is {self.scale}, but must be a number above 0.")
         self.dtype, self.batch_size = dtype or torch.float32, batch_size
         self.image_channels, self.channels = config.in_channels, config.latent_channels
         self.downsampling = 2 ** (len(config.block_out_channels) - 1)  # each level but the last halves
@@ -77,7 +82,7 @@ class LatentCodec:
             **download: options of the download: revision, token, cache_dir, local_files_only
 
         Raises:
-            ValueError: if the autoencoder cannot be loaded, or lacks weights
+            UserError: if the autoencoder cannot be loaded, or lacks weights
         """
         found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
         codec = cls(_load_vae(vae, **download).to(device or found), scale, shift, dtype)
@@ -150,11 +155,11 @@ class LatentCodec:
             return torch.cat([step(part.to(self.device).float()).float().to(x.device) for part in parts])
 
     def check_images(self, images: Tensor) -> None:
-        "Raise a ValueError if images do not fit the autoencoder."
+        "Raise a UserError if images do not fit the autoencoder."
         _check_shape("images", images, self.image_channels)
         (h, w), f = images.shape[-2:], self.downsampling
         if h % f or w % f:
-            raise ValueError(
+            raise UserError(
                 f"images is {h}x{w} pixels, but both sides must be multiples of {f} for this VAE."
             )
 
@@ -176,23 +181,23 @@ def _load_vae(vae: str | Path, **download):  # diffusers.AutoencoderKL
     except Exception as error:  # diffusers raises many kinds
         why = str(error).strip().splitlines()[0].rstrip(". ")
         if Path(vae).is_dir():
-            raise ValueError(f"vae folder {vae} cannot be loaded: {why}.") from None
+            raise UserError(f"vae folder {vae} cannot be loaded: {why}.") from None
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(vae)):
-            raise ValueError(f"vae {vae} is no folder here, and no id on the Hub (user/name).") from None
-        raise ValueError(
+            raise UserError(f"vae {vae} is no folder here, and no id on the Hub (user/name).") from None
+        raise UserError(
             f"vae {vae} is no folder here, and the download from the Hub failed ({type(error).__name__}): on a "
             f"machine with a network, run `hf download {vae} --local-dir FOLDER`, then name that folder."
         ) from None
     if report["missing_keys"]:  # diffusers would fill them with random numbers
-        raise ValueError(f"vae {vae} lacks weights, {report['missing_keys'][0]} among them.")
+        raise UserError(f"vae {vae} lacks weights, {report['missing_keys'][0]} among them.")
     return model
 
 # %% ../nbs/4_practice/20_latents.ipynb #200033
 def _check_shape(name: str, x: Tensor, channels: int) -> None:
-    "Raise a ValueError unless x is a batch of floats with so many channels."
+    "Raise a UserError unless x is a batch of floats with so many channels."
     if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim != 4 or x.shape[1] != channels:
         kind = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else f"a {type(x).__name__}"
-        raise ValueError(f"{name} is {kind}, but must be floats of shape (N, {channels}, H, W) for this VAE.")
+        raise UserError(f"{name} is {kind}, but must be floats of shape (N, {channels}, H, W) for this VAE.")
 
 
 def _encoder_hash(vae) -> str:
@@ -205,10 +210,10 @@ def _encoder_hash(vae) -> str:
 
 
 def _check_same_codec(ours: dict, theirs: dict, place: str | Path) -> None:
-    "Raise a ValueError if two descriptions, the second of `place`, are of different latents. Ids may differ."
+    "Raise a UserError if two descriptions, the second of `place`, are of different latents. Ids may differ."
     for name in ("channels", "downsampling", "fingerprint", "scale", "shift"):
         if name in theirs and ours[name] != theirs[name]:
-            raise ValueError(
+            raise UserError(
                 f"vae {ours['id']} has {name} {ours[name]}, but {place} was made with {theirs.get('id')}, "
                 f"which has {theirs[name]}."
             )

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dit_nb.errors import UserError
 from dit_nb.evaluation import (
     _covariance_root,
     gaussian_frechet_distance,
@@ -64,14 +65,14 @@ def evaluate(
         distances "bias", the part that the finite number of samples added), the settings, and "notes"
 
     Raises:
-        ValueError: if images cannot be read, do not fit each other or the extractor, or are too few for `k`
+        UserError: if images cannot be read, do not fit each other or the extractor, or are too few for `k`
     """
     if not 0 < level < 1:
-        raise ValueError(f"level is {level}, but must lie between 0 and 1.")
+        raise UserError(f"level is {level}, but must lie between 0 and 1.")
     counts = {"k": k, "batch_size": batch_size, "max_features": max_features, "resamples": resamples}
     for name, count in counts.items():
         if count < (name != "resamples"):
-            raise ValueError(f"{name} is {count}, but must be {int(name != 'resamples')} or more.")
+            raise UserError(f"{name} is {count}, but must be {int(name != 'resamples')} or more.")
     mine, real = _open_both(samples, reference, size)
     for name, count, least in (
         (mine.name, mine.n, 2 * k + 2),
@@ -79,7 +80,7 @@ def evaluate(
         ("max_features", max_features, 2 * k + 2),
     ):
         if 0 < count < least:
-            raise ValueError(f"{name}: {count} images, but precision and recall with k = {k} need {least}.")
+            raise UserError(f"{name}: {count} images, but precision and recall with k = {k} need {least}.")
     extractor = _open_extractor(features, mine.shape, weights)
     fake, true = (
         _extract_features(images, extractor, batch_size, max_features, seed, progress)
@@ -100,10 +101,10 @@ def _open_both(samples, reference, size: int | None) -> tuple[_ImageSource, _Ima
     "Samples, and a reference of the same size: real images in a folder are cropped to it."
     mine = _open_image_source(samples, size)
     if not mine.n:
-        raise ValueError(f"{mine.name} holds no images, but samples must.")
+        raise UserError(f"{mine.name} holds no images, but samples must.")
     real = _open_image_source(reference, min(mine.shape[1:]), mine.shape[0])
     if real.n and real.shape != mine.shape:
-        raise ValueError(
+        raise UserError(
             f"{mine.name} has images of {_shape_text(mine.shape)}, but {real.name} of {_shape_text(real.shape)}."
         )
     return mine, real
@@ -228,7 +229,7 @@ def _extract_features(
         for batch in images.batches(batch_size):
             if not torch.isfinite(batch).all():
                 first = done + int((~torch.isfinite(batch)).flatten(1).any(1).nonzero()[0])
-                raise ValueError(f"{images.name} holds NaN or infinity, first in image {first}.")
+                raise UserError(f"{images.name} holds NaN or infinity, first in image {first}.")
             seen = extractor(batch)
             for running, part in zip((*moments, score), seen):
                 if part is not None:
@@ -250,7 +251,7 @@ def _with_file_statistics(stats: _FeatureStats, known: dict[str, np.ndarray]) ->
             gaussian = _MeanCov(np.float64(known[mean]).reshape(-1), np.float64(known[cov]))
             f = len(gaussian.mean)
             if gaussian.cov.shape != (f, f) or not all(np.isfinite(part).all() for part in gaussian):
-                raise ValueError(f"{stats.name} has {mean} and {cov} that do not fit, or hold NaN.")
+                raise UserError(f"{stats.name} has {mean} and {cov} that do not fit, or hold NaN.")
             setattr(stats, name, gaussian)
     return stats
 
@@ -271,7 +272,7 @@ class _Comparison:
             if mine is not None and other is not None:
                 if mine.mean.shape != other.mean.shape:
                     got, want = len(other.mean), len(mine.mean)
-                    raise ValueError(f"{real.name} has {got} {name} features, but the extractor has {want}.")
+                    raise UserError(f"{real.name} has {got} {name} features, but the extractor has {want}.")
                 self.roots[name] = _covariance_root(other.cov)
         some = np.random.default_rng(seed).permutation(len(fake.kept.pooled))[:10_000]
         self.some = Features(*(None if part is None else part[some] for part in fake.kept))
@@ -367,8 +368,8 @@ def _with_intervals(comparison: _Comparison, resamples: int, level: float, seed:
 # The paper's protocol
 
 
-# Settings of the paper's headline numbers (Table 2), by the names of `sample_images`. On all four latent channels
-# (guided_channels 4), cfg_scale 1.375 is about the same. Labels: see `_uniform_labels`.
+# Settings of the paper's headline numbers (Table 2): number of images, VAE, and fields of a `SamplingConfig`. On all
+# four latent channels (guided_channels 4), cfg_scale 1.375 is about the same. Labels: see `_uniform_labels`.
 _PAPER = {"n": 50_000, "sampler": "ddpm", "steps": "250", "cfg_scale": 1.5, "guided_channels": 3}
 _PAPER |= {"variance": "learned", "clip_x0": False, "vae": "stabilityai/sd-vae-ft-ema"}
 PRESETS = {"paper": _PAPER}

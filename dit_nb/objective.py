@@ -13,8 +13,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from .errors import UserError, _check_choice
 from .schedule import _SCHEDULES, Schedule, extract, respaced_betas, space_timesteps
-from .utils import _check_choice, _check_eval, _progress_bar, randn
+from .utils import _check_eval, _progress_bar, randn
 
 # %% ../nbs/3_diffusion/15_objective.ipynb #150005
 def _mean_flat(x: Tensor) -> Tensor:
@@ -72,15 +73,15 @@ class Prediction(NamedTuple):
 
     eps: Tensor  # (N, C, H, W) predicted noise
     x0: Tensor  # (N, C, H, W) predicted clean image
-    mean: Tensor  # (N, C, H, W) mean of x_{t-1}
-    log_variance: Tensor  # (N, C, H, W) log variance of x_{t-1}
+    mean: Tensor | None = None  # (N, C, H, W) mean of x_{t-1}; None if only x0 was asked for
+    log_variance: Tensor | None = None  # (N, C, H, W) log variance of x_{t-1}
 
 
 def _split_output(output: Tensor, x_t: Tensor) -> tuple[Tensor, Tensor | None]:
     "Split a model's output into eps and variance values (None if it has C channels), in float32 or better."
     n, c, *rest = x_t.shape
     if output.shape not in ((n, c, *rest), (n, 2 * c, *rest)):
-        raise ValueError(
+        raise UserError(
             f"the model returned shape {tuple(output.shape)} for x of shape {tuple(x_t.shape)}, "
             f"but must return {c} channels, or {2 * c} with a learned variance."
         )
@@ -115,7 +116,7 @@ class Diffusion(Schedule):
             schedule = _SCHEDULES[schedule](num_timesteps)
         _check_choice("variance", variance, _VARIANCES)
         if bins < 2:
-            raise ValueError(f"bins is {bins}, but must be 2 or more.")
+            raise UserError(f"bins is {bins}, but must be 2 or more.")
         super().__init__(schedule, timestep_map)
         self.variance, self.bins = variance, bins
 
@@ -144,8 +145,8 @@ class Diffusion(Schedule):
         x_t = self.q_sample(x0, t, noise)  # (N, C, H, W)
         eps, values = _split_output(self._call_model(model, x_t, t, y), x_t)  # (N, C, H, W) each
         mse = _mean_flat((noise - eps) ** 2)  # DDPM, equation 14
-        # What `vb_terms` returns, but without a gradient to eps: the bound trains the variance alone.
-        vb = self._vb_from_eps_error((eps - noise).detach(), values, x0, t)
+        log_variance = self._log_variance(values, x_t, t, self.variance)
+        vb = self._vb_from_eps_error((eps - noise).detach(), log_variance, x0, t)  # trains the variance alone
         return {"loss": mse + vb if self.variance == "learned" else mse, "mse": mse, "vb": vb}
 
     def p_mean_variance(
@@ -168,41 +169,56 @@ class Diffusion(Schedule):
             variance: "learned", "fixed_small" or "fixed_large"; default: `self.variance` by default
         """
         self._check_inputs(x_t, t)
+        _check_choice("variance", variance or self.variance, _VARIANCES)
         return self.predict(self._call_model(model, x_t, t, y), x_t, t, clip_x0, variance)
+
+    def predict_x0(self, output: Tensor, x_t: Tensor, t: Tensor, clip_x0: bool = False) -> Prediction:
+        "Interpret a model's `output` for x_t as noise and clean image only: all that DDIM needs."
+        eps, _ = _split_output(output, x_t)
+        x0 = self.eps_to_x0(x_t, t, eps)
+        return Prediction(eps, x0.clamp(-1, 1) if clip_x0 else x0)
 
     def predict(
         self, output: Tensor, x_t: Tensor, t: Tensor, clip_x0: bool = False, variance: str | None = None
     ) -> Prediction:
         "Interpret a model's `output` for x_t, (N, 2C, H, W) or (N, C, H, W), as `p_mean_variance` does."
-        variance = variance or self.variance
-        _check_choice("variance", variance, _VARIANCES)
-        eps, values = _split_output(output, x_t)
-        x0 = self.eps_to_x0(x_t, t, eps)
-        x0 = x0.clamp(-1, 1) if clip_x0 else x0
-        mean, _ = self.q_posterior(x0, x_t, t)
-        return Prediction(eps, x0, mean, self._log_variance(values, x_t, t, variance))
+        prediction, (_, values) = self.predict_x0(output, x_t, t, clip_x0), _split_output(output, x_t)
+        mean, _ = self.q_posterior(prediction.x0, x_t, t)
+        log_variance = self._log_variance(values, x_t, t, variance or self.variance)
+        return prediction._replace(mean=mean, log_variance=log_variance)
 
     def eps_to_x0(self, x_t: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         "Compute the clean image from the noise in x_t (DDPM, equation 15)."
-        self._check_inputs(x_t, t, eps=eps)
         noise = extract(self.sqrt_one_minus_alphas_cumprod, t, x_t) * eps
         return (x_t - noise) / extract(self.sqrt_alphas_cumprod, t, x_t)
 
     def x0_to_eps(self, x_t: Tensor, t: Tensor, x0: Tensor) -> Tensor:
         "Compute the noise in x_t from the clean image: the inverse of `eps_to_x0`."
-        self._check_inputs(x_t, t, x0=x0)
         signal = extract(self.sqrt_alphas_cumprod, t, x_t) * x0
         return (x_t - signal) / extract(self.sqrt_one_minus_alphas_cumprod, t, x_t)
 
     def vb_terms(self, prediction: Prediction, x0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         "Compute one term of the bound, (N,) bits per dimension: a KL, or at t = 0 the pixels' likelihood."
-        true_mean, true_log_variance = self.q_posterior(x0, x_t, t)
-        kl = normal_kl(true_mean, true_log_variance, prediction.mean, prediction.log_variance)
-        nats, last = _mean_flat(kl), t == 0
-        if last.any():
-            log_scale = 0.5 * prediction.log_variance[last]
-            nll = discretized_gaussian_nll(x0[last], prediction.mean[last], log_scale, self.bins)
-            nats = nats.index_put((last,), _mean_flat(nll))
+        signal, noise = (
+            extract(a, t, x_t) for a in (self.sqrt_alphas_cumprod, self.sqrt_one_minus_alphas_cumprod)
+        )
+        eps_error = signal / noise * (x0 - prediction.x0)  # predicted minus true eps, (N, C, H, W)
+        return self._vb_from_eps_error(eps_error, prediction.log_variance, x0, t)
+
+    def _vb_from_eps_error(self, eps_error: Tensor, log_variance: Tensor, x0: Tensor, t: Tensor) -> Tensor:
+        "Compute the term from predicted minus true eps and the predicted log variance, (N, C, H, W) each."
+        true_log_variance = extract(self.posterior_log_variance_clipped, t, eps_error)  # (N, 1, 1, 1)
+        mean_error = extract(self.posterior_mean_eps_coef, t, eps_error) * eps_error  # true minus predicted
+        log_ratio = log_variance - true_log_variance
+        # `normal_kl` of two Gaussians whose means differ by `mean_error`.
+        kl = log_ratio + torch.exp(-log_ratio) - 1 + mean_error**2 * torch.exp(-true_log_variance - log_ratio)
+        nats, last = _mean_flat(0.5 * kl), t == 0
+        if t.is_cuda or last.any():  # always on a GPU: `last.any()` would synchronize with the CPU
+            rows = last.view(-1, 1, 1, 1)  # other rows are not used, and 0 keeps them finite
+            mean = x0 - mean_error.where(rows, 0)  # at t = 0 the true mean is x_0
+            log_scale = (0.5 * (true_log_variance + log_ratio)).where(rows, 0)
+            nll = discretized_gaussian_nll(x0, mean, log_scale, self.bins)
+            nats = torch.where(last, _mean_flat(nll), nats)
         return nats / math.log(2)
 
     def prior_bpd(self, x0: Tensor) -> Tensor:
@@ -222,29 +238,13 @@ class Diffusion(Schedule):
         small = extract(self.posterior_log_variance_clipped, t, x_t)  # (N, 1, 1, 1)
         large = extract(self.log_betas, t, x_t)
         if variance != "learned":
-            return (small if variance == "fixed_small" else large).expand(x_t.shape)
+            return {"fixed_small": small, "fixed_large": large}[variance].expand(x_t.shape)
         if values is None:
-            raise ValueError(
+            raise UserError(
                 "variance is 'learned', but the model returns no variance values: "
                 "use a model with learn_sigma=True, or variance='fixed_small'."
             )
         return learned_log_variance(values, small, large)
-
-    def _vb_from_eps_error(self, eps_error: Tensor, values: Tensor | None, x0: Tensor, t: Tensor) -> Tensor:
-        "Compute `vb_terms` in closed form from predicted minus true eps: cheaper in a training step."
-        true_log_variance = extract(self.posterior_log_variance_clipped, t, eps_error)  # (N, 1, 1, 1)
-        mean_error = extract(self.posterior_mean_eps_coef, t, eps_error) * eps_error  # true minus model
-        log_ratio = self._log_variance(values, eps_error, t, self.variance) - true_log_variance
-        # `normal_kl` of two Gaussians whose means differ by `mean_error`.
-        kl = log_ratio + torch.exp(-log_ratio) - 1 + mean_error**2 * torch.exp(-true_log_variance - log_ratio)
-        nats, last = _mean_flat(0.5 * kl), t == 0
-        if t.is_cuda or last.any():  # always on a GPU: `last.any()` would synchronize with the CPU
-            rows = last.view(-1, 1, 1, 1)  # other rows are not used, and 0 keeps them finite
-            mean = x0 - mean_error.where(rows, 0)  # at t = 0 the true mean is x_0
-            log_scale = (0.5 * (true_log_variance + log_ratio)).where(rows, 0)
-            nll = discretized_gaussian_nll(x0, mean, log_scale, self.bins)
-            nats = torch.where(last, _mean_flat(nll), nats)
-        return nats / math.log(2)
 
 # %% ../nbs/3_diffusion/15_objective.ipynb #150064
 @torch.no_grad()
@@ -273,7 +273,7 @@ def bits_per_dim(
         "x0_mse", (N, T) for t = 0 to T-1
 
     Raises:
-        ValueError: if the model is in train() mode, or the pixels are not on the steps of `diffusion.bins`
+        UserError: if the model is in train() mode, or the pixels are not on the steps of `diffusion.bins`
     """
     _check_likelihood(model, x0, diffusion.bins if clip_x0 else None)
     columns = {"vb": [], "mse": [], "x0_mse": []}
@@ -291,14 +291,14 @@ def bits_per_dim(
 
 
 def _check_likelihood(model: Callable, x0: Tensor, bins: int | None) -> None:
-    "Raise a ValueError if the bound would not be the likelihood of these images; bins is None for latents."
+    "Raise a UserError if the bound would not be the likelihood of these images; bins is None for latents."
     _check_eval(model)
     if bins is None or not len(x0):
         return
     level = (x0.float() + 1) / 2 * (bins - 1)  # integers from 0 to bins - 1, if x0 is valid
     off = (level - level.round()).abs().max() > 0.01 or level.min() < -0.01 or level.max() > bins - 0.99
     if off or not torch.isfinite(x0).all():
-        raise ValueError(
+        raise UserError(
             f"x0 has values off the {bins} equal steps from -1 to 1, but must lie on them: "
             "give Diffusion the right bins (17 for the digits), or pass clip_x0=False for latents."
         )

@@ -9,6 +9,8 @@ __all__ = ['grid_size', 'patchify', 'unpatchify', 'PatchEmbed']
 from einops import rearrange
 from torch import Tensor, nn
 
+from .errors import UserError
+
 # %% ../nbs/1_tokens/03_patchify.ipynb #030005
 def _height_width(size: int | tuple[int, int]) -> tuple[int, int]:
     """Height and width of an image size; one number means a square."""
@@ -24,11 +26,11 @@ def grid_size(size: int | tuple[int, int], patch_size: int) -> tuple[int, int]:
         patch_size: side of a patch in pixels, p
 
     Raises:
-        ValueError: `patch_size` does not divide both sides
+        UserError: `patch_size` does not divide both sides
     """
     height, width = _height_width(size)
     if patch_size < 1 or height < 1 or width < 1 or height % patch_size or width % patch_size:
-        raise ValueError(
+        raise UserError(
             f"input_size is {height}x{width}, but height and width must be positive multiples "
             f"of `patch_size` {patch_size}."
         )
@@ -58,7 +60,7 @@ def unpatchify(tokens: Tensor, grid: tuple[int, int], patch_size: int) -> Tensor
         patch_size: side of a patch in pixels, p
     """
     if tokens.shape[1] != grid[0] * grid[1]:
-        raise ValueError(
+        raise UserError(
             f"tokens has {tokens.shape[1]} tokens, but must have {grid[0] * grid[1]}, "
             f"one for each patch of the {grid[0]}x{grid[1]} grid."
         )

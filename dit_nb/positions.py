@@ -9,6 +9,8 @@ __all__ = ['sincos_1d', 'sincos_2d']
 import torch
 from torch import Tensor
 
+from .errors import UserError
+
 # %% ../nbs/1_tokens/04_positions.ipynb #040014
 def sincos_1d(positions: Tensor, dim: int, max_period: float = 10000.0) -> Tensor:
     """Sinusoidal embedding of positions (Attention is all you need, section 3.5).
@@ -22,7 +24,7 @@ def sincos_1d(positions: Tensor, dim: int, max_period: float = 10000.0) -> Tenso
         (T, dim) in float64: dim/2 sines, then the dim/2 cosines of the same angles
     """
     if dim % 2:
-        raise ValueError(f"dim is {dim}, but must be even: a sine and a cosine per frequency.")
+        raise UserError(f"dim is {dim}, but must be even: a sine and a cosine per frequency.")
     half = dim // 2
     omega = max_period ** (-torch.arange(half, dtype=torch.float64) / half)  # (dim/2,)
     angles = torch.outer(positions.double(), omega)  # (T, dim/2)
@@ -41,7 +43,7 @@ def sincos_2d(grid: tuple[int, int], dim: int, max_period: float = 10000.0) -> T
         (T, dim) in float64: the first half encodes the column, the second half the row
     """
     if dim % 4:
-        raise ValueError(f"hidden_size is {dim}, but must be a multiple of 4 for 2-D positions.")
+        raise UserError(f"hidden_size is {dim}, but must be a multiple of 4 for 2-D positions.")
     rows, columns = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
     halves = [sincos_1d(axis.flatten(), dim // 2, max_period) for axis in (columns, rows)]
     return torch.cat(halves, dim=-1)

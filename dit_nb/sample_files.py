@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dit_nb.batches import BatchReader
 from dit_nb.data import _to_uint8, digits
+from dit_nb.errors import UserError
 from dit_nb.image_files import open_images
 from dit_nb.utils import _atomic_write
 
@@ -38,9 +40,11 @@ _STATISTICS = ("mu", "sigma", "mu_s", "sigma_s")
 
 def _open_image_source(source, size: int | None = None, channels: int | None = None) -> _ImageSource:
     """Open images to evaluate, or to compare with."""
+    if isinstance(source, np.ndarray):
+        source = torch.from_numpy(source)
     if isinstance(source, Tensor):
         return _ImageSource("images", len(source), tuple(source.shape[1:]), lambda b: iter(source.split(b)))
-    if hasattr(source, "__getitems__"):
+    if hasattr(source, "__getitem__") and not isinstance(source, str):
         return _from_data_set(source, type(source).__name__)
     if source == "digits":
         return _from_data_set(digits().held_out, "held-out digits")
@@ -50,7 +54,7 @@ def _open_image_source(source, size: int | None = None, channels: int | None = N
     if path.suffix == ".npz" and path.is_file():
         return _read_npz(path)
     if not path.is_dir():
-        raise ValueError(f"{source} is no folder, no .npz file, and not the word digits.")
+        raise UserError(f"{source} is no folder, no .npz file, and not the word digits.")
     own_size, own_channels = _first_image(path)
     return _from_data_set(open_images(str(path), size or own_size, channels or own_channels), str(path))
 
@@ -58,7 +62,7 @@ def _open_image_source(source, size: int | None = None, channels: int | None = N
 def _from_data_set(data, name: str) -> _ImageSource:
     def batches(size: int) -> Iterator[Tensor]:
         for start in range(0, len(data), size):
-            yield data.__getitems__(list(range(start, min(start + size, len(data)))))[0]
+            yield BatchReader(data)(list(range(start, min(start + size, len(data)))))[0]
 
     return _ImageSource(name, len(data), tuple(data[0][0].shape), batches)
 
@@ -73,7 +77,7 @@ def _first_image(folder: Path) -> tuple[int, int]:
                 return min(image.size), 1 if image.mode in ("1", "L", "I;16") else 3
         except (OSError, UnidentifiedImageError):
             continue
-    raise ValueError(f"folder {folder} holds no images.")
+    raise UserError(f"folder {folder} holds no images.")
 
 
 def _read_npz(path: Path) -> _ImageSource:
@@ -82,11 +86,11 @@ def _read_npz(path: Path) -> _ImageSource:
             found = {key: file[key] for key in _STATISTICS if key in file.files}
             key = next((key for key in ("arr_0", "images") if key in file.files), None)
     except (OSError, ValueError, KeyError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} cannot be read as .npz: {error}.") from None
+        raise UserError(f"{path} cannot be read as .npz: {error}.") from None
     if key is None:
         if "mu" in found:
             return _ImageSource(str(path), statistics=found)
-        raise ValueError(f"{path} holds neither arr_0 nor images, nor the statistics mu and sigma.")
+        raise UserError(f"{path} holds neither arr_0 nor images, nor the statistics mu and sigma.")
     return _npz_images(path, key, *next(_npz_array(path, key)), found)
 
 
@@ -102,7 +106,7 @@ def _npz_array(path: Path, name: str, size: int | None = None) -> Iterator:
                 count = min(size, shape[0] - start)
                 yield np.frombuffer(file.read(count * row), dtype).reshape(count, *shape[1:])
     except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} cannot be read as .npz: {error}.") from None
+        raise UserError(f"{path} cannot be read as .npz: {error}.") from None
 
 
 def _npz_images(
@@ -114,7 +118,7 @@ def _npz_images(
     right_type = dtype == np.uint8 if last else dtype.kind == "f"
     if len(size) != 3 or size[0] not in (1, 3) or fortran or not right_type:
         wanted = "uint8 (N, H, W, 3)" if last else "floats (N, C, H, W)"
-        raise ValueError(f"{path} has {key} of {dtype} {shape}, but must have {wanted}.")
+        raise UserError(f"{path} has {key} of {dtype} {shape}, but must have {wanted}.")
 
     def batches(count: int) -> Iterator[Tensor]:
         rows = _npz_array(path, key, count)
@@ -139,10 +143,10 @@ def save_npz(path: str | Path, batches: Iterable, labels=None, n: int | None = N
         n: number of images, needed if there are no labels: it is written before the first image
 
     Raises:
-        ValueError: if the batches have another type, differ in size, or are not `n` images
+        UserError: if the batches have another type, differ in size, or are not `n` images
     """
     if labels is None and n is None:
-        raise ValueError("n is missing, but without labels it must be the number of images.")
+        raise UserError("n is missing, but without labels it must be the number of images.")
     n = len(labels) if labels is not None else n
     with _atomic_write(path) as draft, zipfile.ZipFile(draft, "w") as archive:
         with archive.open("arr_0.npy", "w", force_zip64=True) as file:
@@ -159,16 +163,16 @@ def _write_rows(file, batches: Iterable, n: int) -> None:
         if isinstance(batch, Tensor):
             batch = _to_uint8(batch).permute(0, 2, 3, 1).cpu().numpy()
         if batch.dtype != np.uint8 or batch.ndim != 4:
-            raise ValueError(f"batches has {batch.dtype} {batch.shape}, but must have uint8 (B, H, W, C).")
+            raise UserError(f"batches has {batch.dtype} {batch.shape}, but must have uint8 (B, H, W, C).")
         if shape is None:
             shape = batch.shape[1:]
             header = {"descr": "|u1", "fortran_order": False, "shape": (n, *shape)}
             np.lib.format.write_array_header_1_0(file, header)
         if batch.shape[1:] != shape:
-            raise ValueError(
+            raise UserError(
                 f"batches has images of {batch.shape[1:]}, but all must be {shape}, as the first."
             )
         done += len(batch)
         file.write(np.ascontiguousarray(batch).data)
     if done != n:
-        raise ValueError(f"batches has {done} images, but must have n = {n}.")
+        raise UserError(f"batches has {done} images, but must have n = {n}.")

@@ -13,9 +13,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .objective import Diffusion, Prediction
+from .errors import UserError
+from .objective import _VARIANCES, Diffusion, Prediction
 from .schedule import extract
-from .utils import _check_eval, _progress_bar, randn
+from .utils import _progress_bar, randn
 
 # %% ../nbs/3_diffusion/16_sampling.ipynb #160011
 def ddpm_step(diffusion: Diffusion, prediction: Prediction, x_t: Tensor, t: Tensor, noise: Tensor) -> Tensor:
@@ -43,25 +44,23 @@ class Step(NamedTuple):
     x_prev: Tensor  # (N, C, H, W) images after the step, x_{t-1}
 
 # %% ../nbs/3_diffusion/16_sampling.ipynb #160018
-def _check_sample_inputs(diffusion, model, shape, y, x_T, step_noise) -> None:
-    _check_eval(model)
+def _check_sample_inputs(model, shape, y, x_T, step_noise=None, steps=None, variance=None) -> None:
+    if getattr(model, "training", False):
+        raise UserError(
+            "model is in train() mode, in which labels are dropped at random: call model.eval() first."
+        )
     if len(shape) != 4:
-        raise ValueError(f"shape is {tuple(shape)}, but must be four numbers (N, C, H, W).")
+        raise UserError(f"shape is {tuple(shape)}, but must be four numbers (N, C, H, W).")
     if y is not None and not isinstance(y, Tensor):
-        raise ValueError(f"y is a {type(y).__name__}, but must be a tensor of labels.")
+        raise UserError(f"y is a {type(y).__name__}, but must be a tensor of labels.")
     if y is not None and len(y) != shape[0]:
-        raise ValueError(f"y has {len(y)} labels, but must have one for each of {shape[0]} images.")
+        raise UserError(f"y has {len(y)} labels, but must have one for each of {shape[0]} images.")
     if x_T is not None and tuple(x_T.shape) != tuple(shape):
-        raise ValueError(f"x_T has shape {tuple(x_T.shape)}, but must be {tuple(shape)}.")
-    wanted = (diffusion.num_timesteps, *shape)
-    if step_noise is not None and tuple(step_noise.shape) != wanted:
-        raise ValueError(f"step_noise has shape {tuple(step_noise.shape)}, but must be {wanted}.")
-
-
-def _sampling_device(diffusion, y, x_T, device):
-    "Return the device of x_T or y, else `device`, else that of the schedule."
-    given = [tensor.device for tensor in (x_T, y) if tensor is not None]
-    return given[0] if given else device or diffusion.timestep_map.device
+        raise UserError(f"x_T has shape {tuple(x_T.shape)}, but must be {tuple(shape)}.")
+    if step_noise is not None and tuple(step_noise.shape) != (steps, *shape):
+        raise UserError(f"step_noise has shape {tuple(step_noise.shape)}, but must be {(steps, *shape)}.")
+    if variance not in (None, *_VARIANCES):
+        raise UserError(f"variance is {variance!r}, but must be one of {', '.join(_VARIANCES)}.")
 
 # %% ../nbs/3_diffusion/16_sampling.ipynb #160020
 @torch.no_grad()
@@ -77,6 +76,7 @@ def sample_loop(
     generator: torch.Generator | list[torch.Generator] | None = None,
     clip_x0: bool = False,
     variance: str | None = None,
+    posterior: bool = True,
     callback: Callable[[Step], None] | None = None,
     progress: bool = True,
     device: torch.device | str | None = None,
@@ -84,7 +84,7 @@ def sample_loop(
     """Sample images (N, C, H, W) from noise, one step of the schedule after the other.
 
     Args:
-        step: `ddpm_step`, `ddim_step`, or another function with their arguments
+        step: `ddpm_step`, `ddim_step`, or your own function (diffusion, prediction, x_t, t, noise) -> x_{t-1}
         diffusion: schedule; all its steps are taken, so pass `diffusion.respaced("250")` for fewer
         model: (x, t, y) -> (N, 2C, H, W), in eval() mode
         shape: shape of the images, (N, C, H, W)
@@ -94,15 +94,17 @@ def sample_loop(
         generator: source of all noise, one or a list of N; the global random state by default
         clip_x0: clip the predicted clean image to [-1, 1]: True for pixels, False for latents
         variance: "learned", "fixed_small" or "fixed_large"; that of `diffusion` by default
+        posterior: compute mean and variance of x_{t-1}; False for a step that needs the predicted x_0 alone
         callback: function that is called with a `Step` after each step
         progress: show a progress bar
         device: device of the images if neither x_T nor y is given; that of `diffusion` by default
 
     Raises:
-        ValueError: if the model is in train() mode, or a shape does not fit
+        UserError: if the model is in train() mode, or a shape does not fit
     """
-    _check_sample_inputs(diffusion, model, shape, y, x_T, step_noise)
-    device = _sampling_device(diffusion, y, x_T, device)
+    _check_sample_inputs(model, shape, y, x_T, step_noise, diffusion.num_timesteps, variance)
+    given = [tensor.device for tensor in (x_T, y) if tensor is not None]
+    device = given[0] if given else device or diffusion.timestep_map.device
     x = randn(shape, generator, device) if x_T is None else x_T
     y = None if y is None else y.to(device)
     if hasattr(model, "precompute_conditioning"):  # of all t and y, once for all steps
@@ -110,7 +112,11 @@ def sample_loop(
     for i in _progress_bar(range(diffusion.num_timesteps), "sampling", progress):
         k = diffusion.num_timesteps - 1 - i
         t = torch.full((shape[0],), k, device=device)
-        prediction = diffusion.p_mean_variance(model, x, t, y, clip_x0, variance)
+        output = diffusion._call_model(model, x, t, y)  # (N, 2C, H, W)
+        if posterior:
+            prediction = diffusion.predict(output, x, t, clip_x0, variance)
+        else:
+            prediction = diffusion.predict_x0(output, x, t, clip_x0)
         noise = randn(shape, generator, device) if step_noise is None else step_noise[i].to(device)
         x_prev = step(diffusion, prediction, x, t, noise)
         if callback is not None:
@@ -157,5 +163,5 @@ def ddim_sample(
         model: (x, t, y) -> (N, 2C, H, W), or (N, C, H, W): the variance is not used
         eta: amount of fresh noise in each step: with 0 the same x_T gives the same image, 1 is DDPM
     """
-    options = {"variance": "fixed_small", **options}  # not used, and needs no variance values from the model
-    return sample_loop(partial(ddim_step, eta=eta), diffusion, model, shape, y, **options)
+    step = partial(ddim_step, eta=eta)
+    return sample_loop(step, diffusion, model, shape, y, posterior=False, **options)

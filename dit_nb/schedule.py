@@ -11,6 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from .errors import UserError
 from .utils import _check_index
 
 # %% ../nbs/3_diffusion/14_schedule.ipynb #140008
@@ -23,7 +24,7 @@ def linear_betas(num_timesteps: int = 1000) -> Tensor:
 
 def _check_num_timesteps(num_timesteps: int) -> None:
     if num_timesteps < 1:
-        raise ValueError(f"num_timesteps is {num_timesteps}, but must be 1 or more.")
+        raise UserError(f"num_timesteps is {num_timesteps}, but must be 1 or more.")
 
 # %% ../nbs/3_diffusion/14_schedule.ipynb #140013
 def cosine_betas(num_timesteps: int = 1000, offset: float = 0.008, max_beta: float = 0.999) -> Tensor:
@@ -74,7 +75,7 @@ def extract(table: Tensor, t: Tensor, x: Tensor) -> Tensor:
         x: images that the coefficients will multiply, (N, ...); they set the precision, float32 at least
     """
     dtype = torch.promote_types(x.dtype, torch.float32)
-    picked = table[t.to(table.device)].to(dtype).to(x.device)
+    picked = table.index_select(0, t.to(table.device)).to(dtype).to(x.device)  # refuses negative timesteps
     return picked.view(-1, *[1] * (x.ndim - 1))
 
 # %% ../nbs/3_diffusion/14_schedule.ipynb #140037
@@ -88,7 +89,7 @@ class Schedule(nn.Module):
         timestep_map: original timestep that each step stands for, (T,); 0 to T-1 by default
 
     Raises:
-        ValueError: if the betas are not a vector of numbers in (0, 1), or the map has another length
+        UserError: if the betas are not a vector of numbers in (0, 1), or the map has another length
     """
 
     timestep_map: Tensor
@@ -97,12 +98,12 @@ class Schedule(nn.Module):
         super().__init__()
         betas = torch.as_tensor(betas, dtype=torch.float64)
         if betas.ndim != 1 or len(betas) < 1 or not bool(((betas > 0) & (betas < 1)).all()):
-            raise ValueError(f"betas has shape {tuple(betas.shape)}, but must be a row of numbers in (0, 1).")
+            raise UserError(f"betas has shape {tuple(betas.shape)}, but must be a row of numbers in (0, 1).")
         self.num_timesteps = len(betas)
         if timestep_map is None:
             timestep_map = torch.arange(len(betas), device=betas.device)
         if timestep_map.shape != betas.shape:
-            raise ValueError(f"timestep_map has length {len(timestep_map)}, but must have {len(betas)}.")
+            raise UserError(f"timestep_map has length {len(timestep_map)}, but must have {len(betas)}.")
         for name, table in {"timestep_map": timestep_map, **_coefficients(betas)}.items():
             self.register_buffer(name, table, persistent=False)
 
@@ -114,11 +115,11 @@ class Schedule(nn.Module):
         return self
 
     def _check_inputs(self, x: Tensor, t: Tensor, **same_shape: Tensor) -> None:
-        "Raise a ValueError unless t is (N,) timesteps and all other tensors have the shape of x."
+        "Raise a UserError unless t is (N,) timesteps and all other tensors have the shape of x."
         _check_index("t", t, len(x), self.num_timesteps)
         for name, other in same_shape.items():
             if other.shape != x.shape:  # might broadcast, to a wrong result
-                raise ValueError(f"{name} has shape {tuple(other.shape)}, but must be {tuple(x.shape)}.")
+                raise UserError(f"{name} has shape {tuple(other.shape)}, but must be {tuple(x.shape)}.")
 
     def q_sample(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         "Noise clean images `x0` to x_t in one jump (DiT, section 3.1; DDPM, equation 4)."
@@ -128,7 +129,6 @@ class Schedule(nn.Module):
 
     def q_posterior(self, x0: Tensor, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         "Return mean and log variance (N, 1, 1, 1) of q(x_{t-1} | x_t, x_0) (DDPM, equations 6 and 7)."
-        self._check_inputs(x_t, t, x0=x0)
         of_x0, of_xt = extract(self.posterior_mean_coef1, t, x_t), extract(self.posterior_mean_coef2, t, x_t)
         return of_x0 * x0 + of_xt * x_t, extract(self.posterior_log_variance_clipped, t, x_t)
 
@@ -142,19 +142,19 @@ def space_timesteps(num_timesteps: int, spec: str) -> list[int]:
             "ddim50" (every i-th)
 
     Raises:
-        ValueError: if the spec cannot be read or T has no such timesteps
+        UserError: if the spec cannot be read or T has no such timesteps
     """
     if spec.startswith("ddim"):
         return _strided_timesteps(num_timesteps, spec)
     try:
         counts = [int(count) for count in spec.split(",")]
     except ValueError:
-        raise ValueError(f"respacing is {spec!r}, but must be like '250', '10,15,20' or 'ddim50'.") from None
+        raise UserError(f"respacing is {spec!r}, but must be like '250', '10,15,20' or 'ddim50'.") from None
     kept, start = [], 0
     for i, count in enumerate(counts):
         size = num_timesteps // len(counts) + (i < num_timesteps % len(counts))
         if not 1 <= count <= size:
-            raise ValueError(
+            raise UserError(
                 f"respacing is {spec!r}, but {size} timesteps must keep 1 to {size}, not {count}."
             )
         kept += [start + offset for offset in _equally_spaced(size, count)]
@@ -179,7 +179,7 @@ def _strided_timesteps(num_timesteps: int, spec: str) -> list[int]:
         kept = list(range(0, num_timesteps, stride))
         if str(len(kept)) == wanted:
             return kept
-    raise ValueError(f"respacing is {spec!r}, but no stride leaves {wanted!r} of {num_timesteps} steps.")
+    raise UserError(f"respacing is {spec!r}, but no stride leaves {wanted!r} of {num_timesteps} steps.")
 
 # %% ../nbs/3_diffusion/14_schedule.ipynb #140062
 def respaced_betas(alphas_cumprod: Tensor, kept: list[int]) -> Tensor:

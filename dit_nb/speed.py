@@ -1,21 +1,42 @@
-"""Faster inference and float32 matrix products: a bfloat16 copy of a model, and switches for the CPU."""
+"""Opt-in speed: an inference copy of a model, CPU settings inside a `with` block, and compilation for training."""
 
 import copy
 import ctypes
 import platform
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from dit_nb.model import DiT
-from dit_nb.utils import _check_choice
+from dit_nb.blocks.adaln import AdaLNBlock, AdaLNModulation
+from dit_nb.blocks.adaln_zero import AdaLNZeroBlock
+from dit_nb.errors import UserError, _check_choice
+from dit_nb.model import DiT, _check_inputs
+from dit_nb.utils import _check_index
 
-__all__ = ["InferenceModel", "fast_float32_matmul", "float32_matmul_precision", "keep_freed_memory"]
+__all__ = ["InferenceModel", "fast_cpu", "float32_matmul_precision"]
+
+
+@contextmanager
+def fast_cpu() -> Iterator[None]:
+    """Use the CPU settings that were measured to be faster (guide Speed) inside a `with` block, then restore them.
+
+    They hold for the whole process: float32 products by oneDNN where it is as exact as MKL (AMD with AVX-512), and
+    freed memory kept for the next step (glibc). A GPU is not affected.
+    """
+    with ExitStack() as stack:
+        if not torch.cuda.is_available() and _prefer_onednn_float32():
+            stack.enter_context(float32_matmul_precision("medium"))
+            # With these products the plain formula of attention is faster than the fused kernel.
+            stack.enter_context(sdpa_kernel([SDPBackend.MATH]))
+        stack.enter_context(_keep_freed_memory())
+        yield
 
 
 @lru_cache(maxsize=1)
@@ -46,34 +67,20 @@ def float32_matmul_precision(name: str) -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-def fast_float32_matmul(device: torch.device | str = "cpu") -> AbstractContextManager:
-    """Use the faster float32 backend of this CPU inside a `with` block.
-
-    Args:
-        device: on a GPU nothing changes, because there the same setting would round to TF32
-    """
-    other = torch.device(device).type == "cpu" and _prefer_onednn_float32()
-    return float32_matmul_precision("medium" if other else torch.get_float32_matmul_precision())
-
-
-@lru_cache
-def keep_freed_memory(device: torch.device | str = "cpu") -> bool:
-    """Make malloc keep freed memory for the next step instead of returning it to the system (glibc only).
-
-    Args:
-        device: only a CPU has an effect
-
-    Returns:
-        whether the setting was changed
-    """
-    if torch.device(device).type != "cpu":
-        return False
+@contextmanager
+def _keep_freed_memory() -> Iterator[None]:
+    "Make malloc keep freed memory for the next step instead of returning it to the system (glibc only)."
     trim_threshold, mmap_max = -1, -4  # constants of glibc's malloc.h
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if platform.system() == "Linux" else None
+    if mallopt is not None:
+        mallopt(mmap_max, 0)
+        mallopt(trim_threshold, -1)
     try:
-        mallopt = ctypes.CDLL("libc.so.6").mallopt
-    except (OSError, AttributeError):
-        return False
-    return bool(mallopt(mmap_max, 0) and mallopt(trim_threshold, -1))
+        yield
+    finally:
+        if mallopt is not None:
+            mallopt(mmap_max, 65536)  # glibc's defaults
+            mallopt(trim_threshold, 128 * 1024)
 
 
 def _freeze_weights() -> AbstractContextManager:
@@ -83,54 +90,161 @@ def _freeze_weights() -> AbstractContextManager:
     return config.patch(freezing=True)
 
 
+def _plain_attention(device: torch.device) -> AbstractContextManager:
+    "Inside, attention is traced as its formula, which Inductor fuses on a CPU; the fused kernel it would only call."
+    return sdpa_kernel([SDPBackend.MATH]) if device.type == "cpu" else nullcontext()
+
+
+class _SigmoidGELU(nn.Module):
+    "GELU (tanh form) by a sigmoid: equal, since (1 + tanh(u)) / 2 = sigmoid(2u); a third of the time if compiled."
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid((8 / torch.pi) ** 0.5 * (x + 0.044715 * x**3))
+
+
+class _PlainAttention(nn.Module):
+    "Calls a compiled module so that attention is traced as its formula."
+
+    def __init__(self, module: nn.Module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, *args, **kwargs) -> Tensor:
+        with sdpa_kernel([SDPBackend.MATH]):
+            return self.module(*args, **kwargs)
+
+
+def _compile_for_training(model: DiT) -> nn.Module:
+    "Compile a model for training, on a CPU with the forms of attention and GELU that are faster when compiled."
+    if model.pos_embed.device.type != "cpu":
+        return cast(nn.Module, torch.compile(model))
+    for block in model.blocks:
+        if isinstance(getattr(getattr(block, "mlp", None), "act", None), nn.GELU):
+            block.mlp.act = _SigmoidGELU()
+    return _PlainAttention(cast(nn.Module, torch.compile(model)))
+
+
+_TABLE_LIMIT = 2**26  # numbers in a table of modulations: 256 MB in float32
+
+
+class _Columns(nn.Module):
+    "Stands for an AdaLNModulation: takes its vectors from those of all blocks, computed before."
+
+    def __init__(self, start: int, n_fields: int):
+        super().__init__()
+        self.columns, self.n_fields = slice(start, start + n_fields), n_fields
+
+    def forward(self, c: Tensor) -> Tensor:  # (N, all fields, D) -> (N, n_fields, D)
+        return c[:, self.columns]
+
+
 class InferenceModel:
-    """A copy of a model for inference: matrices in bfloat16, no gradients. Call it like the model.
+    """A copy of a model for sampling, without gradients. Call it like the model.
+
+    What depends on timestep and label alone (the modulations of adaLN) is computed once for all steps of a run.
 
     Args:
-        model: the model to copy
-        precision: bf16, or fp32 for the model's own numbers
+        model: the model to copy; its weights are shared if the precision is fp32
+        precision: fp32, or bf16: matrices in bfloat16, faster if the hardware supports it, within 1 % (guide Speed)
         compiled: use torch.compile, for one batch size
     """
 
-    def __init__(
-        self,
-        model: DiT,
-        precision: str = "bf16",
-        compiled: bool = False,
-    ):
+    def __init__(self, model: DiT, precision: str = "fp32", compiled: bool = False):
         _check_choice("precision", precision, ("fp32", "bf16"))
-        self.model, self.bf16 = copy.deepcopy(model).eval().requires_grad_(False), precision == "bf16"
-        self.null_class, self.config = model.null_class, model.config
-        for part in self.model.modules() if self.bf16 else ():
-            if isinstance(part, nn.Linear | nn.Conv2d):
-                part.to(torch.bfloat16)
+        self.null_class, self.config, self.training = model.null_class, model.config, False
+        self.device, self.bf16 = model.pos_embed.device, precision == "bf16"
+        self.model = _copy(model, self.bf16)
+        self.modulations = [m for m in self.model.modules() if isinstance(m, AdaLNModulation)]
+        # Another block may use c elsewhere than in its modulation: then there is no table.
+        tabulated = all(type(block) in (AdaLNBlock, AdaLNZeroBlock) for block in self.model.blocks)
+        self.denoiser = _without_modulations(self.model) if tabulated else None
         if compiled:
-            self.model.compile(dynamic=False)
-        self.frozen = compiled and self.model.pos_embed.device.type == "cpu"
+            network = self.denoiser or self.model
+            network._denoise = torch.compile(network._denoise, dynamic=False)
+        self.compiled, self.frozen = compiled, compiled and self.device.type == "cpu"
 
     def _call(self, call: Callable, *args):
         "One call, in the precision of this copy."
-        mixed = torch.autocast(args[0].device.type, torch.bfloat16, enabled=self.bf16)
-        with torch.inference_mode(), mixed, _freeze_weights() if self.frozen else nullcontext():
+        with ExitStack() as stack:
+            stack.enter_context(torch.inference_mode())
+            stack.enter_context(torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16))
+            if self.frozen:
+                stack.enter_context(_freeze_weights())
+                stack.enter_context(_plain_attention(self.device))
             return call(*args)
 
-    def precompute_conditioning(
-        self,
-        timesteps: Tensor,
-        y: Tensor | None = None,
-    ) -> Callable:
-        """As `DiT.precompute_conditioning`.
+    def _vectors(self, t: Tensor, y: Tensor | None) -> Tensor:  # (N, all fields, D)
+        c = self.model.t_embedder(t)  # (N, D)
+        if self.model.y_embedder is not None:
+            c = c + self.model.y_embedder(y, None)
+        return torch.cat([modulation(c) for modulation in self.modulations], dim=1)
+
+    def precompute_conditioning(self, timesteps: Tensor, y: Tensor | None = None) -> Callable:
+        """Compute the modulations of every (timestep, label) pair of a sampling run once, for all its steps.
 
         Args:
-            timesteps: all timesteps of a sampling run
-            y: all its labels
-        """
-        return partial(self._call, self._call(self.model.precompute_conditioning, timesteps, y))
+            timesteps: all timesteps of the run
+            y: all its labels; None for a model without classes
 
-    def __call__(
-        self,
-        x: Tensor,  # (N, C, H, W)
-        t: Tensor,  # (N,)
-        y: Tensor | None = None,  # (N,)
-    ) -> Tensor:  # (N, 2C, H, W)
-        return self._call(self.model, x, t, y)
+        Returns:
+            function of (x, t, y) that gives what the model gives; the model itself if the table would be too large
+        """
+        n = 0 if y is None else len(y)
+        _check_inputs(self.model, torch.empty(n, *self.model.image_shape), timesteps[:1].expand(n), y)
+        times, labels = timesteps.unique(), None if y is None else y.unique()  # both sorted
+        k = 1 if labels is None else len(labels)
+        fields = sum(modulation.n_fields for modulation in self.modulations)
+        too_large = len(times) * k * self.config.hidden_size * fields > _TABLE_LIMIT
+        no_labels = y is not None and (y.is_floating_point() or y.ndim != 1)  # another condition than a label
+        if self.denoiser is None or too_large or no_labels:
+            return self
+        all_labels = None if labels is None else labels.repeat(len(times))
+        table = self._call(self._vectors, times.repeat_interleave(k), all_labels)  # (times * k, fields, D)
+        return partial(self._call, partial(self._look_up_and_denoise, table, times, labels))
+
+    def _look_up_and_denoise(
+        self, table, times, labels, x: Tensor, t: Tensor, y: Tensor | None = None
+    ) -> Tensor:
+        _check_inputs(self.model, x, t, y)
+        row = _lookup("t", times, t, len(x))  # (N,)
+        if labels is not None:
+            row = row * len(labels) + _lookup("y", labels, y, len(x))
+        return self.denoiser._denoise(x, table[row])
+
+    def __call__(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        """Predict the noise in x, as the model does: (N, C, H, W), (N,), (N,) to (N, 2C, H, W)."""
+        return self._call(self._plain, x, t, y)
+
+    def _plain(self, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+        if self.denoiser is None:
+            return self.model(x, t, y)
+        _check_inputs(self.model, x, t, y)
+        return self.denoiser._denoise(x, self._vectors(t, y))
+
+
+def _copy(model: DiT, bf16: bool) -> DiT:
+    "Copy a model in eval() mode: the matrices in bfloat16, or all weights shared."
+    shared = {} if bf16 else {id(p): p for p in (*model.parameters(), *model.buffers())}
+    model = copy.deepcopy(model, shared).eval()
+    for part in model.modules() if bf16 else ():
+        if isinstance(part, nn.Linear | nn.Conv2d):
+            part.to(torch.bfloat16)
+    return model
+
+
+def _without_modulations(model: DiT) -> DiT:
+    "The same model, sharing its weights, whose condition c is the vectors of all its modulations, (N, fields, D)."
+    model, start = _copy(model, bf16=False), 0
+    for part in (*model.blocks, model.final_layer):
+        fields = part.adaLN_modulation.n_fields
+        part.adaLN_modulation = _Columns(start, fields)
+        start += fields
+    return model
+
+
+def _lookup(name: str, known: Tensor, wanted: Tensor, n: int) -> Tensor:  # (n,)
+    "Index of each wanted number among the known ones, which are sorted."
+    _check_index(name, wanted, n, floats=True)
+    if wanted.device.type == "cpu" and not torch.isin(wanted, known).all():
+        raise UserError(f"{name} holds a number that `precompute_conditioning` was not given.")
+    return torch.searchsorted(known, wanted.contiguous())

@@ -1,6 +1,6 @@
-"""Order of the data and noise of each training step, as functions of the seed and the step."""
+"""All random numbers of a training step, as a function of the seed and the step."""
 
-from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -8,41 +8,7 @@ from torch import Tensor
 
 from dit_nb.utils import seeded_generator
 
-__all__ = ["Batches", "StepNoise", "sample_step_noise"]
-
-
-class Batches:
-    """Infinite batch sampler: the indices of each update, in a new order each epoch, without gaps between epochs.
-
-    Args:
-        n: number of images in the data set
-        batch_size: images per update, over all processes
-        seed: seed of the orders
-        first_step: updates that are done already
-        rank: index of this process
-        world_size: number of processes that share each batch
-    """
-
-    def __init__(
-        self, n: int, batch_size: int, seed: int, first_step: int = 0, rank: int = 0, world_size: int = 1
-    ):
-        self.n, self.batch_size, self.seed, self.first_step = n, batch_size, seed, first_step
-        self.rank_slice = slice(rank * batch_size // world_size, (rank + 1) * batch_size // world_size)
-
-    def order(self, epoch: int) -> Tensor:
-        """Return the order of one epoch: a permutation of all indices, (n,)."""
-        return torch.randperm(self.n, generator=seeded_generator(self.seed, 0, epoch))
-
-    def __iter__(self) -> Iterator[list[int]]:
-        start = self.first_step * self.batch_size
-        epoch, position = divmod(start, self.n)
-        rest = self.order(epoch)[position:]
-        while True:
-            while len(rest) < self.batch_size:
-                epoch += 1
-                rest = torch.cat([rest, self.order(epoch)])
-            yield rest[: self.batch_size][self.rank_slice].tolist()
-            rest = rest[self.batch_size :]
+__all__ = ["NoiseSource", "StepNoise", "sample_step_noise"]
 
 
 class StepNoise(NamedTuple):
@@ -90,3 +56,28 @@ def sample_step_noise(
         flip=torch.rand(n, generator=rng) < 0.5,
         posterior=torch.randn(shape, generator=rng) if posterior else None,  # last: the others do not change
     )
+
+
+@dataclass(frozen=True)
+class NoiseSource:
+    """The noise of every step of a run: `noise(step, shape)`. A subclass may sample other timesteps or noise."""
+
+    seed: int  # seed of the run
+    batch_size: int  # images per update, over all processes
+    num_timesteps: int  # timesteps of the diffusion, T
+    dropout_prob: float = 0.0  # probability of dropping a label
+    posterior: bool = False  # whether the data are latents, which are sampled again in each step
+    rows: slice = field(default_factory=lambda: slice(None))  # part of the batch that this process takes
+
+    def __call__(self, step: int, shape: tuple[int, ...]) -> StepNoise:
+        """Sample this process's part of the noise of a step, as a function of the seed and the step.
+
+        Args:
+            step: updates done
+            shape: (C, H, W) of an image
+        """
+        shape = (self.batch_size, *shape)  # for all processes: their number changes nothing
+        noise = sample_step_noise(
+            self.seed, step, shape, self.num_timesteps, self.dropout_prob, self.posterior
+        )
+        return noise.select(self.rows)

@@ -1,8 +1,6 @@
 """Shared helpers: input checks, seeded random numbers, progress bars and atomic writes."""
 
-import inspect
 import os
-import re
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -12,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+
+from dit_nb.errors import UserError
 
 __all__ = ["randn", "seeded_generator"]
 
@@ -42,7 +42,7 @@ def randn(
         source = generator.device if generator is not None else device
         return torch.randn(shape, generator=generator, device=source).to(device)
     if len(generator) != shape[0]:
-        raise ValueError(
+        raise UserError(
             f"generator has length {len(generator)}, but must have length {shape[0]}, one per image."
         )
     noise = torch.empty(shape, device=generator[0].device if generator else device)
@@ -75,7 +75,7 @@ def _atomic_write(path: str | Path) -> Iterator[Path]:
 
 
 def _make_folder(path: str | Path) -> Path:
-    "Make a folder, or raise a ValueError if it cannot be written to."
+    "Make a folder, or raise a UserError if it cannot be written to."
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -83,7 +83,7 @@ def _make_folder(path: str | Path) -> Path:
         probe.touch()
         probe.unlink()
     except OSError as error:
-        raise ValueError(f"out folder {path} cannot be written: {error.strerror}.") from None
+        raise UserError(f"out folder {path} cannot be written: {error.strerror}.") from None
     return path
 
 
@@ -99,46 +99,32 @@ def _cpu_has_bf16() -> bool:
     return any(getattr(torch.cpu, probe, bool)() for probe in probes)
 
 
-def _check_index(name: str, index: Tensor, n: int, limit: int | None = None) -> None:
-    "Raise a ValueError unless `index` is (n,) integers in [0, limit), or from 0 up if there is no limit."
-    if not isinstance(index, Tensor) or index.is_floating_point() or index.dtype == torch.bool:
+def _check_index(name: str, index: Tensor, n: int, limit: int | None = None, floats: bool = False) -> None:
+    "Raise a UserError unless `index` is (n,) numbers in [0, limit), or from 0 up; integers unless `floats`."
+    if (
+        not isinstance(index, Tensor)
+        or index.dtype == torch.bool
+        or (index.is_floating_point() and not floats)
+    ):
         got = index.dtype if isinstance(index, Tensor) else type(index).__name__
-        raise ValueError(f"{name} is {got}, but must be a tensor of integers (torch.long).")
+        wanted = "numbers" if floats else "integers (torch.long)"
+        raise UserError(f"{name} is {got}, but must be a tensor of {wanted}.")
     if index.shape != (n,):
-        raise ValueError(f"{name} has shape {tuple(index.shape)}, but must be ({n},): one per image.")
+        raise UserError(f"{name} has shape {tuple(index.shape)}, but must be ({n},): one per image.")
     # Reading values would make the CPU wait for a GPU and break a compiled graph: only on the CPU.
     if index.device.type != "cpu" or torch.compiler.is_compiling() or n == 0:
         return
-    low, high = int(index.min()), int(index.max())
-    if low < 0 or (limit is not None and high >= limit):
+    try:
+        low, high = index.min().item(), index.max().item()
+    except RuntimeError:  # torch.func.vmap forbids reading values
+        return
+    if not low >= 0 or (limit is not None and high >= limit):
         wanted = f"in [0, {limit - 1}]" if limit is not None else "0 or more"
-        raise ValueError(f"{name} holds {low if low < 0 else high}, but must be {wanted}.")
-
-
-def _check_choice(name: str, value: str, known: Iterable[str]) -> None:
-    if value not in known:
-        raise ValueError(f"{name} is {value!r}, but must be one of {', '.join(known)}.")
+        raise UserError(f"{name} holds {high if low >= 0 else low}, but must be {wanted}.")
 
 
 def _check_eval(model) -> None:
     if getattr(model, "training", False):
-        raise ValueError(
+        raise UserError(
             "model is in train() mode, in which labels are dropped at random: call model.eval() first."
         )
-
-
-def _document_fields(cls: type) -> type:
-    """Class decorator: append a dataclass's fields, with the comments beside them, to its docstring."""
-    lines = [f"    {name}: {comment}" for name, comment in _field_comments(cls).items()]
-    if lines:
-        cls.__doc__ = "\n".join([inspect.cleandoc(cls.__doc__ or ""), "", "Attributes:", *lines])
-    return cls
-
-
-def _field_comments(cls: type) -> dict[str, str]:
-    "The comment beside each field of a dataclass that has one field on each line; {} if there is no source."
-    try:
-        found = re.findall(r"^    (\w+): [^#\n]*#\s*(.*)$", inspect.getsource(cls), flags=re.M)
-    except OSError:
-        return {}
-    return {name: comment for name, comment in found if name in cls.__dataclass_fields__}

@@ -10,6 +10,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from dit_nb.errors import UserError
+
 __all__ = [
     "COLORS",
     "figure",
@@ -200,12 +202,12 @@ def plot_classes(images: Tensor, labels: Tensor, names: tuple[str, ...], per_cla
         per_class: images in a row
 
     Raises:
-        ValueError: A class has fewer than `per_class` images
+        UserError: A class has fewer than `per_class` images
     """
     rows = [images[labels == k][:per_class] for k in range(len(names))]
     fewest = min(map(len, rows))
     if fewest < per_class:
-        raise ValueError(f"per_class is {per_class}, but must be at most {fewest} for these labels.")
+        raise UserError(f"per_class is {per_class}, but must be at most {fewest} for these labels.")
     fig = plot_images(torch.cat(rows), columns=per_class, row_titles=list(names), size=0.62)
     fig.alt_text = f"{per_class} images of each of the classes {', '.join(names)}."
     return fig
@@ -223,23 +225,22 @@ def plot_denoising(frames: Tensor, titles: list[str]) -> Figure:
     return plot_images(images, titles, columns=len(frames), size=0.8)
 
 
-def plot_loss(history: list[tuple[float, float, float]], window: int = 50) -> Figure:
+def plot_loss(history: dict[str, list[float]], window: int = 50) -> Figure:
     """The training loss: mean squared error of the noise, and the bound that trains the variance.
 
     Args:
-        history: (loss, mse, vb) of each step
+        history: each loss by name, per step: `trainer.progress.history`, with mse and vb
         window: steps in the moving average, at most a quarter of the history
     """
     fig, axes = figure(1, 2, (9, 3))
-    rows = np.array(history)
-    window = max(1, min(window, len(rows) // 4))
+    window = max(1, min(window, len(history["mse"]) // 4))
     panels = (
-        ("squared error of the noise", "per pixel", 1, "eps"),
-        ("variational bound", "bits per dimension", 2, "x_t"),
+        ("squared error of the noise", "per pixel", "mse", "eps"),
+        ("variational bound", "bits per dimension", "vb", "x_t"),
     )
-    for ax, (title, unit, column, color) in zip(axes[0], panels):
-        smooth = np.convolve(rows[:, column], np.ones(window) / window, "valid")
-        ax.plot(rows[:, column], color=COLORS[color], alpha=0.35, lw=0.6)
+    for ax, (title, unit, name, color) in zip(axes[0], panels):
+        smooth = np.convolve(history[name], np.ones(window) / window, "valid")
+        ax.plot(history[name], color=COLORS[color], alpha=0.35, lw=0.6)
         ax.plot(np.arange(len(smooth)) + window - 1, smooth, color=COLORS[color])
         ax.set(title=title, xlabel="training step", ylabel=unit, yscale="log")
         ax.grid(alpha=0.3)

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from dit_nb import DiT, DiTConfig
+from dit_nb.errors import UserError
 
 GOLDEN = Path(__file__).parent / "golden"
 CASES = ("tiny_p2", "tiny_p4", "tiny_p8", "digits_p1")
@@ -87,11 +88,11 @@ def model_inputs(model: DiT, n: int = 3, seed: int = 0) -> tuple:
 
 @contextmanager
 def raises_input_error(pattern: str):
-    """Expect a ValueError whose message matches the pattern: one or two sentences on one line."""
-    with pytest.raises(ValueError, match=pattern) as caught:
+    """Expect an error that the user can fix and whose message matches: one or two sentences on one line."""
+    with pytest.raises((UserError, FileNotFoundError), match=pattern) as caught:
         yield
     message = str(caught.value)
-    assert caught.type is ValueError, caught.type
+    assert caught.type in (UserError, FileNotFoundError), caught.type
     assert message.endswith(".") and "\n" not in message, message
     assert len(re.findall(r"[.!?](?=\s|$)", message)) <= 2, message
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import torch
 
-from dit_nb import Diffusion, DiT, DiTConfig
+from dit_nb import Diffusion, DiT, DiTConfig, TrainConfig
 from dit_nb.data import digits
-from dit_nb.training import TrainConfig, Trainer
+from dit_nb.training import Trainer
 from dit_nb.utils import seeded_generator
 
 SHAPE = DiTConfig(8, 2, 1, 32, 2, 2, num_classes=10, init="scaled")
@@ -27,7 +27,11 @@ class Latents:
     def __len__(self):
         return 12
 
-    def __getitems__(self, indices):
+    def __getitem__(self, i):
+        moments, labels = self.get_batch([i])
+        return moments[0], labels[0]
+
+    def get_batch(self, indices):
         moments = torch.randn(12, 2, 2, 1, 8, 8, generator=seeded_generator(9)).abs()
         return moments[indices], torch.arange(12)[indices] % 10
 
@@ -50,7 +54,7 @@ CASES = {
 }
 
 
-def make_trainer(config=TRAIN, shape=SHAPE, data=None, out=None) -> Trainer:
+def make_trainer(config=TRAIN, shape=SHAPE, data=None, out=None, **parts) -> Trainer:
     """A trainer that always starts from the same weights, none of them zero."""
     torch.manual_seed(0)
     model = DiT(shape)
@@ -58,14 +62,15 @@ def make_trainer(config=TRAIN, shape=SHAPE, data=None, out=None) -> Trainer:
         weight.data += 0.02 * torch.randn(weight.shape)
     diffusion = Diffusion(bins=17, variance="learned" if shape.learn_sigma else "fixed_small")
     config = config if out else replace(config, save_every=None)
-    return Trainer(model, diffusion, digits().train if data is None else data, config, out)
+    return Trainer(model, diffusion, digits().train if data is None else data, config, out, **parts)
 
 
 def fit(trainer: Trainer) -> dict:
     """Train, and return losses, weights and averaged weights."""
     average = {k: v.clone() for k, v in trainer.fit(progress=False).state_dict().items()}
     weights = {k: getattr(v, "full_tensor", v.clone)() for k, v in trainer.raw_model.state_dict().items()}
-    return {"losses": torch.tensor(trainer.progress.history), "weights": weights, "average": average}
+    losses = torch.tensor(list(trainer.progress.history.values()))  # (losses, steps)
+    return {"losses": losses, "weights": weights, "average": average}
 
 
 def fit_case(name: str, accumulate: bool = True) -> dict:

@@ -12,6 +12,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..attention import Attention, Mlp
+from .base import Block
 
 # %% ../../nbs/2_transformer/10_adaln.ipynb #100030
 class Modulation(NamedTuple):
@@ -49,26 +50,25 @@ class AdaLNModulation(nn.Sequential):
         self.n_fields = n_fields
 
     def forward(self, c: Tensor) -> Tensor:
-        "Map embeddings of t and y (N, S, D) to vectors (N, n_fields, D)."
-        c = c.sum(dim=1)  # (N, D): t_emb + y_emb
+        "Map the condition c = t_emb + y_emb, (N, D), to vectors (N, n_fields, D)."
         return rearrange(super().forward(c), "n (field d) -> n field d", field=self.n_fields)
 
 # %% ../../nbs/2_transformer/10_adaln.ipynb #100050
-def modulations(cond: Tensor, branches: int = 2) -> list[Modulation]:
+def modulations(vectors: Tensor, branches: int = 2) -> list[Modulation]:
     """Name the vectors of each branch.
 
     Args:
-        cond: (N, branches*fields, D) result of a block's `condition`
+        vectors: (N, branches*fields, D) result of an `AdaLNModulation`
         branches: 2 in a block (attention, MLP), 1 in the final layer
 
     Returns:
         one `Modulation` for each branch
     """
-    named = rearrange(cond, "n (branch field) d -> branch field n 1 d", branch=branches)
+    named = rearrange(vectors, "n (branch field) d -> branch field n 1 d", branch=branches)
     return [Modulation(*fields) for fields in named]
 
 # %% ../../nbs/2_transformer/10_adaln.ipynb #100065
-class AdaLNBlock(nn.Module):
+class AdaLNBlock(Block):
     """A vision transformer block whose layer norms take shift and scale from t and y (DiT, section 3.2).
 
     Args:
@@ -76,6 +76,8 @@ class AdaLNBlock(nn.Module):
         num_heads: attention heads, h
         mlp_ratio: hidden width of the MLP, in units of hidden_size
     """
+
+    final_layer = "adaptive"
 
     def __init__(self, hidden_size: int, num_heads: int, mlp_ratio: float = 4.0):
         super().__init__()
@@ -85,13 +87,9 @@ class AdaLNBlock(nn.Module):
         self.mlp = Mlp(hidden_size, mlp_ratio)
         self.adaLN_modulation = AdaLNModulation(hidden_size, 4)
 
-    def condition(self, c: Tensor) -> Tensor:
-        "Map embeddings of t and y (N, S, D) to shift and scale for attention and MLP (N, 4, D)."
-        return self.adaLN_modulation(c)
-
-    def forward(self, x: Tensor, cond: Tensor) -> Tensor:
-        "Update image tokens (N, T, D), given what `condition` returned."
-        msa, mlp = modulations(cond)
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        "Update image tokens (N, T, D), given the condition c = t_emb + y_emb, (N, D)."
+        msa, mlp = modulations(self.adaLN_modulation(c))  # shift and scale, (N, 1, D) each
         x = x + self.attn(modulate(self.norm1(x), msa.shift, msa.scale))  # (N, T, D)
         x = x + self.mlp(modulate(self.norm2(x), mlp.shift, mlp.scale))  # (N, T, D)
         return x

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..attention import Attention, Mlp
 from .adaln import AdaLNModulation, modulate, modulations
+from .base import Block
 
 # %% ../../nbs/2_transformer/11_adaln_zero.ipynb #110012
 def zero_(linear: nn.Linear | nn.Conv2d) -> nn.Linear | nn.Conv2d:
@@ -19,7 +20,7 @@ def zero_(linear: nn.Linear | nn.Conv2d) -> nn.Linear | nn.Conv2d:
     return linear
 
 # %% ../../nbs/2_transformer/11_adaln_zero.ipynb #110013
-class AdaLNZeroBlock(nn.Module):
+class AdaLNZeroBlock(Block):
     """The block of DiT: shift, scale and a gate for each branch, all zero at the start (DiT, section 3.2).
 
     Args:
@@ -28,6 +29,8 @@ class AdaLNZeroBlock(nn.Module):
         mlp_ratio: hidden width of the MLP, in units of hidden_size
     """
 
+    final_layer = "adaptive_zero"
+
     def __init__(self, hidden_size: int, num_heads: int, mlp_ratio: float = 4.0):
         super().__init__()
         self.norm1 = nn.LayerNorm(hidden_size, elementwise_affine=False, eps=1e-6)
@@ -35,15 +38,15 @@ class AdaLNZeroBlock(nn.Module):
         self.norm2 = nn.LayerNorm(hidden_size, elementwise_affine=False, eps=1e-6)
         self.mlp = Mlp(hidden_size, mlp_ratio)
         self.adaLN_modulation = AdaLNModulation(hidden_size, 6)
+        self.zero_init()
+
+    def zero_init(self) -> None:
+        "Set all shifts, scales and gates to zero: the block starts as the identity."
         zero_(self.adaLN_modulation[-1])
 
-    def condition(self, c: Tensor) -> Tensor:
-        "Map embeddings of t and y (N, S, D) to shift, scale and gate for attention and MLP (N, 6, D)."
-        return self.adaLN_modulation(c)
-
-    def forward(self, x: Tensor, cond: Tensor) -> Tensor:
-        "Update image tokens (N, T, D), given what `condition` returned."
-        msa, mlp = modulations(cond)
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        "Update image tokens (N, T, D), given the condition c = t_emb + y_emb, (N, D)."
+        msa, mlp = modulations(self.adaLN_modulation(c))  # shift, scale and gate, (N, 1, D) each
         x = x + msa.gate * self.attn(modulate(self.norm1(x), msa.shift, msa.scale))  # (N, T, D)
         x = x + mlp.gate * self.mlp(modulate(self.norm2(x), mlp.shift, mlp.scale))  # (N, T, D)
         return x

@@ -9,9 +9,10 @@ __all__ = ['CrossAttentionBlock']
 from torch import Tensor, nn
 
 from ..attention import Attention, CrossAttention, Mlp
+from .base import Block
 
 # %% ../../nbs/2_transformer/09_cross_attention.ipynb #090008
-class CrossAttentionBlock(nn.Module):
+class CrossAttentionBlock(Block):
     """A vision transformer block with a second attention, from the image to t and y (DiT, section 3.2).
 
     Args:
@@ -19,6 +20,8 @@ class CrossAttentionBlock(nn.Module):
         num_heads: attention heads, h
         mlp_ratio: hidden width of the MLP, in units of hidden_size
     """
+
+    takes_tokens = True
 
     def __init__(self, hidden_size: int, num_heads: int, mlp_ratio: float = 4.0):
         super().__init__()
@@ -29,13 +32,9 @@ class CrossAttentionBlock(nn.Module):
         self.norm2 = nn.LayerNorm(hidden_size, eps=1e-6)
         self.mlp = Mlp(hidden_size, mlp_ratio)
 
-    def condition(self, c: Tensor) -> Tensor:
-        "Return the embeddings of t and y (N, S, D) as they are: they are the context."
-        return c
-
-    def forward(self, x: Tensor, cond: Tensor) -> Tensor:
-        "Update image tokens (N, T, D), given the context (N, S, D)."
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        "Update image tokens (N, T, D), given the embeddings of t and y as context, (N, S, D)."
         x = x + self.attn(self.norm1(x))  # (N, T, D)
-        x = x + self.cross_attn(self.norm_cross(x), cond)  # (N, T, D)
+        x = x + self.cross_attn(self.norm_cross(x), c)  # (N, T, D)
         x = x + self.mlp(self.norm2(x))  # (N, T, D)
         return x

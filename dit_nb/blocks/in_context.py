@@ -9,9 +9,10 @@ __all__ = ['InContextBlock']
 from torch import Tensor, nn
 
 from ..attention import Attention, Mlp
+from .base import Block
 
 # %% ../../nbs/2_transformer/08_in_context.ipynb #080009
-class InContextBlock(nn.Module):
+class InContextBlock(Block):
     """The plain block of a vision transformer; t and y are two more tokens of the sequence (DiT, section 3.2).
 
     Args:
@@ -20,6 +21,8 @@ class InContextBlock(nn.Module):
         mlp_ratio: hidden width of the MLP, in units of hidden_size
     """
 
+    takes_tokens = joins_sequence = True
+
     def __init__(self, hidden_size: int, num_heads: int, mlp_ratio: float = 4.0):
         super().__init__()
         self.norm1 = nn.LayerNorm(hidden_size, eps=1e-6)
@@ -27,12 +30,8 @@ class InContextBlock(nn.Module):
         self.norm2 = nn.LayerNorm(hidden_size, eps=1e-6)
         self.mlp = Mlp(hidden_size, mlp_ratio)
 
-    def condition(self, c: Tensor) -> Tensor:
-        "Return the embeddings of t and y (N, S, D) as they are: the model appends them before its first block."
-        return c
-
-    def forward(self, x: Tensor, cond: Tensor | None = None) -> Tensor:
-        "Update image and condition tokens (N, T+S, D). `cond` is unused: all blocks are called alike."
+    def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
+        "Update image and condition tokens (N, T+S, D). `c` is in the sequence already, and not used here."
         x = x + self.attn(self.norm1(x))  # (N, T+S, D)
         x = x + self.mlp(self.norm2(x))  # (N, T+S, D)
         return x

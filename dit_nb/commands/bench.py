@@ -1,68 +1,57 @@
 """`dit-nb bench`: measure training and sampling speed, compared with diffusers and with the peak throughput."""
 
-import argparse
 import json
+from itertools import product
 
 import torch
 
-from dit_nb.lab.benchmark import MODELS, VARIANTS, benchmark, benchmark_growth, loss_curves
+from dit_nb.commands.options import Bench
+from dit_nb.errors import UserError, _check_number
+from dit_nb.lab.benchmark import _benchmark_growth, _loss_curves, benchmark
+from dit_nb.lab.benchmark_jobs import _VARIANTS
 from dit_nb.lab.benchmark_report import results_table
+from dit_nb.speed import fast_cpu
 from dit_nb.utils import _atomic_write
 
 __all__ = []
 
 
-def options(parser: argparse.ArgumentParser) -> None:
-    "Add the options of dit-nb bench."
-    add, default = parser.add_argument, "(default: %(default)s)"
-    what = "compare: against a baseline; growth: time by model and input size; curves: loss by precision"
-    choices = ("compare", "growth", "curves")
-    add("what", nargs="?", choices=choices, default="compare", help=f"{what} {default}")
-    models = f"models to compare, of {', '.join(MODELS)} (default: digits/2)"
-    add("--config", nargs="+", default=["digits/2"], metavar="NAME", help=models)
-    add("--job", nargs="+", choices=("train", "sample"), default=["train"], help="jobs (default: train)")
-    add("--baseline", choices=("diffusers", "none"), default="diffusers", help=f"other code {default}")
-    add("--compile", action="store_true", help="also benchmark torch.compile: adds minutes of warm-up")
-    add("--device", choices=("cpu", "cuda"), default="cpu", help=f"device {default}")
-    add("--batch-size", type=int, metavar="SIZE", help="images per step (default: depends on the model)")
-    add("--rounds", type=int, default=5, help=f"rounds in which all configurations are timed {default}")
-    add("--json", metavar="FILE", help="write all numbers to a JSON file too (default: none)")
-
-
-def run(args: argparse.Namespace) -> None:
+@fast_cpu()
+def run(options: Bench) -> None:
     "Run dit-nb bench."
-    if args.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device is cuda, but must be cpu: this machine has no CUDA device.")
-    if args.rounds < 1 or (args.batch_size is not None and args.batch_size < 1):
-        raise ValueError(
-            f"rounds is {args.rounds} and batch_size {args.batch_size}, but both must be 1 or more."
-        )
-    if args.what == "compare":
-        _compare(args)
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise UserError("device is cuda, but must be cpu: this machine has no CUDA device.")
+    for name in ("rounds", "batch_size"):
+        if getattr(options, name) is not None:
+            _check_number(name, getattr(options, name), int)
+    if options.what == "compare":
+        _compare(options)
     else:
-        _save_json({"growth": benchmark_growth, "curves": loss_curves}[args.what](args.device), args.json)
+        rows = {"growth": _benchmark_growth, "curves": _loss_curves}[options.what](options.device)
+        _save_json(rows, options.json)
 
 
-def _compare(args: argparse.Namespace) -> None:
+def _compare(options: Bench) -> None:
     "Benchmark each model and job; print and save the rows of each as soon as it is done."
-    rows = []
-    for config in args.config:
-        for job in args.job:
-            new = benchmark(
-                config, job, _variants(args), args.rounds, device=args.device, batch=args.batch_size
-            )
-            print(results_table(new), flush=True)
-            rows += new
-            _save_json(rows, args.json)
+    rows, variants = [], _variants(options)
+    for config, job in product(options.config, options.job):
+        new = benchmark(
+            config, job, variants, options.rounds, device=options.device, batch=options.batch_size
+        )
+        print(results_table(new), flush=True)
+        rows += new
+        _save_json(rows, options.json)
+    if not rows:
+        raise UserError("config or job is empty, but both must have an entry.")
     print(f"\n{rows[0]['device']}, torch {rows[0]['torch']}; ratio to {rows[0]['ratio_to']}")
 
 
-def _variants(args: argparse.Namespace) -> tuple[str, ...]:
+def _variants(options: Bench) -> tuple[str, ...]:
     "The variants to benchmark. A GPU holds few at a time: only bfloat16, either all compiled or none."
-    names = [name for name in VARIANTS if args.baseline != "none" or name.startswith("ours")]
-    if args.device == "cuda":
-        return tuple(name for name in names if "bf16" in name and ("compiled" in name) == args.compile)
-    return tuple(name for name in names if args.compile or "compiled" not in name)
+    names = [name for name in _VARIANTS if options.baseline != "none" or name.startswith("ours")]
+    if options.device == "cuda":
+        return tuple(name for name in names if "bf16" in name and ("compiled" in name) == options.compile)
+    return tuple(name for name in names if options.compile or "compiled" not in name)
 
 
 def _save_json(rows: list[dict], path: str | None) -> None:

@@ -1,6 +1,5 @@
 """`dit-nb digits`: train on handwritten digits, sample 1000 new ones, and evaluate them."""
 
-import argparse
 import json
 from dataclasses import replace
 from functools import partial
@@ -10,31 +9,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dit_nb.commands.options import _add_fields, _given, _staged_output
-from dit_nb.config import DiTConfig
+from dit_nb.commands.options import Digits
+from dit_nb.commands.output import _staged_output
+from dit_nb.config import DiTConfig, SamplingConfig, TrainConfig
 from dit_nb.data import digits
 from dit_nb.model import DiT
-from dit_nb.pretrained import SAMPLING, make_diffusion, sample_images, save_model
+from dit_nb.pretrained import make_diffusion, sample_images, save_model
 from dit_nb.sampling import Step
-from dit_nb.training import TrainConfig, Trainer
+from dit_nb.speed import InferenceModel, fast_cpu
+from dit_nb.training import Trainer
 from dit_nb.utils import _make_folder
 
 __all__ = ["digits_config", "run_digits"]
 
-_DIGITS_MODEL = DiTConfig(
-    input_size=8,
-    patch_size=4,
-    in_channels=1,
-    hidden_size=128,
-    depth=2,
-    num_heads=4,
-    num_classes=10,
-    init="scaled",
-)
-_DIGITS_SAMPLING = {**SAMPLING, "bins": 17, "class_names": list("0123456789")}
-
-_TRAINING_FIELDS = ("batch_size", "lr", "warmup_steps", "ema_decay")  # options of this command
-_DATA_FIELDS = ("input_size", "in_channels", "num_classes")  # fields of DiTConfig that the data fixes
+_DIGITS_MODEL = DiTConfig(**vars(Digits.model))
+_DIGITS_SAMPLING = SamplingConfig(bins=17, class_names=tuple("0123456789"))
 
 
 def digits_config(
@@ -49,10 +38,10 @@ def digits_config(
         **changes: other fields of TrainConfig
     """
     length = {"steps": steps, "seconds": seconds if steps is None else None}
-    optimizer = dict(
-        lr=7e-3, lr_schedule="cosine", warmup_steps=50, beta2=0.99, grad_clip=1.0, ema_decay=0.99
-    )
-    return TrainConfig(**{"batch_size": 128, "seed": seed, **length, **optimizer, **changes})
+    names = ("batch_size", "lr", "warmup_steps", "ema_decay")  # the options of dit-nb digits
+    optimizer = {name: getattr(Digits, name) for name in names}
+    optimizer |= {"lr_schedule": "cosine", "beta2": 0.99, "grad_clip": 1.0}
+    return TrainConfig(**{"seed": seed, **length, **optimizer, **changes})
 
 
 def run_digits(
@@ -73,7 +62,7 @@ def run_digits(
         config: configuration of the model
 
     Raises:
-        ValueError: if a setting is invalid, or the folder cannot be written
+        UserError: if a setting is invalid, or the folder cannot be written
     """
     out, split = _make_folder(out), digits()
     torch.manual_seed(seed)
@@ -81,13 +70,13 @@ def run_digits(
     trainer = Trainer(model, diffusion, split.train, digits_config(seconds, steps, seed, **changes))
     model = trainer.fit(progress=progress)
     labels, frames = torch.arange(10).repeat_interleave(100), {}
-    sample = partial(sample_images, model, _DIGITS_SAMPLING, labels, len(labels))
-    images = sample(seed, callback=partial(_record_frames, frames), progress=progress).cpu()
-    others = [sample(other, progress=False).cpu() for other in range(seed + 1, seed + 4)]
+    sample = partial(sample_images, InferenceModel(model), _DIGITS_SAMPLING, labels)
+    images = sample(seed=seed, callback=partial(_record_frames, frames), progress=progress).cpu()
+    others = [sample(seed=other, progress=False).cpu() for other in range(seed + 1, seed + 4)]
     metrics = _compute_metrics(images, others, labels, split, trainer)
     with _staged_output(out) as work:
         _write_results(work, images, labels, frames, trainer, metrics)
-        save_model(model, work / "model", {**_DIGITS_SAMPLING, "metrics": metrics})
+        save_model(model, work / "model", replace(_DIGITS_SAMPLING, card={"metrics": metrics}))
     return metrics
 
 
@@ -140,7 +129,7 @@ def _metrics_table(m: dict) -> str:
     rows = [
         ("", "samples", "real digits"),
         ("classified as their label", f"{m['accuracy']:.1%}", f"{m['accuracy_real']:.1%}"),
-        ("Fréchet distance to held-out digits", f"{m['frechet']:.3f}", f"{m['frechet_floor']:.3f}"),
+        ("Fréchet distance to held-out digits", f"{m['frechet']:.3f}", f"{m['frechet_real']:.3f}"),
         (f"the same, mean of {len(distances)} sample sets", mean, ""),
         ("distance to nearest training digit", f"{m['nearest_train']:.1f}", f"{m['nearest_train_real']:.1f}"),
     ]
@@ -148,21 +137,10 @@ def _metrics_table(m: dict) -> str:
     return "\n".join([head, *(f"{a:<36}{b:>9}{c:>13}" for a, b, c in rows)])
 
 
-def options(parser: argparse.ArgumentParser) -> None:
-    "Add the options of dit-nb digits."
-    add = parser.add_argument
-    add("--out", default="runs/digits", help="output folder (default: %(default)s)")
-    add("--seconds", type=float, default=60.0, help="training time in seconds (default: %(default)s)")
-    add("--steps", type=int, help="number of updates, instead of a time: repeats exactly (default: none)")
-    add("--seed", type=int, default=0, help="seed of training and sampling (default: %(default)s)")
-    _add_fields(parser, digits_config(), "training", only=_TRAINING_FIELDS)
-    _add_fields(parser, _DIGITS_MODEL, "model", skip=_DATA_FIELDS)
-
-
-def run(args: argparse.Namespace) -> None:
+@fast_cpu()
+def run(options: Digits) -> None:
     "Run dit-nb digits."
-    changes = {name: getattr(args, name) for name in _TRAINING_FIELDS if hasattr(args, name)}
-    config = replace(_DIGITS_MODEL, **_given(args, DiTConfig))
-    metrics = run_digits(args.out, args.seconds, args.steps, args.seed, config=config, **changes)
-    print(_metrics_table(metrics))
-    print(f"model, metrics and figures in {args.out}")
+    settings = dict(vars(options))
+    out, config = settings.pop("out"), DiTConfig(**vars(settings.pop("model")))
+    print(_metrics_table(run_digits(out, config=config, **settings)))
+    print(f"model, metrics and figures in {out}")

@@ -1,79 +1,258 @@
-"""Command-line options made from dataclasses, and output folders in which only finished files are replaced."""
+"""Options of `dit-nb`, a dataclass for each command. Docstrings and comments are the help. Imports no torch."""
 
-import argparse
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import fields
-from pathlib import Path
+from dataclasses import dataclass, replace
+from types import NoneType
+from typing import Annotated, Any, Literal, TypedDict, TypeVar, get_args
 
-from dit_nb.utils import _field_comments
+from tyro import conf
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+from dit_nb.config import DiTConfig, TrainConfig
 
 __all__ = []
 
-
-@contextmanager
-def _staged_output(out: Path) -> Iterator[Path]:
-    "Yield a temporary folder, whose files are moved to `out` if the block succeeds, and deleted if it fails."
-    work = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=out))
-    try:
-        yield work
-        for path in sorted(work.rglob("*")):
-            target = out / path.relative_to(work)
-            if path.is_dir():
-                target.mkdir(parents=True, exist_ok=True)
-            else:
-                os.replace(path, target)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+_registry = ConstructorRegistry()
 
 
-def _add_fields(
-    parser: argparse.ArgumentParser,
-    config,  # a dataclass, or an instance that holds the defaults
-    title: str,  # heading in --help
-    only: tuple[str, ...] | None = None,
-    skip: tuple[str, ...] = (),
-    defaults: dict | None = None,  # field -> default shown in --help, if it is not the one of `config`
-    choices: dict | None = None,  # field -> allowed values
-) -> None:
-    "Add an option for each field, with its comment as help. Options that are not given stay out of the namespace."
-    group = parser.add_argument_group(title)
-    comments = _field_comments(config if isinstance(config, type) else type(config))
-    for field in fields(config):
-        name = field.name
-        if name in skip or (only and name not in only):
-            continue
-        default = _shown({**vars(config), **(defaults or {})}[name])
-        options = {"help": f"{comments.get(name, name)} (default: {default})".replace("%", "%%")}
-        if field.type is bool or field.type == bool | None:
-            options["action"] = argparse.BooleanOptionalAction
-        elif name in (choices or {}):
-            options["choices"] = choices[name]
-        else:
-            options.update(type=_parser_of(field.type), metavar=name.split("_")[-1].upper())
-        group.add_argument("--" + name.replace("_", "-"), default=argparse.SUPPRESS, **options)
+@_registry.primitive_rule
+def _read_none(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    "How tyro reads an option of type X | None: as an X, or `none`."
+    kind, *rest = get_args(info.type) or [None]
+    if rest != [NoneType] or conf.DisallowNone in info.markers:
+        return None
+    spec: Any = ConstructorRegistry.get_primitive_spec(PrimitiveTypeInfo.make(kind, info.markers))
+    return replace(
+        spec,
+        metavar=f"{spec.metavar}|none",
+        choices=spec.choices and (*spec.choices, "none"),
+        instance_from_str=lambda words: None if words == ["none"] else spec.instance_from_str(words),
+        is_instance=lambda value: value is None or spec.is_instance(value),
+        str_from_instance=lambda value: ["none"] if value is None else spec.str_from_instance(value),
+    )
 
 
-def _shown(default) -> str:
-    "A default as --help shows it."
-    return {"None": "none", "True": "on", "False": "off"}.get(str(default), str(default))
+def _hint(text: str) -> Any:
+    return conf.arg(help_behavior_hint=text)
 
 
-def _parser_of(annotation):
-    "A function that reads a field's value from text; `none` is None if the field allows it."
-    kinds = getattr(annotation, "__args__", (annotation,))
-    kind = next((kind for kind in (int, float, str) if kind in kinds), str)
-
-    def parse(text: str):
-        return None if text.lower() == "none" and type(None) in kinds else kind(text)
-
-    parse.__name__ = kind.__name__  # for argparse's messages
-    return parse
+_T = TypeVar("_T")
+_OfModel = Annotated[_T, _hint("(default: that of --model)")]
+_Saved = Annotated[_T, _hint("(default: as saved with the model)")]
+_Names = Annotated[conf.Positional[tuple[str, ...]], _hint("(required)")]
+_Source = Annotated[_T, conf.create_mutex_group(required=True, title="data"), conf.DisallowNone, _hint("")]
 
 
-def _given(args: argparse.Namespace, cls: type) -> dict:
-    "The fields of a dataclass that were given on the command line."
-    return {f.name: getattr(args, f.name) for f in fields(cls) if hasattr(args, f.name)}
+@dataclass(frozen=True)
+class DigitsModel(DiTConfig):
+    "A DiTConfig whose checks are left to the command. The data fix three fields, which are no options."
+
+    input_size: conf.Suppress[int] = 8
+    in_channels: conf.Suppress[int] = 1
+    num_classes: conf.Suppress[int] = 10
+
+    def __post_init__(self): ...
+
+
+@dataclass(frozen=True)
+class Digits:
+    "train on handwritten digits, sample new ones, and evaluate them"
+
+    out: str = "runs/digits"  # output folder
+    seconds: float = 60.0  # training time in seconds
+    steps: int | None = None  # number of updates, instead of a time: repeats exactly
+    seed: int = 0  # seed of training and sampling
+    batch_size: int = 128  # images per update
+    lr: float = 7e-3  # learning rate of AdamW
+    warmup_steps: int = 50  # updates over which the learning rate rises from 0
+    ema_decay: float = 0.99  # decay of the averaged weights (EMA), after its warm-up
+    model: DigitsModel = DigitsModel(8, 4, 1, 128, 2, 4, init="scaled")  # size and blocks
+
+
+@dataclass(frozen=True)
+class Training(TrainConfig):
+    "A TrainConfig with the defaults of the command. Its checks are left to the command."
+
+    save_every: int | None = 1000
+    sample_every: int | None = 1000
+
+    def __post_init__(self): ...
+
+
+class Shape(TypedDict, total=False):  # of a TypedDict that is not total, tyro fills only what is given
+    patch_size: _OfModel[int]  # side of a patch, p
+    hidden_size: _OfModel[int]  # width of a token, D; a multiple of num_heads and of 4
+    depth: _OfModel[int]  # number of blocks
+    num_heads: _OfModel[int]  # attention heads, h
+    mlp_ratio: _OfModel[float]  # hidden width of an MLP, in units of hidden_size
+    class_dropout_prob: _OfModel[float]  # probability of the null class in training; 0: no guidance
+    learn_sigma: _OfModel[bool]  # predict the variance too, in C more output channels
+    block: _OfModel[str]  # in_context, cross_attention, adaln, adaln_zero, or a registered one
+    init: _OfModel[str]  # initialization: paper, or scaled for small widths and short runs (lesson 19)
+
+
+class Process(TypedDict, total=False):
+    schedule: Annotated[Literal["linear", "cosine"], _hint("(default: linear)")]  # noise schedule
+    num_timesteps: Annotated[int, _hint("(default: 1000)")]  # timesteps of training, T
+    bins: Annotated[int, _hint("(default: 256; 17 for digits)")]  # number of values that a pixel can take
+
+
+@dataclass(frozen=True)
+class Train:
+    "train a DiT on images or latents, from scratch or from a trained model"
+
+    out: str  # output folder: checkpoints, samples and the model
+    shape: Shape  # shape of the model, where it differs from --model
+    diffusion: Process  # diffusion process; the defaults are those of --init-from, if given
+    data: _Source[str | None] = None  # folder of images or of a sub-folder per class; hub:NAME; or digits
+    latents: _Source[str | None] = None  # folder of latents that dit-nb encode wrote
+    resume: bool = False  # resume from the last checkpoint in --out
+    init_from: str | None = None  # trained model to start from: folder, official .pt file, or Hub id
+    image_size: int | None = None  # side of the square to crop images to, in pixels; needed for folders
+    channels: int = 3  # image channels: 3, or 1 for grayscale
+    skip_bad: bool = False  # skip images that cannot be read
+    model: str | None = None  # DiT-S/8 to DiT-XL/2 of the paper; none: DiT-S/4, for digits a small model
+    variance: Literal["fixed_small", "fixed_large"] = "fixed_small"  # for --no-learn-sigma
+    training: Training = Training()  # exactly one of --steps and --seconds is required
+
+
+class Sampling(TypedDict, total=False):
+    num_samples: Annotated[int, _hint("(default: 16)")]  # number of images
+    sampler: _Saved[Literal["ddpm", "ddim", "dpm++"]]  # sampler; dpm++ is DPM-Solver++ of diffusers
+    steps: _Saved[str]  # sampling steps: 250, or 10,15,20, or ddim50; for dpm++ 20 if not given
+    cfg_scale: _Saved[float]  # guidance scale; 1 is no guidance
+    guided_channels: _Saved[int | None]  # number of eps channels to guide; official code: 3; none: all
+    variance: _Saved[Literal["learned", "fixed_small", "fixed_large"]]  # variance of a DDPM step
+    clip_x0: _Saved[bool]  # clip the predicted clean image to [-1, 1]
+    vae: _Saved[str]  # folder or Hub id of the autoencoder of a latent model
+
+
+@dataclass(frozen=True)
+class Sample:
+    "sample images from a trained model"
+
+    model: conf.Positional[str]  # folder such as runs/digits/model, official .pt file, or Hub id
+    sampling: Sampling  # override the preset, and what is saved with the model
+    label: Annotated[str | None, conf.arg(name="class")] = None  # class name, number or random; none: in turn
+    out: str = "samples.png"  # image, .npz file or folder to write
+    seed: int = 0  # seed of the noise and of random classes
+    preset: Literal["paper"] | None = None  # 50,000 images of random classes, 250 steps, guidance 1.5
+    precision: Literal["fp32", "bf16"] = "fp32"  # number format; bf16 is faster if the hardware supports it
+    batch_size: int = 64  # images per process and batch
+
+
+@dataclass(frozen=True)
+class Encode:
+    "encode images, and their mirror images, into latents of an autoencoder"
+
+    images: conf.Positional[str]  # folder of images or of a sub-folder per class; hub:NAME; or digits
+    out: str  # output folder; an interrupted run is resumed
+    vae: str = "stabilityai/sd-vae-ft-ema"  # folder or Hub id of an AutoencoderKL
+    image_size: int | None = None  # side of the square to crop images to; none: 256 pixels, 8 for digits
+    batch_size: int = 32  # images per batch
+    num_workers: int = 0  # processes that load images
+    dtype: Literal["fp32", "bf16"] = "fp32"  # number format of the autoencoder; bf16 is faster on a GPU
+    tiling: bool = False  # encode large images in tiles: less memory, faint seams
+    skip_bad: bool = False  # skip images that cannot be read
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    "compare samples with real images: Fréchet distances, inception score, precision, recall"
+
+    samples: conf.Positional[str]  # folder of images, .npz file, or digits: the held-out digits
+    reference: conf.Positional[str]  # real images in the same forms, or an .npz file with ADM's statistics
+    features: Literal["inception", "digits"] | None = None  # none: digits for images of 1x8x8
+    weights: str | None = None  # local file of Inception's weights; none: downloaded once
+    image_size: int | None = None  # side to crop images in folders to; none: that of the first sample
+    batch_size: int = 64  # images per batch of feature extraction
+    max_features: int = 10_000  # features kept for precision, recall and intervals; ADM keeps 50000
+    k: int = 3  # k for the k-NN radii of precision and recall
+    resamples: int = 200  # random halves for the intervals; 0: no intervals
+    level: float = 0.95  # confidence level of the intervals
+    seed: int = 0  # seed of the kept features and the random halves
+    json: bool = False  # print JSON instead of a table
+
+
+@dataclass(frozen=True)
+class Convert:
+    "convert a model from or to the official format or diffusers"
+
+    source: conf.Positional[str]  # official .pt file, folder of dit_nb or diffusers, or Hub id
+    target: conf.Positional[str]  # output: a .pt file for official, else a folder; must not exist yet
+    to: Literal["official", "diffusers", "dit_nb"]  # format to write
+    vae: str | None = None  # folder or Hub id of an AutoencoderKL to add to a diffusers pipeline
+    training: bool = False  # write an official checkpoint with model, ema, opt and args
+    num_heads: int | None = None  # heads of an official checkpoint whose width is not that of S, B, L or XL
+    num_classes: int | None = None  # number of classes of an official checkpoint without a null class
+    weights: Literal["ema", "model"] | None = None  # weights of an official checkpoint; none: ema
+    revision: str | None = None  # branch, tag or commit of a Hub id; none: main
+
+
+@dataclass(frozen=True)
+class List:
+    "list all assignments: titles, exercises, points, minutes"
+
+
+@dataclass(frozen=True)
+class Build:
+    "build an nbgrader course: sources, and releases to hand out"
+
+    names: _Names  # names of assignments, such as a1 a2, or all
+    out: str  # output folder of the course
+    seconds: float = 60.0  # time limit of a cell in grading, in seconds
+
+
+@dataclass(frozen=True)
+class Grade:
+    "grade the submissions of a class: points, feedback pages, a table"
+
+    name: conf.Positional[str]  # name of an assignment, such as a1
+    course: str  # folder of the course that build wrote
+    submissions: str | None = None  # folder of notebooks; none: submitted/ of the course
+
+
+@dataclass(frozen=True)
+class Preview:
+    "write what a student gets"
+
+    name: conf.Positional[str]  # name of an assignment, such as a1
+    out: str | None = None  # file to write; none: NAME.ipynb
+    html: bool = False  # write an HTML page instead of a notebook
+
+
+@dataclass(frozen=True)
+class Assignment:
+    "build and grade assignments for a class, from the lessons"
+
+    action: List | Build | Grade | Preview  # what to do
+
+
+@dataclass(frozen=True)
+class Bench:
+    "measure the speed of training and sampling on this machine"
+
+    what: conf.Positional[Literal["compare", "growth", "curves"]] = "compare"  # by code, by size, or losses
+    config: tuple[str, ...] = ("digits/2",)  # models to compare: digits/1, digits/2, S/4, S/2, B/2, XL/2
+    job: tuple[Literal["train", "sample"], ...] = ("train",)  # jobs to compare
+    baseline: Literal["diffusers", "none"] = "diffusers"  # other code
+    compile: bool = False  # also benchmark torch.compile: adds minutes of warm-up
+    device: Literal["cpu", "cuda"] = "cpu"  # device
+    batch_size: int | None = None  # images per step; none: depends on the model
+    rounds: int = 5  # rounds in which all configurations are timed
+    json: str | None = None  # file to write all numbers to, as JSON
+
+
+@dataclass(frozen=True)
+class Study:
+    "run small experiments on the paper's questions"
+
+    name: conf.Positional[str]  # name of a study; or list: print all of them
+    out: str | None = None  # CSV file, whose runs are not repeated; none: runs/studies/NAME.csv
+    jobs: int = os.cpu_count() or 1  # processes; as many as cores if not given
+    seeds: int | None = None  # seeds of each configuration; none: as the study defines
+    fast: bool = False  # smoke test: one seed, few steps
+    metric: str | None = None  # metric of the table; none: the first of the study
+
+
+Command = Digits | Train | Sample | Encode | Evaluate | Convert | Assignment | Bench | Study

@@ -4,39 +4,42 @@ import json
 import os
 import shutil
 import tempfile
+from dataclasses import asdict, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from dit_nb.config import DiTConfig
+from dit_nb.config import DiTConfig, SamplingConfig
+from dit_nb.errors import UserError, _check_choice
 from dit_nb.hub import _saved_file
 from dit_nb.interop.diffusers import _make_scheduler, from_diffusers, to_diffusers
 from dit_nb.interop.official import _default_sampling, load_official, save_official
 from dit_nb.model import DiT
 from dit_nb.objective import Diffusion
-from dit_nb.pretrained import load_model, save_model
+from dit_nb.pretrained import _read_sampling, load_model, save_model
 from dit_nb.schedule import _SCHEDULES
-from dit_nb.utils import _check_choice
 
 __all__ = ["save_diffusers", "load_diffusers", "load_any", "convert"]
 
 _README = (files("dit_nb") / "models" / "diffusers_card.md").read_text(encoding="utf-8")
 
 
-def save_diffusers(model: DiT, folder: str | Path, sampling: dict, vae=None, scheduler: str = "ddim") -> None:
+def save_diffusers(
+    model: DiT, folder: str | Path, sampling: SamplingConfig, vae=None, scheduler: str = "ddim"
+) -> None:
     """Write a folder that `DiTPipeline.from_pretrained` opens.
 
     Args:
         model: a model that `to_diffusers` can convert
         folder: output folder
-        sampling: sampling settings, as in `SAMPLING`; its class_names become id2label
+        sampling: sampling settings; its class_names become id2label
         vae: a `diffusers.AutoencoderKL`, for a latent model
         scheduler: "ddim", "ddpm" or "dpm++"
 
     Raises:
-        ValueError: if diffusers has no such model, or the vae does not fit it
+        UserError: if diffusers has no such model, or the vae does not fit it
     """
     from diffusers import DiTPipeline
 
@@ -44,35 +47,35 @@ def save_diffusers(model: DiT, folder: str | Path, sampling: dict, vae=None, sch
     if vae is not None:
         _check_vae(vae, model.config)
     changes = {}
-    if scheduler == "ddpm" and sampling["variance"] == "learned":
+    if scheduler == "ddpm" and sampling.variance == "learned":
         changes["variance_type"] = "fixed_small"  # the pipeline drops the predicted variance
     noise = _make_scheduler(sampling, scheduler, **changes)
     DiTPipeline(transformer, vae, noise).save_config(folder)
     for name, part in (("transformer", transformer), ("scheduler", noise), ("vae", vae)):
         if part is not None:
             part.save_pretrained(folder / name)
-    names = sampling.get("class_names") or [str(k) for k in range(model.config.num_classes)]
+    names = sampling.class_names or [str(k) for k in range(model.config.num_classes)]
     index = json.loads((folder / "model_index.json").read_text())
     index["id2label"] = {str(k): name for k, name in enumerate(names)}  # save_config leaves it out
     (folder / "model_index.json").write_text(json.dumps(index, indent=2))
-    (folder / "sampling.json").write_text(json.dumps(sampling, indent=1))
+    (folder / "sampling.json").write_text(json.dumps(asdict(sampling), indent=1))
     note = "" if vae else "The model generates pixels, without a decoder: use its transformer and scheduler."
     text = _README.replace("{vae}", "" if vae else ", vae=None").replace("{note}", note)
     (folder / "README.md").write_text(text.replace("{classes}", str(model.config.num_classes)))
 
 
 def _check_vae(vae, config: DiTConfig) -> None:
-    "Raise ValueError unless the pipeline of diffusers can decode the model's latents with this autoencoder."
+    "Raise UserError unless the pipeline of diffusers can decode the model's latents with this autoencoder."
     channels, shift = vae.config.latent_channels, getattr(vae.config, "shift_factor", None)
     if channels != config.in_channels:
-        raise ValueError(
+        raise UserError(
             f"vae has {channels} latent channels, but must have the model's {config.in_channels}."
         )
     if shift:
-        raise ValueError(f"shift_factor of the vae is {shift}, but must be 0: DiTPipeline ignores it.")
+        raise UserError(f"shift_factor of the vae is {shift}, but must be 0: DiTPipeline ignores it.")
 
 
-def load_diffusers(source: str | Path, **download) -> tuple[DiT, dict]:
+def load_diffusers(source: str | Path, **download) -> tuple[DiT, SamplingConfig]:
     """Load a model in eval() mode from a `DiTPipeline`, with its sampling settings.
 
     Args:
@@ -80,7 +83,7 @@ def load_diffusers(source: str | Path, **download) -> tuple[DiT, dict]:
         **download: for the Hub: revision, token, cache_dir, local_files_only
 
     Raises:
-        ValueError: if files are missing or damaged, or `from_diffusers` cannot convert the transformer
+        UserError: if files are missing or damaged, or `from_diffusers` cannot convert the transformer
     """
     from diffusers import DiTTransformer2DModel
 
@@ -92,31 +95,31 @@ def load_diffusers(source: str | Path, **download) -> tuple[DiT, dict]:
         transformer, report = loaded
     except Exception as error:  # a damaged folder can fail in any way
         reason = (str(error).strip().splitlines() or [""])[0].rstrip(".")[:200]
-        raise ValueError(
+        raise UserError(
             f"{source} cannot be loaded as a DiT of diffusers ({type(error).__name__}: {reason})."
         ) from None
     kinds = ("missing_keys", "unexpected_keys", "mismatched_keys")
     if wrong := [name for kind in kinds for name in report.get(kind, ())]:
-        raise ValueError(
+        raise UserError(
             f"{source} does not fit its config.json: {len(wrong)} tensors are missing, unknown or of another shape, "
             f"the first is {wrong[0]}."
         )
-    model = from_diffusers(transformer)
+    model, own = from_diffusers(transformer), Path(source) / "sampling.json"
+    if own.is_file():  # written by `save_diffusers`
+        return model, _read_sampling(own)
     sampling = _default_sampling(model.config)
-    return model, sampling if alone else {**sampling, **_read_sampling(source, **download)}
+    return model, sampling if alone else replace(sampling, **_read_pipeline(source, **download))
 
 
-def _read_sampling(source: str | Path, **download) -> dict:
+def _read_pipeline(source: str | Path, **download) -> dict:
     "Read schedule, clipping and class names from the folder of a pipeline."
 
     def read(name: str) -> dict:
         try:
             return dict(json.loads(_saved_file(source, name, **download).read_text(encoding="utf-8")))
         except (TypeError, UnicodeDecodeError, json.JSONDecodeError):
-            raise ValueError(f"{name} of {source} is not a JSON object.") from None
+            raise UserError(f"{name} of {source} is not a JSON object.") from None
 
-    if (Path(source) / "sampling.json").is_file():  # written by `save_diffusers`
-        return read("sampling.json")
     scheduler = read("scheduler/scheduler_config.json")
     labels = read("model_index.json").get("id2label") or {}
     found = {
@@ -124,7 +127,7 @@ def _read_sampling(source: str | Path, **download) -> dict:
         "num_timesteps": scheduler.get("num_train_timesteps", 1000),
         "clip_x0": bool(scheduler.get("clip_sample", scheduler.get("thresholding", False))),
     }
-    return found | ({"class_names": [labels[k] for k in sorted(labels, key=int)]} if labels else {})
+    return found | ({"class_names": tuple(labels[k] for k in sorted(labels, key=int))} if labels else {})
 
 
 def _matching_schedule(settings: dict) -> str:
@@ -138,7 +141,7 @@ def _matching_schedule(settings: dict) -> str:
         if torch.allclose(theirs.double(), ours, atol=1e-4):
             return name
     kind = settings.get("beta_schedule", "linear")
-    raise ValueError(
+    raise UserError(
         f"beta_schedule of the scheduler is {kind}, but must have the betas of {' or '.join(_SCHEDULES)}."
     )
 
@@ -149,7 +152,7 @@ def load_any(
     num_classes: int | None = None,
     weights: str = "ema",
     **download,
-) -> tuple[DiT, dict]:
+) -> tuple[DiT, SamplingConfig]:
     """Load a model of any format, with its sampling settings.
 
     Args:
@@ -160,7 +163,8 @@ def load_any(
         **download: for the Hub: revision, token, cache_dir, local_files_only
 
     Raises:
-        ValueError: if the source is missing, damaged, or not a model that this package can hold
+        FileNotFoundError: if there is no such model
+        UserError: if it is damaged, or not a model that this package can hold
     """
     path = Path(source)
     if path.is_file():
@@ -169,7 +173,7 @@ def load_any(
         return load_diffusers(source) if _is_diffusers_folder(path) else load_model(str(source))
     try:
         _saved_file(str(source), "model_index.json", **download)
-    except ValueError:
+    except FileNotFoundError:
         return load_model(str(source), **download)
     return load_diffusers(source, **download)
 
@@ -194,23 +198,24 @@ def convert(
         **options: further arguments of `load_any`
 
     Raises:
-        ValueError: if the source cannot be loaded, the target exists, or the format cannot hold the model
+        FileNotFoundError: if there is no such source
+        UserError: if the source cannot be loaded, the target exists, or the format cannot hold the model
     """
     _check_choice("to", to, ("official", "diffusers", "dit_nb"))
     target = Path(target)
     if target.is_file() or (target.is_dir() and any(target.iterdir())):
-        raise ValueError(f"target is {target}, but must not exist yet.")
+        raise UserError(f"target is {target}, but must not exist yet.")
     if vae is not None and to != "diffusers":
-        raise ValueError(f"vae is {vae}, but must not be given for {to}: only a diffusers pipeline has one.")
+        raise UserError(f"vae is {vae}, but must not be given for {to}: only a diffusers pipeline has one.")
     model, sampling = load_any(source, **options)
     name = Path(source).resolve().name if Path(source).exists() else str(source)
-    sampling = {"source": name, **sampling}
+    sampling = replace(sampling, card={"source": name, **sampling.card})
     decoder = None if vae is None else _load_vae(vae)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=target.parent))
     except OSError as error:
-        raise ValueError(f"{target} cannot be written: {error.strerror}.") from None
+        raise UserError(f"{target} cannot be written: {error.strerror}.") from None
     try:
         if to == "official":
             save_official(model, work / "model", sampling, training)
@@ -231,4 +236,4 @@ def _load_vae(name: str):
     try:
         return AutoencoderKL.from_pretrained(name)
     except Exception as error:  # a damaged folder can fail in any way
-        raise ValueError(f"vae {name} cannot be loaded ({type(error).__name__}).") from None
+        raise UserError(f"vae {name} cannot be loaded ({type(error).__name__}).") from None

@@ -6,14 +6,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from dit_nb.config import DiTConfig
+from dit_nb.config import DiTConfig, SamplingConfig
+from dit_nb.errors import UserError, _check_choice
 from dit_nb.interop.official import _check_format, _load_strict, _official_state
 from dit_nb.model import DiT
 from dit_nb.objective import Diffusion, _split_output
-from dit_nb.patchify import _height_width
 from dit_nb.pretrained import make_diffusion
-from dit_nb.sampling import _check_sample_inputs, _sampling_device
-from dit_nb.utils import _check_choice, _progress_bar, randn
+from dit_nb.sampling import _check_sample_inputs
+from dit_nb.utils import _progress_bar, randn
 
 __all__ = ["to_diffusers", "from_diffusers", "scheduler_sample"]
 
@@ -77,17 +77,17 @@ def _trim_labels(table: Tensor) -> Tensor:
 
 
 def _check_convertible(config: DiTConfig) -> None:
-    "Raise ValueError if diffusers has no such model, or would guide it with a wrong null class."
+    "Raise UserError if diffusers has no such model, or would guide it with a wrong null class."
     _check_format(config, "diffusers")
     if config.mlp_ratio != 4:
-        raise ValueError(f"mlp_ratio is {config.mlp_ratio:g}, but must be 4 for diffusers.")
+        raise UserError(f"mlp_ratio is {config.mlp_ratio:g}, but must be 4 for diffusers.")
     if config.num_classes > _NULL_CLASS:
-        raise ValueError(
+        raise UserError(
             f"num_classes is {config.num_classes}, but must be at most {_NULL_CLASS}: "
             f"class {_NULL_CLASS} is the null class of diffusers."
         )
     if config.num_classes and not config.class_dropout_prob:
-        raise ValueError("class_dropout_prob is 0, but must be above 0: diffusers guides with a null class.")
+        raise UserError("class_dropout_prob is 0, but must be above 0: diffusers guides with a null class.")
 
 
 def _transformer_config(config: DiTConfig) -> dict[str, int]:
@@ -98,7 +98,7 @@ def _transformer_config(config: DiTConfig) -> dict[str, int]:
         "in_channels": config.in_channels,
         "out_channels": config.out_channels,
         "num_layers": config.depth,
-        "sample_size": _height_width(config.input_size)[0],
+        "sample_size": config.image_shape[1],
         "patch_size": config.patch_size,
     }
 
@@ -109,7 +109,7 @@ def to_diffusers(model: DiT):
     Its timestep frequencies are set as in `_fix_timestep_frequencies`.
 
     Raises:
-        ValueError: if diffusers has no such model: other blocks than adaLN-Zero, a non-square input, an
+        UserError: if diffusers has no such model: other blocks than adaLN-Zero, a non-square input, an
             mlp_ratio other than 4, more than 1000 classes, or no null class
     """
     from diffusers import DiTTransformer2DModel
@@ -143,18 +143,18 @@ def from_diffusers(transformer) -> DiT:
     The model is taken to be trained with the official timestep frequencies (see `_fix_timestep_frequencies`).
 
     Raises:
-        ValueError: if the transformer has other layers than ours, or embedders that differ between its blocks
+        UserError: if the transformer has other layers than ours, or embedders that differ between its blocks
     """
     c, theirs = transformer.config, transformer.state_dict()
     for name, wanted in _REQUIRED_SETTINGS.items():
         if getattr(c, name) != wanted:
-            raise ValueError(f"{name} of the transformer is {getattr(c, name)}, but must be {wanted}.")
+            raise UserError(f"{name} of the transformer is {getattr(c, name)}, but must be {wanted}.")
     state = {}
     for ours, (first, *copies) in _key_map(c.num_layers).items():
         for part in [part for part in ("weight", "bias") if f"{first}.{part}" in theirs]:
             state[f"{ours}.{part}"] = one = theirs[f"{first}.{part}"]
             if not all(torch.equal(one, theirs[f"{copy}.{part}"]) for copy in copies):
-                raise ValueError(
+                raise UserError(
                     f"{ours}.{part} differs between the transformer's blocks, but must be equal: "
                     "it was trained in diffusers, with embedders of its own in each block."
                 )
@@ -188,26 +188,27 @@ def _build_model(state: dict[str, Tensor], c) -> DiT:
     return model.eval()
 
 
-def _make_scheduler(sampling: dict, name: str = "ddim", **changes):
+def _make_scheduler(sampling: SamplingConfig, name: str = "ddim", **changes):
     """Make a scheduler of diffusers with the noise schedule that a model was trained with."""
     import diffusers
 
     _check_choice("scheduler", name, _SCHEDULERS)
-    make_diffusion(sampling)  # checks the settings
-    steps, clip = sampling["num_timesteps"], bool(sampling["clip_x0"])
+    steps, clip = make_diffusion(sampling).num_timesteps, sampling.clip_x0
     settings = {"num_train_timesteps": steps, "prediction_type": "epsilon"}
-    if sampling["schedule"] == "cosine":
+    if not isinstance(sampling.schedule, str):
+        settings["trained_betas"] = list(sampling.schedule)
+    elif sampling.schedule == "cosine":
         settings["beta_schedule"] = "squaredcos_cap_v2"
     else:
         settings |= {"beta_schedule": "linear", "beta_start": 0.1 / steps, "beta_end": 20 / steps}
     if name == "dpm++":  # dynamic thresholding with a ceiling of 1 is clipping
         settings |= {"thresholding": clip, "sample_max_value": 1.0, "algorithm_type": "dpmsolver++"}
-        settings |= {"lambda_min_clipped": -5.1} if sampling["schedule"] == "cosine" else {}
+        settings |= {"lambda_min_clipped": -5.1} if sampling.schedule == "cosine" else {}
     else:
         settings["clip_sample"] = clip
     if name == "ddpm":
         kinds = {"learned": "learned_range", "fixed_small": "fixed_small", "fixed_large": "fixed_large"}
-        settings["variance_type"] = kinds[sampling["variance"]]
+        settings["variance_type"] = kinds[sampling.variance]
     return getattr(diffusers, _SCHEDULERS[name])(**{**settings, **changes})
 
 
@@ -240,12 +241,13 @@ def scheduler_sample(
         (N, C, H, W) samples
 
     Raises:
-        ValueError: if the scheduler does not fit the model's noise schedule or predictions
+        UserError: if the scheduler does not fit the model's noise schedule or predictions
     """
-    _check_sample_inputs(diffusion, model, shape, y, x_T, None)
+    _check_sample_inputs(model, shape, y, x_T)
     with_variance = _check_scheduler(scheduler, diffusion)
     scheduler = type(scheduler).from_config(scheduler.config)  # a copy: sampling changes its state
-    device = _sampling_device(diffusion, y, x_T, device)
+    given = [tensor.device for tensor in (x_T, y) if tensor is not None]
+    device = given[0] if given else device or diffusion.timestep_map.device
     scheduler.set_timesteps(steps, device=device)
     times = scheduler.timesteps.round().long()  # some schedulers use fractional timesteps
     if hasattr(model, "precompute_conditioning"):
@@ -268,17 +270,17 @@ def scheduler_sample(
 
 
 def _check_scheduler(scheduler, diffusion: Diffusion) -> bool:
-    "Whether the scheduler takes variance values too; raise ValueError if it does not fit the model."
+    "Whether the scheduler takes variance values too; raise UserError if it does not fit the model."
     settings, name = scheduler.config, type(scheduler).__name__
     prediction = settings.get("prediction_type")
     if prediction != "epsilon" or not hasattr(scheduler, "alphas_cumprod"):
-        raise ValueError(f"prediction_type of {name} is {prediction}, but must be epsilon (predicted noise).")
+        raise UserError(f"prediction_type of {name} is {prediction}, but must be epsilon (predicted noise).")
     theirs, ours = scheduler.alphas_cumprod.cpu().double(), diffusion.alphas_cumprod.cpu()
     if len(theirs) != len(ours) or not torch.allclose(theirs, ours, atol=1e-4):
-        raise ValueError(
+        raise UserError(
             f"{name} has another noise schedule than the model was trained with: use make_scheduler."
         )
     variance = str(settings.get("variance_type"))
     if variance.startswith("learned") and not name.startswith("DDPM"):  # they assume three channels
-        raise ValueError(f"variance_type of {name} is {variance}, but must be None.")
+        raise UserError(f"variance_type of {name} is {variance}, but must be None.")
     return variance.startswith("learned")

@@ -5,20 +5,21 @@ import math
 import pickle
 import re
 import zipfile
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from dit_nb.config import _MODEL_NAMES, SIZES, DiTConfig
+from dit_nb.config import _MODEL_NAMES, SIZES, DiTConfig, SamplingConfig
+from dit_nb.errors import UserError, _check_choice
 from dit_nb.model import DiT
-from dit_nb.patchify import _height_width
-from dit_nb.pretrained import SAMPLING, _is_pixel_model
-from dit_nb.utils import _atomic_write, _check_choice
+from dit_nb.pretrained import _is_pixel_model
+from dit_nb.utils import _atomic_write
 
 __all__ = ["load_official", "save_official"]
 
-_PAPER_SAMPLING = {**SAMPLING, "clip_x0": False}  # of the paper's models, which are latent models
+_PAPER_SAMPLING = SamplingConfig(clip_x0=False)  # of the paper's models, which are latent models
 _SHAPE_FIELDS = ("patch_size", "hidden_size", "depth", "num_heads")  # fixed by a name such as DiT-XL/2
 _NUM_HEADS = {size["hidden_size"]: size["num_heads"] for size in SIZES.values()}  # width -> number of heads
 _REQUIRED_TENSORS = {  # tensors from which the shape is read, and their numbers of dimensions
@@ -40,24 +41,24 @@ def _infer_config(
     """Infer the configuration of a model from the shapes of its tensors."""
     for name, ndim in _REQUIRED_TENSORS.items():
         if name not in state or state[name].ndim != ndim:
-            raise ValueError(f"{source} is not an official DiT: it must have {name} with {ndim} dimensions.")
+            raise UserError(f"{source} is not an official DiT: it must have {name} with {ndim} dimensions.")
     tokens = state["pos_embed"].shape[1]
     width, channels, patch, _ = state["x_embedder.proj.weight"].shape
     rows, hidden = (len(state[name]) for name in list(_REQUIRED_TENSORS)[2:4])
     side, outputs = math.isqrt(tokens), len(state["final_layer.linear.weight"]) / patch**2
     if side**2 != tokens or outputs not in (channels, 2 * channels):
-        raise ValueError(
+        raise UserError(
             f"{source} has {tokens} positions and {outputs:g} output channels: not an official DiT."
         )
     heads = num_heads or _NUM_HEADS.get(width)
     if heads is None:
-        raise ValueError(
+        raise UserError(
             f"{source} has width {width}, which is not one of S, B, L and XL: pass num_heads "
             "(dit-nb convert: --num-heads)."
         )
     classes = max(rows - 1, 1) if num_classes is None else num_classes
     if rows - classes not in (0, 1):
-        raise ValueError(f"num_classes is {classes}, but the label table of {source} has {rows} rows.")
+        raise UserError(f"num_classes is {classes}, but the label table of {source} has {rows} rows.")
     return DiTConfig(
         input_size=side * patch,
         patch_size=patch,
@@ -76,17 +77,17 @@ def _read_pt_file(path: str | Path) -> object:
     "Read tensors and plain values from a .pt file. Any other code in it is refused, never run."
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"{path} is not a file.")
+        raise FileNotFoundError(f"{path} is not a file.")
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # a damaged file can fail in any way
         name = re.search(r"GLOBAL ([\w.]+)", str(error))
         if isinstance(error, pickle.UnpicklingError) and name:
-            raise ValueError(
+            raise UserError(
                 f"{path} would call {name[1]} when it is read: refused, nothing was run."
             ) from None
-        raise ValueError(
+        raise UserError(
             f"{path} is not a PyTorch checkpoint, or is truncated ({type(error).__name__})."
         ) from None
 
@@ -100,12 +101,12 @@ def _select_state_dict(content: object, path: str | Path, weights: str) -> tuple
             args = vars(content["args"])
         content = content.get(weights)
     if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise ValueError(f"{path} is not a state dict, and has none under the key {weights!r}.")
+        raise UserError(f"{path} is not a state dict, and has none under the key {weights!r}.")
     return content, args
 
 
 def _load_strict(model: nn.Module, state: dict[str, Tensor], source: str | Path) -> None:
-    "Load a state dict, or raise ValueError unless all names and shapes are those of the model."
+    "Load a state dict, or raise UserError unless all names and shapes are those of the model."
     wanted = model.state_dict()
     both = wanted.keys() & state.keys()
     for what, names in (
@@ -114,19 +115,19 @@ def _load_strict(model: nn.Module, state: dict[str, Tensor], source: str | Path)
         ("has {} tensors of another shape", {k for k in both if wanted[k].shape != state[k].shape}),
     ):
         if names:
-            raise ValueError(f"{source} {what.format(len(names))}, the first is {min(names)}.")
+            raise UserError(f"{source} {what.format(len(names))}, the first is {min(names)}.")
     model.load_state_dict(state, strict=True)
 
 
-def _default_sampling(config: DiTConfig) -> dict:
+def _default_sampling(config: DiTConfig) -> SamplingConfig:
     "The paper's sampling settings, for a model that was saved without its own. Pixel models are clipped."
     variance = "learned" if config.learn_sigma else "fixed_large"
-    return {**_PAPER_SAMPLING, "clip_x0": _is_pixel_model(config), "variance": variance}
+    return replace(_PAPER_SAMPLING, clip_x0=_is_pixel_model(config), variance=variance)
 
 
 def load_official(
     path: str | Path, num_heads: int | None = None, num_classes: int | None = None, weights: str = "ema"
-) -> tuple[DiT, dict]:
+) -> tuple[DiT, SamplingConfig]:
     """Load an official checkpoint: the model in eval() mode, and its sampling settings.
 
     Args:
@@ -136,23 +137,28 @@ def load_official(
         weights: "ema" or "model", if the file has both
 
     Raises:
-        ValueError: if the file is damaged, contains other code, or is not an official DiT
+        FileNotFoundError: if there is no such file
+        UserError: if the file is damaged, contains other code, or is not an official DiT
     """
     state, args = _select_state_dict(_read_pt_file(path), path, weights)
     heads, classes = (v if type(v) is int else None for v in map(args.get, ("num_heads", "num_classes")))
     config = _infer_config(state, path, num_heads or heads, classes if num_classes is None else num_classes)
-    model, sampling = DiT(config), args.get("sampling")
+    model, kept = DiT(config), args.get("sampling")
     _load_strict(model, state, path)
-    return model.eval(), {**_default_sampling(config), **(sampling if isinstance(sampling, dict) else {})}
+    sampling = _default_sampling(config)
+    try:
+        return model.eval(), replace(sampling, **kept) if isinstance(kept, dict) else sampling
+    except TypeError as error:
+        raise UserError(f"{path} must hold the fields of a SamplingConfig: {error}.") from None
 
 
 def _check_format(config: DiTConfig, target: str) -> None:
-    "Raise ValueError unless the official code and diffusers have such a model."
+    "Raise UserError unless the official code and diffusers have such a model."
     if config.block != "adaln_zero":
-        raise ValueError(f"block is {config.block}, but must be adaln_zero for {target}.")
-    height, width = _height_width(config.input_size)
+        raise UserError(f"block is {config.block}, but must be adaln_zero for {target}.")
+    _, height, width = config.image_shape
     if height != width:
-        raise ValueError(f"input_size is {height}x{width}, but must be square for {target}.")
+        raise UserError(f"input_size is {height}x{width}, but must be square for {target}.")
 
 
 def _official_state(model: DiT) -> dict[str, Tensor]:
@@ -165,7 +171,11 @@ def _official_state(model: DiT) -> dict[str, Tensor]:
 
 
 def save_official(
-    model: DiT, path: str | Path, sampling: dict | None = None, training: bool = False, ema: DiT | None = None
+    model: DiT,
+    path: str | Path,
+    sampling: SamplingConfig | None = None,
+    training: bool = False,
+    ema: DiT | None = None,
 ) -> None:
     """Write an official checkpoint, atomically.
 
@@ -177,7 +187,7 @@ def save_official(
         ema: the averaged model; None writes the model's own weights
 
     Raises:
-        ValueError: if the official format cannot hold the model
+        UserError: if the official format cannot hold the model
     """
     content = _official_state(model)
     if training:
@@ -191,15 +201,15 @@ def save_official(
         torch.save(content, draft)
 
 
-def _training_args(config: DiTConfig, sampling: dict | None) -> argparse.Namespace:
+def _training_args(config: DiTConfig, sampling: SamplingConfig | None) -> argparse.Namespace:
     "The arguments of the official training script, with two of our own: num_heads and sampling."
     shape = {field: getattr(config, field) for field in _SHAPE_FIELDS}
     sizes = {name: DiTConfig.named(name) for name in _MODEL_NAMES}
     names = [n for n, size in sizes.items() if all(getattr(size, k) == v for k, v in shape.items())]
     return argparse.Namespace(
         model=names[0] if names else None,
-        image_size=8 * _height_width(config.input_size)[0],  # pixels of the image, for a latent model
+        image_size=8 * config.image_shape[1],  # pixels of the image, for a latent model
         num_classes=config.num_classes or 1,
         num_heads=config.num_heads,
-        sampling=sampling,
+        sampling=None if sampling is None else asdict(sampling),
     )

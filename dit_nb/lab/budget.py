@@ -6,13 +6,10 @@ from typing import NamedTuple
 
 from dit_nb.config import DiTConfig
 from dit_nb.cost import _MODULATION_VECTORS, cost
+from dit_nb.errors import _check_choice, _check_number
 from dit_nb.patchify import _height_width
-from dit_nb.training import _check_number
-from dit_nb.utils import _check_choice
 
-__all__ = ["GPUS", "GPUSpec", "Memory", "Plan"]
-__all__ += ["advise", "largest_batch", "plan_training"]
-__all__ += ["sampling_time", "training_memory", "training_time"]
+__all__ = ["GPUS", "GPUSpec", "Memory", "advise", "sampling_time", "training_memory", "training_time"]
 
 _USABLE_FRACTION = 0.9  # of a GPU's memory: the rest goes to the driver, libraries and fragmentation
 _VAE_ENCODER_MACS = 136.4e9  # multiply-adds of Stable Diffusion's VAE encoder for a 256 x 256 image
@@ -46,7 +43,7 @@ def _block_activation_bytes(config: DiTConfig, precision: str = "bf16") -> dict[
         "norms": 2 * norm,
         "attention": 5 * product + 4 * tokens * config.num_heads + gated,  # input, q, k, v, output
         "mlp": product + 2 * m * tokens * int(d * config.mlp_ratio) + gated,  # input, before and after GELU
-        "condition": (c + m + (m * fields if gated else 0)) * d if fields else 0,  # t + y, SiLU of it, gates
+        "condition": (m + (m * fields if gated else 0)) * d if fields else 0,  # SiLU of t + y, gates
     }
     if config.block == "cross_attention":
         keys = 2 if c == m else 3  # k and v; and the context, cast again in each block
@@ -65,13 +62,11 @@ def _activation_bytes(
     c, cross = _context_bytes(config, precision), config.block == "cross_attention"
     parts = {name: config.depth * size for name, size in _block_activation_bytes(config, precision).items()}
     if checkpointing:
-        condition = (c + m + m * fields) * d if fields else 0  # t + y, SiLU of it, all fields
-        inputs = 4 * _block_tokens(config) * d
-        parts = {"block inputs": config.depth * inputs, "condition": config.depth * condition}
+        parts = {"block inputs": config.depth * 4 * _block_tokens(config) * d}
     pixels = config.in_channels * prod(_height_width(config.input_size))
     shared = not fields and (checkpointing or (cross and c == m))  # one context for all blocks
     final = 4 * _block_tokens(config) * d + 8 * T + m * T * d  # the norm's input, statistics; linear's input
-    final += 4 * T * d + (c + 2 * m) * d if fields else 0  # modulation and its condition
+    final += 4 * T * d + (c + 2 * m) * d if fields else 0  # modulation; t + y, the same for all blocks
     first = m * pixels + m * (256 + 2 * d) + c * shared * _context_tokens(config) * d
     loss = 16 * pixels + 8 if config.learn_sigma else 4 * pixels  # the bound saves three images more
     return {**parts, "first and last": final + first + 8 * (config.num_classes > 0), "loss": loss}
@@ -119,7 +114,7 @@ def training_memory(
         fsdp: whether they shard weights, gradients, moments and average as well
 
     Raises:
-        ValueError: if a number is not above 0, or the precision is unknown
+        UserError: if a number is not above 0, or the precision is unknown
     """
     _check_number("batch_size", batch_size, int, positive=True)
     _check_number("processes", processes, int, positive=True)
@@ -178,7 +173,7 @@ GPUS = {
 }
 
 
-def largest_batch(
+def _largest_batch(
     config: DiTConfig, gpu: GPUSpec, checkpointing: bool = False, processes: int = 1, fsdp: bool = False
 ) -> int:
     """Return how many images fit into one pass of one process, with gradients held; 0 if not even one does.
@@ -247,7 +242,7 @@ def _format_duration(seconds: float) -> str:
     return f"{seconds / size:.{0 if seconds >= 10 * size else 1}f} {unit}"
 
 
-class Plan(NamedTuple):
+class _Plan(NamedTuple):
     """How to train with a batch size on some GPUs."""
 
     images: int  # images in one pass of one process
@@ -256,7 +251,7 @@ class Plan(NamedTuple):
     processes: int  # number of GPUs; more than 1: shard everything (FSDP)
 
 
-def plan_training(config: DiTConfig, gpu: GPUSpec, batch_size: int = 256) -> Plan | None:
+def _plan_training(config: DiTConfig, gpu: GPUSpec, batch_size: int = 256) -> _Plan | None:
     """Return the cheapest plan that fits, or None if eight GPUs are too few.
 
     Args:
@@ -268,11 +263,11 @@ def plan_training(config: DiTConfig, gpu: GPUSpec, batch_size: int = 256) -> Pla
     options = ((1, False, enough), (1, True, 1), (2, True, 1), (4, True, 1), (8, True, 1))
     for processes, checkpointing, least in options:
         local_batch = ceil(batch_size / processes)
-        fits = largest_batch(config, gpu, checkpointing, processes, fsdp=processes > 1)
+        fits = _largest_batch(config, gpu, checkpointing, processes, fsdp=processes > 1)
         if fits >= min(least, local_batch):
             counts = range(ceil(local_batch / fits), local_batch + 1)
             passes = next(k for k in counts if local_batch % k == 0)  # of equal size
-            return Plan(local_batch // passes, passes, checkpointing, processes)
+            return _Plan(local_batch // passes, passes, checkpointing, processes)
     return None
 
 
@@ -288,7 +283,7 @@ def advise(config: DiTConfig, gpu: str, batch_size: int = 256, steps: int = 400_
     """
     _check_choice("gpu", gpu, tuple(GPUS))
     spec = GPUS[gpu]
-    plan = plan_training(config, spec, batch_size)
+    plan = _plan_training(config, spec, batch_size)
     if plan is None:
         return f"Too large for eight {gpu}, even with one image each."
     n, fsdp = plan.processes, plan.processes > 1

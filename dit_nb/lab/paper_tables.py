@@ -8,22 +8,11 @@ import numpy as np
 
 from dit_nb.config import DiTConfig
 from dit_nb.cost import cost
-from dit_nb.utils import _check_choice
+from dit_nb.errors import UserError, _check_choice
 
-__all__ = [
-    "LineFit",
-    "comparable_rows",
-    "correlation",
-    "fit_line",
-    "read_paper_table",
-    "row_config",
-    "row_gflops",
-    "row_params",
-    "sampling_compute",
-    "training_compute",
-]
+__all__ = ["read_paper_table"]
 
-TABLES = ("table4", "headline", "decoder", "channels", "sampling", "baselines", "retrained")
+_TABLES = ("table4", "headline", "decoder", "channels", "sampling", "baselines", "retrained")
 
 
 def _parse_number(text: str) -> int | float | str:
@@ -47,17 +36,17 @@ def read_paper_table(table: str) -> list[dict]:
     """One of the paper's tables.
 
     Args:
-        table: one of TABLES: table4, headline, decoder, channels, sampling, baselines, retrained
+        table: one of _TABLES: table4, headline, decoder, channels, sampling, baselines, retrained
 
     Returns:
         one dict per row; `source` tells where in the paper it stands
     """
-    _check_choice("table", table, TABLES)
+    _check_choice("table", table, _TABLES)
     path = files("dit_nb.lab") / "results" / f"paper_{table}.csv"
     return _read_csv(path.read_text(encoding="utf-8"))
 
 
-def comparable_rows() -> list[dict]:
+def _comparable_rows() -> list[dict]:
     """The twelve rows of Table 4 that differ in size and patch only: adaLN-Zero, 256 pixels, 400 thousand steps."""
     same = {"block": "adaln_zero", "pixels": 256, "steps_k": 400}
     return [
@@ -65,22 +54,22 @@ def comparable_rows() -> list[dict]:
     ]
 
 
-def row_config(row: dict) -> DiTConfig:
+def _row_config(row: dict) -> DiTConfig:
     """The model of a row of Table 4."""
     return DiTConfig.named(row["model"], block=row["block"], input_size=row["pixels"] // 8)
 
 
-def row_gflops(row: dict) -> float:
+def _row_gflops(row: dict) -> float:
     """Gflops of a row of Table 4, counted by `cost`; as in the paper, a multiply-add counts once."""
-    return cost(row_config(row)).total_macs / 1e9
+    return cost(_row_config(row)).total_macs / 1e9
 
 
-def row_params(row: dict) -> float:
+def _row_params(row: dict) -> float:
     """Millions of parameters of a row of Table 4, counted by `cost`."""
-    return cost(row_config(row)).total_params / 1e6
+    return cost(_row_config(row)).total_params / 1e6
 
 
-def correlation(x, y) -> float:
+def _correlation(x, y) -> float:
     """Pearson's correlation coefficient.
 
     Args:
@@ -88,21 +77,21 @@ def correlation(x, y) -> float:
         y: (n,) numbers
 
     Raises:
-        ValueError: if the shapes differ, or x or y is constant
+        UserError: if the shapes differ, or x or y is constant
     """
     x, y = (np.asarray(v, dtype=float) for v in (x, y))
     if x.shape != y.shape or x.ndim != 1 or len(x) < 3:
-        raise ValueError(
+        raise UserError(
             f"x and y have shapes {x.shape} and {y.shape}, but must both be (n,) with n 3 or more."
         )
     x, y = x - x.mean(), y - y.mean()
     size = np.sqrt((x**2).sum() * (y**2).sum())
     if size == 0:
-        raise ValueError("x or y is constant, but must vary: the correlation is undefined.")
+        raise UserError("x or y is constant, but must vary: the correlation is undefined.")
     return float((x * y).sum() / size)
 
 
-class LineFit(NamedTuple):
+class _LineFit(NamedTuple):
     """A straight line fitted to points, with its uncertainty."""
 
     slope: float
@@ -115,7 +104,7 @@ class LineFit(NamedTuple):
         return self.slope * x + self.intercept
 
 
-def fit_line(x, y) -> LineFit:
+def _fit_line(x, y) -> _LineFit:
     """Least-squares line with the jackknife's standard error.
 
     Args:
@@ -123,12 +112,12 @@ def fit_line(x, y) -> LineFit:
         y: (n,) numbers
 
     Raises:
-        ValueError: if the shapes differ
+        UserError: if the shapes differ
     """
     x, y = (np.asarray(v, dtype=float) for v in (x, y))
     n = len(x)
     if x.shape != y.shape or x.ndim != 1 or n < 4:
-        raise ValueError(
+        raise UserError(
             f"x and y have shapes {x.shape} and {y.shape}, but must both be (n,) with n 4 or more."
         )
     slope, intercept = np.polyfit(x, y, 1)
@@ -136,10 +125,10 @@ def fit_line(x, y) -> LineFit:
     slopes = np.array([line[0] for line in others])
     residuals = np.array([np.polyval(line, x[i]) - y[i] for i, line in enumerate(others)])
     error = np.sqrt((n - 1) / n * ((slopes - slopes.mean()) ** 2).sum())
-    return LineFit(float(slope), float(intercept), float(error), float(np.sqrt((residuals**2).mean())))
+    return _LineFit(float(slope), float(intercept), float(error), float(np.sqrt((residuals**2).mean())))
 
 
-def training_compute(gflops: float, steps: int, batch: int = 256) -> float:
+def _training_compute(gflops: float, steps: int, batch: int = 256) -> float:
     """Gflops of a training run, by the paper's count: a backward pass costs two forward passes.
 
     Args:
@@ -150,7 +139,7 @@ def training_compute(gflops: float, steps: int, batch: int = 256) -> float:
     return 3 * gflops * batch * steps
 
 
-def sampling_compute(gflops: float, steps: int, guided: bool = False) -> float:
+def _sampling_compute(gflops: float, steps: int, guided: bool = False) -> float:
     """Gflops of sampling one image.
 
     Args:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-__all__ = ["matmul_gflops", "time_by_kind", "time_call"]
+__all__ = ["time_by_kind"]
 
 _KINDS = {  # an operation counts to the first kind of which a word occurs in its name
     "attention": ("attention", "softmax", "bmm"),
@@ -42,7 +42,7 @@ def time_by_kind(run: Callable) -> dict[str, float]:
     return spent
 
 
-def matmul_gflops(
+def _matmul_gflops(
     dtype: torch.dtype = torch.float32,
     device: str = "cpu",
     size: int = 1024,
@@ -57,11 +57,11 @@ def matmul_gflops(
         repeats: the best of so many runs counts
     """
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    best = min(time_call(lambda: F.linear(a, b), device) for _ in range(repeats + 1))
+    best = min(_time_call(lambda: F.linear(a, b), device) for _ in range(repeats + 1))
     return 2 * size**3 / best / 1e9
 
 
-def time_call(run: Callable, device: str = "cpu") -> float:
+def _time_call(run: Callable, device: str = "cpu") -> float:
     """Seconds that one call takes.
 
     Args:

@@ -15,10 +15,11 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
+from dit_nb.errors import UserError
 from dit_nb.lab.paper_tables import _read_csv
 from dit_nb.utils import _bar_visible
 
-__all__ = ["Study", "by_variant", "mean_interval", "read_rows", "run_study", "study_table"]
+__all__ = ["Study", "by_variant", "mean_interval", "run_study", "study_table"]
 
 VERSION = 1  # increment it when results change: `run_study` then refuses older rows
 
@@ -39,7 +40,7 @@ def toy_run(settings: dict, seed: int) -> dict[str, float]:
     return {"value": settings["level"] + np.random.default_rng(seed).normal()}
 
 
-META_COLUMNS = (
+_META_COLUMNS = (
     "study",
     "version",
     "seed",
@@ -55,7 +56,7 @@ def _csv_line(row: dict) -> str:
     return text.getvalue()
 
 
-def read_rows(path: str | Path) -> list[dict]:
+def _read_rows(path: str | Path) -> list[dict]:
     """Rows of a study, with numbers parsed.
 
     Args:
@@ -73,15 +74,15 @@ def _truncate_partial_line(path: Path) -> None:
 
 
 def _finished_runs(path: Path, name: str, study: Study, columns: list[str]) -> set[tuple]:
-    "Variants and seeds that the file has already. Raises ValueError if its rows are of another study."
+    "Variants and seeds that the file has already. Raises UserError if its rows are of another study."
     if not path.exists():
         return set()
     _truncate_partial_line(path)
-    rows = read_rows(path)
+    rows = _read_rows(path)
     head = path.read_text(encoding="utf-8").split("\n", 1)[0]
     strange = head and head.split(",")[: len(columns)] != columns
     if strange or any((row["study"], row["version"]) != (name, _fingerprint(study)) for row in rows):
-        raise ValueError(
+        raise UserError(
             f"out is {path}, but must be a new file or one of this study: it holds rows of another study or version."
         )
     return {(_variant_key(row, study), row["seed"]) for row in rows}
@@ -100,7 +101,7 @@ def _run_one(job: tuple) -> dict:
     metrics = study.run(settings, seed)
     seconds = round(time.perf_counter() - start, 2)
     about = dict(
-        zip(META_COLUMNS, (name, _fingerprint(study), seed, seconds, _machine(), date.today().isoformat()))
+        zip(_META_COLUMNS, (name, _fingerprint(study), seed, seconds, _machine(), date.today().isoformat()))
     )
     return {
         **settings,
@@ -141,16 +142,16 @@ def run_study(
         all rows of the file
 
     Raises:
-        ValueError: if the file holds rows of another study or version, or `jobs` or `seeds` is below 1
+        UserError: if the file holds rows of another study or version, or `jobs` or `seeds` is below 1
     """
     path = Path(out)
     seeds = study.seeds if seeds is None else seeds
     for what, number in (("jobs", jobs), ("seeds", seeds)):
         if number < 1:
-            raise ValueError(f"{what} is {number}, but must be 1 or more.")
-    columns = [*study.variants[0], *META_COLUMNS]
-    if taken := set(study.variants[0]) & set(META_COLUMNS):
-        raise ValueError(
+            raise UserError(f"{what} is {number}, but must be 1 or more.")
+    columns = [*study.variants[0], *_META_COLUMNS]
+    if taken := set(study.variants[0]) & set(_META_COLUMNS):
+        raise UserError(
             f"study has a setting {min(taken)!r}, but every row has a column of that name: rename the setting."
         )
     done = _finished_runs(path, name, study, columns)
@@ -168,7 +169,7 @@ def run_study(
                 file.write(("" if file.tell() else _csv_line({k: k for k in row})) + _csv_line(row))
                 file.flush()
                 os.fsync(file.fileno())
-    return read_rows(path)
+    return _read_rows(path)
 
 
 def mean_interval(values, level: float = 0.95) -> tuple[float, float, float]:

@@ -1,12 +1,12 @@
 """Print the result of every check."""
 
-from dit_nb.teach.graders.framework.core import all_checks
+from dit_nb.teach.graders.framework.core import _all_checks
 
 from . import RIGHT, WRONG
 
 
 def main():
-    checks = all_checks()
+    checks = _all_checks()
     for name, check in checks.items():
         print(f"\n{name}: {len(RIGHT[name])} right, {len(WRONG[name])} wrong")
         for fn in RIGHT[name]:

@@ -4,31 +4,67 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from dit_nb.cli import _COMMANDS, main
+from dit_nb.cli import main
+from dit_nb.commands.options import Command
+from dit_nb.errors import UserError
+
+COMMANDS = [kind.__name__.lower() for kind in get_args(Command)]
+ACTIONS = [("assignment", action) for action in ("list", "build", "grade", "preview")]
 
 
-@pytest.mark.parametrize("command", [[], *([name] for name in _COMMANDS)], ids=str)
+def help_entries(text: str) -> dict[str, str]:
+    """Name -> help text of each option, argument and subcommand in the panels that --help prints."""
+    found, name = {}, ""
+    for line in text.splitlines():
+        line = re.sub(r"^[ │] {1,3}[•*] ", "  ", line)[2:].rstrip(" │")
+        start = re.match(r"(--?\w.*?|\[?[A-Z]{2,}\]?|[a-z]+(?=\s{2,}))(?:\s{2,}(.*))?$", line)
+        if start:
+            name, found[start[1]] = start[1], start[2] or ""
+        elif name and line.startswith("  "):
+            found[name] += " " + line.strip()
+    return found
+
+
+@pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS), *ACTIONS], ids=" ".join)
 def test_help(command, capsys):
     """Each option and action has a help text, which starts in lower case and ends without a period."""
     with pytest.raises(SystemExit) as stop:
         main([*command, "--help"])
     text = capsys.readouterr().out
-    assert stop.value.code == 0 and "usage: dit-nb" in text
-    entries = [entry.split("\n\n")[0] for entry in re.split(r"\n {2,4}(?=[-\w{])", text)[1:]]
-    entries = [entry for entry in entries if entry.strip() not in ("COMMAND", "ACTION")]
-    assert len(entries) > 3
-    for entry in entries:
-        name, *words = re.split(r"\s{2,}", entry.strip(), maxsplit=1)
-        assert words and words[0].strip(), f"{name} has no help text"
-        words = " ".join(words[0].split())
-        assert not words.endswith(".") and (words[0].islower() or words.split()[0].isupper()), words
+    assert stop.value.code == 0 and f"usage: {' '.join(['dit-nb', *command])}" in text
+    entries = help_entries(text)
+    assert len(entries) >= {(): 10, ("assignment",): 5, ("assignment", "list"): 1}.get(command, 3)
+    for name, words in entries.items():
+        words = re.sub(r"\s*\((default: [^()]*|required)\)$", "", words.strip())
+        assert words and not words.endswith("."), f"{name}: {words}"
+        assert words != name.strip("[]").lower(), f"{name} has no comment in dit_nb.commands.options"
+        assert words[0].islower() or words[0].isdigit() or words.split()[0].isupper() or "-" in words, words
+
+
+def test_help_shows_the_defaults_of_the_command(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    entries = help_entries(capsys.readouterr().out)
+    assert "(default: 1000)" in entries["--save-every INT|none"]
+    assert "(default: that of --model)" in entries["--hidden-size INT"]
+
+
+@pytest.mark.parametrize("words", [["--help"], *([name, "--help"] for name in COMMANDS), ["train"]], ids=str)
+def test_help_and_wrong_options_do_not_import_torch(words):
+    code = (
+        "import sys\nfrom dit_nb.cli import main\n"
+        f"try:\n    main({words})\nfinally:\n    assert 'torch' not in sys.modules"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == (0 if "--help" in words else 2), result.stderr
 
 
 def test_interrupted_training_names_resume(monkeypatch, capsys):
-    def stop(args):
+    def stop(options):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("dit_nb.commands.train.run", stop)
@@ -42,15 +78,41 @@ def test_command_is_installed():
     assert result.returncode == 0 and "digits" in result.stdout
 
 
-def test_a_missing_optional_package_is_named_with_its_extra(monkeypatch, error_of, tmp_path):
-    monkeypatch.setattr("dit_nb.commands.digits.digits", lambda: __import__("sklearn_is_not_here"))
-    with pytest.raises(
-        ModuleNotFoundError, match="sklearn_is_not_here"
-    ):  # not an extra: a bug, with its traceback
-        main(["digits", "--steps", "1", "--out", str(tmp_path)])
+def fail_with(error, monkeypatch):
+    """Let dit-nb assignment list raise an error."""
 
-    def missing():
-        raise ModuleNotFoundError("No module named 'sklearn'", name="sklearn")
+    def fail(options):
+        raise error
 
-    monkeypatch.setattr("dit_nb.commands.digits.digits", missing)
-    assert "pip install 'dit_nb[lab]'" in error_of("digits", "--steps", "1", "--out", tmp_path)
+    monkeypatch.setattr("dit_nb.commands.assignment.run", fail)
+
+
+@pytest.mark.parametrize(
+    "error, message",
+    [
+        (UserError("x is 1, but must be 2."), "x is 1, but must be 2."),
+        (FileNotFoundError("there is no nowhere."), "there is no nowhere."),
+        (ModuleNotFoundError("No module named 'sklearn'", name="sklearn"), "pip install 'dit_nb[lab]'"),
+    ],
+)
+def test_errors_of_the_user_are_one_sentence(error, message, monkeypatch, error_of):
+    fail_with(error, monkeypatch)
+    assert message in error_of("assignment", "list")
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("x"), FileNotFoundError(2, "x"), ImportError("x", name="dit_nb"), KeyError("x")]
+)
+def test_other_errors_keep_their_traceback(error, monkeypatch):
+    fail_with(error, monkeypatch)
+    with pytest.raises(type(error)):
+        main(["assignment", "list"])
+
+
+def test_other_ranks_print_nothing(monkeypatch, capsys):
+    monkeypatch.setenv("RANK", "1")
+    fail_with(UserError("x is 1, but must be 2."), monkeypatch)
+    assert main(["assignment", "list"]) == 2
+    with pytest.raises(SystemExit):
+        main(["assignment", "lists"])
+    assert capsys.readouterr().err == ""

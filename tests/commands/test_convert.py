@@ -1,6 +1,7 @@
 """dit-nb convert: through all formats and back, and what it refuses."""
 
 import os
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from support import latent_model, same_weights
 @pytest.fixture
 def folder(tmp_path):
     """A folder with one model in all formats."""
-    save_model(latent_model(), tmp_path / "home", {**_PAPER_SAMPLING, "class_names": list("abcdefghij")})
+    save_model(latent_model(), tmp_path / "home", replace(_PAPER_SAMPLING, class_names=tuple("abcdefghij")))
     sizes = dict(block_out_channels=(8,), norm_num_groups=4, latent_channels=4)
     AutoencoderKL(**sizes).save_pretrained(tmp_path / "vae")
     for source, target, to, *words in (
@@ -31,7 +32,7 @@ def folder(tmp_path):
 
 def test_round_trip(folder):
     model, sampling = load_any(folder / "c")
-    assert same_weights(model, latent_model()) and sampling["class_names"] == list("abcdefghij")
+    assert same_weights(model, latent_model()) and sampling.class_names == tuple("abcdefghij")
     assert same_weights(load_any(folder / "d.pt", num_heads=2)[0], latent_model())
     assert torch.load(folder / "d.pt", weights_only=True).keys() == latent_model().state_dict().keys()
     assert sorted(os.listdir(folder)) == ["a.pt", "b", "c", "d.pt", "home", "vae"]

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from dit_nb.cli import main
+from dit_nb.errors import UserError
 
 
 def test_output_files(digits_run):
@@ -22,7 +23,7 @@ def test_output_files(digits_run):
 def test_metrics(digits_run):
     metrics = json.loads((digits_run / "metrics.json").read_text())
     assert metrics["steps"] == 12 and metrics["seed"] == 0
-    assert abs(metrics["frechet_floor"] - 0.33) < 0.03, "real digits as the README states them"
+    assert abs(metrics["frechet_real"] - 0.33) < 0.03, "real digits as the README states them"
     distances = metrics["frechet_draws"]
     assert distances[0] == metrics["frechet"] and len(set(distances)) == 4, (
         "each sample set has its own noise"
@@ -41,7 +42,7 @@ def test_same_steps_give_the_same_samples(digits_run, tmp_path):
 @pytest.mark.slow
 def test_failed_run_leaves_earlier_results_unchanged(digits_run, error_of, monkeypatch):
     before = {p: p.read_bytes() for p in digits_run.rglob("*") if p.is_file()}
-    fail = lambda *a: (_ for _ in ()).throw(ValueError("disk full"))  # noqa: E731
+    fail = lambda *a: (_ for _ in ()).throw(UserError("disk full"))  # noqa: E731
     monkeypatch.setattr("dit_nb.commands.digits.save_model", fail)
     assert "disk full" in error_of("digits", "--steps", "2", "--out", digits_run)
     assert {p: p.read_bytes() for p in digits_run.rglob("*") if p.is_file()} == before

@@ -30,7 +30,7 @@ def test_encode_a_folder(tmp_path, capsys):
     assert "6 images and their mirror images as latents of 4x8x8" in capsys.readouterr().out
     latents = open_latents(out)
     assert latents.class_names == ("china", "flower") and latents.vae["id"] == vae
-    assert sorted(latents.__getitems__(range(6))[1].tolist()) == [0, 0, 0, 1, 1, 1]
+    assert sorted(latents.get_batch(list(range(6)))[1].tolist()) == [0, 0, 0, 1, 1, 1]
     assert main(command) == 2 and "out folder" in capsys.readouterr().err
     wrong = [*command[:4], "--out", str(tmp_path / "y"), "--image-size", "15"]
     assert main(wrong) == 2 and "images is 15x15" in capsys.readouterr().err

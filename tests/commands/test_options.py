@@ -1,69 +1,108 @@
-"""Options from dataclass fields, and output folders that change only if the command succeeds."""
+"""Options: what tyro reads into them, and that names, types and help agree with the settings they stand for."""
 
-import argparse
-from dataclasses import dataclass
+from dataclasses import asdict, fields
+from typing import get_args, get_type_hints
 
 import pytest
 
-from dit_nb.commands.options import _add_fields, _staged_output
+from dit_nb.cli import _read_options
+from dit_nb.commands.digits import _DIGITS_MODEL, digits_config
+from dit_nb.commands.options import Build, Digits, DigitsModel, Process, Sampling, Shape, Training
+from dit_nb.config import DiTConfig, SamplingConfig, TrainConfig
+from dit_nb.lab.benchmark_jobs import _MODELS
+
+TRAIN = "train --data digits --out x"
 
 
-@dataclass
-class Settings:
-    rate: float = 0.5  # learning rate
-    count: int | None = None  # number of things
-    deep: bool = False  # whether it is deep
-    name: str = "a"  # name of it
+def read(line: str):
+    return _read_options(line.split())
 
 
-def parse(*words, **options):
-    parser = argparse.ArgumentParser()
-    _add_fields(parser, Settings(), "settings", **options)
-    return vars(parser.parse_args(words)), " ".join(parser.format_help().split())
+def refused(line: str, capsys) -> str:
+    """What the command line prints about invalid options."""
+    with pytest.raises(SystemExit) as stop:
+        read(line)
+    assert stop.value.code == 2
+    return " ".join(capsys.readouterr().err.split())
 
 
-def test_each_field_is_an_option_with_its_comment_and_default():
-    given, text = parse("--rate", "0.25", "--count", "3", "--deep", "--name", "b")
-    assert given == {"rate": 0.25, "count": 3, "deep": True, "name": "b"}
-    assert "learning rate (default: 0.5)" in text and "number of things (default:" in text
+def test_fields_are_options_without_a_prefix():
+    options = read(
+        f"{TRAIN} --steps 5 --lr 2e-3 --hidden-size 32 --grad-accum-steps 2 --num-workers 1 --bins 5"
+    )
+    assert options.data == "digits" and options.latents is None and options.diffusion == {"bins": 5}
+    training = TrainConfig(**vars(options.training))
+    assert (training.steps, training.lr, training.grad_accum_steps, training.num_workers) == (5, 2e-3, 2, 1)
+    assert (training.save_every, training.sample_every, training.keep) == (1000, 1000, 3)
 
 
-def test_options_that_are_not_given_stay_out():
-    assert parse()[0] == {}
-    assert parse("--rate", "2", only=("rate",))[0] == {"rate": 2.0}
+def test_only_what_is_given_overrides():
+    assert read(TRAIN).shape == {} and read("sample m").sampling == {}
+    assert read(f"{TRAIN} --no-learn-sigma --depth 3").shape == {"learn_sigma": False, "depth": 3}
+    given = read("sample m --guided-channels none --clip-x0 --cfg-scale -1 --steps 10,15,20").sampling
+    assert given == {"guided_channels": None, "clip_x0": True, "cfg_scale": -1.0, "steps": "10,15,20"}
+
+
+def test_none_is_accepted_where_the_field_allows_it(capsys):
+    assert read(f"{TRAIN} --save-every none --grad-clip none").training.save_every is None
+    assert read("sample m --preset none --class none").label is None
+    assert read("sample m --class 3").label == "3" and read("digits --steps 7").steps == 7
+    assert "--lr" in refused(f"{TRAIN} --lr none", capsys)
+
+
+def test_lists_and_actions():
+    bench = read("bench growth --config S/2 B/2 --job train sample --compile")
+    assert (bench.what, bench.config, bench.job) == ("growth", ("S/2", "B/2"), ("train", "sample"))
+    assert bench.compile and read("bench").job == ("train",)
+    assert read("assignment build a1 a2 --out c").action == Build(("a1", "a2"), "c", 60.0)
+
+
+@pytest.mark.parametrize(
+    "line, named",
+    [
+        ("train --lrr 3", "--lrr"),
+        ("train --lrr 3", "--out"),
+        ("sample", "MODEL"),
+        ("train --data x --out y --lr abc", "'abc'"),
+        ("train --data x --latents y --out z", "--latents"),
+        ("train --out z", "--data"),
+        ("digits --steps 1.5", "'1.5'"),
+        (f"{TRAIN} --schedule round", "'round'"),
+        ("sample m --preset mine", "'mine'"),
+        ("digit", "digits"),
+        ("", "digits"),
+    ],
+)
+def test_invalid_options_are_named(line, named, capsys):
+    assert named in refused(line, capsys)
+
+
+def test_options_agree_with_the_settings_they_change():
+    """Same names; the type of an option is one of the types of its field."""
+    for options, config in ((Shape, DiTConfig), (Process, SamplingConfig), (Sampling, SamplingConfig)):
+        wanted = get_type_hints(config)
+        for name, kind in get_type_hints(options).items():
+            kinds = {
+                type(choice) if isinstance(choice, str) else choice for choice in get_args(kind) or [kind]
+            }
+            assert name in ("num_samples", "vae") or kinds <= {wanted[name], *get_args(wanted[name])}, name
+    assert {f.name for f in fields(DiTConfig)} - set(Shape.__annotations__) == {
+        "input_size",
+        "in_channels",
+        "num_classes",
+    }
+    for subclass in (Training, DigitsModel):
+        assert [f.name for f in fields(subclass)] == [f.name for f in fields(subclass.__mro__[1])]
+
+
+def test_defaults_of_digits_are_those_of_its_function():
+    options, config = Digits(), digits_config()
+    for name in ("seconds", "seed", "batch_size", "lr", "warmup_steps", "ema_decay"):
+        assert getattr(options, name) == getattr(config, name), name
+    assert asdict(options.model) == asdict(_DIGITS_MODEL)
+
+
+def test_help_names_the_models_of_the_benchmark(capsys):
     with pytest.raises(SystemExit):
-        parse("--rate", "2", skip=("rate",))
-
-
-def test_none_is_accepted_where_the_field_allows_it():
-    assert parse("--count", "none")[0] == {"count": None}
-    with pytest.raises(SystemExit):
-        parse("--rate", "none")
-
-
-def test_choices_are_checked():
-    assert parse("--name", "b", choices={"name": ("a", "b")})[0] == {"name": "b"}
-    with pytest.raises(SystemExit):
-        parse("--name", "c", choices={"name": ("a", "b")})
-
-
-def test_a_finished_output_replaces_files_and_keeps_others(tmp_path):
-    (tmp_path / "old.txt").write_text("old")
-    (tmp_path / "kept.txt").write_text("kept")
-    with _staged_output(tmp_path) as work:
-        (work / "sub").mkdir()
-        (work / "sub" / "new.txt").write_text("new")
-        (work / "old.txt").write_text("newer")
-        assert (tmp_path / "old.txt").read_text() == "old"
-    assert (tmp_path / "old.txt").read_text() == "newer" and (
-        tmp_path / "sub" / "new.txt"
-    ).read_text() == "new"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["kept.txt", "old.txt", "sub"]
-
-
-def test_a_failed_output_leaves_the_folder_as_it_was(tmp_path):
-    (tmp_path / "old.txt").write_text("old")
-    with pytest.raises(KeyError), _staged_output(tmp_path) as work:
-        (work / "old.txt").write_text("half")
-        raise KeyError
-    assert [p.name for p in tmp_path.iterdir()] == ["old.txt"] and (tmp_path / "old.txt").read_text() == "old"
+        read("bench --help")
+    assert ", ".join(_MODELS) in " ".join(capsys.readouterr().out.replace("│", "").split())

@@ -1,5 +1,7 @@
 """dit-nb sample: images, files and folders, samplers, presets, and wrong input."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,9 @@ from PIL import Image
 
 from dit_nb import DiT, DiTConfig
 from dit_nb.cli import main
-from dit_nb.pretrained import load_model
+from dit_nb.commands.sample import _sample_dpm
+from dit_nb.config import SamplingConfig
+from dit_nb.pretrained import load_model, sample_images
 
 
 def sample(model, *words, out) -> int:
@@ -62,34 +66,54 @@ def test_dpm_solver_repeats(digits_run, tmp_path):
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
-def test_options_override_a_preset(digits_run, tmp_path, monkeypatch):
-    seen = {}
-    batches = lambda *a, **k: seen.update(n=a[3], y=a[2], **k) or iter(())  # noqa: E731
+@pytest.fixture
+def seen(monkeypatch):
+    """What `dit-nb sample` would sample with; nothing is sampled."""
+    found = {}
+
+    def batches(model, sampling, labels, n, **options):
+        found.update(sampling=sampling, labels=labels, n=n, **options)
+        return iter(())
+
     monkeypatch.setattr("dit_nb.commands.sample.sample_batches", batches)
-    monkeypatch.setattr("dit_nb.commands.sample._write_samples", lambda *a: list(a[1]))
-    monkeypatch.setattr("dit_nb.commands.sample._load_decoder", lambda *a: seen.update(vae=a[2]))
+    monkeypatch.setattr("dit_nb.commands.sample._write_samples", lambda *a: None)
+    monkeypatch.setattr("dit_nb.commands.sample._load_decoder", lambda *a: found.update(vae=a[2]))
+    return found
+
+
+def test_only_given_options_override_what_is_saved_with_the_model(digits_run, tmp_path, seen, monkeypatch):
+    model, sampling = load_model(digits_run / "model")
+    saved = replace(sampling, sampler="ddim", steps="30", cfg_scale=2.0, guided_channels=1, clip_x0=False)
+    monkeypatch.setattr("dit_nb.commands.sample.load_any", lambda source: (model, saved))
+    assert sample("model", out=tmp_path / "x.npz") == 0
+    assert seen["sampling"] == saved and seen["sample"] is sample_images and seen["n"] == 16
+    assert sample("model", "--guided-channels", "none", "--clip-x0", out=tmp_path / "x.npz") == 0
+    assert seen["sampling"] == replace(saved, guided_channels=None, clip_x0=True)
+    assert sample("model", "--sampler", "dpm++", out=tmp_path / "x.npz") == 0
+    assert seen["sampling"] == replace(saved, steps="20") and seen["sample"] is _sample_dpm
+
+
+def test_options_override_a_preset(digits_run, tmp_path, seen):
     words = ["--preset", "paper", "--num-samples", 500]
     assert sample(digits_run / "model", *words, out=tmp_path / "x.npz") == 0
-    options = seen["sample"].keywords
-    assert (options["steps"], options["cfg_scale"], options["guided_channels"]) == ("250", 1.5, 3)
+    sampling, labels = seen["sampling"], seen["labels"]
+    assert (sampling.steps, sampling.cfg_scale, sampling.guided_channels) == ("250", 1.5, 3)
     assert seen["n"] == 500 and seen["vae"] is None, "a pixel model needs no autoencoder"
-    assert 30 < seen["y"].bincount().min() and seen["y"].bincount().max() < 75, "classes are random"
-    assert not torch.equal(seen["y"], torch.arange(500) % 10)
+    assert 30 < labels.bincount().min() and labels.bincount().max() < 75, "classes are random"
+    assert not torch.equal(labels, torch.arange(500) % 10)
     assert sample(digits_run / "model", *words, "--sampler", "dpm++", out=tmp_path / "x.npz") == 0
-    assert seen["sample"].keywords["steps"] == "20", "the steps of a preset are for its own sampler"
+    assert seen["sampling"].steps == "20", "the steps of a preset are for its own sampler"
 
 
 @pytest.mark.parametrize("words, vae", [([], "stabilityai/sd-vae-ft-ema"), (["--vae", "mine"], "mine")])
-def test_preset_names_the_autoencoder_of_a_model_without_one(digits_run, tmp_path, monkeypatch, words, vae):
-    model, seen = (DiT(DiTConfig(8, 4, 4, 16, 1, 2, num_classes=10)), load_model(digits_run / "model")[1]), []
-    monkeypatch.setattr("dit_nb.commands.sample.load_any", lambda source: model)
-    monkeypatch.setattr("dit_nb.commands.sample._load_decoder", lambda *a: seen.append(a[2]))
-    monkeypatch.setattr("dit_nb.commands.sample._write_samples", lambda *a: None)
+def test_preset_names_the_autoencoder_of_a_model_without_one(tmp_path, monkeypatch, seen, words, vae):
+    model = DiT(DiTConfig(8, 4, 4, 16, 1, 2, num_classes=10))
     words = ["--preset", "paper", "--num-samples", 2, *words]
-    assert sample("model", *words, out=tmp_path / "x.npz") == 0
-    model[1]["vae"] = {"id": "its own"}
-    assert sample("model", *words, out=tmp_path / "x.npz") == 0
-    assert seen == [vae, "mine" if "mine" in words else None]
+    for own, expected in ((None, vae), ({"id": "its own"}, "mine" if "mine" in words else None)):
+        sampling = SamplingConfig(vae=own)
+        monkeypatch.setattr("dit_nb.commands.sample.load_any", lambda _, found=(model, sampling): found)
+        assert sample("model", *words, out=tmp_path / "x.npz") == 0
+        assert seen["vae"] == expected
 
 
 def test_wrong_input(digits_run, photos, tmp_path, error_of):

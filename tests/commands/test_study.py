@@ -2,7 +2,7 @@
 
 from dit_nb.cli import main
 from dit_nb.lab.studies import STUDIES
-from dit_nb.lab.sweep import read_rows
+from dit_nb.lab.sweep import _read_rows
 
 
 def test_the_list_names_every_study(capsys):
@@ -14,7 +14,7 @@ def test_the_list_names_every_study(capsys):
 def test_a_smoke_test_writes_rows_and_prints_a_table(tmp_path, capsys):
     path = tmp_path / "guidance.csv"
     assert main(["study", "guidance", "--fast", "--jobs", "1", "--out", str(path)]) == 0
-    assert len(read_rows(path)) == len(STUDIES["guidance"].variants)
+    assert len(_read_rows(path)) == len(STUDIES["guidance"].variants)
     assert "| cfg_scale steps | frechet |" in capsys.readouterr().out
 
 

@@ -3,7 +3,6 @@
 import json
 import shutil
 
-import pytest
 import torch
 
 from dit_nb import DiT
@@ -34,14 +33,6 @@ def test_damaged_checkpoint_is_named(tmp_path, error_of):
         (last / name).write_bytes(content)
     shutil.rmtree(last)
     assert main([*words, "--steps", "6", "--resume"]) == 0
-
-
-def test_help_shows_the_defaults_of_the_command(capsys):
-    with pytest.raises(SystemExit):
-        main(["train", "--help"])
-    text = " ".join(capsys.readouterr().out.split())
-    text = text.split("--save-every EVERY")[-1]
-    assert "(default: 1000)" in text.split("--keep")[0] and "1152" not in text
 
 
 def test_start_from_a_trained_model(digits_run, photos, tmp_path, capsys):

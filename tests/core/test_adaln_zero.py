@@ -1,6 +1,7 @@
 """adaLN-Zero: the identity at the start, its formula, and the order in which its weights receive a gradient."""
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from dit_nb import Diffusion, DiT
@@ -16,7 +17,11 @@ def test_zero_sets_a_layer_to_zero_in_place():
 
 def test_a_new_block_is_the_identity():
     block, x = AdaLNZeroBlock(8, 2), torch.randn(2, 5, 8)
-    assert torch.equal(block(x, block.condition(torch.randn(2, 2, 8))), x)
+    assert torch.equal(block(x, torch.randn(2, 8)), x)
+    nn.init.normal_(block.adaLN_modulation[1].weight)
+    assert not torch.equal(block(x, torch.randn(2, 8)), x)
+    block.zero_init()
+    assert torch.equal(block(x, torch.randn(2, 8)), x)
 
 
 @torch.no_grad()
@@ -25,11 +30,12 @@ def test_the_block_is_its_formula():
         return (x - x.mean(-1, keepdim=True)) / (x.var(-1, unbiased=False, keepdim=True) + 1e-6).sqrt()
 
     block = randomize(AdaLNZeroBlock(12, 3), scale=0.3).double()
-    x, c = torch.randn(4, 4, 12).double(), torch.randn(4, 2, 12).double()  # N = T
-    shift1, scale1, gate1, shift2, scale2, gate2 = block.condition(c)[:, :, None].unbind(1)
+    x, c = torch.randn(4, 4, 12).double(), torch.randn(4, 12).double()  # N = T
+    vectors = F.linear(F.silu(c), block.adaLN_modulation[1].weight, block.adaLN_modulation[1].bias)
+    shift1, scale1, gate1, shift2, scale2, gate2 = vectors[:, None].split(12, dim=-1)
     want = x + gate1 * block.attn(norm(x) * (1 + scale1) + shift1)
     want = want + gate2 * block.mlp(norm(want) * (1 + scale2) + shift2)
-    assert relative(block(x, block.condition(c)), want) < 1e-12
+    assert relative(block(x, c), want) < 1e-12
 
 
 def with_gradient(model):

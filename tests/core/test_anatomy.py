@@ -83,9 +83,9 @@ def test_stream_can_be_continued_from_anywhere(block):
     for k in range(4):
         tokens = inside.stream[k]
         with torch.no_grad():
-            for b, cond in list(zip(model.blocks, inside.cond))[k:]:
-                tokens = b(tokens, cond)
-            assert torch.equal(_decode_tokens(model, tokens, inside.cond[-1]), inside.output)
+            for b in model.blocks[k:]:
+                tokens = b(tokens, inside.c)
+            assert torch.equal(_decode_tokens(model, tokens, inside.c), inside.output)
     extra = 2 if block == "in_context" else 0
     assert inside.stream.shape == (4, 3, 6 + extra, 16)
 

@@ -1,5 +1,7 @@
 """Counted parameters and multiply-adds, against the paper's Table 4, and against a real model."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -7,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dit_nb import DiT, DiTConfig
 from dit_nb.cost import cost
 from dit_nb.model import BLOCKS
-from support import tiny_config
+from support import raises_input_error, tiny_config
 
 # Table 4: trainable parameters and GMACs to all digits, the paper's numbers as it prints them
 TABLE = [  # name, block, paper Gflops, GMACs, paper params in millions, trainable, with positions
@@ -70,3 +72,9 @@ def test_cost_is_what_a_real_model_has_and_does(name):
     counted = cost(CONFIGS[name])
     assert (counted.total_params, counted.total_macs) == measured(CONFIGS[name])
     assert counted.params.keys() == counted.macs.keys()
+
+
+def test_the_cost_of_an_own_block_is_unknown():
+    own = SimpleNamespace(**{**vars(tiny_config()), "block": "own"})
+    with raises_input_error("block.*'own'.*in_context, cross_attention, adaln, adaln_zero"):
+        cost(own)

@@ -11,7 +11,7 @@ import dit_nb
 
 PACKAGE = Path(dit_nb.__file__).parent
 CORE = (
-    "utils patchify positions conditioning attention blocks.in_context blocks.cross_attention blocks.adaln "
+    "errors utils patchify positions conditioning attention blocks.base blocks.in_context blocks.cross_attention blocks.adaln "
     "blocks.adaln_zero config model schedule objective sampling guidance oracle"
 ).split()
 
@@ -64,8 +64,17 @@ def test_the_core_loads_nothing_but_torch_numpy_and_einops():
     assert core - own == {"dit_nb"}
 
 
+def test_torch_is_loaded_with_the_first_name_that_is_used():
+    assert "torch" not in packages_after("import dit_nb, dit_nb.config, dit_nb.errors")
+    assert "torch" not in packages_after("from dit_nb import DiTConfig, SamplingConfig, TrainConfig")
+    assert "torch" in packages_after("from dit_nb import DiT")
+
+
 def test_public_names():
-    assert {"DiT", "DiTConfig", "Diffusion", "Guided", "load_model", "sample_images"} == set(dit_nb.__all__)
+    assert {
+        *("DiT", "DiTConfig", "Diffusion", "Guided", "SamplingConfig", "TrainConfig"),
+        *("load_model", "sample_images"),
+    } == set(dit_nb.__all__)
     assert all(callable(getattr(dit_nb, name)) for name in dit_nb.__all__)
     assert dit_nb.__version__
     with pytest.raises(AttributeError, match="no_such_name"):

@@ -18,12 +18,14 @@ def test_the_block_is_pytorchs_encoder_layer():
     for their, our in zip(theirs, (block.attn.proj, block.mlp.fc1, block.mlp.fc2, block.norm1, block.norm2)):
         their.load_state_dict(our.state_dict())
     assert relative(block(x), layer(x)) < 1e-12
-    assert torch.equal(block.condition(x), x)
+    assert torch.equal(block(x, torch.randn(2, 2, 12)), block(x))  # the condition is in the sequence
 
 
 @torch.no_grad()
 def test_the_order_of_the_two_condition_tokens_does_not_matter():
     model = tiny_model("in_context")
     x, t, y = model_inputs(model)
-    flipped = [None if c is None else c.flip(1) for c in model.condition(t, y)]
-    assert relative(model(x, cond=flipped), model(x, t, y)) < 1e-5
+    c = torch.stack([model.t_embedder(t), model.y_embedder(y)], dim=1)  # (N, 2, D)
+    want = model(x, t, y)
+    assert relative(model._denoise(x, c), want) < 1e-6
+    assert relative(model._denoise(x, c.flip(1)), want) < 1e-5

@@ -2,9 +2,13 @@
 
 import pytest
 import torch
+from torch import nn
 
 from dit_nb import Diffusion, DiT, DiTConfig
-from dit_nb.model import BLOCKS
+from dit_nb.attention import Mlp
+from dit_nb.blocks.base import Block
+from dit_nb.config import BLOCK_NAMES
+from dit_nb.model import BLOCKS, FinalLayer, register_block
 from support import (
     CASES,
     DEVICES,
@@ -19,6 +23,13 @@ from support import (
 )
 
 every_block = pytest.mark.parametrize("block", list(BLOCKS))
+TAKES_TOKENS = {"in_context": True, "cross_attention": True, "adaln": False, "adaln_zero": False}
+
+
+def condition(model, t, y):
+    """What the blocks get: the embeddings of t and y side by side, (N, 2, D), or their sum, (N, D)."""
+    parts = model.t_embedder(t), model.y_embedder(y)
+    return torch.stack(parts, dim=1) if TAKES_TOKENS[model.config.block] else parts[0] + parts[1]
 
 
 # The official numbers
@@ -47,8 +58,9 @@ def test_a_new_model_returns_zero_and_only_adaln_zero_blocks_are_the_identity(bl
     x, t, y = model_inputs(model)
     assert torch.equal(model(x, t, y), torch.zeros(3, 6, 4, 6))
     tokens = torch.randn(3, 6, 16, generator=torch.Generator().manual_seed(1))
-    for part, cond in zip(model.blocks, model.condition(t, y)):
-        assert torch.equal(part(tokens, cond), tokens) == (block == "adaln_zero")
+    c = condition(model, t, y)
+    for part in model.blocks:
+        assert torch.equal(part(tokens, c), tokens) == (block == "adaln_zero")
 
 
 # What the output depends on
@@ -63,10 +75,10 @@ def test_blocks_depend_on_t_and_on_y(block):
 
     def run(t, y):
         """Each block by itself, on the same tokens."""
-        conds = model.condition(t, y)
+        c = condition(model, t, y)
         if block == "in_context":
-            return [part(torch.cat([tokens, c], 1), c)[:, :6] for part, c in zip(model.blocks, conds)]
-        return [part(tokens, c) for part, c in zip(model.blocks, conds)]
+            return [part(torch.cat([tokens, c], 1), c)[:, :6] for part in model.blocks]
+        return [part(tokens, c) for part in model.blocks]
 
     for other in (run(t + 100, y), run(t, (y + 1) % 5), run(t, torch.full_like(y, model.null_class))):
         for before, after in zip(run(t, y), other):
@@ -154,17 +166,30 @@ def test_dropped_labels_are_the_null_class(block):
 @every_block
 @pytest.mark.parametrize("num_classes", [0, 5])
 @torch.no_grad()
-def test_precomputed_conditioning_gives_the_same(block, num_classes):
-    model = tiny_model(block, num_classes=num_classes)
+def test_blocks_get_the_embeddings_of_t_and_y(block, num_classes):
+    model, seen = tiny_model(block, num_classes=num_classes), []
+    for part in model.blocks:
+        part.register_forward_pre_hook(lambda part, inputs: seen.append(inputs))
     x, t, y = model_inputs(model)
-    want = model(x, t, y)
-    assert torch.equal(model(x, cond=model.condition(t, y)), want)
-    labels = None if y is None else torch.tensor([4, 0, 2, 1, 0])
-    precomputed = model.precompute_conditioning(torch.tensor([970, 187, 7, 97]), labels)
-    assert precomputed is not model
-    assert relative(precomputed(x, t, y), want) < 1e-5
-    t, y = t[[2, 2, 0]], None if y is None else torch.tensor([4, 0, 1])
-    assert relative(precomputed(x, t, y), model(x, t, y)) < 1e-5
+    model(x, t, y)
+    if num_classes:
+        want = condition(model, t, y)
+    else:
+        want = model.t_embedder(t)[:, None] if TAKES_TOKENS[block] else model.t_embedder(t)
+    tokens = 6 + (want.shape[1] if block == "in_context" else 0)
+    assert len(seen) == 2
+    for x, c in seen:
+        assert x.shape == (3, tokens, 16) and torch.equal(c, want)
+
+
+@every_block
+@torch.no_grad()
+def test_timesteps_may_be_floats(block):
+    model = tiny_model(block)
+    x, t, y = model_inputs(model)
+    assert torch.equal(model(x, t.float(), y), model(x, t, y))
+    between = relative(model(x, t + 0.5, y), model(x, t, y))
+    assert 1e-4 < between < relative(model(x, t + 50, y), model(x, t, y))
 
 
 @every_block
@@ -203,16 +228,195 @@ def test_bfloat16_is_close_to_float32(block):
     assert half.dtype == torch.bfloat16 and relative(half, want) < 0.05
 
 
-@torch.no_grad()
-def test_conditioning_is_computed_once_for_a_run():
-    model, calls = tiny_model(), []
-    model.t_embedder.register_forward_hook(lambda *_: calls.append(1))
+# Blocks of one's own
+
+
+class GatedMlp(Block):
+    """A gated MLP, which ignores other tokens, before an adaptive final layer."""
+
+    final_layer = "adaptive"
+
+    def __init__(self, hidden_size, num_heads, mlp_ratio):
+        super().__init__()
+        self.mlp, self.gate = Mlp(hidden_size, mlp_ratio), nn.Linear(hidden_size, hidden_size)
+
+    def zero_init(self):
+        nn.init.zeros_(self.gate.weight)
+        nn.init.zeros_(self.gate.bias)
+
+    def forward(self, x, c):
+        return x + self.gate(c)[:, None] * self.mlp(x)
+
+
+@pytest.fixture
+def gated_mlp():
+    """The name of a block that is registered for one test."""
+    assert register_block("gated_mlp")(GatedMlp) is GatedMlp
+    yield "gated_mlp"
+    BLOCKS.pop("gated_mlp", None)
+    BLOCK_NAMES[:] = BLOCKS
+
+
+def test_the_model_keeps_what_a_block_declares(gated_mlp):
+    model = DiT(tiny_config(gated_mlp)).eval()
+    assert model.final_layer.kind == "adaptive" and model.final_layer.adaLN_modulation[1].weight.any()
+    tokens, c = torch.randn(3, 6, 16), torch.randn(3, 16)
+    for block in model.blocks:
+        assert isinstance(block, GatedMlp) and block.mlp.fc1.weight.any()  # Xavier, and then zero_init
+        assert torch.equal(block(tokens, c), tokens)
     x, t, y = model_inputs(model)
-    precomputed = model.precompute_conditioning(t, y)
-    for step in t:
-        precomputed(x, step.expand(3), y)
-    assert len(calls) == 1
-    assert model.precompute_conditioning(torch.arange(10**6), y) is model  # the table would be too large
+    assert torch.equal(model(x, t, y), torch.zeros(3, 6, 4, 6))
+
+
+@torch.no_grad()
+def test_a_registered_block_computes_with_the_condition(gated_mlp):
+    model = tiny_model(gated_mlp)
+    x, t, y = model_inputs(model)
+    tokens = model.x_embedder(x) + model.pos_embed
+    c = model.t_embedder(t) + model.y_embedder(y)
+    for block in model.blocks:
+        tokens = tokens + block.gate(c)[:, None] * block.mlp(tokens)
+    moved = model._denoise(x.roll(2, -1), c) - model._denoise(x, c)
+    assert relative(model.final_layer(tokens, c).flatten(), _to_patches(model(x, t, y)).flatten()) < 1e-5
+    assert moved.abs().amax() > 1e-3
+
+
+def _to_patches(images):
+    """(N, 6, 4, 6) to tokens (N, 6, 2*2*6), channel fastest, by slices."""
+    corners = [(i, j) for i in range(0, 4, 2) for j in range(0, 6, 2)]
+    return torch.stack(
+        [images[:, :, i : i + 2, j : j + 2].permute(0, 2, 3, 1).flatten(1) for i, j in corners], 1
+    )
+
+
+def test_a_registered_block_is_saved_and_loaded_by_its_name(gated_mlp, tmp_path):
+    model = tiny_model(gated_mlp)
+    model.save_pretrained(tmp_path)
+    loaded, inputs = DiT.from_pretrained(tmp_path), model_inputs(model)
+    assert loaded.config == model.config and torch.equal(loaded(*inputs), model(*inputs))
+    BLOCKS.pop(gated_mlp)
+    BLOCK_NAMES.remove(gated_mlp)
+    with raises_input_error("block.*'gated_mlp'.*in_context, cross_attention, adaln, adaln_zero"):
+        DiT.from_pretrained(tmp_path)
+
+
+def test_a_name_can_be_registered_again(gated_mlp):
+    @register_block(gated_mlp)
+    class Other(GatedMlp):
+        final_layer = "plain"
+
+    assert BLOCK_NAMES.count(gated_mlp) == 1
+    assert DiT(tiny_config(gated_mlp)).final_layer.kind == "plain"
+
+
+def test_only_blocks_can_be_registered():
+    with raises_input_error("block.*Linear.*Block"):
+        register_block("linear")(nn.Linear)
+    assert "linear" not in BLOCKS and "linear" not in BLOCK_NAMES
+
+
+# Conditions of one's own
+
+
+class Numbers(nn.Module):
+    """Embed three numbers for each image, (N, 3) to (N, D)."""
+
+    def __init__(self, width=16):
+        super().__init__()
+        self.linear = nn.Linear(3, width)
+
+    def forward(self, y, drop=None):
+        return self.linear(y)
+
+
+class Words(nn.Module):
+    """Embed a sentence of words 0 to 6 for each image, (N, S) to tokens (N, S, D)."""
+
+    def __init__(self, width=16):
+        super().__init__()
+        self.table = nn.Embedding(7, width)
+
+    def forward(self, y, drop=None):
+        return self.table(y if drop is None else torch.where(drop[:, None], 0, y))
+
+
+NUMBERS, WORDS = (
+    torch.tensor([[0.1, -2, 3], [1, 0, 1], [-1, 5, 0]]),
+    torch.tensor([[1, 2, 3, 4], [6, 1, 1, 0], [5, 5, 5, 5]]),
+)
+OWN = [
+    ("adaln_zero", Numbers, NUMBERS),
+    ("adaln", Numbers, NUMBERS),
+    ("cross_attention", Numbers, NUMBERS),
+    ("cross_attention", Words, WORDS),
+    ("in_context", Words, WORDS),
+]
+
+
+def model_of(block, embedder):
+    return randomize(DiT(tiny_config(block, num_classes=0), y_embedder=embedder()), scale=0.3).eval()
+
+
+@pytest.mark.parametrize("block,embedder,y", OWN)
+@torch.no_grad()
+def test_a_model_with_its_own_embedder_of_y(block, embedder, y, tmp_path):
+    model = model_of(block, embedder)
+    x, t, _ = model_inputs(model)
+    out = model(x, t, y)
+    assert model.takes_y and model.null_class is None and out.shape == (3, 6, 4, 6)
+    for i in range(3):  # each image depends on its own condition alone
+        moved = (
+            (model(x, t, y.roll(1, 0).where(torch.arange(3)[:, None] == i, y)) - out).abs().amax((1, 2, 3))
+        )
+        assert moved[i] > 1e-3 and (moved[torch.arange(3) != i] < 1e-5).all()
+    c = model.t_embedder(t), model.y_embedder(y)
+    if block in ("in_context", "cross_attention"):
+        c = torch.cat([part if part.ndim == 3 else part[:, None] for part in c], dim=1)
+        assert c.shape[1] == (5 if embedder is Words else 2)
+    else:
+        c = c[0] + c[1]
+    assert torch.equal(model._denoise(x, c), out)
+    model.save_pretrained(tmp_path)
+    loaded = DiT.from_pretrained(tmp_path, y_embedder=embedder())
+    assert torch.equal(loaded(x, t, y), out) and loaded.config.num_classes == 0
+    with raises_input_error("y_embedder"):
+        DiT.from_pretrained(tmp_path)
+
+
+@torch.no_grad()
+def test_an_own_embedder_gets_what_is_to_be_dropped():
+    model = model_of("cross_attention", Words)
+    x, t, _ = model_inputs(model)
+    drop = torch.tensor([False, True, False])
+    y = WORDS.clone()
+    y[1] = 0
+    assert torch.equal(model(x, t, WORDS, drop), model(x, t, y))
+
+
+def test_an_own_embedder_is_trained_and_keeps_its_initialization():
+    torch.manual_seed(0)
+    embedder = Words()
+    before = embedder.table.weight.clone()
+    model = DiT(tiny_config("cross_attention", num_classes=0), y_embedder=embedder)
+    assert torch.equal(model.y_embedder.table.weight, before)
+    x, t, _ = model_inputs(randomize(model, scale=0.3))
+    model(x, t, WORDS).square().mean().backward()
+    assert embedder.table.weight.grad.any(1).all()
+
+
+@error_cases(
+    (
+        lambda: model_of("adaln_zero", Numbers)(*model_inputs(model_of("adaln_zero", Numbers))[:2]),
+        "y.*missing",
+    ),
+    (
+        lambda: model_of("adaln_zero", Words)(torch.zeros(3, 3, 4, 6), T, WORDS),
+        r"y_embedder.*\(3, 4, 16\).*\(3, 16\).*adaln_zero",
+    ),
+)
+def test_invalid_conditions(call, pattern):
+    with raises_input_error(pattern):
+        call()
 
 
 # Invalid calls
@@ -233,19 +437,22 @@ CALLS = [
     ((X, T[:1], Y[:1]), r"t.*\(1,\).*\(3,\)"),
     ((X, torch.tensor(5), Y), r"t.*\(\).*\(3,\)"),
     ((X, T[:, None], Y), r"t.*\(3, 1\).*\(3,\)"),
-    ((X, T.float(), Y), "t.*float32"),
-    ((X, T / 1000, Y), "t.*float32"),
+    ((X.long(), T, Y), "x.*int64.*floating point"),
+    ((X.bool(), T, Y), "x.*bool.*floating point"),
+    ((X.numpy(), T, Y), "x.*ndarray.*floating point"),
+    ((X, T > 0, Y), "t.*bool"),
+    ((X, T - 0.5, Y), "t.*-0.5"),
     ((X, [0, 1, 2], Y), "t.*list"),
     ((X, 5, Y), "t.*int"),
     ((X, T - 1, Y), "t.*-1"),
-    ((X, None, Y), "t.*missing"),
+    ((X, None, Y), "t.*NoneType"),
     ((X, T, Y[:2]), r"y.*\(2,\).*\(3,\)"),
     ((X, T, Y[:1]), r"y.*\(1,\).*\(3,\)"),
     ((X, T, Y + 2), r"y.*6.*\[0, 5\]"),
     ((X, T, Y - 1), r"y.*-1.*\[0, 5\]"),
     ((X, T, Y.float()), "y.*float32"),
     ((X, T, Y > 0), "y.*bool"),
-    ((X, T, None), "y.*missing.*5"),
+    ((X, T, None), "y.*missing.*condition"),
 ]
 
 
@@ -262,12 +469,9 @@ def test_invalid_calls(arguments, pattern, block):
     (lambda: square(class_dropout_prob=0.0)(X, T, Y + 1), r"y.*5.*\[0, 4\]"),
     (lambda: square(class_dropout_prob=0.0)(X, T, Y, drop=T > 0), "drop.*null class"),
     (lambda: square()(X, T, Y, drop=T[:1] > 0), r"drop.*\(1,\).*\(3,\)"),
-    (lambda: square().precompute_conditioning(T, Y)(X, T + 5, Y), "t.*precompute_conditioning"),
-    (lambda: square().precompute_conditioning(T, Y)(X, T, Y + 1), "y.*precompute_conditioning"),
-    (lambda: square().precompute_conditioning(T, Y)(X, T.float(), Y), "t.*float32"),
-    (lambda: square().precompute_conditioning(T, Y)(X[:2], T, Y), r"t.*\(3,\).*\(2,\)"),
+    (lambda: FinalLayer(16, 12, "adaln"), "kind.*'adaln'.*plain, adaptive, adaptive_zero"),
 )
-def test_invalid_labels_and_precomputed_conditioning(call, pattern):
+def test_invalid_models_and_labels(call, pattern):
     with raises_input_error(pattern):
         call()
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.distributions import Normal, kl_divergence
 
 from dit_nb import Diffusion, DiT, DiTConfig
-from dit_nb.objective import _VARIANCES, bits_per_dim, discretized_gaussian_nll, normal_kl
+from dit_nb.objective import _VARIANCES, _mean_flat, bits_per_dim, discretized_gaussian_nll, normal_kl
 from gaussian_chain import MEAN, VAR, GaussianChain, normal
 from support import error_cases, raises_input_error, relative, tiny_model
 
@@ -171,16 +171,26 @@ def test_initial_loss_of_a_model():
 
 @pytest.mark.parametrize("variance", _VARIANCES)
 @pytest.mark.parametrize("spec", ["10", "1000"])
-def test_bound_in_training_is_the_bound_by_its_definition(variance, spec):
-    """Values and gradients of the closed form, which takes the error of eps alone."""
+def test_bound_is_the_divergence_of_the_posteriors(variance, spec):
+    """Values and gradients of the one formula of the package, against its definition."""
     diffusion = Diffusion(variance=variance, bins=17).respaced(spec)
     t = torch.tensor([0, 1, 5, 9])
+
+    def by_definition(prediction):
+        mean, log_variance = diffusion.q_posterior(x0, x_t, t)
+        nats = normal_kl(mean, log_variance, prediction.mean, prediction.log_variance)
+        scale = 0.5 * prediction.log_variance
+        nats = torch.cat([discretized_gaussian_nll(x0, prediction.mean, scale, 17)[:1], nats[1:]])
+        return _mean_flat(nats) / math.log(2)
+
     x0, noise, eps = (normal(4, 2, 3, 4, seed=i) for i in range(3))
     x0, values = (x0.clamp(-1, 1) * 8).round() / 8, normal(4, 2, 3, 4, seed=3).requires_grad_()
     x_t, results = diffusion.q_sample(x0, t, noise), []
     output = torch.cat([eps, values], dim=1)
+    prediction = diffusion.predict(output, x_t, t)
     for bound in (
-        diffusion.vb_terms(diffusion.predict(output, x_t, t), x0, x_t, t),
+        by_definition(prediction),
+        diffusion.vb_terms(prediction, x0, x_t, t),
         diffusion.training_losses(lambda x, t, y: output, x0, t, noise=noise)["vb"],
     ):
         learned = variance == "learned"
@@ -188,8 +198,37 @@ def test_bound_in_training_is_the_bound_by_its_definition(variance, spec):
             torch.autograd.grad(bound.sum(), values, retain_graph=True)[0] if learned else values.detach()
         )
         results.append((bound, gradient))
-    for got, want in zip(results[1], results[0]):
-        assert relative(got, want) < 1e-9
+    for bound in results[1:]:
+        for got, want in zip(bound, results[0]):
+            assert relative(got, want) < 1e-9
+
+
+def test_bound_of_a_clipped_prediction_is_that_of_the_clipped_image():
+    """What is evaluated is the error of the predicted x_0 that the step uses, not of eps."""
+    diffusion, t = Diffusion(), torch.tensor([1, 500, 999])
+    x0, noise, output = (
+        normal(3, 2, 3, 4).clamp(-1, 1),
+        normal(3, 2, 3, 4, seed=1),
+        normal(3, 4, 3, 4, seed=2),
+    )
+    x_t = diffusion.q_sample(x0, t, noise)
+    clipped = diffusion.predict(output, x_t, t, clip_x0=True)
+    mean, log_variance = diffusion.q_posterior(x0, x_t, t)
+    want = _mean_flat(normal_kl(mean, log_variance, clipped.mean, clipped.log_variance)) / math.log(2)
+    assert relative(diffusion.vb_terms(clipped, x0, x_t, t), want) < 1e-9
+    assert (diffusion.vb_terms(diffusion.predict(output, x_t, t), x0, x_t, t) > 1.01 * want)[1:].all()
+
+
+def test_prediction_of_x0_is_that_of_the_whole_prediction():
+    diffusion, t, x_t = Diffusion(), torch.tensor([0, 400, 999]), normal(3, 2, 3, 4)
+    output = normal(3, 4, 3, 4, seed=1)
+    for clip in (False, True):
+        part, whole = (f(output, x_t, t, clip_x0=clip) for f in (diffusion.predict_x0, diffusion.predict))
+        assert torch.equal(part.x0, whole.x0) and torch.equal(part.eps, whole.eps)
+        assert part.mean is None and part.log_variance is None
+        assert relative(diffusion.x0_to_eps(x_t, t, part.x0), part.eps) < 1e-9 or clip
+    mean, _ = diffusion.q_posterior(whole.x0, x_t, t)
+    assert torch.equal(whole.mean, mean) and whole.x0.abs().max() <= 1
 
 
 def test_bound_has_finite_gradients_for_extreme_outputs():
@@ -251,8 +290,12 @@ def losses(model=None, x0=X, t=T, **options):
     (lambda: losses(noise=X[:, :1]), r"noise.*\(3, 1, 4, 4\).*\(3, 3, 4, 4\)"),
     (lambda: losses(lambda x, t, y: x[:, :1]), r"model.*\(3, 1, 4, 4\).*3 channels"),
     (lambda: losses(lambda x, t, y: x), "variance.*'learned'.*learn_sigma=True"),
-    (lambda: Diffusion().q_posterior(X[:1], X, T), r"x0.*\(1, 3, 4, 4\).*\(3, 3, 4, 4\)"),
-    (lambda: Diffusion().eps_to_x0(X, T, X[:1]), r"eps.*\(1, 3, 4, 4\).*\(3, 3, 4, 4\)"),
+    (
+        lambda: Diffusion().p_mean_variance(lambda x, t, y: x, X, T, variance="tiny"),
+        "variance.*'tiny'.*learned",
+    ),
+    (lambda: Diffusion().p_mean_variance(constant_model(0.0), X, T[:1]), r"t.*\(1,\).*\(3,\)"),
+    (lambda: Diffusion().p_mean_variance(lambda x, t, y: x[:1], X, T), r"model.*\(1, 3, 4, 4\).*3 channels"),
     (lambda: Diffusion().respaced("10").p_mean_variance(constant_model(0.0), X, T + 8), r"t.*10.*\[0, 9\]"),
     (lambda: losses(make(), y=Y + 2), r"y.*6.*\[0, 5\]"),
     (lambda: losses(make(), y=None), "y.*missing"),

@@ -104,6 +104,13 @@ def test_buffers_stay_in_float64_and_coefficients_in_float32():
     assert "betas" not in schedule.state_dict()
 
 
+@pytest.mark.parametrize("t", [-1, -1000, 1000])
+def test_a_coefficient_is_looked_up_in_the_table_only(t):
+    """Square brackets would take a negative timestep from the end of the table."""
+    with pytest.raises(IndexError):
+        extract(linear_betas(), torch.tensor([0, t, 2]), X)
+
+
 @error_cases(
     (partial(Schedule, torch.tensor([0.1, 1.0])), r"betas.*\(0, 1\)"),
     (partial(Schedule, torch.tensor([0.1, float("nan")])), r"betas.*\(0, 1\)"),
@@ -111,9 +118,10 @@ def test_buffers_stay_in_float64_and_coefficients_in_float32():
     (partial(Schedule, torch.tensor([0.1, 0.2]), torch.tensor([3])), "timestep_map.*1.*2"),
     (partial(linear_betas, 0), "num_timesteps.*0.*1 or more"),
     (partial(cosine_betas, -1), "num_timesteps.*-1.*1 or more"),
-    (lambda: Schedule(linear_betas()).q_posterior(X[:1], X, T), r"x0.*\(1, 3, 4, 4\).*\(3, 3, 4, 4\)"),
     (lambda: Schedule(linear_betas()).q_sample(X, T, X[:1]), r"noise.*\(1, 3, 4, 4\).*\(3, 3, 4, 4\)"),
     (lambda: Schedule(linear_betas(10)).q_sample(X, T + 8, X), r"t.*10.*\[0, 9\]"),
+    (lambda: Schedule(linear_betas(10)).q_sample(X, T - 1, X), r"t.*-1.*\[0, 9\]"),
+    (lambda: Schedule(linear_betas(10)).q_sample(X, T[:1], X), r"t.*\(1,\).*\(3,\)"),
 )
 def test_input_errors(call, pattern):
     with raises_input_error(pattern):

@@ -1,109 +1,318 @@
-"""Faster inference gives the numbers of the plain model, and switches are restored."""
+"""Faster inference gives the numbers of the plain model, and settings of the process are restored."""
 
 import copy
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dit_nb import Diffusion, DiT, DiTConfig
-from dit_nb.attention import _gelu
+from dit_nb import Diffusion, DiT, SamplingConfig
+from dit_nb.blocks.adaln import AdaLNBlock
 from dit_nb.guidance import Guided
 from dit_nb.model import BLOCKS
-from dit_nb.pretrained import SAMPLING, sample_images
+from dit_nb.pretrained import sample_images
 from dit_nb.sampling import ddpm_sample
-from dit_nb.speed import InferenceModel, fast_float32_matmul, float32_matmul_precision
+from dit_nb.speed import (
+    InferenceModel,
+    _compile_for_training,
+    _SigmoidGELU,
+    fast_cpu,
+    float32_matmul_precision,
+)
+from support import (
+    error_cases,
+    model_inputs,
+    raises_input_error,
+    randomize,
+    relative,
+    tiny_config,
+    tiny_model,
+)
+
+every_block = pytest.mark.parametrize("block", list(BLOCKS))
+needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
 
 
-def some_model(block="adaln_zero", **changes):
+def some_model(block="adaln_zero", seed=0, **changes):
     """A small model with no weight left at zero."""
-    torch.manual_seed(0)
-    shape = dict(input_size=(4, 8), patch_size=2, in_channels=2, hidden_size=32, depth=2, num_heads=4)
-    model = DiT(DiTConfig(**{**shape, "num_classes": 3, "block": block, **changes})).eval()
-    for p in model.parameters():
-        if p.requires_grad and p.abs().max() == 0:
-            nn.init.normal_(p, std=0.05)
-    return model
+    config = tiny_config(block, input_size=(4, 8), in_channels=2, hidden_size=32, **changes)
+    return randomize(DiT(config), seed, scale=0.15).eval()
 
 
 def sample(model, **options):
     """Eight guided images in ten steps."""
-    g = torch.Generator().manual_seed(5)
-    y = torch.arange(8) % 3
-    return ddpm_sample(
-        Diffusion().respaced("10"),
-        Guided(model, 3.0),
-        (8, 2, 4, 8),
-        y,
-        generator=g,
-        progress=False,
-        **options,
-    )
+    shape, y = (8, 2, 4, 8), torch.arange(8) % 3
+    options = {"generator": torch.Generator().manual_seed(5), "progress": False, **options}
+    return ddpm_sample(Diffusion().respaced("10"), Guided(model, 3.0), shape, y, **options)
 
 
-@pytest.mark.parametrize("block", BLOCKS)
-def test_float32_copy_equals_the_model(block):
+# The copy
+
+
+@every_block
+def test_a_float32_copy_shares_the_weights(block):
     model = some_model(block)
-    assert torch.equal(sample(InferenceModel(model, "fp32")), sample(model))
+    fast = InferenceModel(model)
+    weights = {name: id(p) for name, p in model.named_parameters()}
+    assert {name: id(p) for name, p in fast.model.named_parameters()} == weights
+    if fast.denoiser is not None:  # the modulations are not part of it
+        assert {id(p) for p in fast.denoiser.parameters()} < set(weights.values())
+    x, t, y = model_inputs(model)
+    assert relative(fast(x, t, y), model(x, t, y)) < 1e-5
+    with torch.no_grad():
+        model.x_embedder.proj.weight.mul_(-2)
+    assert relative(fast(x, t, y), model(x, t, y)) < 1e-5
 
 
-@pytest.mark.parametrize("block", BLOCKS)
-def test_bfloat16_copy_is_within_one_percent(block):
+@every_block
+@pytest.mark.parametrize("num_classes", [0, 5])
+def test_float32_copy_samples_as_the_model(block, num_classes):
+    model = some_model(block, num_classes=num_classes)
+    if num_classes:
+        assert relative(sample(InferenceModel(model)), sample(model)) < 1e-5
+    else:
+        x, t, _ = model_inputs(model)
+        assert relative(InferenceModel(model)(x, t), model(x, t)) < 1e-5
+
+
+def test_a_copy_of_a_model_in_train_mode_drops_no_labels():
+    model = some_model(class_dropout_prob=0.9).train()
+    fast, (x, t, y) = InferenceModel(model), model_inputs(model, 20)
+    assert model.training and not fast.training
+    assert relative(fast(x, t, y), copy.deepcopy(model).eval()(x, t, y)) < 1e-5
+
+
+def test_a_copy_computes_no_gradients():
+    model = some_model()
+    assert not InferenceModel(model)(*model_inputs(model)).requires_grad
+
+
+@every_block
+def test_bfloat16_copy_is_within_two_percent(block):
     model = some_model(block)
     before = copy.deepcopy(model.state_dict())
-    exact, near = sample(model), sample(InferenceModel(model))
+    fast = InferenceModel(model, "bf16")
+    (x, t, y), exact, near = model_inputs(model), sample(model), sample(fast)
     assert near.dtype == torch.float32 and not torch.equal(near, exact)
-    assert (near - exact).norm() / exact.norm() < 0.01
+    assert (near - exact).norm() / exact.norm() < 0.02
+    assert (fast(x, t, y) - model(x, t, y)).norm() / model(x, t, y).norm() < 0.02
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())  # the model is left alone
+    assert fast.model.blocks[0].mlp.fc1.weight.dtype == torch.bfloat16
 
 
-def test_copy_of_a_model_without_classes():
-    model = some_model(num_classes=0)
-    x, t = torch.randn(3, 2, 4, 8), torch.tensor([0, 500, 999])
-    assert torch.equal(InferenceModel(model, "fp32")(x, t), model(x, t))
-    assert torch.equal(
-        InferenceModel(model, "fp32").precompute_conditioning(t)(x, t), model.precompute_conditioning(t)(x, t)
+def test_sample_images_takes_a_copy():
+    model, y = some_model(), torch.arange(6) % 3
+    sampling = replace(SamplingConfig(), clip_x0=False, steps="10", cfg_scale=2.0)
+    exact, same, near = (
+        sample_images(m, sampling, y, seed=1, progress=False)
+        for m in (model, InferenceModel(model), InferenceModel(model, "bf16"))
+    )
+    assert relative(same, exact) < 1e-5
+    assert 1e-4 < (near - exact).norm() / exact.norm() < 0.02
+
+
+# The table of modulations
+
+
+@every_block
+@pytest.mark.parametrize("num_classes", [0, 5])
+@torch.no_grad()
+def test_the_table_gives_what_the_model_gives(block, num_classes):
+    model = tiny_model(block, num_classes=num_classes)
+    x, t, y = model_inputs(model)
+    labels = None if y is None else torch.tensor([4, 0, 2, 1, 0])
+    fast = InferenceModel(model)
+    tabulated = fast.precompute_conditioning(torch.tensor([970, 187, 7, 97]), labels)
+    assert (tabulated is fast) == (block in ("in_context", "cross_attention"))
+    assert relative(tabulated(x, t, y), model(x, t, y)) < 1e-5
+    t, y = t[[2, 2, 0]], None if y is None else torch.tensor([4, 0, 1])
+    assert relative(tabulated(x, t, y), model(x, t, y)) < 1e-5
+
+
+@torch.no_grad()
+def test_the_table_of_float_timesteps():
+    model = tiny_model()
+    x, t, y = model_inputs(model)
+    times = t + torch.tensor([0.25, 0.5, 0.75])
+    assert (
+        relative(InferenceModel(model).precompute_conditioning(times, y)(x, times, y), model(x, times, y))
+        < 1e-5
     )
 
 
-@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler on a CPU")
-@pytest.mark.parametrize("precision, off", [("fp32", 1e-5), ("bf16", 1e-2)])
+def count_rows(model, steps, n, k, scale=1.0):
+    """Rows that pass the embedders of t, y and x in one sampling run of n images with k labels."""
+    fast, rows = InferenceModel(model), {"t_embedder": 0, "y_embedder": 0, "x_embedder": 0}
+    for name in rows:
+        for network in (fast.model, fast.denoiser):
+
+            def count(module, inputs, out, name=name):
+                rows[name] += len(out)
+
+            getattr(network, name).register_forward_hook(count)
+    guided = fast if scale == 1 else Guided(fast, scale)
+    y = torch.arange(n) % k
+    ddpm_sample(Diffusion().respaced(str(steps)), guided, (n, 2, 4, 8), y, progress=False)
+    return tuple(rows.values())
+
+
+def test_conditioning_costs_the_same_for_any_number_of_images():
+    model = some_model()
+    assert count_rows(model, 4, 6, 2) == (8, 8, 24)  # 4 timesteps of 2 labels
+    assert count_rows(model, 4, 60, 2) == (8, 8, 240)
+    assert count_rows(model, 4, 6, 3) == (12, 12, 24)
+    assert count_rows(model, 4, 6, 3, scale=1.5) == (16, 16, 48)  # and the null class
+    assert count_rows(model, 12, 6, 3, scale=1.5) == (48, 48, 144)
+
+
+def test_a_table_that_would_be_too_large_is_not_made(monkeypatch):
+    fast = InferenceModel(tiny_model())
+    x, t, y = model_inputs(fast.model)
+    assert fast.precompute_conditioning(torch.arange(10**6), y) is fast
+    numbers = 3 * 3 * (2 * 6 + 2) * 16  # timesteps, labels, vectors of two blocks and the final layer, width
+    for limit, small in ((numbers - 1, False), (numbers, True)):
+        monkeypatch.setattr("dit_nb.speed._TABLE_LIMIT", limit)
+        assert (fast.precompute_conditioning(t, y) is not fast) == small
+
+
+def test_a_block_that_uses_the_condition_elsewhere_has_no_table():
+    class Own(AdaLNBlock):
+        final_layer = "adaptive"
+
+        def forward(self, x, c):
+            return super().forward(x, c) + c[:, None]
+
+    model = tiny_model("adaln")
+    model.blocks[1] = randomize(Own(16, 2), scale=0.3)
+    fast, (x, t, y) = InferenceModel(model), model_inputs(model)
+    assert fast.precompute_conditioning(t, y) is fast
+    assert relative(fast(x, t, y), model(x, t, y)) < 1e-5
+
+
+@pytest.mark.parametrize("y", [torch.randn(3, 4), torch.tensor([[1, 2], [2, 1], [1, 1]])])
+def test_other_conditions_than_labels_have_no_table(y):
+    class Embedder(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(y.shape[1], 16)
+
+        def forward(self, y, drop=None):
+            return self.linear(y.float())
+
+    torch.manual_seed(0)
+    model = randomize(DiT(tiny_config(num_classes=0), y_embedder=Embedder()), scale=0.3).eval()
+    fast, (x, t, _) = InferenceModel(model), model_inputs(model)
+    run = fast.precompute_conditioning(t, y)
+    assert run is fast and relative(run(x, t, y), model(x, t, y)) < 1e-5
+
+
+X, T, Y = torch.zeros(3, 3, 4, 6), torch.tensor([0, 1, 2]), torch.tensor([0, 1, 4])
+
+
+def fast_model():
+    return InferenceModel(tiny_model())
+
+
+@error_cases(
+    (lambda: InferenceModel(tiny_model(), "fp16"), "precision.*'fp16'.*fp32, bf16"),
+    (lambda: fast_model()(X, T), "y.*missing"),
+    (lambda: fast_model()(X[:, :2], T, Y), r"x.*\(3, 2, 4, 6\).*\(N, 3, 4, 6\)"),
+    (lambda: fast_model()(X, T, Y + 2), r"y.*6.*\[0, 5\]"),
+    (lambda: fast_model().precompute_conditioning(T, Y)(X, T + 5, Y), "t.*precompute_conditioning"),
+    (lambda: fast_model().precompute_conditioning(T, Y)(X, T, Y + 1), "y.*precompute_conditioning"),
+    (lambda: fast_model().precompute_conditioning(T, Y)(X, T + 0.5, Y), "t.*precompute_conditioning"),
+    (lambda: fast_model().precompute_conditioning(T, Y)(X[:2], T, Y), r"t.*\(3,\).*\(2,\)"),
+    (lambda: fast_model().precompute_conditioning(T, Y)(X, T, None), "y.*missing"),
+)
+def test_invalid_calls(call, pattern):
+    with raises_input_error(pattern):
+        call()
+
+
+# Settings of the process
+
+
+def settings():
+    cuda = torch.backends.cuda
+    backends = (cuda.flash_sdp_enabled(), cuda.mem_efficient_sdp_enabled(), cuda.math_sdp_enabled())
+    return torch.get_float32_matmul_precision(), *backends
+
+
+@pytest.mark.parametrize("faster", [False, True])
+def test_fast_cpu_restores_the_settings(faster, monkeypatch):
+    monkeypatch.setattr("dit_nb.speed._prefer_onednn_float32", lambda: faster)
+    before = settings()
+    assert before[1:] == (True, True, True)
+    changed = ("medium", False, False, True) if faster and not torch.cuda.is_available() else before
+    with fast_cpu():
+        assert settings() == changed
+        with fast_cpu():
+            assert settings() == changed
+        assert settings() == changed
+    assert settings() == before
+    with pytest.raises(KeyError), fast_cpu():
+        raise KeyError
+    assert settings() == before
+
+    @fast_cpu()
+    def decorated():
+        return settings()
+
+    assert decorated() == changed and decorated() == changed and settings() == before
+
+
+@torch.no_grad()
+def test_fast_cpu_changes_results_by_rounding_only():
+    model = some_model()
+    x, t, y = model_inputs(model)
+    want = model(x, t, y)
+    with fast_cpu():
+        assert relative(model(x, t, y), want) < 1e-4
+
+
+def test_matmul_precision_is_restored():
+    before = torch.get_float32_matmul_precision()
+    with pytest.raises(KeyError), float32_matmul_precision("medium"):
+        assert torch.get_float32_matmul_precision() == "medium"
+        raise KeyError
+    assert torch.get_float32_matmul_precision() == before
+
+
+# Compilation
+
+
+def test_sigmoid_gelu_is_the_tanh_formula():
+    z = torch.linspace(-30, 30, 4001, dtype=torch.float64, requires_grad=True)
+    got, want = _SigmoidGELU()(z), F.gelu(z, approximate="tanh")
+    torch.testing.assert_close(got, want, rtol=0, atol=1e-12)
+    gradients = (torch.autograd.grad(f.sum(), z)[0] for f in (got, want))
+    torch.testing.assert_close(*gradients, rtol=0, atol=1e-12)
+
+
+@pytest.mark.slow
+@needs_compiler
+@pytest.mark.parametrize("precision, off", [("fp32", 1e-5), ("bf16", 2e-2)])
 def test_compiled_copies_keep_their_own_weights(precision, off):
-    """Weights become constants of the compiled code: those of one model must not turn up in another's pictures."""
+    """Weights become constants of the compiled code: those of one model must not turn up in another's images."""
     from torch._inductor import config
 
-    models = [some_model(), some_model()]
-    with torch.no_grad():
-        for p in models[1].parameters():
-            p.mul_(1 + 0.3 * torch.randn_like(p))
+    models = [some_model(seed=0), some_model(seed=1)]
     exact = [sample(model) for model in models]
     assert (exact[0] - exact[1]).norm() / exact[0].norm() > 0.1
     fast = [InferenceModel(model, precision, compiled=True) for model in models]
     for i in (0, 1, 0):
         samples = sample(fast[i])
         assert 0 < (samples - exact[i]).norm() / exact[i].norm() < off
-    for p in models[0].parameters():
-        p.data.zero_()  # a copy was frozen, not the model
-    assert torch.equal(sample(fast[0]), samples) and not config.freezing
-    assert torch.equal(sample(models[1]), exact[1])
+    assert not config.freezing
+    assert torch.equal(sample(models[1]), exact[1])  # a copy was compiled, not the model
 
 
-def test_samples_in_bfloat16():
-    model = some_model()
-    sampling, y = {**SAMPLING, "clip_x0": False}, torch.arange(6) % 3
-    exact, near = (
-        sample_images(model, sampling, y, 6, 1, cfg_scale=2.0, steps="10", precision=p, progress=False)
-        for p in ("fp32", "bf16")
-    )
-    assert 0 < (near - exact).norm() / exact.norm() < 0.01
-    with pytest.raises(ValueError, match="precision is 'fp16', but must be one of fp32, bf16"):
-        sample_images(model, sampling, y, 6, precision="fp16", progress=False)
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize("bf16", [False, True])
-@pytest.mark.parametrize("block", BLOCKS)
+@every_block
 def test_a_training_step_compiles_to_one_graph(block, bf16):
     model, graphs = some_model(block).train(), []
 
@@ -113,7 +322,7 @@ def test_a_training_step_compiles_to_one_graph(block, bf16):
 
     torch._dynamo.reset()
     compiled = torch.compile(model, backend=backend, fullgraph=True)
-    x, t, y = torch.randn(3, 2, 4, 8), torch.tensor([0, 5, 999]), torch.tensor([0, 1, 2])
+    x, t, y = model_inputs(model)
     drop = torch.tensor([True, False, False])
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
         out, plain = compiled(x, t, y, drop), model(x, t, y, drop)
@@ -121,64 +330,31 @@ def test_a_training_step_compiles_to_one_graph(block, bf16):
     torch.testing.assert_close(out, plain, rtol=2e-2 if bf16 else 1e-4, atol=2e-2 if bf16 else 1e-5)
 
 
-def test_compiled_gelu_is_the_tanh_formula():
-    z = torch.linspace(-30, 30, 4001, dtype=torch.float64, requires_grad=True)
+@pytest.mark.slow
+@needs_compiler
+def test_compiling_for_training_changes_no_loss_and_no_gradient():
+    model = some_model().train()
+    (x, t, y), drop, found = model_inputs(model), torch.tensor([True, False, False]), []
     torch._dynamo.reset()
-    fast = torch.compile(_gelu, backend="eager")(z)
-    wanted = F.gelu(z, approximate="tanh")
-    torch.testing.assert_close(fast, wanted, rtol=1e-9, atol=1e-12)
-    torch.testing.assert_close(
-        *(torch.autograd.grad(f.sum(), z)[0] for f in (fast, wanted)), rtol=1e-7, atol=1e-9
-    )
-    assert torch.equal(_gelu(z), wanted)
-
-
-def test_conditioning_costs_the_same_for_any_number_of_images():
-    model, rows = some_model(), {}
-    for name in ("t_embedder", "y_embedder", "x_embedder"):
-        part = getattr(model, name)
-        part.register_forward_hook(
-            lambda m, a, out, name=name: rows.update({name: rows.get(name, 0) + len(out)})
-        )
-
-    def count(n, steps, scale, k):
-        rows.clear()
-        guided = Guided(model, scale) if scale != 1 else model
-        ddpm_sample(
-            Diffusion().respaced(str(steps)), guided, (n, 2, 4, 8), torch.arange(n) % k, progress=False
-        )
-        return rows["t_embedder"], rows["y_embedder"], rows["x_embedder"]
-
-    assert count(6, 4, 1, 2) == (8, 8, 24)
-    assert count(60, 4, 1, 2) == (8, 8, 240)
-    assert count(6, 4, 1, 3) == (12, 12, 24)
-    assert count(6, 4, 1.5, 3) == (16, 16, 48)
-    assert count(6, 12, 1.5, 3) == (48, 48, 144)
-
-
-@pytest.mark.parametrize("pays", [False, True])
-def test_matmul_precision_is_restored(pays, monkeypatch):
-    monkeypatch.setattr("dit_nb.speed._prefer_onednn_float32", lambda: pays)
-    before = torch.get_float32_matmul_precision()
-    with pytest.raises(KeyError), float32_matmul_precision("medium"):
-        assert torch.get_float32_matmul_precision() == "medium"
-        raise KeyError
-    with fast_float32_matmul("cuda"):
-        assert torch.get_float32_matmul_precision() == before, "on a GPU it would round to TF32"
-    with fast_float32_matmul():
-        assert torch.get_float32_matmul_precision() == ("medium" if pays else before)
-    assert torch.get_float32_matmul_precision() == before
+    for network in (copy.deepcopy(model), _compile_for_training(model)):
+        out = network(x, t, y, drop)
+        out.square().mean().backward()
+        weights = network if network is not model and isinstance(network, DiT) else model
+        found.append((out, {k: p.grad for k, p in weights.named_parameters() if p.requires_grad}))
+    (want, want_grads), (out, grads) = found
+    assert relative(out, want) < 1e-5 and settings()[1:] == (True, True, True)
+    for name, gradient in want_grads.items():
+        assert relative(grads[name], gradient) < 1e-3, name
 
 
 @pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
-@pytest.mark.parametrize("block", BLOCKS)
+@every_block
 def test_bfloat16_copy_on_cuda(block):
     model = some_model(block).cuda()
     g = torch.Generator().manual_seed(5)
     x_T = torch.randn(8, 2, 4, 8, generator=g).cuda()
     exact, near = (
         sample(m, x_T=x_T, step_noise=torch.randn(10, 8, 2, 4, 8, generator=torch.Generator().manual_seed(1)))
-        for m in (model, InferenceModel(model))
+        for m in (model, InferenceModel(model, "bf16"))
     )
-    assert (near - exact).norm() / exact.norm() < 0.01
+    assert (near - exact).norm() / exact.norm() < 0.02

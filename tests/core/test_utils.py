@@ -5,9 +5,9 @@ import io
 import pytest
 import torch
 
+from dit_nb.errors import _check_choice, _check_number
 from dit_nb.utils import (
     _atomic_write,
-    _check_choice,
     _check_eval,
     _check_index,
     _make_folder,
@@ -80,6 +80,13 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     (lambda: _check_index("y", torch.tensor([0, 5]), 2, 5), r"y.*5.*\[0, 4\]"),
     (lambda: _check_index("y", torch.tensor([0, -1]), 2), "y.*-1.*0 or more"),
     (lambda: _check_choice("color", "red", ("blue", "green")), "color.*'red'.*blue, green"),
+    (lambda: _check_index("t", torch.tensor([0.5, -0.5]), 2, floats=True), "t.*-0.5.*0 or more"),
+    (lambda: _check_index("t", torch.tensor([0.5, float("nan")]), 2, floats=True), "t.*nan.*0 or more"),
+    (lambda: _check_number("steps", True, int), "steps.*True.*an integer above 0"),
+    (lambda: _check_number("steps", 2.0, int), "steps.*2.0.*an integer above 0"),
+    (lambda: _check_number("lr", 0), "lr.*0.*a number above 0"),
+    (lambda: _check_number("decay", -1, positive=False), "decay.*-1.*a number of at least 0"),
+    (lambda: _check_number("lr", float("nan")), "lr.*nan.*a number above 0"),
     (lambda: _check_eval(torch.nn.Linear(1, 1)), r"train\(\).*eval\(\)"),
 )
 def test_input_errors(call, pattern):
@@ -90,6 +97,7 @@ def test_input_errors(call, pattern):
 def test_valid_indices_pass():
     _check_index("y", torch.tensor([0, 4]), 2, 5)
     _check_index("y", torch.tensor([], dtype=torch.long), 0, 5)
+    _check_index("t", torch.tensor([0.0, 0.5]), 2, floats=True)
 
 
 def test_generators_of_different_keys_are_independent():

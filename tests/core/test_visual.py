@@ -97,12 +97,14 @@ def test_denoising_has_a_row_for_each_image_and_a_column_for_each_step():
 
 @pytest.mark.parametrize("steps,window", [(40, 10), (3, 1)])
 def test_loss_and_its_moving_average(steps, window):
-    history = [(0.0, float(i), 2.0 * i + 1) for i in range(steps)]
+    mse = [float(i) for i in range(steps)]
+    history = {"loss": [], "mse": mse, "vb": [2 * value + 1 for value in mse]}
     raw, smooth = plot_loss(history, window=50).axes[0].lines
     assert raw.get_ydata().tolist() == [float(i) for i in range(steps)]
     means = [np.mean(range(i - window + 1, i + 1)) for i in range(window - 1, steps)]
     assert smooth.get_ydata() == pytest.approx(means)
     assert smooth.get_xdata().tolist() == list(range(window - 1, steps))
+    assert plot_loss(history).axes[1].lines[0].get_ydata().tolist() == history["vb"]
 
 
 def test_source_of_functions():

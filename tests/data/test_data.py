@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader, Subset
 
 from dit_nb.data import (
     ImageSet,
@@ -65,9 +66,18 @@ def test_image_sets_that_would_spoil_training(call, pattern):
 
 def test_a_batch_is_one_indexing_operation():
     data = image_set(torch.arange(48.0).view(3, 1, 4, 4) / 48)
-    images, labels = data.__getitems__([2, 0])
+    images, labels = data.get_batch([2, 0])
     assert torch.equal(images, data.images[[2, 0]]) and labels.tolist() == [4, 0] and len(data) == 3
     assert torch.equal(data[1][0], data.images[1]) and data[1][1] == 1
+
+
+def test_pytorchs_own_loader_reads_an_image_set():
+    train = digits().train
+    images, labels = next(iter(DataLoader(train, batch_size=16)))
+    assert torch.equal(images, train.images[:16]) and torch.equal(labels, train.labels[:16])
+    part = Subset(train, range(5, 9))
+    images, labels = next(iter(DataLoader(part, batch_size=4, shuffle=False)))
+    assert torch.equal(images, train.images[5:9]) and torch.equal(labels, train.labels[5:9])
 
 
 def test_digits_are_split_once_and_for_all():

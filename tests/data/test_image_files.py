@@ -18,6 +18,7 @@ from PIL import Image, ImageCms
 from torch.utils.data import DataLoader
 
 from dit_nb import image_files
+from dit_nb.batches import BatchReader
 from dit_nb.data import ImageSet, _center_crop
 from dit_nb.image_files import open_images, read_image
 from support import raises_input_error
@@ -59,7 +60,7 @@ def bytes_of(folder, size, channels=3):
     """The pixels of the only image in a folder as the model receives them, in bytes: (H, W) or (H, W, 3)."""
     data = open_images(folder, size, channels)
     assert len(data) == 1
-    x = data.__getitems__([0])[0]
+    x = BatchReader(data)([0])[0]
     assert x.shape == (1, channels, size, size) and x.dtype == torch.float32
     levels = ((x[0] + 1) * 127.5).permute(1, 2, 0).numpy()
     assert np.abs(levels - levels.round()).max() < 1e-3
@@ -341,7 +342,7 @@ def test_class_folders(folder):
     (folder / "empty").mkdir()
     data = open_images(folder, 8)
     assert data.class_names == ("a", "b two") and sorted(data.labels) == [0, 0, 0, 0, 1, 1]
-    x, labels = data.__getitems__(list(range(6)))
+    x, labels = BatchReader(data)(list(range(6)))
     assert x.shape == (6, 3, 8, 8) and labels.dtype == torch.int64 and data.skipped == []
     for i in range(6):
         assert os.path.dirname(data.rows[i]["image"]["path"]).endswith(data.class_names[labels[i]])
@@ -373,7 +374,7 @@ def test_folders_of_any_name(tmp_path, name):
 def test_flat_folder_has_no_classes(folder):
     save(folder / "1.png")
     data = open_images(folder, 8)
-    assert data.class_names == () and data.__getitems__([0])[1].tolist() == [0]
+    assert data.class_names == () and BatchReader(data)([0])[1].tolist() == [0]
 
 
 def test_an_image_beside_class_folders_raises(folder):
@@ -428,7 +429,7 @@ def test_metadata(folder, kind, classes, names, ids):
     write_table(folder, kind, rows)
     data = open_images(folder, 8, channels=1)
     assert data.class_names == names and len(data) == 2
-    x, labels = data.__getitems__([0, 1])
+    x, labels = BatchReader(data)([0, 1])
     assert labels.tolist() == ids
     assert np.allclose(x.mean((1, 2, 3)), [-1, 100 / 127.5 - 1])
 
@@ -519,7 +520,7 @@ def test_hub(tmp_path, image, label):
     )
     data = open_images(name, 8, channels=1)
     assert data.class_names == ("tabby", "lynx", "never"), "as declared, whether they occur or not"
-    x, labels = data.__getitems__([0, 1])
+    x, labels = BatchReader(data)([0, 1])
     assert labels.tolist() == [1, 0] and torch.equal(x.mean((1, 2, 3)), torch.tensor([-1.0, 1.0]))
 
 
@@ -593,7 +594,7 @@ def test_cut_off_files_are_found_before_training(folder, kind, keep):
     assert "\n" not in str(caught.value)
     data = open_images(folder, 8, skip_bad=True)
     assert len(data) == 1 and len(data.skipped) == 1 and str(bad) in data.skipped[0]
-    assert data.__getitems__([0])[0].isfinite().all()
+    assert BatchReader(data)([0])[0].isfinite().all()
 
 
 def test_labels_follow_when_some_are_skipped(folder):
@@ -602,7 +603,7 @@ def test_labels_follow_when_some_are_skipped(folder):
     for name in ("a/0.png", "b/3.png"):
         halves(folder / name)
     data = open_images(folder, 8, channels=1, skip_bad=True)
-    x, labels = data.__getitems__(range(4))
+    x, labels = BatchReader(data)(range(4))
     shown = ((x.mean((1, 2, 3)) + 1) * 127.5 / 40).round().int().tolist()
     assert (
         sorted(shown) == [1, 2, 4, 5] and labels.tolist() == [i % 2 for i in shown] and len(data.skipped) == 2
@@ -637,7 +638,7 @@ def test_a_file_that_breaks_after_opening(folder):
     data = open_images(folder, 8)
     halves(path)
     with pytest.raises(ValueError, match=f"^image {path} [^\n]*$"):
-        data.__getitems__([0])
+        BatchReader(data)([0])
     path.unlink()
     with pytest.raises(ValueError, match=f"^image {path} [^\n]*$"):
         data[0]
@@ -696,9 +697,9 @@ def test_worker_processes_read_the_same(folder):
         save(folder / "ab"[i % 2] / f"{i}.png", noise(20, 30, 3, seed=i))
     data = open_images(folder, 8)
     copy = pickle.loads(pickle.dumps(data))
-    assert torch.equal(copy.__getitems__([0, 1, 2, 3])[0], data.__getitems__([0, 1, 2, 3])[0])
-    x, labels = next(iter(DataLoader(data, batch_size=4, collate_fn=lambda batch: batch)))
-    assert torch.equal(x, data.__getitems__([0, 1, 2, 3])[0]) and labels.tolist() == data.labels
+    assert torch.equal(BatchReader(copy)([0, 1, 2, 3])[0], BatchReader(data)([0, 1, 2, 3])[0])
+    x, labels = next(iter(DataLoader(data, batch_size=4, num_workers=1)))
+    assert torch.equal(x, BatchReader(data)([0, 1, 2, 3])[0]) and labels.tolist() == data.labels
 
 
 # Arguments

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from dit_nb import Diffusion, DiT, DiTConfig, latent_cache
+from dit_nb import Diffusion, DiT, DiTConfig, TrainConfig, latent_cache
 from dit_nb.data import ImageSet
 from dit_nb.latent_cache import (
     _begin_latents,
@@ -24,7 +24,7 @@ from support_latents import CHANNELS, LinearVAE, linear_image_set, linear_images
 def test_a_cache_holds_the_image_and_its_mirror_image(tmp_path):
     data, codec = linear_image_set(5), LatentCodec(LinearVAE())
     latents = encode_images(data, codec, tmp_path / "z", batch_size=2, progress=False)
-    moments, labels = latents.__getitems__([4, 0])
+    moments, labels = latents.get_batch([4, 0])
     assert moments.shape == (2, 2, 2, CHANNELS, 4, 6) and moments.dtype == torch.float32
     assert labels.tolist() == [0, 0] and latents[3][1] == 1 and len(latents) == 5
     assert latents.class_names == ("china", "flower") and latents.skipped == ()
@@ -39,7 +39,7 @@ def test_half_precision_error_is_below_the_least_noise(tmp_path):
     latents = encode_images(data, LatentCodec(vae), tmp_path / "z", progress=False)
     mean = LatentCodec(vae).moments(data.images)[:, 0]
     assert mean.std() > 0.5
-    error = latents.__getitems__(range(5))[0][:, 0, 0] - mean
+    error = latents.get_batch(range(5))[0][:, 0, 0] - mean
     assert error.std() < 0.05 * (1 - Diffusion().alphas_cumprod[0]) ** 0.5
 
 
@@ -57,11 +57,11 @@ def test_images_without_classes(tmp_path):
     data = ImageSet(linear_images(3), torch.zeros(3, dtype=torch.long), ("all",))
     object.__setattr__(data, "class_names", ())
     latents = encode_images(data, LatentCodec(LinearVAE()), tmp_path / "z", progress=False)
-    assert latents.class_names == () and latents.__getitems__([2])[1].tolist() == [0]
+    assert latents.class_names == () and latents.get_batch([2])[1].tolist() == [0]
 
 
 def test_training_samples_again_in_each_step(tmp_path):
-    from dit_nb.training import TrainConfig, Trainer
+    from dit_nb.training import Trainer
 
     latents = encode_images(
         linear_image_set(6, width=8), LatentCodec(LinearVAE()), tmp_path / "z", progress=False
@@ -78,7 +78,7 @@ def test_training_samples_again_in_each_step(tmp_path):
     config = TrainConfig(steps=6, batch_size=4, lr=1e-2, flip=True, precision="fp32")
     trainer = Trainer(model, Diffusion(), latents, config)
     trainer.fit(progress=False)
-    losses = [h[0] for h in trainer.progress.history]
+    losses = trainer.progress.history["loss"]
     assert len(losses) == 6 and all(np.isfinite(losses))
     assert all(not torch.equal(a[1], b[1]) for a, b in zip(seen, seen[1:])), "noise is new each step"
     flips = torch.cat([flip for flip, _ in seen])
@@ -92,10 +92,10 @@ def test_training_samples_again_in_each_step(tmp_path):
 class FailingImages(ImageSet):
     """Images of which one raises an error when it is read in a small batch."""
 
-    def __getitems__(self, indices):
+    def get_batch(self, indices):
         if 5 in indices and len(indices) < 4:
             raise RuntimeError("power cut")
-        return super().__getitems__(indices)
+        return super().get_batch(indices)
 
 
 def shards(folder):
@@ -112,7 +112,7 @@ def encode_share(data, out, rank, world, codec=None, **changes):
 
 
 def assert_same(one, other):
-    a, b = (latents.__getitems__(range(len(latents))) for latents in (one, other))
+    a, b = (latents.get_batch(range(len(latents))) for latents in (one, other))
     assert torch.equal(a[0], b[0]) and torch.equal(a[1], b[1])
 
 

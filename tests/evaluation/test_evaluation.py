@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy.linalg import sqrtm
 
+from dit_nb.errors import UserError
 from dit_nb.evaluation import (
     _nearest_distances,
     evaluate_digits,
@@ -93,7 +94,7 @@ def test_inception_score_by_hand_and_at_its_limits():
 def test_evaluate_digits(split, extractor):
     some = split.train.images[:200], split.train.labels[:200]
     report = evaluate_digits(*some, split, extractor.classifier)
-    assert report["frechet_floor"] == pytest.approx(
+    assert report["frechet_real"] == pytest.approx(
         0.33, abs=0.05
     )  # a trained network: not the same on all processors
     assert report["accuracy"] == 1 and report["nearest_train"] == 0
@@ -130,5 +131,5 @@ def test_precision_recall_in_many_dimensions():
     ],
 )
 def test_precision_recall_input_errors(real, fake, k, pattern):
-    with pytest.raises(ValueError, match=pattern):
+    with pytest.raises(UserError, match=pattern):
         precision_recall(real, fake, k)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from dit_nb.data import _to_uint8
+from dit_nb.errors import UserError
 from dit_nb.features import InceptionExtractor, ModuleExtractor, _open_extractor, _open_inception
 
 
@@ -21,11 +22,11 @@ def test_digit_extractor_uses_the_digit_classifier(split, extractor):
 
 
 def test_extractors_that_do_not_fit(extractor):
-    with pytest.raises(ValueError, match="3x8x8.*1x8x8"):
+    with pytest.raises(UserError, match="3x8x8.*1x8x8"):
         extractor(torch.zeros(2, 3, 8, 8))
-    with pytest.raises(ValueError, match=r"features are \(60, 3, 8, 8\)"):
+    with pytest.raises(UserError, match=r"features are \(60, 3, 8, 8\)"):
         ModuleExtractor(torch.nn.Identity(), "cpu")(torch.zeros(60, 3, 8, 8))
-    with pytest.raises(ValueError, match="features.*'clip'.*digits, inception"):
+    with pytest.raises(UserError, match="features.*'clip'.*digits, inception"):
         _open_extractor("clip", (3, 8, 8))
 
 
@@ -96,7 +97,8 @@ def test_files_that_hold_no_weights_raise_and_run_no_code(vision, tmp_path):
         ("no", "no.pth"),
         ("other", "other.pth"),
     ):
-        with pytest.raises(ValueError, match=words):
+        error = FileNotFoundError if name == "no" else UserError
+        with pytest.raises(error, match=words):
             _open_inception(tmp_path / f"{name}.pth")
     assert not (tmp_path / "ran").exists()
 
@@ -109,12 +111,12 @@ def test_inception_without_a_network(vision, monkeypatch, tmp_path):
         raise URLError("no route to host")
 
     monkeypatch.setattr(module, "load_state_dict_from_url", offline)
-    with pytest.raises(ValueError, match="weights of Inception .*no route to host"):
+    with pytest.raises(UserError, match="weights of Inception .*no route to host"):
         _open_inception()
 
 
 def test_inception_without_torch_fidelity(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch_fidelity", None)
     monkeypatch.setitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", None)
-    with pytest.raises(ValueError, match="torch-fidelity"):
+    with pytest.raises(ImportError, match="torch-fidelity.*dit_nb.measure"):
         _open_inception()

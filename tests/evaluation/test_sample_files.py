@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from dit_nb.errors import UserError
 from dit_nb.sample_files import _open_image_source, save_npz
 from support import raises_input_error
 
@@ -54,7 +55,7 @@ def test_npz_is_written_atomically(tmp_path):
         ([photo(1).astype(np.float32)], 1, "float32"),
         ([photo(1)], None, "n is missing"),
     ):
-        with pytest.raises(ValueError, match=pattern):
+        with pytest.raises(UserError, match=pattern):
             save_npz(path, batches, n=n)
     assert path.read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["x.npz"]
 

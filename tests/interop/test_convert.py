@@ -1,6 +1,7 @@
 """Folders of DiTPipeline: what diffusers makes of them, how they are read back, and damaged ones."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -28,8 +29,8 @@ def vae(channels=4, **changes):
 @pytest.mark.parametrize("scheduler", ["ddim", "ddpm", "dpm++"])
 @torch.no_grad()
 def test_pipeline_round_trip(tmp_path, scheduler, schedule):
-    model, names = latent_model(), [f"class {k}" for k in range(10)]
-    sampling = {**_PAPER_SAMPLING, "schedule": schedule, "class_names": names, "bins": 17}
+    model, names = latent_model(), tuple(f"class {k}" for k in range(10))
+    sampling = replace(_PAPER_SAMPLING, schedule=schedule, class_names=names, bins=17)
     save_diffusers(model, tmp_path, sampling, vae(), scheduler)
     pipe = DiTPipeline.from_pretrained(tmp_path)
     assert pipe.labels == {name: k for k, name in enumerate(names)}
@@ -44,7 +45,7 @@ def test_pipeline_round_trip(tmp_path, scheduler, schedule):
     assert same_weights(loaded, model) and loaded.config == model.config and settings == sampling
     (tmp_path / "sampling.json").unlink()  # as in a pipeline that we did not write
     _, settings = load_diffusers(tmp_path)
-    assert settings == {**sampling, "bins": 256}
+    assert settings == replace(sampling, bins=256)
 
 
 @torch.no_grad()
@@ -103,6 +104,9 @@ def test_damaged_pipeline_folders(tmp_path):
         load_diffusers(tmp_path)
     settings.write_text("[")
     with raises_input_error("scheduler_config.json.*JSON"):
+        load_diffusers(tmp_path)
+    (tmp_path / "sampling.json").write_text(json.dumps({"process": "linear"}))
+    with raises_input_error("sampling.json.*'process'"):
         load_diffusers(tmp_path)
 
 

@@ -1,12 +1,14 @@
 """Our models and the real classes of diffusers: the same outputs, and our samplers against its schedulers."""
 
+from dataclasses import replace
+
 import diffusers
 import pytest
 import torch
 from diffusers import DiTTransformer2DModel
 from diffusers.models.embeddings import Timesteps
 
-from dit_nb import Diffusion
+from dit_nb import Diffusion, SamplingConfig
 from dit_nb.conditioning import timestep_embedding
 from dit_nb.data import digits
 from dit_nb.evaluation import DigitClassifier
@@ -20,11 +22,13 @@ from dit_nb.interop.diffusers import (
     scheduler_sample,
     to_diffusers,
 )
-from dit_nb.pretrained import SAMPLING, digit_model
+from dit_nb.pretrained import digit_model, make_diffusion
 from dit_nb.sampling import ddim_sample, ddpm_sample
+from dit_nb.schedule import cosine_betas
 from support import latent_inputs, latent_model, raises_input_error, relative, same_weights
 
 X, T, Y = latent_inputs()
+SAMPLING = SamplingConfig()
 
 # diffusers multiplies timesteps up to 999 with frequencies exp(-e), all in float32. The exponent e has two roundings of
 # relative size 2**-24, and e * exp(-e) < 0.37; exp itself is within 2 * 2**-24, the product within 2**-24.
@@ -126,11 +130,15 @@ def initial_noise(shape, seed=1):
     return torch.randn(shape, generator=torch.manual_seed(seed))
 
 
-@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+BETAS = tuple(cosine_betas(400).clamp(max=0.05).tolist())  # a schedule that neither library has a name for
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine", BETAS], ids=["linear", "cosine", "betas"])
 @pytest.mark.parametrize("clip", [False, True])
 def test_ddim_equals_ours(schedule, clip):
-    model, diffusion, x_T = latent_model(), Diffusion(schedule), initial_noise((6, 4, 8, 8))
-    scheduler = _make_scheduler({**SAMPLING, "schedule": schedule, "clip_x0": clip}, "ddim")
+    sampling = replace(SAMPLING, schedule=schedule, clip_x0=clip)
+    model, diffusion, x_T = latent_model(), make_diffusion(sampling), initial_noise((6, 4, 8, 8))
+    scheduler = _make_scheduler(sampling, "ddim")
     guided = Guided(model, 1.5)
     known = dict(x_T=x_T, progress=False)
     ours = ddim_sample(diffusion.respaced("ddim10"), guided, x_T.shape, Y % 10, clip_x0=clip, **known)
@@ -142,7 +150,7 @@ def test_ddim_equals_ours(schedule, clip):
 def test_ddpm_equals_ours(variance):
     """The scheduler receives the learned variance, and takes its noise in the same order."""
     model, diffusion = latent_model(learn_sigma=variance == "learned"), Diffusion(variance=variance)
-    scheduler = _make_scheduler({**SAMPLING, "variance": variance}, "ddpm")
+    scheduler = _make_scheduler(replace(SAMPLING, variance=variance), "ddpm")
     known = dict(progress=False, y=Y)
 
     def sample_ours(**options):

@@ -3,15 +3,14 @@
 import argparse
 import os
 import pickle
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 
-from dit_nb import DiT, DiTConfig
+from dit_nb import DiT, DiTConfig, SamplingConfig
 from dit_nb.interop.convert import load_any
 from dit_nb.interop.official import _PAPER_SAMPLING, _infer_config, load_official, save_official
-from dit_nb.pretrained import SAMPLING
 from support import latent_inputs, latent_model, raises_input_error, same_weights
 
 
@@ -22,12 +21,17 @@ from support import latent_inputs, latent_model, raises_input_error, same_weight
     ids=str,
 )
 def test_round_trip(tmp_path, training, fields):
-    model = latent_model(**fields)
-    save_official(model, tmp_path / "a.pt", SAMPLING, training)
+    model, own = (
+        latent_model(**fields),
+        SamplingConfig(steps="ddim20", class_names=("a", "b"), card={"data": "x"}),
+    )
+    save_official(model, tmp_path / "a.pt", own, training)
     known = {} if training else {"num_heads": 2, "num_classes": 10}
     loaded, sampling = load_official(tmp_path / "a.pt", **known)
     assert loaded.config == model.config and same_weights(loaded, model) and not loaded.training
-    assert sampling["clip_x0"] is training  # only the training form keeps sampling settings
+    variance = "learned" if model.config.learn_sigma else "fixed_large"
+    # Only the training form keeps sampling settings.
+    assert sampling == (own if training else replace(_PAPER_SAMPLING, variance=variance))
     assert os.listdir(tmp_path) == ["a.pt"]
 
 
@@ -53,7 +57,7 @@ def test_checkpoint_of_the_official_training_script(tmp_path):
     content = {"model": {}, "ema": state, "opt": optimizer.state_dict(), "args": args}
     torch.save(content, tmp_path / "0000100.pt")
     loaded, sampling = load_official(tmp_path / "0000100.pt")
-    assert loaded.config == model.config and sampling == {**_PAPER_SAMPLING, "variance": "learned"}
+    assert loaded.config == model.config and sampling == _PAPER_SAMPLING
     assert all(torch.equal(v, state[k].float()) for k, v in loaded.state_dict().items())
 
 
@@ -68,7 +72,7 @@ def test_named_sizes_are_inferred_from_shapes(name):
 def test_pixel_models_are_clipped(tmp_path, channels, clipped):
     model = DiT(DiTConfig(8, 2, channels, 384, 1, 6, num_classes=10))
     save_official(model, tmp_path / "m.pt")
-    assert load_official(tmp_path / "m.pt")[1]["clip_x0"] is clipped
+    assert load_official(tmp_path / "m.pt")[1].clip_x0 is clipped
 
 
 class Trap:
@@ -132,6 +136,9 @@ def test_files_that_do_not_fit(tmp_path):
     refused("a.pt.*shape", latent_model(block="adaln").state_dict())
     refused("'ema'", {"model": state, "step": 3})
     refused("state dict", [1, 2])
+    args = argparse.Namespace(sampling={**asdict(SamplingConfig()), "process": "linear"})
+    refused("a.pt.*'process'", {"ema": state, "args": args})
+    refused("cfg_scale is 'high'", {"ema": state, "args": argparse.Namespace(sampling={"cfg_scale": "high"})})
     with raises_input_error("'best'.*ema, model"):
         load_official(path, weights="best")
     with raises_input_error("nowhere.pt"):

@@ -1,44 +1,51 @@
 """Saved and shared models with their sampling settings; samples that depend on seed and index alone."""
 
 import argparse
+import json
 import os
 import re
+from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 
-from dit_nb import DiT
+from dit_nb import Diffusion, DiT, SamplingConfig
 from dit_nb.pretrained import (
-    SAMPLING,
     digit_model,
     load_model,
+    make_diffusion,
     push_model,
     sample_batches,
     sample_images,
     save_model,
 )
+from dit_nb.schedule import linear_betas
+from dit_nb.speed import InferenceModel
 from support import latent_model, raises_input_error, same_weights
+
+SAMPLING = SamplingConfig()
 
 
 def test_revisions_of_a_hub_repository(tmp_path):
     """The Hub's own client, on a cache with its layout; nothing is downloaded."""
     cache, models = tmp_path / "models--user--name", {"main": latent_model(0), "v1": latent_model(1)}
     for revision, commit in (("main", "a" * 40), ("v1", "b" * 40)):
-        save_model(models[revision], cache / "snapshots" / commit, {**SAMPLING, "bins": len(revision)})
+        save_model(models[revision], cache / "snapshots" / commit, replace(SAMPLING, bins=len(revision)))
         (cache / "refs").mkdir(exist_ok=True)
         (cache / "refs" / revision).write_text(commit)
     offline = dict(cache_dir=tmp_path, local_files_only=True)
     for revision, wanted in ((None, "main"), ("v1", "v1"), ("b" * 40, "v1")):
         assert same_weights(DiT.from_pretrained("user/name", revision=revision, **offline), models[wanted])
         model, sampling = load_model("user/name", revision=revision, **offline)
-        assert same_weights(model, models[wanted]) and sampling["bins"] == len(wanted)
+        assert same_weights(model, models[wanted]) and sampling.bins == len(wanted)
     with raises_input_error("user/name.*Hub"):
         DiT.from_pretrained("user/name", revision="v2", **offline)
 
 
 def test_model_without_sampling_settings(tmp_path):
     latent_model().save_pretrained(tmp_path)
-    assert load_model(tmp_path)[1] == {**SAMPLING, "clip_x0": False}
+    assert load_model(tmp_path)[1] == replace(SAMPLING, clip_x0=False)
 
 
 def test_truncated_weights(tmp_path):
@@ -52,7 +59,8 @@ def test_truncated_weights(tmp_path):
 
 def test_model_card(tmp_path):
     facts = {"command": "dit-nb digits --steps 7", "data": "real digits"}
-    save_model(latent_model(), tmp_path / "a", {**SAMPLING, **facts, "metrics": {"accuracy": 0.993}})
+    card = {**facts, "metrics": {"accuracy": 0.993}}
+    save_model(latent_model(), tmp_path / "a", replace(SAMPLING, card=card))
     latent_model(num_classes=0).save_pretrained(tmp_path / "b")
     card, plain = ((tmp_path / name / "README.md").read_text() for name in "ab")
     shape = "Blocks: adaln_zero, depth 2, width 32, heads 2"
@@ -80,12 +88,130 @@ def test_push_uploads_everything_that_sampling_needs(monkeypatch):
             return "https://a.hub/commit"
 
     monkeypatch.setattr("dit_nb.pretrained.HfApi", Api)
-    sampling = {**SAMPLING, "command": "x"}
+    sampling = replace(SAMPLING, card={"command": "x"})
     commit = push_model(latent_model(), "user/name", sampling, token="t", revision="v2")
     assert commit == "https://a.hub/commit"
     assert sent["files"] == ["README.md", "config.json", "model.safetensors", "sampling.json"]
     assert (sent["repo"], sent["token"], sent["revision"]) == ("user/name", "t", "v2")
     assert 'load_model("user/name")' in sent["card"]
+    assert sampling.card == {"command": "x"}  # the settings passed in stay as they are
+
+
+# Sampling settings
+
+BETAS = tuple(linear_betas(7).tolist())
+OTHER = SamplingConfig(  # every field differs from its default
+    schedule=BETAS,
+    num_timesteps=7,
+    variance="fixed_small",
+    bins=17,
+    clip_x0=False,
+    sampler="ddim",
+    steps=5,
+    cfg_scale=1.5,
+    guided_channels=3,
+    class_names=("cat", "dog"),
+    vae={"name": "user/vae", "scale": 0.18215},
+    card={"data": "animals", "metrics": {"accuracy": 0.5}},
+)
+
+
+@pytest.mark.parametrize("sampling", [SAMPLING, OTHER], ids=["defaults", "all changed"])
+def test_settings_are_the_same_after_loading(tmp_path, sampling):
+    save_model(latent_model(), tmp_path, sampling)
+    again = load_model(tmp_path)[1]
+    assert again == sampling and isinstance(again, SamplingConfig)
+    assert torch.equal(make_diffusion(again).betas, make_diffusion(sampling).betas)
+
+
+def test_all_fields_were_changed():
+    for name in SamplingConfig.__dataclass_fields__:
+        assert getattr(OTHER, name) != getattr(SAMPLING, name), name
+    assert OTHER.steps == "5"  # given as a number
+
+
+def test_betas_of_the_settings_are_those_of_the_process():
+    """In float64, as the named schedule has them."""
+    assert torch.equal(make_diffusion(OTHER).alphas_cumprod, Diffusion("linear", 7).alphas_cumprod)
+    assert make_diffusion(OTHER).variance == "fixed_small" and make_diffusion(OTHER).bins == 17
+
+
+@pytest.mark.parametrize(
+    "field,value",
+    [
+        ("schedule", "quadratic"),
+        ("variance", "small"),
+        ("sampler", "euler"),
+        ("num_timesteps", 0),
+        ("num_timesteps", 1000.0),
+        ("bins", 1),
+        ("bins", True),
+        ("clip_x0", "yes"),
+        ("steps", 0),
+        ("steps", 2.5),
+        ("cfg_scale", "1"),
+        ("cfg_scale", float("nan")),
+        ("cfg_scale", float("inf")),
+        ("guided_channels", 0),
+        ("guided_channels", 1.5),
+    ],
+)
+def test_wrong_settings_are_named(tmp_path, field, value):
+    with raises_input_error(f"{field} is {value!r}"):
+        SamplingConfig(**{field: value})
+    with raises_input_error(f"{field} is {value!r}"):
+        replace(SAMPLING, **{field: value})
+    save_model(latent_model(), tmp_path, SAMPLING)
+    path = tmp_path / "sampling.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), field: value}))
+    with raises_input_error(f"{field} is {value!r}"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content,pattern",
+    [
+        (json.dumps({"process": "linear"}), "'process'"),
+        ("[1, 2]", "SamplingConfig"),
+        ("{", "SamplingConfig"),
+        (b"\xff\xfe\xfa", "SamplingConfig"),
+    ],
+    ids=["unknown field", "list", "truncated", "bytes"],
+)
+def test_damaged_settings(tmp_path, content, pattern):
+    save_model(latent_model(), tmp_path, SAMPLING)
+    content = content if isinstance(content, bytes) else content.encode()
+    (tmp_path / "sampling.json").write_bytes(content)
+    with raises_input_error(f"sampling.json.*{pattern}"):
+        load_model(tmp_path)
+
+
+def test_impossible_betas_are_refused_when_they_are_used():
+    with raises_input_error(r"betas.*\(2,\).*\(0, 1\)"):
+        make_diffusion(replace(SAMPLING, schedule=(0.1, 1.5)))
+
+
+def test_save_model_takes_no_dict(tmp_path):
+    with raises_input_error("sampling is dict.*SamplingConfig"):
+        save_model(latent_model(), tmp_path, {"bins": 17})
+
+
+def test_missing_models(tmp_path):
+    for source in (tmp_path, tmp_path / "nowhere", str(tmp_path / "nowhere")):
+        with pytest.raises(FileNotFoundError, match=re.escape(str(source))):
+            load_model(source)
+
+
+def test_each_digit_model_is_a_copy():
+    first, sampling = digit_model()
+    with torch.no_grad():
+        for parameter in first.parameters():
+            parameter.zero_()
+    second, again = digit_model()
+    assert not same_weights(first, second) and again == sampling and not second.training
+
+
+# Samples
 
 
 @pytest.fixture(scope="module")
@@ -93,25 +219,25 @@ def seven():
     """Seven images of the digit model, and the noise that they start from."""
     model, sampling = digit_model()
     labels, noise = torch.arange(7) + 2, []
-    options = {"steps": "4", "cfg_scale": 2.0, "progress": False}
+    sampling = replace(sampling, steps=4, cfg_scale=2.0)
     record = lambda step: noise.append(step.x_t) if step.i == 0 else None  # noqa: E731
-    images = sample_images(model, sampling, labels, 7, 5, callback=record, **options)
-    return model, sampling, labels, options, images, noise[0]
+    images = sample_images(model, sampling, labels, seed=5, callback=record, progress=False)
+    return model, sampling, labels, images, noise[0]
 
 
 @pytest.mark.parametrize("sampler", ["ddpm", "ddim"])
 @pytest.mark.parametrize("batch_size,world_size", [(1, 1), (3, 1), (7, 1), (2, 2), (3, 4), (5, 9)])
 def test_images_do_not_depend_on_batches_and_processes(seven, batch_size, world_size, sampler):
-    model, sampling, labels, options, images, noise = seven
+    model, sampling, labels, images, noise = seven
     if sampler == "ddim":
-        images = sample_images(model, sampling, labels, 7, 5, sampler=sampler, **options)
-    got, start, order = torch.zeros_like(images), torch.zeros_like(images), []
-    options = {**options, "batch_size": batch_size, "world_size": world_size, "sampler": sampler}
+        sampling = replace(sampling, sampler="ddim")
+        images = sample_images(model, sampling, labels, seed=5, progress=False)
+    got, start, order, seen = torch.zeros_like(images), torch.zeros_like(images), [], []
+    record = lambda step: seen.append(step.x_t) if step.i == 0 else None  # noqa: E731
+    sample = partial(sample_images, callback=record, progress=False)
+    options = {"seed": 5, "batch_size": batch_size, "world_size": world_size, "sample": sample}
     for rank in range(world_size):
-        seen = []
-        record = lambda step: seen.append(step.x_t) if step.i == 0 else None  # noqa: B023, E731
-        batches = sample_batches(model, sampling, labels, 7, 5, rank=rank, callback=record, **options)
-        for indices, samples in batches:
+        for indices, samples in sample_batches(model, sampling, labels, 7, rank=rank, **options):
             assert 0 < len(indices) <= batch_size
             got[indices], start[indices] = samples, seen.pop()
             order += indices.tolist()
@@ -121,20 +247,33 @@ def test_images_do_not_depend_on_batches_and_processes(seven, batch_size, world_
 
 
 def test_images_and_seeds_differ(seven):
-    model, sampling, _, options, images, _ = seven
-    labels = torch.full((3,), 4)
-    a = sample_images(model, sampling, labels, 3, 5, first=2, **options)
-    b = sample_images(model, sampling, labels, 3, 6, first=2, **options)
+    model, sampling, _, images, _ = seven
+    a, b = (sample_images(model, sampling, [4] * 3, seed=s, first=2, progress=False) for s in (5, 6))
     assert torch.allclose(a[0], images[2], atol=1e-4), "image 2 of seed 5 is a 4 in both"
     assert (a[0] - a[1]).abs().max() > 0.1
     assert (a - b).abs().amax((1, 2, 3)).min() > 0.1
 
 
 def test_wrong_input(seven):
-    model, sampling, labels, options, *_ = seven
-    for change, pattern in ((dict(seed=-1), "seed is -1"), (dict(first=-3), "first.*-3")):
-        with raises_input_error(pattern):
-            sample_images(model, sampling, labels, 7, **change, **options)
+    model, sampling, labels, *_ = seven
+    for change, pattern in (
+        (dict(seed=-1), "seed is -1"),
+        (dict(first=-3), "first.*-3"),
+        (dict(labels=3), r"labels is 3.*\[3\]"),
+        (dict(labels=torch.tensor(3)), r"labels has shape \(\)"),
+        (dict(labels=[3, 12]), r"y holds 12.*\[0, 10\]"),
+        (dict(labels=[1.5]), "y is torch.float32.*integers"),
+        (dict(labels=None), "n is missing"),
+        (dict(labels=None, n=2), "y is missing"),
+        (dict(labels=None, n=-1), "n is -1"),
+        (dict(n=6), "n is 6.*7"),
+        (dict(sampling={"steps": "4"}), "sampling is dict.*SamplingConfig"),
+        (dict(sampling=replace(sampling, steps="abc")), "respacing is 'abc'"),
+    ):
+        for one in (model, InferenceModel(model)):
+            arguments = {"sampling": sampling, "labels": labels, "progress": False, **change}
+            with raises_input_error(pattern):
+                sample_images(one, **arguments)
     for change, pattern in (
         (dict(n=6), "labels has.*7.*6"),
         (dict(batch_size=0), "batch_size is 0"),
@@ -142,3 +281,43 @@ def test_wrong_input(seven):
     ):
         with raises_input_error(pattern):
             sample_batches(model, sampling, labels, **{"n": 7, **change})
+
+
+def test_labels_are_a_list_or_a_tensor(seven):
+    model, sampling, labels, images, _ = seven
+    options = dict(seed=5, progress=False)
+    assert torch.equal(sample_images(model, sampling, labels.tolist(), **options), images)
+    assert torch.equal(sample_images(model, sampling, labels, 7, **options), images)
+    sample = partial(sample_images, progress=False)
+    ((_, batch),) = sample_batches(model, sampling, labels.tolist(), 7, seed=5, sample=sample)
+    assert torch.equal(batch, images)
+
+
+def test_a_model_without_classes_needs_a_number():
+    model, sampling = latent_model(num_classes=0), replace(SAMPLING, clip_x0=False, steps=2)
+    images = sample_images(model, sampling, n=3, progress=False)
+    assert images.shape == (3, 4, 8, 8) and images.std() > 0.1
+    for one in (model, InferenceModel(model)):
+        with raises_input_error("y is given.*no classes"):
+            sample_images(one, sampling, [1, 2], progress=False)
+        with raises_input_error("cfg_scale is 2.*null class"):
+            sample_images(one, replace(sampling, cfg_scale=2.0), n=2, progress=False)
+
+
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim"])
+def test_an_inference_model_gives_the_same_images(seven, sampler):
+    model, sampling, labels, *_ = seven
+    sampling = replace(sampling, sampler=sampler)
+    plain, fast = (
+        sample_images(one, sampling, labels, seed=5, progress=False) for one in (model, InferenceModel(model))
+    )
+    assert (plain - fast).abs().max() < 1e-5 and plain.std() > 0.5
+
+
+@pytest.mark.parametrize(
+    "field,value", [("sampler", "ddim"), ("steps", 6), ("variance", "fixed_large"), ("clip_x0", False)]
+)
+def test_settings_reach_the_sampler(seven, field, value):
+    model, sampling, labels, images, _ = seven
+    other = sample_images(model, replace(sampling, **{field: value}), labels, seed=5, progress=False)
+    assert (other - images).abs().max() > 0.01

@@ -1,17 +1,11 @@
-"""Benchmarks: rows of a run, counts of operations, errors of workers."""
+"""Benchmarks: rows of a run, errors of workers."""
 
 import pytest
 import torch
 
-from dit_nb.cost import cost
-from dit_nb.lab.benchmark import MODELS, _matmul_flop, benchmark
+from dit_nb.lab.benchmark import benchmark
+from dit_nb.lab.benchmark_jobs import _MODELS, _matmul_flop
 from dit_nb.lab.benchmark_report import results_table
-
-
-def test_operations_follow_the_papers_convention():
-    config, n = MODELS["XL/2"][0], 256
-    assert _matmul_flop(config, n, "train") == 6 * cost(config).total_macs * 256
-    assert abs(_matmul_flop(config, n, "train") / 182.2e12 - 1) < 0.001
 
 
 @pytest.mark.slow
@@ -19,7 +13,7 @@ def test_rows_of_a_benchmark():
     rows = benchmark("digits/2", "sample", ("diffusers fp32", "ours bf16"), 2, 0.01, batch=2, progress=False)
     for r in rows:
         assert len(r["ms_rounds"]) == len(r["ratio_rounds"]) == 2 and r["ratio_to"] == "diffusers fp32"
-        assert abs(r["gflops"] * r["ms"] * 1e6 / _matmul_flop(MODELS["digits/2"][0], 2, "sample") - 1) < 1e-9
+        assert abs(r["gflops"] * r["ms"] * 1e6 / _matmul_flop(_MODELS["digits/2"][0], 2, "sample") - 1) < 1e-9
         assert r["peak_gb"] > 0.05  # torch alone takes more
     ratios = [a / b for a, b in zip(rows[0]["ms_rounds"], rows[1]["ms_rounds"])]
     assert rows[1]["ratio_rounds"] == pytest.approx(ratios) and rows[0]["ratio"] == 1

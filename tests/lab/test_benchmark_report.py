@@ -2,15 +2,16 @@
 
 import pytest
 
-from dit_nb.lab.benchmark import _GROWTH, MODELS, VARIANTS, _matmul_flop
+from dit_nb.lab.benchmark import _GROWTH
+from dit_nb.lab.benchmark_jobs import _MODELS, _VARIANTS, _matmul_flop
 from dit_nb.lab.benchmark_report import load_results, plot_bench, plot_growth, results_table
 
 
 @pytest.mark.parametrize("name", ["bench", "bench_h200"])
 def test_recorded_rows_match_the_cost_of_their_models(name):
     for r in load_results(name):
-        assert r["variant"] in VARIANTS and r["ratio_to"] in VARIANTS and r["device"] and r["date"]
-        flop = _matmul_flop(MODELS[r["config"]][0], r["batch"], r["job"])
+        assert r["variant"] in _VARIANTS and r["ratio_to"] in _VARIANTS and r["device"] and r["date"]
+        flop = _matmul_flop(_MODELS[r["config"]][0], r["batch"], r["job"])
         assert r["gflops"] == pytest.approx(flop / r["ms"] / 1e6, rel=1e-6)
         assert r["utilization"] == pytest.approx(r["gflops"] / r["matmul_gflops"])
 

@@ -13,7 +13,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from dit_nb.config import _MODEL_NAMES, DiTConfig
+from dit_nb.config import _MODEL_NAMES, DiTConfig, TrainConfig
 from dit_nb.ema import EMA
 from dit_nb.lab.budget import (
     _BYTES_PER_ELEMENT,
@@ -24,16 +24,16 @@ from dit_nb.lab.budget import (
     _activation_bytes,
     _block_activation_bytes,
     _format_duration,
+    _largest_batch,
+    _plan_training,
     advise,
-    largest_batch,
-    plan_training,
     sampling_time,
     training_memory,
     training_time,
 )
 from dit_nb.model import BLOCKS, DiT
 from dit_nb.objective import Diffusion
-from dit_nb.training import TrainConfig, Trainer
+from dit_nb.training import Trainer
 
 torch.set_num_threads(1)
 XL = DiTConfig.named("DiT-XL/2")
@@ -42,13 +42,6 @@ PARAMS = {"S": 32_865_056, "B": 130_315_808, "L": 457_840_672, "XL": 674_834_720
 GFLOPS = dict(
     zip(_MODEL_NAMES, (6.06, 1.41, 0.36, 23.01, 5.56, 1.42, 80.71, 19.70, 5.01, 118.64, 29.05, 7.39))
 )
-
-
-@pytest.fixture(autouse=True)
-def fused_attention():
-    """Use the fused attention kernel, as on a GPU, on any CPU."""
-    with patch("dit_nb.attention._plain_is_faster", lambda dtype: False):
-        yield
 
 
 def saved_bytes(config, n, precision, checkpointing):
@@ -197,8 +190,8 @@ class NoiseImages:
     def __len__(self):
         return 8
 
-    def __getitems__(self, indices):
-        return torch.randn(len(indices), 1, 16, 16), torch.zeros(len(indices)).long()
+    def __getitem__(self, i):
+        return torch.randn(1, 16, 16), 0
 
 
 @pytest.mark.parametrize("precision, checkpointing", [("fp32", False), ("bf16", False), ("bf16", True)])
@@ -213,9 +206,9 @@ def test_peak_of_a_trainer(precision, checkpointing):
             meter.note(tensor)
         trainer = Trainer(model, Diffusion(), NoiseImages(), settings)
         batches = trainer.batches()
-        trainer.train_step(*next(batches))
+        trainer.step(next(batches))
         meter.peak = meter.now
-        trainer.train_step(*next(batches))
+        trainer.step(next(batches))
     memory = training_memory(config, 8, precision, checkpointing)
     assert 0.97 < memory.peak / meter.peak < 1.10, memory.peak / meter.peak
 
@@ -256,7 +249,7 @@ def test_an_independent_estimate():
     """An estimate by hand was 100 to 130 GB of activations for XL/2 at batch 256 in bfloat16, without compilation."""
     parts = training_memory(XL, 256).parts
     assert 100e9 < parts["activations"] + parts["copies"] < 130e9
-    assert abs(parts["activations"] / 256 - 400.7e6) < 0.1e6
+    assert abs(parts["activations"] / 256 - 400.56e6) < 0.1e6
 
 
 def test_memory_is_linear_in_the_batch_size():
@@ -287,12 +280,12 @@ def test_fsdp_shards_the_state():
 def test_largest_batch_is_the_largest():
     for name, (gpu, spec), checkpointing in product(("DiT-S/4", "DiT-L/2"), GPUS.items(), (False, True)):
         config = DiTConfig.named(name)
-        n = largest_batch(config, spec, checkpointing)
+        n = _largest_batch(config, spec, checkpointing)
         usable = _USABLE_FRACTION * 1e9 * spec.memory
         if n:
             assert training_memory(config, n, spec.precision, checkpointing).total <= usable, (name, gpu)
         assert training_memory(config, n + 1, spec.precision, checkpointing).total > usable, (name, gpu)
-    assert largest_batch(XL, GPUS["RTX 3060"], checkpointing=True) == 0
+    assert _largest_batch(XL, GPUS["RTX 3060"], checkpointing=True) == 0
 
 
 @pytest.mark.parametrize("name", _MODEL_NAMES)
@@ -347,22 +340,22 @@ def test_plans_fit_and_no_cheaper_plan_does(gpu):
     spec = GPUS[gpu]
     for name, pixels in product(_MODEL_NAMES, (256, 512)):
         config = DiTConfig.named(name, input_size=pixels // 8)
-        plan = plan_training(config, spec, 256)
+        plan = _plan_training(config, spec, 256)
         n = plan.processes
         assert plan.images * plan.passes * n == 256
         fsdp = n > 1
         memory = training_memory(config, n * plan.images, spec.precision, plan.checkpointing, n, fsdp)
         assert memory.total <= _USABLE_FRACTION * 1e9 * spec.memory
-        tokens, plain = (pixels // 8 // config.patch_size) ** 2, largest_batch(config, spec)
+        tokens, plain = (pixels // 8 // config.patch_size) ** 2, _largest_batch(config, spec)
         assert plan.checkpointing == (plain < 256 and plain * tokens < _MIN_TOKENS_PER_PASS)
-        assert fsdp == (largest_batch(config, spec, checkpointing=True) == 0)
+        assert fsdp == (_largest_batch(config, spec, checkpointing=True) == 0)
 
 
 def test_plans_for_tiny_and_huge_models():
     tiny = DiTConfig(input_size=8, in_channels=1, hidden_size=64, depth=2, num_heads=4, num_classes=10)
-    assert plan_training(tiny, GPUS["T4"], 4) == (4, 1, False, 1)  # few tokens, but the batch has no more
+    assert _plan_training(tiny, GPUS["T4"], 4) == (4, 1, False, 1)  # few tokens, but the batch has no more
     huge = DiTConfig(hidden_size=8192, depth=100, num_heads=64)
-    assert plan_training(huge, GPUS["H100"]) is None
+    assert _plan_training(huge, GPUS["H100"]) is None
     assert "Too large" in advise(huge, "H100")
 
 

@@ -7,17 +7,17 @@ import pytest
 from scipy import stats
 
 from dit_nb.lab.paper_tables import (
-    TABLES,
+    _TABLES,
+    _comparable_rows,
+    _correlation,
+    _fit_line,
     _parse_number,
-    comparable_rows,
-    correlation,
-    fit_line,
+    _row_config,
+    _row_gflops,
+    _row_params,
+    _sampling_compute,
+    _training_compute,
     read_paper_table,
-    row_config,
-    row_gflops,
-    row_params,
-    sampling_compute,
-    training_compute,
 )
 
 TABLE = read_paper_table("table4")
@@ -28,13 +28,13 @@ TABLE = read_paper_table("table4")
 )
 def test_printed_costs_are_ours(row):
     tolerance = 0.001 if row["gflops"] > 5 else 0.01
-    assert row_gflops(row) == pytest.approx(row["gflops"], rel=tolerance)
-    assert round(row_params(row)) == row["params_m"]
-    assert row_config(row).block == row["block"] and row_config(row).input_size * 8 == row["pixels"]
+    assert _row_gflops(row) == pytest.approx(row["gflops"], rel=tolerance)
+    assert round(_row_params(row)) == row["params_m"]
+    assert _row_config(row).block == row["block"] and _row_config(row).input_size * 8 == row["pixels"]
 
 
 def test_every_row_has_a_source_and_is_complete():
-    for table in TABLES:
+    for table in _TABLES:
         rows = read_paper_table(table)
         assert rows and all(row["source"] for row in rows)
         for row in rows:
@@ -55,10 +55,10 @@ def test_recorded_numbers():
 
 
 def test_correlations_of_the_comparable_rows():
-    gflops, fid = ([row[key] for row in comparable_rows()] for key in ("gflops", "fid"))
-    assert correlation(np.log(gflops), fid) == pytest.approx(-0.930, abs=5e-4)
-    assert correlation(gflops, fid) == pytest.approx(-0.725, abs=5e-4)
-    assert correlation(np.log(gflops), np.log(fid)) == pytest.approx(-0.936, abs=5e-4)
+    gflops, fid = ([row[key] for row in _comparable_rows()] for key in ("gflops", "fid"))
+    assert _correlation(np.log(gflops), fid) == pytest.approx(-0.930, abs=5e-4)
+    assert _correlation(gflops, fid) == pytest.approx(-0.725, abs=5e-4)
+    assert _correlation(np.log(gflops), np.log(fid)) == pytest.approx(-0.936, abs=5e-4)
 
 
 def test_correlation_and_line_against_scipy():
@@ -66,8 +66,8 @@ def test_correlation_and_line_against_scipy():
     x = rng.normal(size=40)
     y = 3 * x + rng.normal(size=40)
     oracle = stats.linregress(x, y)
-    line = fit_line(x, y)
-    assert correlation(x, y) == pytest.approx(oracle.rvalue)
+    line = _fit_line(x, y)
+    assert _correlation(x, y) == pytest.approx(oracle.rvalue)
     assert (line.slope, line.intercept) == pytest.approx((oracle.slope, oracle.intercept))
     assert line.error == pytest.approx(oracle.stderr, rel=0.3)  # two estimates of one thing
 
@@ -76,7 +76,7 @@ def test_error_of_a_line_covers_the_truth():
     """Of 200 lines, about 95 % lie within two standard errors of the true slope."""
     rng = np.random.default_rng(1)
     x = np.linspace(0, 1, 12)
-    lines = [fit_line(x, 5 * x + rng.normal(size=12)) for _ in range(200)]
+    lines = [_fit_line(x, 5 * x + rng.normal(size=12)) for _ in range(200)]
     inside = np.mean([abs(line.slope - 5) < 2 * line.error for line in lines])
     assert 0.87 < inside < 0.99
 
@@ -88,18 +88,18 @@ def test_leave_one_out_error_by_the_leverage():
     design = np.stack([x, np.ones(9)], 1)
     hat = design @ np.linalg.inv(design.T @ design) @ design.T
     missed = (y - hat @ y) / (1 - np.diag(hat))
-    assert fit_line(x, y).loo_rmse == pytest.approx(math.sqrt((missed**2).mean()))
-    straight = fit_line([0, 1, 2, 3], [1, 3, 5, 7])
+    assert _fit_line(x, y).loo_rmse == pytest.approx(math.sqrt((missed**2).mean()))
+    straight = _fit_line([0, 1, 2, 3], [1, 3, 5, 7])
     assert straight.at(10) == pytest.approx(21) and straight.error < 1e-9
 
 
 def test_compute():
-    assert training_compute(118.64, 400_000) == pytest.approx(118.64 * 256 * 400_000 * 3)
-    assert training_compute(1, 10, batch=2) == 60
+    assert _training_compute(118.64, 400_000) == pytest.approx(118.64 * 256 * 400_000 * 3)
+    assert _training_compute(1, 10, batch=2) == 60
     for row in read_paper_table("sampling"):
-        gflops = next(r["gflops"] for r in comparable_rows() if r["model"] == row["model"])
-        assert sampling_compute(gflops, row["steps"]) / 1000 == pytest.approx(row["tflops"], abs=0.05)
-        assert sampling_compute(gflops, 5, guided=True) == 10 * gflops
+        gflops = next(r["gflops"] for r in _comparable_rows() if r["model"] == row["model"])
+        assert _sampling_compute(gflops, row["steps"]) / 1000 == pytest.approx(row["tflops"], abs=0.05)
+        assert _sampling_compute(gflops, 5, guided=True) == 10 * gflops
 
 
 def test_parse_number():
@@ -111,10 +111,10 @@ def test_bad_input():
     with pytest.raises(ValueError, match="table is 'table5'"):
         read_paper_table("table5")
     with pytest.raises(ValueError, match="n 3 or more"):
-        correlation([1, 2], [1, 2])
+        _correlation([1, 2], [1, 2])
     with pytest.raises(ValueError, match="x and y"):
-        correlation([1, 2, 3], [1, 2, 3, 4])
+        _correlation([1, 2, 3], [1, 2, 3, 4])
     with pytest.raises(ValueError, match="x or y is constant"):
-        correlation([1, 1, 1], [1, 2, 3])
+        _correlation([1, 1, 1], [1, 2, 3])
     with pytest.raises(ValueError, match="n 4 or more"):
-        fit_line([1, 2, 3], [1, 2, 3])
+        _fit_line([1, 2, 3], [1, 2, 3])

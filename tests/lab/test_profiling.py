@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from dit_nb.lab.profiling import matmul_gflops, time_by_kind, time_call
+from dit_nb.lab.profiling import _matmul_gflops, _time_call, time_by_kind
 
 
 def test_operations_count_to_their_kind():
@@ -16,10 +16,10 @@ def test_operations_count_to_their_kind():
 
 
 def test_throughput_is_operations_over_time(monkeypatch):
-    monkeypatch.setattr("dit_nb.lab.profiling.time_call", lambda run, device: 0.5)
-    assert matmul_gflops(size=100) == 2 * 100**3 / 0.5 / 1e9
+    monkeypatch.setattr("dit_nb.lab.profiling._time_call", lambda run, device: 0.5)
+    assert _matmul_gflops(size=100) == 2 * 100**3 / 0.5 / 1e9
 
 
 def test_a_call_is_run_once():
     calls = []
-    assert time_call(lambda: calls.append(1)) > 0 and calls == [1]
+    assert _time_call(lambda: calls.append(1)) > 0 and calls == [1]

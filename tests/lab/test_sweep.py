@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 
 from dit_nb.cost import cost
-from dit_nb.lab.studies import STUDIES, find_study, load_study, make_model
+from dit_nb.lab.studies import STUDIES, _find_study, load_study
+from dit_nb.lab.study_models import _make_model
 from dit_nb.lab.sweep import (
     VERSION,
     Study,
     _fingerprint,
+    _read_rows,
     by_variant,
     mean_interval,
-    read_rows,
     run_study,
     study_table,
     toy_run,
@@ -58,9 +59,9 @@ def test_killed_and_resumed(tmp_path):
             time.sleep(0.02)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    early = read_rows(path)
+    early = _read_rows(path)
     subprocess.run([sys.executable, str(script)], check=True, timeout=120)
-    rows = read_rows(path)
+    rows = _read_rows(path)
     assert keys(rows) == [(a, s) for a in range(4) for s in range(4)], "no row lost, none twice"
     assert rows[: len(early)] == early and 4 <= len(early) < 16
 
@@ -76,7 +77,7 @@ def test_a_slow_run_does_not_block_others(tmp_path):
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    assert keys(read_rows(path))[:3] == [(1, 0), (2, 0), (3, 0)]
+    assert keys(_read_rows(path))[:3] == [(1, 0), (2, 0), (3, 0)]
 
 
 @pytest.mark.parametrize("lost", [1, 5, 30])
@@ -138,7 +139,7 @@ def test_pairs_and_intervals():
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_recorded_rows_are_complete(name):
-    study, rows = find_study(name), load_study(name)
+    study, rows = _find_study(name), load_study(name)
     wanted = {
         (*map(str, variant.values()), seed) for variant in study.variants for seed in range(study.seeds)
     }
@@ -150,7 +151,7 @@ def test_recorded_rows_are_complete(name):
         assert scores and all(0 < v < 100 for v in scores)
         assert all(0 <= r[k] <= 1 for k in ("accuracy", "precision", "recall") if k in r)
         if "macs" in r and r.get("net") != "unet":
-            counted = cost(make_model({k: r[k] for k in study.variants[0]}).config)
+            counted = cost(_make_model({k: r[k] for k in study.variants[0]}).config)
             assert (r["macs"], r["parameters"]) == (counted.total_macs, counted.total_params)
 
 

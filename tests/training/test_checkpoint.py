@@ -26,7 +26,7 @@ from dit_nb import checkpoint
 from dit_nb.cli import main
 from dit_nb.training import Trainer
 where, n = sys.argv.pop(1).split(":")
-owner, calls = (Trainer if where == "update" else checkpoint), []
+owner, calls = (Trainer if where == "step" else checkpoint), []
 real = getattr(owner, where)
 def killing(*args, **options):
     result = real(*args, **options)
@@ -37,18 +37,18 @@ def killing(*args, **options):
 setattr(owner, where, killing)
 sys.exit(main(sys.argv[1:]))
 """
-# After the 6th update: checkpoint 4 is there. Two files are saved by `save_file` for each checkpoint, so that
+# After the 6th step: checkpoint 4 is there. Two files are saved by `save_file` for each checkpoint, so that
 # "save_file:3" leaves checkpoint 8 half written, and "_write_checkpoint:3" leaves checkpoint 12 and those before it.
 KILLS = {
-    "in an update": (["update:6"], [4], []),
+    "after a step": (["step:6"], [4], []),
     "while the first checkpoint is written": (["save_file:1"], [], [4]),
     "while another checkpoint is written": (["save_file:3"], [4], [8]),
     "before the oldest checkpoint is removed": (["_write_checkpoint:3"], [4, 8, 12], []),
-    "in an update, then while a checkpoint is written": (["update:10", "save_file:1"], [4, 8], [12]),
+    "after a step, then while a checkpoint is written": (["step:10", "save_file:1"], [4, 8], [12]),
 }
 
 
-def train(out: Path, *more: str, kill: str = "update:0") -> int:
+def train(out: Path, *more: str, kill: str = "step:0") -> int:
     """Train in a process of its own, and return its exit status."""
     words = [sys.executable, "-c", KILLED, kill, *COMMAND, "--out", str(out), *more]
     done = subprocess.run(
@@ -113,6 +113,14 @@ def test_resuming_with_other_settings(tmp_path):
     longer = make_trainer(replace(TRAIN, grad_accum_steps=2, keep=1, num_workers=1), out=tmp_path)
     longer.resume()
     assert longer.progress.step == 2
+
+
+def test_resuming_with_other_frozen_weights(tmp_path):
+    fit(make_trainer(HALFWAY, out=tmp_path))
+    trainer = make_trainer(out=tmp_path)
+    trainer.raw_model.x_embedder.requires_grad_(False)
+    with raises_input_error(f"trained parameters is .*{checkpoints(tmp_path)[0]}"):
+        trainer.resume()
 
 
 def test_resuming_with_another_autoencoder(tmp_path):

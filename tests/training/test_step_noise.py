@@ -1,39 +1,10 @@
-"""Order of the data and noise of each step: functions of seed and step, for any number of processes."""
+"""Noise of each step: a function of seed and step, for any number of processes."""
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from dit_nb.step_noise import Batches, sample_step_noise
-
-
-@settings(max_examples=60, deadline=None, derandomize=True)
-@given(st.integers(1, 12), st.integers(1, 30), st.integers(0, 5))
-def test_batches_visit_each_image_once_per_epoch(n, batch_size, seed):
-    batches, visits = iter(Batches(n, batch_size, seed)), []
-    while len(visits) < 4 * n:
-        batch = next(batches)
-        assert len(batch) == batch_size
-        visits += batch
-    for epoch in range(4):
-        assert sorted(visits[epoch * n : (epoch + 1) * n]) == list(range(n))
-
-
-@pytest.mark.parametrize("world,batch_size", [(2, 6), (3, 6), (3, 12)])
-@pytest.mark.parametrize("first_step", [0, 4])
-def test_batches_of_all_ranks_make_the_global_batch(world, batch_size, first_step):
-    ranks = [iter(Batches(7, batch_size, 5, first_step, rank, world)) for rank in range(world)]
-    global_batches = iter(Batches(7, batch_size, 5))
-    for _ in range(first_step):
-        next(global_batches)
-    for _ in range(5):
-        assert sum((next(batches) for batches in ranks), []) == next(global_batches)
-
-
-def test_epochs_and_seeds_have_different_orders():
-    orders = [Batches(50, 10, seed).order(epoch).tolist() for seed in (0, 1) for epoch in (0, 1)]
-    assert len({tuple(order) for order in orders}) == 4
+from dit_nb.batches import Batches
+from dit_nb.step_noise import NoiseSource, sample_step_noise
 
 
 def test_noise_depends_on_seed_and_step_only():
@@ -77,3 +48,25 @@ def test_latents_do_not_change_the_other_noise():
     assert pixels.posterior is None
     assert all(torch.equal(getattr(pixels, f), getattr(latents, f)) for f in pixels._fields[:-1])
     assert not torch.equal(latents.posterior, latents.noise)
+
+
+def same(a, b):
+    return all(x is y is None or torch.equal(x, y) for x, y in zip(a, b))
+
+
+def test_a_source_gives_the_noise_of_a_step():
+    for posterior in (False, True):
+        source = NoiseSource(3, 6, 1000, 0.5, posterior)
+        wanted = sample_step_noise(3, 7, (6, 1, 4, 5), 1000, 0.5, posterior)
+        assert same(source(7, (1, 4, 5)), wanted)
+        assert not torch.equal(source(8, (1, 4, 5)).noise, wanted.noise)
+        assert not torch.equal(NoiseSource(4, 6, 1000, 0.5, posterior)(7, (1, 4, 5)).noise, wanted.noise)
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_sources_of_all_ranks_make_the_noise_of_the_batch(world):
+    rows = [Batches(20, 6, 3, 5, rank, world).rank_slice for rank in range(world)]
+    parts = [NoiseSource(3, 6, 1000, 0.5, True, part)(5, (1, 4, 4)) for part in rows]
+    batch = NoiseSource(3, 6, 1000, 0.5, True)(5, (1, 4, 4))
+    for field in batch._fields:
+        assert torch.equal(torch.cat([getattr(part, field) for part in parts]), getattr(batch, field))

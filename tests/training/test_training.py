@@ -1,15 +1,23 @@
 """Settings, learning rate, the gradient of one step, and the trainer; with an error for each wrong input."""
 
-from dataclasses import replace
+import ast
+import gc
+import inspect
+import textwrap
+import warnings
+from dataclasses import asdict, replace
 
 import pytest
 import torch
+from PIL import Image
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorDataset
 
-from dit_nb import Diffusion, DiT
+from dit_nb import Diffusion, DiT, SamplingConfig, TrainConfig, sample_images
+from dit_nb.batches import Batches
 from dit_nb.data import ImageSet, digits
-from dit_nb.step_noise import Batches, sample_step_noise
-from dit_nb.training import TrainConfig, Trainer, learning_rate
-from support import DEVICES, raises_input_error, tiny_config
+from dit_nb.step_noise import NoiseSource, sample_step_noise
+from dit_nb.training import Trainer, learning_rate
+from support import DEVICES, error_cases, raises_input_error, tiny_config
 from support_training import SHAPE, TRAIN, Latents, assert_same, fit, fit_case, make_trainer
 
 # Settings
@@ -41,6 +49,7 @@ WRONG_SETTINGS = [
     (dict(save_every=0), "save_every.*0"),
     (dict(keep=0), "keep.*0"),
     (dict(sample_every=-1), "sample_every.*-1"),
+    (dict(log_every=0), "log_every.*0"),
     (dict(num_workers=-1), "num_workers.*-1"),
     (dict(tracker="paper"), "tracker.*'paper'.*tensorboard"),
 ]
@@ -90,7 +99,7 @@ def test_digits_train(device, accelerate_on):
     trainer = Trainer(model, Diffusion(bins=17), digits().train, config)
     average = trainer.fit(progress=False)
     assert {p.device.type for p in model.parameters()} == {device}
-    losses = [loss for loss, _, _ in trainer.progress.history]
+    losses = trainer.progress.history["loss"]
     assert len(losses) == 40
     assert losses[0] == pytest.approx(1.02, abs=0.15)
     assert sum(losses[-5:]) / 5 < 0.85
@@ -125,9 +134,12 @@ def test_accumulation_changes_no_result(without_accumulation, name):
 
 def gradients(config: TrainConfig) -> dict:
     """Gradients of the first update, neither clipped nor scaled: AdamW would hide a factor."""
-    trainer, found = make_trainer(config), {}
-    trainer.update = lambda: found.update({k: p.grad for k, p in trainer.raw_model.named_parameters()})
-    trainer.train_step(*next(trainer.batches()))
+    trainer, found = make_trainer(replace(config, grad_clip=None)), {}
+    named = dict(trainer.raw_model.named_parameters())
+    trainer.optimizer.step = lambda: found.update(
+        {k: p.grad.clone() for k, p in named.items() if p.requires_grad}
+    )
+    trainer.step(next(trainer.batches()))
     return {k: grad for k, grad in found.items() if grad is not None}
 
 
@@ -139,18 +151,190 @@ def test_micro_batches_add_up_to_the_gradient_of_the_batch(micro_batches):
     assert sum((batch[k] - accumulated[k]).square().sum() for k in batch).sqrt() < 1e-6 * norm
 
 
-def test_prefetched_noise_changes_no_result():
-    """On a GPU the noise of the next step is sampled during the current one."""
-    losses = []
-    for prefetch in (False, True):
-        trainer = make_trainer()
-        batches = trainer.batches()
-        for step in range(4):
-            losses.append(trainer.train_step(*next(batches))["loss"])
-            trainer.progress.step += 1
-            noise = trainer._noise_for_step(step + 1, (1, 8, 8))
-            trainer._prefetched = (step + 1, noise) if prefetch else None
-    assert losses[:4] == losses[4:]
+# One step, and the loop
+
+
+def length(function) -> int:
+    """Lines of a function without its docstring."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(function))).body[0]
+    document = tree.body[0]
+    assert isinstance(document, ast.Expr) and isinstance(document.value, ast.Constant)
+    return tree.end_lineno - tree.lineno + 1 - (document.end_lineno - document.lineno + 1)
+
+
+def test_the_trainer_is_one_class_whose_step_and_loop_fit_on_a_screen():
+    assert Trainer.__bases__ == (object,)
+    assert length(Trainer.step) <= 25 and length(Trainer.fit) <= 25
+
+
+def test_a_step_counts_itself():
+    """Called twice with one batch: other noise, and two steps."""
+    trainer, seen = make_trainer(), []
+    real = trainer.losses
+    trainer.losses = lambda x0, y, noise: seen.append(noise) or real(x0, y, noise)
+    batch = next(trainer.batches())
+    trainer.step(batch), trainer.step(batch)
+    assert trainer.progress.step == 2
+    for noise, step in zip(seen, (0, 1)):
+        wanted = sample_step_noise(0, step, (8, 1, 8, 8), 1000, 0.1)
+        assert all(torch.equal(a, b) for a, b in zip(noise[:4], wanted[:4]))
+    assert not torch.equal(seen[0].t, seen[1].t) and not torch.equal(seen[0].noise, seen[1].noise)
+
+
+def test_a_step_needs_nothing_before_it():
+    """Neither `batches()` nor `fit`: any images and labels will do."""
+    trainer, before = make_trainer(), make_trainer().raw_model.state_dict()
+    losses = trainer.step((digits().train.images[:8], digits().train.labels[:8]))
+    assert losses.keys() == {"loss", "mse", "vb"}
+    assert all(value.shape == () and not value.requires_grad for value in losses.values())
+    weights = trainer.raw_model.state_dict()
+    assert max((weights[k] - before[k]).abs().max() for k in before) > 1e-4
+    assert trainer.ema.updates == trainer.progress.step == 1
+
+
+def test_a_loop_of_ones_own_equals_fit():
+    fitted, own = make_trainer(), make_trainer()
+    fitted.fit(progress=False)
+    batches, losses = own.batches(), []
+    while own.fraction < 1:
+        losses.append(own.step(next(batches))["loss"].item())
+    assert losses == fitted.progress.history["loss"]
+    pairs = zip(own.ema.model.parameters(), fitted.ema.model.parameters())
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_micro_batches_are_averaged_in_the_losses():
+    batch = next(make_trainer().batches())
+    whole, parts = (make_trainer(replace(TRAIN, grad_accum_steps=n)).step(batch) for n in (1, 4))
+    for name, value in whole.items():
+        assert parts[name].item() == pytest.approx(value.item(), rel=1e-5)
+
+
+def test_callbacks_are_called_in_order(tmp_path):
+    calls = []
+
+    def on_step(name):
+        return lambda trainer, losses: calls.append((name, trainer.progress.step, sorted(losses)))
+
+    def saved(trainer, folder):
+        assert (folder / "model.safetensors").exists()
+        calls.append(("saved", trainer.progress.step, folder.name))
+
+    parts = {"on_step": [on_step("first"), on_step("second")], "on_save": (saved,)}
+    trainer = make_trainer(out=tmp_path, **parts)  # 4 steps, a checkpoint every 2
+    trainer.fit(progress=False)
+    names = ["loss", "mse", "vb"]
+    wanted = []
+    for step in (1, 2, 3, 4):
+        wanted += [("first", step, names), ("second", step, names)]
+        wanted += [("saved", step, f"step-0000000{step}")] if step % 2 == 0 else []
+    assert calls == wanted
+    trainer.save()
+    assert calls[len(wanted) :] == [("saved", 4, "step-00000004")]
+
+
+class Velocity:
+    """An objective of one's own: rectified flow, with t in [0, 1], and losses by its own names."""
+
+    num_timesteps = 1000
+
+    def __init__(self):
+        self.times = []
+
+    def training_losses(self, model, x0, t, y, *, noise):
+        self.times.append(t)
+        s = t.view(-1, 1, 1, 1)
+        velocity = model((1 - s) * x0 + s * noise, 1000 * t, y)
+        error = (velocity - (noise - x0)).square().flatten(1).mean(1)
+        return {"loss": error, "twice": 2 * error}
+
+
+class UniformTimes(NoiseSource):
+    """Timesteps as real numbers in [0, 1]."""
+
+    def __call__(self, step, shape):
+        noise = super().__call__(step, shape)
+        return noise._replace(t=(noise.t + 0.5) / self.num_timesteps)
+
+
+def test_an_objective_and_a_noise_source_of_ones_own(tmp_path):
+    def trainer(out):
+        torch.manual_seed(0)
+        model = DiT(replace(SHAPE, learn_sigma=False))
+        config = replace(TRAIN, flip=False)
+        noise = UniformTimes(config.seed, config.batch_size, 1000, 0.1)
+        return Trainer(model, Velocity(), digits().train, config, out, noise=noise)
+
+    run = trainer(tmp_path / "a")
+    run.fit(progress=False)
+    history = run.progress.history
+    assert history.keys() == {"loss", "twice"} and len(history["loss"]) == 4
+    assert history["twice"] == pytest.approx([2 * loss for loss in history["loss"]])
+    times = torch.cat(run.diffusion.times)
+    assert times.dtype == torch.float32 and 0 < times.min() < times.max() < 1
+    half = trainer(tmp_path / "b")
+    half.config = replace(half.config, steps=2)
+    half.fit(progress=False)
+    resumed = trainer(tmp_path / "b")
+    resumed.resume()
+    resumed.fit(progress=False)
+    assert resumed.progress.history == history
+
+
+class Plain(Dataset):
+    """A data set as a user writes it."""
+
+    def __len__(self):
+        return 20
+
+    def __getitem__(self, i):
+        return digits().train.images[i], int(digits().train.labels[i])
+
+
+DATA = {
+    "TensorDataset": lambda d: TensorDataset(d.images[:20], d.labels[:20]),
+    "Subset": lambda d: Subset(d, range(20)),
+    "ConcatDataset": lambda d: ConcatDataset([Subset(d, range(7)), Subset(d, range(7, 20))]),
+    "plain Dataset": lambda d: Plain(),
+}
+
+
+@pytest.mark.parametrize("make", DATA.values(), ids=DATA)
+def test_any_map_style_data_set_trains_alike(make):
+    train = digits().train
+    in_memory = ImageSet(train.images[:20], train.labels[:20], train.class_names)
+    a, b = (make_trainer(data=data) for data in (in_memory, make(train)))
+    assert_same(fit(a), fit(b), tolerance=1e-12)
+
+
+def switches() -> dict:
+    """Settings that hold for the whole process."""
+    cuda = torch.backends.cuda
+    return {
+        "float32": torch.get_float32_matmul_precision(),
+        "mkldnn": torch.backends.mkldnn.enabled,
+        "attention": (cuda.flash_sdp_enabled(), cuda.mem_efficient_sdp_enabled(), cuda.math_sdp_enabled()),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "gradients": torch.is_grad_enabled(),
+        "threads": torch.get_num_threads(),
+        "dtype": torch.get_default_dtype(),
+        "frozen objects": gc.get_freeze_count(),
+        "garbage collection": (gc.isenabled(), gc.get_threshold()),
+        "largest image": Image.MAX_IMAGE_PIXELS,
+        "warnings": list(warnings.filters),
+    }
+
+
+def test_training_and_sampling_change_no_setting_of_the_process():
+    make_trainer().fit(progress=False)  # what is imported on first use
+    trainer = make_trainer()
+    before = switches()
+    average = trainer.fit(progress=False)
+    trained = switches()
+    sample_images(average, SamplingConfig(bins=17, steps="3", cfg_scale=2.0), [1, 2], progress=False)
+    sampled = switches()
+    for name, value in before.items():
+        assert trained[name] == value and sampled[name] == value, name
 
 
 @pytest.mark.parametrize("flip", [False, True])
@@ -167,7 +351,7 @@ def test_latents_are_sampled_again_in_each_step(flip):
     trainer.fit(progress=False)
     order = iter(Batches(12, 8, 0))
     for step in range(4):
-        moments, _ = Latents().__getitems__(next(order))
+        moments, _ = Latents().get_batch(next(order))
         noise = sample_step_noise(0, step, (8, 1, 8, 8), 1000, 0.1, True)
         side = noise.flip.long() if flip else torch.zeros(8, dtype=torch.long)
         mean, std = moments[torch.arange(8), side].unbind(1)
@@ -197,7 +381,7 @@ def test_batch_size_that_cannot_be_split():
 
 def test_an_error_in_a_worker_is_one_sentence():
     class Unreadable(Latents):
-        def __getitems__(self, indices):
+        def get_batch(self, indices):
             raise ValueError("image 5.jpg cannot be read.")
 
     with pytest.raises(ValueError) as error:
@@ -210,10 +394,47 @@ def test_data_that_cannot_be_used(on_cpu):
         make_trainer(data=image_set(0))
     with raises_input_error(r"data.*255.*\[-1, 1\]"):
         make_trainer(data=image_set(scale=255))
-    with raises_input_error("TensorDataset without class_names"):
-        make_trainer(data=torch.utils.data.TensorDataset(torch.zeros(1, 1, 8, 8), torch.zeros(1)))
-    with raises_input_error(r"x.*\(8, 3, 8, 8\).*\(N, 1, 8, 8\)"):
-        make_trainer(data=image_set(channels=3)).fit(progress=False)
+    with raises_input_error(r"data.*\(3, 8, 8\).*\(1, 8, 8\)"):
+        make_trainer(data=image_set(channels=3))
+    with raises_input_error("data is a DataLoader.*map-style data set"):
+        make_trainer(data=DataLoader(image_set()))
+    with raises_input_error("data is a generator.*map-style data set"):
+        make_trainer(data=(sample for sample in image_set()))
+    with raises_input_error(r"data.i. is a Tensor.*image and label"):
+        make_trainer(data=[torch.zeros(1, 8, 8)] * 4)
+
+
+def test_images_in_0_to_1_get_a_warning(on_cpu):
+    data = image_set()
+    with pytest.warns(UserWarning, match=r"below 0.*\[-1, 1\]"):
+        make_trainer(data=ImageSet(data.images.clamp(0, 1), data.labels, data.class_names))
+    images = data.images.clone()
+    images[0] = -1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make_trainer(data=ImageSet(images, data.labels, data.class_names))
+
+
+@error_cases(
+    (lambda m, d, data: Trainer(d, m, data, TRAIN), "model is Diffusion.*DiT"),
+    (lambda m, d, data: Trainer(m, "linear", data, TRAIN), "diffusion is str.*training_losses"),
+    (lambda m, d, data: Trainer(m, d, data, asdict(TRAIN)), "config is dict.*TrainConfig"),
+    (lambda m, d, data: Trainer(m, d, None, TRAIN), "data is a NoneType.*map-style"),
+)
+def test_arguments_of_the_wrong_type(call, pattern):
+    with raises_input_error(pattern):
+        call(DiT(SHAPE), Diffusion(bins=17), digits().train)
+
+
+def test_a_model_that_does_not_predict_the_variance_that_the_objective_needs(on_cpu):
+    trainer = Trainer(
+        DiT(replace(SHAPE, learn_sigma=False)),
+        Diffusion(bins=17),
+        digits().train,
+        replace(TRAIN, save_every=None),
+    )
+    with raises_input_error("model.*learn_sigma|learn_sigma.*variance|variance.*learned"):
+        trainer.fit(progress=False)
 
 
 @pytest.mark.parametrize("last", [4, 3])  # 3 is the null class of a model of 3 classes
@@ -222,12 +443,21 @@ def test_more_classes_than_the_model_has(on_cpu, last):
         make_trainer(shape=replace(SHAPE, num_classes=3), data=image_set(last_label=last)).fit(progress=False)
 
 
-def test_a_loss_that_is_not_finite_ends_the_run():
-    data = image_set()
-    trainer = make_trainer(data=data)
-    data.images[:] = float("nan")  # after it was looked at
-    with raises_input_error("loss.*nan.*step 1"):
+def test_a_loss_that_is_not_finite_ends_the_run(tmp_path):
+    """With its step, at the latest before the next checkpoint, which is not written."""
+    trainer = make_trainer(out=tmp_path)  # 4 steps, a checkpoint every 2
+    trainer.logger.every, trainer.logger.read_at = 100, float("inf")  # not read before
+    real = trainer.losses
+
+    def losses(x0, y, noise):
+        found = real(x0, y, noise)
+        return {**found, "loss": found["loss"] * (float("nan") if trainer.progress.step == 2 else 1)}
+
+    trainer.losses = losses
+    with raises_input_error("loss.*nan.*step 3"):
         trainer.fit(progress=False)
+    assert len(trainer.progress.history["loss"]) == 2
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000002"]
 
 
 @pytest.mark.parametrize("below", ["", "deeper/run"])

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from dit_nb import checkpoint, distributed
+from dit_nb.progress import SampleImages
 from dit_nb.training import Trainer
 from support_training import HALFWAY, TRAIN, Latents, fit_case, fit_second_half, make_trainer
 
@@ -15,11 +16,11 @@ from support_training import HALFWAY, TRAIN, Latents, fit_case, fit_second_half,
 class BrokenOnRank1(Latents):
     """A data set with an image that only rank 1 reads, and cannot, in the second update."""
 
-    def __getitems__(self, indices):
+    def get_batch(self, indices):
         self.calls = getattr(self, "calls", 0) + 1
         if distributed._process_state().process_index == 1 and self.calls == 2:
             raise ValueError("image 5.jpg cannot be read.")
-        return super().__getitems__(indices)
+        return super().get_batch(indices)
 
 
 def disk_full(*_):
@@ -64,10 +65,13 @@ def work(out: Path, cases: list[str]) -> None:
     results = {name: fit_case(name) for name in cases}
     results["one process, then two"] = fit_second_half(out / "one")
     sampled_with = []
-    trainer = make_trainer(replace(HALFWAY, sample_every=1), out=out / "two")
-    trainer.fit(
-        lambda model: sampled_with.append(model) or torch.zeros(4, 4, 3, dtype=torch.uint8).numpy(), True
-    )
+
+    def sample(model):
+        sampled_with.append(model)
+        return torch.zeros(4, 4, 3, dtype=torch.uint8).numpy()
+
+    trainer = make_trainer(HALFWAY, out=out / "two", on_step=[SampleImages(1, sample)])
+    trainer.fit()
     parameters = [p for model in sampled_with for p in model.parameters()]
     facts = {"sample images": len(sampled_with)}
     facts["sampled with full weights"] = all(type(p).__name__ == "Parameter" for p in parameters)

@@ -6,7 +6,9 @@ import sys
 from importlib.resources import files
 from pathlib import Path
 
-__all__ = ["assignments", "collect", "read_assignment", "write_course"]
+from dit_nb.errors import UserError
+
+__all__ = ["assignments", "collect"]
 
 _FLAG = re.compile(r"^#\| *(\w+):? *(.*?) *$", re.MULTILINE)
 _PLACE = re.compile(r"\A<!-- exercise: (\w+) -->\s*")
@@ -54,7 +56,7 @@ def _exercise_cells(cells: list[dict], name: str) -> list[dict]:
             found.append(_cell("code", _without_flags(source), role=role, exercise=name, points=points))
     found.sort(key=lambda cell: _ROLES.index(cell["metadata"]["dit_nb"]["role"]))
     if found and [cell["metadata"]["dit_nb"]["role"] for cell in found] != _ROLES:
-        raise ValueError(f"exercise {name} needs one cell each of {', '.join(_ROLES)}.")
+        raise UserError(f"exercise {name} needs one cell each of {', '.join(_ROLES)}.")
     return found
 
 
@@ -88,7 +90,7 @@ def _stored_figure(cell: dict) -> str:
             alt = output["metadata"]["image/png"]["alt"].replace("[", "(").replace("]", ")")
             data = _source({"source": output["data"]["image/png"]}).strip()
             return f"![{alt}](data:image/png;base64,{data})"
-    raise ValueError("a cell flagged goal has no stored figure: run the frame first.")
+    raise UserError("a cell flagged goal has no stored figure: run the frame first.")
 
 
 def collect(frame: Path, lessons: list[Path]) -> dict:
@@ -99,7 +101,7 @@ def collect(frame: Path, lessons: list[Path]) -> dict:
         lessons: notebooks that have the exercises
 
     Raises:
-        ValueError: if no lesson has an exercise that the frame asks for, or one of its cells is missing
+        UserError: if no lesson has an exercise that the frame asks for, or one of its cells is missing
     """
     sources = [json.loads(path.read_text(encoding="utf-8"))["cells"] for path in lessons]
     inside = json.loads(frame.read_text(encoding="utf-8"))["cells"]
@@ -111,7 +113,7 @@ def collect(frame: Path, lessons: list[Path]) -> dict:
             continue
         found = [part for parts in sources for part in _exercise_cells(parts, place[1])]
         if not found:
-            raise ValueError(f"{frame.name} asks for the exercise {place[1]}, but no lesson has it.")
+            raise UserError(f"{frame.name} asks for the exercise {place[1]}, but no lesson has it.")
         cells += _numbered(found, names.index(place[1]) + 1)
     return _notebook(cells, _facts(cells, frame.name.split("_")[0], names))
 
@@ -123,7 +125,7 @@ def _facts(cells: list[dict], name: str, exercises: list[str]) -> dict:
     title = re.search(r"^# (?:Assignment \d+: )?(.+)$", text, re.MULTILINE)
     minutes = re.search(r"\*\*Minutes\*\*: (\d+)", text)
     if not title or not minutes:
-        raise ValueError(f"assignment {name} needs a title, and a line with **Minutes**: 60.")
+        raise UserError(f"assignment {name} needs a title, and a line with **Minutes**: 60.")
     for cell in cells:
         cell["source"] = cell["source"].replace(minutes[0], f"{minutes[0]} · **Points**: {points}")
     facts = {"assignment": name, "title": title[1], "minutes": int(minutes[1]), "points": points}
@@ -152,14 +154,14 @@ def _dumps(nb: dict) -> str:
     return json.dumps(nb, indent=1, ensure_ascii=False, sort_keys=True) + "\n"
 
 
-def write_course(nbs: Path = Path("nbs")) -> list[str]:
+def _write_course(nbs: Path = Path("nbs")) -> list[str]:
     """Collect all assignments into the package; return their names.
 
     Args:
         nbs: folder of the lessons, with frames in its folder assignments
 
     Raises:
-        ValueError: as `collect`
+        UserError: as `collect`
     """
     Path(str(_COURSE)).mkdir(exist_ok=True)
     frames, lessons = sorted(nbs.glob("assignments/a*_*.ipynb")), sorted(nbs.glob("[0-9]*/*.ipynb"))
@@ -168,7 +170,7 @@ def write_course(nbs: Path = Path("nbs")) -> list[str]:
         try:
             content = _dumps(collect(frame, lessons))
         except ValueError as error:
-            raise ValueError(f"{frame.name}: {error}") from None
+            raise UserError(f"{frame.name}: {error}") from None
         Path(str(_COURSE / f"{name}.ipynb")).write_text(content, encoding="utf-8")
     return names
 
@@ -179,17 +181,17 @@ def assignments() -> dict[str, dict]:
     return {path.stem: json.loads(path.read_text(encoding="utf-8"))["metadata"]["dit_nb"] for path in paths}
 
 
-def read_assignment(name: str) -> dict:
+def _read_assignment(name: str) -> dict:
     """Read an assignment of the package, such as a1: a notebook with solutions.
 
     Raises:
-        ValueError: if there is no such assignment
+        UserError: if there is no such assignment
     """
     known = assignments()
     if name not in known:
-        raise ValueError(f"assignment is {name!r}, but must be one of {', '.join(known)}.")
+        raise UserError(f"assignment is {name!r}, but must be one of {', '.join(known)}.")
     return json.loads((_COURSE / f"{name}.ipynb").read_text(encoding="utf-8"))
 
 
 if __name__ == "__main__" and "__file__" in globals():
-    print(*write_course(Path(sys.argv[1] if len(sys.argv) > 1 else "nbs")), "written")
+    print(*_write_course(Path(sys.argv[1] if len(sys.argv) > 1 else "nbs")), "written")

@@ -12,18 +12,18 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
+from dit_nb.errors import UserError
 from dit_nb.teach.classroom.assignments import _dumps
 from dit_nb.teach.classroom.nbgrader_source import source_notebook
 from dit_nb.teach.classroom.submissions import (
+    _find_submissions,
     _graded_by_hand,
     _marks,
-    find_submissions,
-    read_submission,
     repair,
 )
 from dit_nb.utils import _atomic_write
 
-__all__ = ["Grade", "build", "grade", "grade_table", "preview"]
+__all__ = ["Grade", "build", "grade", "preview"]
 
 _CONFIG = '''"""Settings of nbgrader for this course; change them here. `nbgrader generate_config` lists all."""
 
@@ -38,7 +38,7 @@ c.ClearSolutions.code_stub = {{
 }}
 
 # Grading: a cell may take {seconds:g} seconds. If it cannot be stopped, nbgrader's own time limit stops it.
-limit = "__import__('importlib').import_module('dit_nb.teach.classroom.submissions').limit_cells({seconds:g})"
+limit = "__import__('importlib').import_module('dit_nb.teach.classroom.submissions')._limit_cells({seconds:g})"
 c.Execute.extra_arguments = ["--HistoryManager.hist_file=:memory:", f"--IPKernelApp.exec_lines={{limit}}"]
 c.Execute.timeout = {timeout:d}
 c.Execute.raise_on_iopub_timeout = False  # too much output does not end the grading
@@ -77,7 +77,7 @@ img { max-width: 100% }
 def _nbgrader(course: Path, *commands: list[str]) -> bool:
     """Run commands of nbgrader in the folder of a course; return whether all succeeded."""
     if find_spec("nbgrader") is None:
-        raise ValueError("nbgrader is not installed: pip install 'dit_nb[school]'.")
+        raise ImportError("nbgrader is not installed: pip install 'dit_nb[school]'.")
     python = [sys.executable, "-W", "ignore", "-c", _COMMANDS, json.dumps(commands)]
     # nbgrader starts alembic by its name, which may not be on the PATH; it is beside this python.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
@@ -95,19 +95,19 @@ def build(name: str, course: str | Path, seconds: float = 60) -> Path:
         seconds: time limit of a cell in grading
 
     Raises:
-        ValueError: if the course has another source of that name, or nbgrader fails
+        UserError: if the course has another source of that name, or nbgrader fails
     """
     if not seconds > 0:
-        raise ValueError(f"seconds is {seconds:g}, but must be more than 0.")
+        raise UserError(f"seconds is {seconds:g}, but must be more than 0.")
     text, course = _dumps(source_notebook(name)), Path(course)
     source, release = (course / part / name / f"{name}.ipynb" for part in ("source", "release"))
     if source.exists() and source.read_text(encoding="utf-8") != text:
-        raise ValueError(f"{source} already exists and is different: move it, or choose another folder.")
+        raise UserError(f"{source} already exists and is different: move it, or choose another folder.")
     new = not source.exists()
     try:
         source.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ValueError(
+        raise UserError(
             f"course is {course}, but no folder can be created there: {error.strerror}."
         ) from None
     config = course / "nbgrader_config.py"
@@ -117,7 +117,7 @@ def build(name: str, course: str | Path, seconds: float = 60) -> Path:
     if not _nbgrader(course, ["generate_assignment", name, "--force"]) or not release.exists():
         if new:
             shutil.rmtree(source.parent)
-        raise ValueError(f"nbgrader could not write {release}: see {course / 'nbgrader.log'}.")
+        raise UserError(f"nbgrader could not write {release}: see {course / 'nbgrader.log'}.")
     return release
 
 
@@ -129,10 +129,10 @@ def preview(name: str, out: Path) -> None:
         out: file to write, .ipynb or .html
 
     Raises:
-        ValueError: if the file exists, or as `build`
+        UserError: if the file exists, or as `build`
     """
     if out.exists():
-        raise ValueError(f"out is {out}, which already exists: choose another name.")
+        raise UserError(f"out is {out}, which already exists: choose another name.")
     with tempfile.TemporaryDirectory() as folder:
         content = build(name, folder).read_text(encoding="utf-8")
     if out.suffix == ".html":
@@ -171,7 +171,7 @@ def grade(name: str, course: str | Path, submissions: str | Path | None = None) 
         submissions: folder of the students' notebooks; default: submitted in the course
 
     Raises:
-        ValueError: if the assignment was not built there, or there are no submissions
+        UserError: if the assignment was not built there, or there are no submissions
     """
     import nbformat
 
@@ -179,15 +179,15 @@ def grade(name: str, course: str | Path, submissions: str | Path | None = None) 
     submissions = Path(submissions or course / "submitted")
     path = course / "release" / name / f"{name}.ipynb"
     if not path.exists():
-        raise ValueError(f"course is {course}, but there is no {path}: build the assignment first.")
+        raise UserError(f"course is {course}, but there is no {path}: build the assignment first.")
     release = nbformat.read(path, as_version=4)
     shutil.rmtree(course / "repaired", ignore_errors=True)
     remarks = {
         student: _stage(found, release, course / "repaired" / student / name)
-        for student, found in find_submissions(submissions, name)
+        for student, found in _find_submissions(submissions, name)
     }
     if not remarks:
-        raise ValueError(f"submissions is {submissions}, but it has no submissions.")
+        raise UserError(f"submissions is {submissions}, but it has no submissions.")
     ready = [student for student in remarks if (course / "repaired" / student).exists()]
     if ready:
         _run_nbgrader(course, name, run=not _graded_by_hand(release))
@@ -205,7 +205,7 @@ def _stage(path: Path | str, release: dict, folder: Path) -> str:
     if isinstance(path, str):
         return f"not graded: {path}"
     try:
-        nb, remarks = repair(read_submission(path), release)
+        nb, remarks = repair(path, release)
     except ValueError as error:
         return f"not graded: {error}"
     folder.mkdir(parents=True)
@@ -271,7 +271,7 @@ def _columns(grades: list[Grade]) -> list[str]:
     return list(dict.fromkeys(exercise for grade in grades for exercise in grade.exercises))
 
 
-def grade_table(grades: list[Grade]) -> str:
+def _grade_table(grades: list[Grade]) -> str:
     """Return a table of the students' points as text, with remarks below."""
     exercises = _columns(grades)
     rows = [["student", "points", *exercises]]

@@ -3,8 +3,9 @@
 import ast
 import re
 
-from dit_nb.teach.classroom.assignments import _notebook, read_assignment
-from dit_nb.teach.graders.framework.core import all_checks
+from dit_nb.errors import UserError
+from dit_nb.teach.classroom.assignments import _notebook, _read_assignment
+from dit_nb.teach.graders.framework.core import _all_checks
 
 __all__ = ["source_notebook"]
 
@@ -22,10 +23,10 @@ def _mark_solution(source: str, name: str) -> str:
     functions = [node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef)]
     found = [node for node in functions if node.name == name]
     if not found or ast.get_docstring(found[0]) is None or len(found[0].body) < 2:
-        raise ValueError(f"the solution of {name} needs a function {name} with a docstring and a body.")
+        raise UserError(f"the solution of {name} needs a function {name} with a docstring and a body.")
     lines, start, end = source.split("\n"), found[0].body[0].end_lineno or 0, found[0].end_lineno or 0
     if found[0].body[1].lineno <= start:
-        raise ValueError(f"the solution of {name} has code on the line of its docstring.")
+        raise UserError(f"the solution of {name} has code on the line of its docstring.")
     while end < len(lines) and re.match(r"\s+\S|#|\s*$", lines[end]):
         end += 1  # comments after the last line are part of the body
     indent = " " * found[0].body[0].col_offset
@@ -38,9 +39,9 @@ def _check_source(source: str, facts: dict) -> str:
     name, points = facts["exercise"], facts["points"]
     call = re.fullmatch(rf"check_{name}\({name}(.*)\)\.require\(\)", source.strip())
     if not call:
-        raise ValueError(f"the check of {name} is {source!r}, but must be check_{name}({name}).require().")
+        raise UserError(f"the check of {name} is {source!r}, but must be check_{name}({name}).require().")
     lines = [
-        f"from {all_checks()[name].__module__} import check_{name}",
+        f"from {_all_checks()[name].__module__} import check_{name}",
         "",
         f"report = check_{name}({name}{call[1]}, points={points})",
         "display(report)",
@@ -77,7 +78,7 @@ def _nbgrader_cell(cell: dict, number: int, hidden_points: dict[str, int]) -> di
 
 def source_notebook(name: str) -> dict:
     """Return an assignment, such as a1, as nbgrader's source: with marked solutions and hidden checks."""
-    nb = read_assignment(name)
+    nb = _read_assignment(name)
     facts = [cell["metadata"].get("dit_nb", {}) for cell in nb["cells"]]
     hidden_points = {f["exercise"]: f["points"] for f in facts if f.get("role") == "hidden"}
     cells = [_nbgrader_cell(cell, i, hidden_points) for i, cell in enumerate(nb["cells"])]

@@ -8,13 +8,14 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+from dit_nb.errors import UserError
 from dit_nb.teach.classroom.assignments import assignments
 from dit_nb.teach.graders.framework.limits import _ALARM, _alarm_handler
 
-__all__ = ["find_submissions", "limit_cells", "read_submission", "repair"]
+__all__ = ["repair"]
 
 
-def find_submissions(folder: Path, name: str) -> Iterator[tuple[str, Path | str]]:
+def _find_submissions(folder: Path, name: str) -> Iterator[tuple[str, Path | str]]:
     """Yield (student, notebook or what is wrong) for a class, in the order of the students' names.
 
     Args:
@@ -22,10 +23,10 @@ def find_submissions(folder: Path, name: str) -> Iterator[tuple[str, Path | str]
         name: the assignment, such as a1
 
     Raises:
-        ValueError: if there is no such folder
+        UserError: if there is no such folder
     """
     if not folder.is_dir():
-        raise ValueError(f"submissions is {folder}, but there is no such folder.")
+        raise UserError(f"submissions is {folder}, but there is no such folder.")
     for path in sorted(folder.iterdir()):
         if path.name.startswith((".", "__")):
             continue
@@ -53,11 +54,11 @@ def _find_notebook(folder: Path, name: str) -> Path | str:
     return f"no notebook, but {', '.join(others)[:80]}" if others else "the folder is empty"
 
 
-def read_submission(path: Path) -> dict:
+def _read_submission(path: Path) -> dict:
     """Read a student's notebook as nbformat 4.5.
 
     Raises:
-        ValueError: if the file is not a notebook; the message says what it is
+        UserError: if the file is not a notebook; the message says what it is
     """
     import nbformat
 
@@ -65,13 +66,13 @@ def read_submission(path: Path) -> dict:
         text = path.read_text(encoding="utf-8-sig").strip()
         raw = json.loads(text)
     except UnicodeDecodeError:
-        raise ValueError("it is not a text file, so not a notebook") from None
+        raise UserError("it is not a text file, so not a notebook") from None
     except json.JSONDecodeError as error:
         cut = text.startswith("{") and (error.pos >= len(text) - 1 or "Unterminated" in error.msg)
         says = "it ends in the middle: was it saved completely?" if cut else "it is not a notebook"
-        raise ValueError(says if text else "the file is empty") from None
+        raise UserError(says if text else "the file is empty") from None
     if not isinstance(raw, dict) or "nbformat" not in raw:
-        raise ValueError("it is not a notebook, but other JSON")
+        raise UserError("it is not a notebook, but other JSON")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -79,7 +80,7 @@ def read_submission(path: Path) -> dict:
             return {**nb, "cells": [_readable(cell) for cell in nb["cells"]], "format": raw["nbformat"]}
     except Exception as error:
         reason = f"its cells cannot be read ({type(error).__name__}, format {raw['nbformat']})"
-        raise ValueError(reason) from None
+        raise UserError(reason) from None
 
 
 def _part(parent: dict, name: str) -> dict:
@@ -131,23 +132,35 @@ def _graded_by_hand(release: dict) -> bool:
     return all(m.get("solution") for m in marks if m.get("grade"))
 
 
-def repair(submission: dict, release: dict) -> tuple[dict, list[str]]:
+def repair(path: Path, release: dict) -> tuple[dict, list[str]]:
     """Put a student's work into the cells of the release; return the notebook and remarks for the teacher.
 
     Args:
-        submission: the student's notebook, from `read_submission`
+        path: file of the student's notebook
         release: the notebook that students were given
 
     Raises:
-        ValueError: if it is the notebook of another assignment, or none of it is of this one
+        UserError: if the file is not a notebook, or not one of this assignment
     """
+    submission = _read_submission(path)
     theirs, ours = submission["cells"], release["cells"]
     if not _graded_by_hand(release):  # it will run again, so its outputs are dropped
         theirs = [{**cell, "shown": _attachments(cell)} for cell in theirs]
     _check_origin(submission, release)
     places = _match_cells(theirs, ours)
     if not any(i is not None and _grade_id(ours[i]) for i in places):
-        raise ValueError("it is a notebook, but none of its cells is of this assignment")
+        raise UserError("it is a notebook, but none of its cells is of this assignment")
+    copies, after = _sort_cells(theirs, places)
+    cells = list(after[-1])
+    for i, cell in enumerate(ours):
+        cells += _with_work(cell, copies[i]) if _is_solution(cell) else [_with_outputs(cell, copies[i])]
+        cells += after[i]
+    remarks = [*_format_remarks(submission, release), *_remarks(ours, copies, theirs)]
+    return {**release, "cells": _with_ids(cells)}, remarks
+
+
+def _sort_cells(theirs: list[dict], places: list[int | None]) -> tuple[dict, dict]:
+    """Return the copies of each of our cells, and the student's own cells after each; -1: before all."""
     copies, after, last = defaultdict(list), defaultdict(list), -1
     for cell, i in zip(theirs, places):
         if i is None:
@@ -155,19 +168,17 @@ def repair(submission: dict, release: dict) -> tuple[dict, list[str]]:
         else:
             copies[i].append(cell)
             last = i
-    cells = list(after[-1])
-    for i, cell in enumerate(ours):
-        cells += _with_work(cell, copies[i]) if _is_solution(cell) else [_with_outputs(cell, copies[i])]
-        cells += after[i]
-    graded = [i for i, cell in enumerate(cells) if _marks(cell).get("grade")]
+    return copies, after
+
+
+def _with_ids(cells: list[dict]) -> list[dict]:
+    """Return the cells with new ids; those after the last graded one need not run."""
+    last = max((i for i, cell in enumerate(cells) if _marks(cell).get("grade")), default=len(cells))
+    found = []
     for i, cell in enumerate(cells):
-        late = _grade_id(cell) and i > max(graded, default=i)  # no graded cell follows: no need to run it
-        metadata = {**cell["metadata"], **({"tags": ["skip-execution"]} if late else {})}
-        cells[i] = {**cell, "id": f"cell-{i:04d}", "metadata": metadata}
-    return {**release, "cells": cells}, [
-        *_format_remarks(submission, release),
-        *_remarks(ours, copies, theirs),
-    ]
+        tags = {"tags": ["skip-execution"]} if _grade_id(cell) and i > last else {}
+        found.append({**cell, "id": f"cell-{i:04d}", "metadata": {**cell["metadata"], **tags}})
+    return found
 
 
 def _with_outputs(ours: dict, copies: list[dict]) -> dict:
@@ -191,7 +202,7 @@ def _attachments(cell: dict) -> dict:
 def _check_origin(submission: dict, release: dict) -> None:
     origin, wanted = (_part(nb["metadata"], "dit_nb").get("assignment") for nb in (submission, release))
     if origin is not None and origin != wanted:
-        raise ValueError(f"it is assignment {origin}, but assignment {wanted} is graded")
+        raise UserError(f"it is assignment {origin}, but assignment {wanted} is graded")
 
 
 def _format_remarks(submission: dict, release: dict) -> list[str]:
@@ -224,8 +235,8 @@ def _differs(theirs: dict, ours: dict) -> bool:
     return theirs["source"].strip() != ours["source"].strip()
 
 
-def limit_cells(seconds: float) -> None:
-    """Stop every cell of this kernel that takes longer than some seconds; nbgrader's kernels call it."""
+def _limit_cells(seconds: float) -> None:
+    """Stop every cell of this kernel that takes longer than some seconds; each nbgrader_config.py calls it."""
     from IPython import get_ipython
 
     if not _ALARM:  # nbgrader's own time limit must do

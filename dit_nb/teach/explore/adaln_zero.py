@@ -76,16 +76,16 @@ def _gradient_norms(model: DiT) -> Tensor:  # (3, L+2)
 def _trace_image(model: DiT, x0: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Send an image (1, 1, 8, 8) through the blocks: frames, RMS and gates as in GateTrace."""
     t = torch.tensor([500])
-    cond = model.condition(t, y)
+    c = model.t_embedder(t) + model.y_embedder(y)  # (1, D)
     x = model.x_embedder(x0) + model.pos_embed  # (1, 16, D)
     rms, frames, constant = [], [], model.pos_embed + model.x_embedder.proj.bias  # constant: not from pixels
     back = torch.linalg.pinv(model.x_embedder.proj.weight.flatten(1)).T  # (D, 4)
-    for block, c in zip([None, *model.blocks], [None, *cond]):
+    for block in [None, *model.blocks]:
         x = block(x, c) if block else x
         rms.append(x.square().mean().sqrt())
         frames.append(unpatchify((x - constant) @ back, (4, 4), 2)[0, 0])
     frames.append(model(x0, t, y)[0, 0])
-    gates = torch.stack([c.view(6, -1)[[2, 5]].abs().mean() for c in cond[:-1]])
+    gates = torch.stack([b.adaLN_modulation(c)[:, [2, 5]].abs().mean() for b in model.blocks])
     return torch.stack(frames), torch.stack(rms), gates
 
 

@@ -1,5 +1,6 @@
 """Explorers of lesson 23: attention maps, modulation, ablation and logit lens of the digit model."""
 
+import copy
 from collections.abc import Callable
 from functools import cache
 from typing import NamedTuple
@@ -13,6 +14,8 @@ from torch import Tensor
 from torch.nn.functional import avg_pool2d, pad
 
 from dit_nb.anatomy import _decode_tokens, ablate, modulation_map, record_activations
+from dit_nb.blocks.adaln_zero import zero_
+from dit_nb.config import SamplingConfig
 from dit_nb.data import digits
 from dit_nb.model import DiT
 from dit_nb.objective import Diffusion
@@ -27,7 +30,7 @@ class _Scene(NamedTuple):
     """A trained model of digits and its inputs."""
 
     model: DiT
-    sampling: dict  # see `dit_nb.pretrained.SAMPLING`
+    sampling: SamplingConfig
     diffusion: Diffusion
     images: Tensor  # (10, 1, 8, 8) one held-out digit of each class
     noise: Tensor  # (10, 1, 8, 8)
@@ -39,7 +42,7 @@ class _Scene(NamedTuple):
         return self.diffusion.q_sample(x0, times, noise), times, labels
 
 
-def _make_scene(model: DiT | None = None, sampling: dict | None = None) -> _Scene:
+def _make_scene(model: DiT | None = None, sampling: SamplingConfig | None = None) -> _Scene:
     model, sampling = (model, sampling) if model is not None else digit_model()
     held_out, device = digits().held_out, next(model.parameters()).device
     firsts = [int((held_out.labels == k).nonzero()[0]) for k in range(10)]
@@ -102,7 +105,7 @@ def _plot_attention_maps(
 
 def explore_attention_maps(
     model: DiT | None = None,
-    sampling: dict | None = None,
+    sampling: SamplingConfig | None = None,
     record_activations: Callable = record_activations,
 ) -> Explorer:
     """Explore what every head attends to from a patch.
@@ -268,7 +271,7 @@ def _denoising_error(scene: _Scene, repeats: int = 20) -> float:
 
 
 def explore_ablation(
-    model: DiT | None = None, sampling: dict | None = None, ablate: Callable = ablate
+    model: DiT | None = None, sampling: SamplingConfig | None = None, ablate: Callable = ablate
 ) -> Explorer:
     """Explore what a model samples when a branch is scaled down or removed.
 
@@ -290,7 +293,7 @@ def explore_ablation(
 
     def sample(digit: int, seed: int, callback: Callable | None = None) -> Tensor:
         options = {"seed": seed, "progress": False, "callback": callback}
-        return sample_images(scene.model, scene.sampling, torch.full((6,), digit), 6, **options).cpu()
+        return sample_images(scene.model, scene.sampling, torch.full((6,), digit), **options).cpu()
 
     sample_full = cache(sample)
 
@@ -360,23 +363,27 @@ def _plot_lens(result: _LensResult, k: int, bare: bool = False, **_) -> Figure:
 
 
 def explore_lens(
-    model: DiT | None = None, sampling: dict | None = None, _decode_tokens: Callable = _decode_tokens
+    model: DiT | None = None,
+    sampling: SamplingConfig | None = None,
+    _decode_tokens: Callable = _decode_tokens,
 ) -> Explorer:
     """Explore what a model would predict after k blocks: the logit lens.
 
     Args:
         model: model of 8x8 digits; the package's by default
         sampling: sampling settings of that model
-        decode_tokens: function (model, tokens, cond) -> output; the library's by default
+        decode_tokens: function (model, tokens, c) -> output; the library's by default
     """
     scene = _make_scene(model, sampling)
+    bare = copy.deepcopy(scene.model)
+    zero_(bare.final_layer.adaLN_modulation[-1])  # no shift and no scale
 
     @torch.no_grad()
     def prepare(t: int, digit: int) -> _LensResult:
         x_t, times, labels = scene.noised(t, digit)
         inside, x0s, errors = record_activations(scene.model, x_t, times, labels), [], []
-        for cond in (inside.cond[-1], None):
-            eps = torch.cat([_decode_tokens(scene.model, tokens, cond)[:, :1] for tokens in inside.stream])
+        for decoder in (scene.model, bare):
+            eps = torch.cat([_decode_tokens(decoder, tokens, inside.c)[:, :1] for tokens in inside.stream])
             n = len(eps)
             x0 = scene.diffusion.eps_to_x0(x_t.expand(n, -1, -1, -1), times.expand(n), eps)
             x0s.append(x0.clamp(-1, 1).cpu())

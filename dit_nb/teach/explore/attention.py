@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dit_nb.attention import attention_weights
 from dit_nb.data import running_example
+from dit_nb.errors import UserError
 from dit_nb.pretrained import digit_model, make_diffusion
 from dit_nb.teach.explore.core import Explorer, _PatchGrid, choice, mistake, stops
 from dit_nb.utils import randn
@@ -96,7 +97,7 @@ def _plot_attention(
     scaled = scores / d**0.5 / temperature
     weights = scaled.softmax(dim=-2) if wrong else attention_weights(queries / temperature, keys)
     if weights.shape != scores.shape:
-        raise ValueError(f"weights have shape {tuple(weights.shape)}, but must be {tuple(scores.shape)}.")
+        raise UserError(f"weights have shape {tuple(weights.shape)}, but must be {tuple(scores.shape)}.")
     stages = torch.stack([scores, scaled, weights])[:, block - 1, head - 1, query]  # (3, T)
     total, best = float(stages[2].sum()), int(stages[2].argmax())
     fig, axes = figure(1, 1, (9, 3.2))

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from dit_nb.conditioning import timestep_embedding
+from dit_nb.errors import UserError
 from dit_nb.teach.explore.core import Explorer, mistake, slider, stops
 from dit_nb.visual import COLORS, figure
 
@@ -39,7 +40,7 @@ def _plot_timestep(
     steps, color = torch.arange(1000), COLORS["wrong" if wrong else "cond"]
     table = timestep_embedding(steps / 1000 if wrong else steps, dim, max_period)  # (1000, dim)
     if tuple(table.shape) != (1000, dim):
-        raise ValueError(
+        raise UserError(
             f"timestep_embedding returned {tuple(table.shape)} for 1000 timesteps, but must return {(1000, dim)}."
         )
     similarity = torch.cosine_similarity(table, table[t : t + 1])

@@ -15,6 +15,8 @@ from IPython.display import Markdown, display
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from dit_nb.errors import UserError
+
 __all__ = ["Explorer", "choice", "mistake", "slider", "stops", "switch"]
 
 _STYLE = {"description_width": "initial"}
@@ -145,7 +147,7 @@ class Explorer:
         """Set controls from code; the figure is drawn once.
 
         Raises:
-            ValueError: if there is no such control, or it cannot take the value
+            UserError: if there is no such control, or it cannot take the value
         """
         self._paused = True
         try:
@@ -223,7 +225,7 @@ class Explorer:
 
 def _set_control(name: str, control: ipywidgets.Widget | None, value) -> None:
     if control is None:
-        raise ValueError(f"{name!r} is not a control of this explorer.")
+        raise UserError(f"{name!r} is not a control of this explorer.")
     if value == control.value:
         return
     try:
@@ -233,7 +235,7 @@ def _set_control(name: str, control: ipywidgets.Widget | None, value) -> None:
     if control.value != value:
         low, high = getattr(control, "min", None), getattr(control, "max", None)
         wanted = f"from {low} to {high}" if low is not None else f"one of {_some_values(control)}"
-        raise ValueError(f"{name} is {value!r}, but must be {wanted}.")
+        raise UserError(f"{name} is {value!r}, but must be {wanted}.")
 
 
 def _some_values(control) -> list:

@@ -1,6 +1,7 @@
 """The denoising viewer: one sample at every step, with the model's predictions."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -8,12 +9,15 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from dit_nb.config import SamplingConfig
+from dit_nb.guidance import Guided
 from dit_nb.model import DiT
 from dit_nb.objective import Diffusion
-from dit_nb.pretrained import digit_model, make_diffusion, sample_images
-from dit_nb.sampling import Step
+from dit_nb.pretrained import digit_model, make_diffusion
+from dit_nb.sampling import Step, ddim_step, ddpm_step, sample_loop
 from dit_nb.schedule import extract
 from dit_nb.teach.explore.core import Explorer, choice, slider, stops
+from dit_nb.utils import seeded_generator
 from dit_nb.visual import COLORS, figure
 
 __all__ = ["explore_denoising", "plot_denoising"]
@@ -33,7 +37,7 @@ class _DenoisingRun(NamedTuple):
 
 def _record_run(
     model: DiT,
-    sampling: dict,
+    sampling: SamplingConfig,
     digit: int,
     seed: int,
     steps: int,
@@ -49,10 +53,19 @@ def _record_run(
         recorded.append(step)
         progress(step.i + 1, steps)
 
-    label = torch.tensor([digit])
-    options = {"sampler": sampler, "steps": str(steps), "variance": variance, "callback": record}
-    final = sample_images(model, sampling, label, 1, seed, guidance, progress=False, **options)
-    return _stack(recorded, final, make_diffusion(sampling).respaced(str(steps)))
+    diffusion = make_diffusion(replace(sampling, variance=variance)).respaced(str(steps))
+    final = sample_loop(
+        {"ddpm": ddpm_step, "ddim": ddim_step}[sampler],
+        diffusion,
+        Guided(model, guidance) if guidance != 1 else model,
+        (1, *model.config.image_shape),
+        torch.tensor([digit]),
+        generator=[seeded_generator(seed, 2, 0)],  # as `sample_images`
+        clip_x0=sampling.clip_x0,
+        callback=record,
+        progress=False,
+    )
+    return _stack(recorded, final, diffusion)
 
 
 def _stack(steps: list[Step], final: Tensor, diffusion: Diffusion) -> _DenoisingRun:
@@ -126,7 +139,7 @@ def _draw_bits(ax, run: _DenoisingRun, i: int) -> None:
     ax.set_title(f"bound: this step {one} bits per dimension, all steps {total}", fontsize=10)
 
 
-def explore_denoising(model: DiT | None = None, sampling: dict | None = None) -> Explorer:
+def explore_denoising(model: DiT | None = None, sampling: SamplingConfig | None = None) -> Explorer:
     """Watch one sample at every step; change class, seed, sampler, guidance and variance.
 
     Args:
@@ -135,7 +148,7 @@ def explore_denoising(model: DiT | None = None, sampling: dict | None = None) ->
     """
     if model is None:
         model, sampling = digit_model()
-    names = sampling["class_names"]
+    names = sampling.class_names
     classes = [*((name, k) for k, name in enumerate(names)), ("no label", len(names))]
     return Explorer(
         plot_denoising,

@@ -8,6 +8,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from dit_nb.config import SamplingConfig
 from dit_nb.data import digits
 from dit_nb.guidance import cfg_eps
 from dit_nb.pretrained import digit_model, make_diffusion
@@ -56,7 +57,12 @@ def _guide(model: Callable, combine: Callable, w: float, bug: str) -> Callable:
 
 
 def _sweep_scales(
-    model: Callable, sampling: dict, combine: Callable, label: int, bug: str, progress: Callable | None = None
+    model: Callable,
+    sampling: SamplingConfig,
+    combine: Callable,
+    label: int,
+    bug: str,
+    progress: Callable | None = None,
 ) -> tuple[Tensor, Tensor, list[float]]:
     """Sample the same sixteen noises at every scale, by DDIM.
 

@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 from dit_nb.config import SIZES, DiTConfig
 from dit_nb.cost import cost
 from dit_nb.lab.budget import training_memory
-from dit_nb.lab.paper_tables import comparable_rows
+from dit_nb.lab.paper_tables import _comparable_rows
 from dit_nb.model import BLOCKS
 from dit_nb.teach.explore.core import Explorer, choice, mistake
 from dit_nb.visual import COLORS, figure
@@ -51,7 +51,7 @@ def _split_cost(config: DiTConfig, cost: Callable = cost) -> dict[str, tuple[int
 @cache
 def _paper_models() -> np.ndarray:  # (12, 2)
     """Log10 of million parameters and Gflops of the paper's twelve models."""
-    return np.log10([(row["params_m"], row["gflops"]) for row in comparable_rows()])
+    return np.log10([(row["params_m"], row["gflops"]) for row in _comparable_rows()])
 
 
 def _describe_memory(config: DiTConfig) -> str:

@@ -11,6 +11,7 @@ from matplotlib.patches import ConnectionPatch, Rectangle
 from torch import Tensor
 
 from dit_nb.data import sample_photo
+from dit_nb.errors import UserError
 from dit_nb.patchify import grid_size, patchify, unpatchify
 from dit_nb.teach.explore.core import Explorer, choice, mistake, slider, stops, switch
 from dit_nb.visual import COLORS, _to_pixels, figure, show_image
@@ -24,7 +25,7 @@ def _source_indices(patchify: Callable, shape: tuple[int, ...], p: int) -> Tenso
     tokens = patchify(torch.arange(prod(shape), dtype=torch.float64).view(*shape), p)
     if getattr(tokens, "shape", None) != wanted:
         got = tuple(getattr(tokens, "shape", ())) or type(tokens).__name__
-        raise ValueError(f"patchify returned {got}, but must return a tensor of shape {wanted}.")
+        raise UserError(f"patchify returned {got}, but must return a tensor of shape {wanted}.")
     return tokens[0].long()
 
 
@@ -69,7 +70,7 @@ def _plot_patchify(
     """Show an image with its patches, its tokens, and the tokens as an image again; one token is highlighted."""
     grid, channels = grid_size(image.shape[-2:], p), image.shape[1]
     if not 0 <= token < prod(grid):
-        raise ValueError(f"token is {token}, but must be below {prod(grid)}, the number of tokens.")
+        raise UserError(f"token is {token}, but must be below {prod(grid)}, the number of tokens.")
     reshaped = torch.arange(image.numel()).view(prod(grid), -1)
     indices = reshaped if wrong else _source_indices(patchify, image.shape, p)
     tokens = image.flatten()[indices][None]  # (1, T, p*p*C)
@@ -110,7 +111,7 @@ def explore_patchify(image: Tensor | None = None, patchify: Callable = patchify)
         patchify: function (images, patch size) -> tokens to show; the library's by default
 
     Raises:
-        ValueError: if the image is too small to have six patches
+        UserError: if the image is too small to have six patches
     """
     square = sample_photo("flower.jpg", (64, 96))[..., 16:80]
     images = {"48 x 64": sample_photo("china.jpg", (48, 64)), "64 x 64": square}
@@ -118,7 +119,7 @@ def explore_patchify(image: Tensor | None = None, patchify: Callable = patchify)
     *_, height, width = next(iter(images.values())).shape
     sizes = [p for p in range(1, 33) if height % p == width % p == 0 and height * width > 5 * p * p]
     if not sizes:
-        raise ValueError(f"image has {height}x{width} pixels, but must have 6 or more.")
+        raise UserError(f"image has {height}x{width} pixels, but must have 6 or more.")
     return Explorer(
         lambda name, **values: _plot_patchify(images[name], patchify=patchify, **values),
         "patches and tokens",

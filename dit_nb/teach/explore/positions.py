@@ -7,6 +7,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from dit_nb.errors import UserError
 from dit_nb.positions import sincos_2d
 from dit_nb.teach.explore.core import Explorer, choice, mistake, slider, stops
 from dit_nb.visual import COLORS, figure, show_matrix
@@ -27,7 +28,7 @@ def _plot_positions(
     options = {} if max_period == 10000 else {"max_period": max_period}
     table = sincos_2d(grid[::-1] if wrong else grid, dim, **options)
     if tuple(table.shape) != (prod(grid), dim):
-        raise ValueError(f"positions have shape {tuple(table.shape)}, but must be {(prod(grid), dim)}.")
+        raise UserError(f"positions have shape {tuple(table.shape)}, but must be {(prod(grid), dim)}.")
     row, column = divmod(token, grid[1])
     fig, axes = figure(1, 3, (9, 2.8))
     fig.get_layout_engine().set(rect=(0, 0.08, 1, 0.83))  # space for titles, whatever the grid

@@ -9,6 +9,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from dit_nb.errors import UserError
 from dit_nb.objective import Diffusion, Prediction
 from dit_nb.sampling import ddim_step, ddpm_step
 from dit_nb.teach.explore.core import Explorer, choice, stops
@@ -80,7 +81,7 @@ def _affine_steps(diffusion: Diffusion, model: Callable, step: Callable, varianc
     offset = move(zero, zero)
     slope, push = move(zero + 1, zero) - offset, move(zero, zero + 1) - offset
     if not torch.allclose(move(zero + 2, zero - 1), 2 * slope + offset - push, atol=1e-6):
-        raise ValueError("step is not affine in x and noise, but must be for Gaussian data.")
+        raise UserError("step is not affine in x and noise, but must be for Gaussian data.")
     return torch.stack([slope, offset, push], dim=1).flip(0).numpy()
 
 

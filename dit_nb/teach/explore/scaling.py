@@ -4,16 +4,16 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from dit_nb.config import _MODEL_NAMES, SIZES
+from dit_nb.errors import _check_choice
 from dit_nb.lab.paper_tables import (
-    comparable_rows,
-    correlation,
-    fit_line,
+    _comparable_rows,
+    _correlation,
+    _fit_line,
+    _sampling_compute,
+    _training_compute,
     read_paper_table,
-    sampling_compute,
-    training_compute,
 )
 from dit_nb.teach.explore.core import Explorer, choice, mistake, stops
-from dit_nb.utils import _check_choice
 from dit_nb.visual import COLORS, figure
 
 __all__ = ["explore_compute"]
@@ -36,12 +36,12 @@ _LABEL_OFFSETS = {  # points
 def _draw_models(ax, panel: str, named: bool = True) -> float:
     """The twelve models on one axis, with a fitted line; returns the correlation."""
     column, label, log = _AXES[panel]
-    rows = comparable_rows()
+    rows = _comparable_rows()
     x, fid = (np.array([row[key] for row in rows], dtype=float) for key in (column, "fid"))
     areas = [row["params_m"] * 0.6 for row in rows]
     ax.scatter(x, fid, areas, color=COLORS["x_t"], alpha=0.5, edgecolor="white", label="models")
     across = np.log10(x) if log else x
-    line, r = fit_line(across, fid), correlation(across, fid)
+    line, r = _fit_line(across, fid), _correlation(across, fid)
     ends = np.array([across.min(), across.max()])
     ax.plot(10**ends if log else ends, [line.at(end) for end in ends], color=COLORS["gray"], lw=1)
     ax.set(xlabel=label, ylabel="FID-50K at 400K steps", ylim=(0, 170), xscale="log" if log else "linear")
@@ -97,9 +97,9 @@ def _long_runs() -> list[dict]:
 
 def _draw_trainings(ax) -> None:
     """Training compute against FID, for all trainings of Table 4 at 256 pixels."""
-    rows, long = comparable_rows(), _long_runs()
+    rows, long = _comparable_rows(), _long_runs()
     compute, compute_long = (
-        [training_compute(row["gflops"], 1000 * row["steps_k"]) for row in some] for some in (rows, long)
+        [_training_compute(row["gflops"], 1000 * row["steps_k"]) for row in some] for some in (rows, long)
     )
     ax.plot(compute, [row["fid"] for row in rows], "o", color=COLORS["x_t"], alpha=0.6)
     ax.plot(compute_long, [row["fid"] for row in long], "s-", color=COLORS["cond"], lw=1, ms=5)
@@ -134,7 +134,7 @@ def _look_up(size: str, patch: int, steps_k: int, sampling: int) -> tuple[float 
                 return row["fid_10k"], f"FID-10K {row['fid_10k']} ({row['source']})"
         return None, f"no number printed for {sampling} sampling steps here"
     known = {
-        row["steps_k"]: row["fid"] for row in [*comparable_rows(), *_long_runs()] if row["model"] == model
+        row["steps_k"]: row["fid"] for row in [*_comparable_rows(), *_long_runs()] if row["model"] == model
     }
     if steps_k in known:
         return known[steps_k], f"FID-50K {known[steps_k]:.2f} (Table 4)"
@@ -152,9 +152,12 @@ def _plot_compute(
     """Show a choice among the paper's models and trainings, what it costs, and its printed FID."""
     model = f"DiT-{size}/{patch}"
     _check_choice("model", model, _MODEL_NAMES)
-    row = next(row for row in comparable_rows() if row["model"] == model)
+    row = next(row for row in _comparable_rows() if row["model"] == model)
     fid, known = _look_up(size, patch, steps_k, sampling)
-    train, image = training_compute(row["gflops"], 1000 * steps_k), sampling_compute(row["gflops"], sampling)
+    train, image = (
+        _training_compute(row["gflops"], 1000 * steps_k),
+        _sampling_compute(row["gflops"], sampling),
+    )
     panel = "params_m" if wrong else "gflops"
     fig, axes = figure(1, 2, (9, 3.9), sharey=True)
     r = _draw_models(axes[0, 0], panel, named=False)

@@ -78,21 +78,21 @@ def check_timestep_embedding(fn: Callable, **grade_options) -> Report:
 
 
 def _label_dropout_loops(
-    y: Tensor, coins: Tensor, dropout_prob: float, num_classes: int, training: bool
+    y: Tensor, uniform: Tensor, dropout_prob: float, num_classes: int, training: bool
 ) -> Tensor:
-    hidden = [training and coin < dropout_prob for coin in coins.tolist()]
+    hidden = [training and u < dropout_prob for u in uniform.tolist()]
     return torch.tensor([num_classes if hide else label for hide, label in zip(hidden, y.tolist())])
 
 
 def _label_cases(rng: RandomInputs) -> list[Case]:
-    """Training with high and low dropout, and eval mode; the first coin hides, the second does not."""
+    """Training with high and low dropout, and eval mode; the first number drops its label, the second does not."""
     cases = []
     for n, k, p, training in [(12, 3, 0.3, True), (6, 10, 0.1, True), (9, 5, 0.6, True), (8, 4, 0.3, False)]:
-        coins = rng.uniform(0, 1, n)
-        coins[:2] = torch.tensor([p / 2, (1 + p) / 2], dtype=coins.dtype)
+        uniform = rng.uniform(0, 1, n)
+        uniform[:2] = torch.tensor([p / 2, (1 + p) / 2], dtype=uniform.dtype)
         where = "in training" if training else "in eval mode"
         y = 1 + rng.integers(0, k - 2, n)  # not the first or the last class, which hide known mistakes
-        cases.append(Case(f"{n} labels, K = {k}, p = {p}, {where}", (y, coins, p, k, training)))
+        cases.append(Case(f"{n} labels, K = {k}, p = {p}, {where}", (y, uniform, p, k, training)))
     return cases
 
 
@@ -119,7 +119,7 @@ _LABEL_DROPOUT = Exercise(
         _NULL_CLASS + "1000 is right for ImageNet only.": _label_dropout(lambda k: 1000),
         "One coin decides for the whole batch; each image needs its own.": (
             _label_dropout(which=lambda u, p, on: (u[:1] < p) & on),
-            "which coins are compared.",
+            "which random numbers are compared.",
         ),
         "Labels are hidden in eval mode too: a sampler would lose its labels.": _label_dropout(
             which=lambda u, p, on: u < p
@@ -139,5 +139,5 @@ _LABEL_DROPOUT = Exercise(
 
 
 def check_label_dropout(fn: Callable, **grade_options) -> Report:
-    """Check fn(y (N,), coins (N,), dropout_prob, num_classes, training) -> labels (N,)."""
+    """Check fn(y (N,), uniform (N,), dropout_prob, num_classes, training) -> labels (N,)."""
     return grade(_LABEL_DROPOUT, fn, **grade_options)

@@ -6,7 +6,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from dit_nb.teach.classroom.assignments import _dumps, assignments, collect, read_assignment
+from dit_nb.teach.classroom.assignments import _dumps, _read_assignment, assignments, collect
 from dit_nb.teach.graders.framework.core import all_exercises
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -39,9 +39,9 @@ def test_frames_are_executed_small_and_have_alt_text(path):
 def test_course_files_have_one_format():
     for name in FACTS:
         path = ROOT / "dit_nb" / "teach" / "classroom" / "course" / f"{name}.ipynb"
-        assert path.read_text() == _dumps(read_assignment(name))
+        assert path.read_text() == _dumps(_read_assignment(name))
 
 
 def test_an_unknown_assignment_is_refused():
     with pytest.raises(ValueError, match="a77.*a1"):
-        read_assignment("a77")
+        _read_assignment("a77")

@@ -6,15 +6,16 @@ import csv
 import json
 import os
 import re
+from importlib import import_module
 from pathlib import Path
 
 import nbformat
 import pytest
 
 from dit_nb.teach.classroom.assignments import assignments
-from dit_nb.teach.classroom.grading import build, grade, grade_table, preview
+from dit_nb.teach.classroom.grading import _CONFIG, _grade_table, build, grade, preview
 from dit_nb.teach.classroom.nbgrader_source import source_notebook
-from dit_nb.teach.classroom.submissions import read_submission, repair
+from dit_nb.teach.classroom.submissions import repair
 
 ROOT = Path(__file__).resolve().parents[3]
 FACTS = assignments()
@@ -134,7 +135,7 @@ def graded_class(request, tmp_path_factory):
         grades = grade(name, course)
     finally:
         os.environ["PYTHONPATH"] = before
-    print(grade_table(grades))
+    print(_grade_table(grades))
     return name, course, release, students, {g.student: g for g in grades}
 
 
@@ -349,17 +350,23 @@ def test_build_names_wrong_arguments(tmp_path):
         build(AUTO[0], tmp_path / "course", seconds=-1)
 
 
-def read(nb, folder):
+def test_the_settings_of_a_course_name_an_existing_function():
+    """An error there would not be seen: cells would have no time limit of their own."""
+    module, name = re.search(r"import_module\('([\w.]+)'\)\.(\w+)\(", _CONFIG).groups()
+    assert callable(getattr(import_module(module), name))
+
+
+def written(nb, folder):
     (folder / "x.ipynb").write_text(json.dumps(nb))
-    return read_submission(folder / "x.ipynb")
+    return folder / "x.ipynb"
 
 
 @in_each_class
 def test_edited_and_deleted_checks_are_restored(graded_class, tmp_path):
     """For a cheat, nbgrader runs what it runs for a blank notebook, and a cell of the cheat's own."""
     _, _, release, _, _ = graded_class
-    honest, _ = repair(read(release, tmp_path), release)
-    repaired, remarks = repair(read(cheat(release), tmp_path), release)
+    honest, _ = repair(written(release, tmp_path), release)
+    repaired, remarks = repair(written(cheat(release), tmp_path), release)
     assert [part.split(":")[0] for part in remarks] == ["missing, restored", "changed, restored"]
     assert [(c["source"], marks(c)) for c in repaired["cells"][1:]] == [
         (c["source"], marks(c)) for c in honest["cells"]

@@ -8,7 +8,7 @@ import pytest
 
 from dit_nb.teach.classroom.assignments import assignments
 from dit_nb.teach.classroom.nbgrader_source import source_notebook
-from dit_nb.teach.classroom.submissions import find_submissions, read_submission, repair
+from dit_nb.teach.classroom.submissions import _find_submissions, _read_submission, repair
 
 NAME = next(name for name, facts in assignments().items() if facts["exercises"])
 
@@ -19,7 +19,7 @@ def marks(cell):
 
 def a_submission(nb, path):
     path.write_text(json.dumps(nb))
-    return read_submission(path)
+    return path
 
 
 @pytest.mark.parametrize("minor", range(6))
@@ -28,7 +28,7 @@ def test_every_minor_format_is_read(minor, tmp_path):
     if minor < 5:
         for cell in nb["cells"]:
             del cell["id"]
-    submission = a_submission({**nb, "nbformat_minor": minor}, tmp_path / "x.ipynb")
+    submission = _read_submission(a_submission({**nb, "nbformat_minor": minor}, tmp_path / "x.ipynb"))
     assert [c["source"] for c in submission["cells"]] == [c["source"] for c in nb["cells"]]
 
 
@@ -84,7 +84,7 @@ def test_layouts_of_folders(tmp_path):
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).touch()
     (tmp_path / "notes.txt").touch()
-    found = {student: getattr(path, "name", path) for student, path in find_submissions(tmp_path, "a1")}
+    found = {student: getattr(path, "name", path) for student, path in _find_submissions(tmp_path, "a1")}
     assert found == {
         "flat": "flat.ipynb",
         "full": "a1.ipynb",
@@ -95,4 +95,4 @@ def test_layouts_of_folders(tmp_path):
 
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(ValueError, match="submissions.*nowhere"):
-        list(find_submissions(tmp_path / "nowhere", "a1"))
+        list(_find_submissions(tmp_path / "nowhere", "a1"))

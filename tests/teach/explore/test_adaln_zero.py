@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from dit_nb.blocks.adaln import AdaLNModulation
 from dit_nb.blocks.adaln_zero import AdaLNZeroBlock
 from dit_nb.data import running_example
 from dit_nb.teach.explore.adaln_zero import _gate_model, _gradient_norms, explore_gate
@@ -101,11 +102,17 @@ def test_gradient_norms_equal_autograd():
 
 
 def test_own_block():
-    class Sigmoid(AdaLNZeroBlock):
-        def condition(self, c):
-            fields = super().condition(c).clone()
+    class SigmoidGates(AdaLNModulation):
+        def forward(self, c):
+            fields = super().forward(c).clone()
             fields[:, [2, 5]] = fields[:, [2, 5]].sigmoid()
             return fields
+
+    class Sigmoid(AdaLNZeroBlock):
+        def __init__(self, hidden_size, *sizes):
+            super().__init__(hidden_size, *sizes)
+            self.adaLN_modulation = SigmoidGates(hidden_size, 6)
+            self.zero_init()
 
     fig = explore_gate(Sigmoid).set(step=0).figure
     assert fig.axes[2].patches[0].get_data().values.tolist() == [0.5] * 12

@@ -144,9 +144,10 @@ def test_map_of_a_modulation(explorer):
         assert drawn.shape == label.shape == (6, 28)
         for column, t in ((0, 0), (5, 185), (27, 999)):
             with torch.no_grad():
-                conds = model.condition(torch.full((11,), t), torch.arange(11))
+                c = model.t_embedder(torch.full((11,), t)) + model.y_embedder(torch.arange(11))
             for block in (0, 5):
-                part = modulations(conds[block])[branch == "mlp"]
+                with torch.no_grad():
+                    part = modulations(model.blocks[block].adaLN_modulation(c))[branch == "mlp"]
                 values = getattr(part, quantity)[:, 0]  # (11, D)
                 assert abs(drawn[block, column] - values[digit].abs().mean()) < 1e-5
                 expected = (values[digit] - values[:10].mean(0)).abs().mean()
@@ -223,9 +224,9 @@ def test_samples_without_a_branch(explorer):
     explorer.set(block=2, branch="all", digit=8)
     options = {"seed": 0, "progress": False}
     labels = torch.full((6,), 8)
-    full = sample_images(model, sampling, labels, 6, **options)
+    full = sample_images(model, sampling, labels, **options)
     with ablate(model, 2):
-        part = sample_images(model, sampling, labels, 6, **options)
+        part = sample_images(model, sampling, labels, **options)
     assert np.allclose(tiles(explorer, 0), full[:, 0], atol=1e-6)
     assert np.allclose(tiles(explorer, 1), part[:, 0], atol=1e-6)
     assert not torch.equal(full, part)
@@ -298,11 +299,11 @@ def test_predictions_by_depth(explorer):
         strip = image(explorer, 0)
         for k in (0, 2, 6):
             with torch.no_grad():
-                cond = model.condition(times, y)
+                c = model.t_embedder(times) + model.y_embedder(y)
                 tokens = model.x_embedder(x_t) + model.pos_embed
-                for block, c in list(zip(model.blocks, cond))[:k]:
+                for block in model.blocks[:k]:
                     tokens = block(tokens, c)
-                out = model.final_layer(tokens, cond[-1])  # (1, 16, 2*2*2)
+                out = model.final_layer(tokens, c)  # (1, 16, 2*2*2)
             out = out.view(4, 4, 2, 2, 2).permute(4, 0, 2, 1, 3).reshape(1, 2, 8, 8)
             eps = out[:, :1]
             assert abs(curve(explorer)[k] - (eps - noise).square().mean()) < 1e-5
@@ -360,8 +361,8 @@ def test_without_shift_and_scale_the_output_is_wrong(explorer):
 
 
 def test_own_functions():
-    def doubled(model, tokens, cond):
-        return 2 * anatomy._decode_tokens(model, tokens, cond)
+    def doubled(model, tokens, c):
+        return 2 * anatomy._decode_tokens(model, tokens, c)
 
     own = anatomy.explore_lens(_decode_tokens=doubled)
     assert not np.allclose(curve(own), curve(made("explore_lens").reset()))

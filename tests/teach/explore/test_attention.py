@@ -34,10 +34,11 @@ def scores():
     x = (bar.sqrt() * x0 + (1 - bar).sqrt() * noise).float().to(model.pos_embed.device)
     found = []
     with torch.no_grad():
-        cond = model.condition(torch.tensor([200], device=x.device), y.to(x.device), None)
+        c = model.t_embedder(torch.tensor([200], device=x.device)) + model.y_embedder(y.to(x.device))
         x = model.x_embedder(x) + model.pos_embed
-        for block, c in zip(model.blocks, cond):
-            shift, scale = c[:, :1], c[:, 1:2]
+        for block in model.blocks:
+            linear = block.adaLN_modulation[1]
+            shift, scale = F.linear(F.silu(c), linear.weight, linear.bias)[:, None].split(96, dim=-1)[:2]
             qkv = block.attn.qkv(F.layer_norm(x, (96,), eps=1e-6) * (1 + scale) + shift)
             q, k, _ = qkv.view(16, 3, 4, 24).permute(1, 2, 0, 3).cpu()
             found.append(q @ k.mT)

@@ -1,5 +1,7 @@
 """The denoising viewer, against the sampler and formulas written again."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -38,9 +40,8 @@ def shown(explorer):
 def test_run_equals_sample_images():
     model, sampling = digit_model()
     for sampler in ("ddpm", "ddim"):
-        alone = sample_images(
-            model, sampling, torch.tensor([7]), 1, 5, 4.0, sampler=sampler, steps="10", progress=False
-        )
+        settings = replace(sampling, sampler=sampler, steps=10, cfg_scale=4.0)
+        alone = sample_images(model, settings, [7], seed=5, progress=False)
         assert torch.equal(run(digit=7, seed=5, guidance=4.0, sampler=sampler).final, alone[0].cpu())
 
 

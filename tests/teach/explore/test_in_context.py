@@ -80,7 +80,7 @@ def test_perturbation_starts_on_one_token(explorer):
 
 def test_own_block():
     class NoAttention(InContextBlock):
-        def forward(self, x, cond=None):
+        def forward(self, x, c=None):
             return x + self.mlp(self.norm2(x))
 
     spread = pixels(explore_in_context(NoAttention).figure.axes[1])

@@ -12,40 +12,29 @@ from dit_nb.visual import COLORS
 variance = explore_variance()
 
 
-def abar(name="linear"):
-    """Signal power by numpy alone: the schedules' own formulas, written a second time."""
-    if name == "linear":
-        return np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))
-    angle = (np.arange(1001) / 1000 + 0.008) / 1.008 * np.pi / 2
-    share = np.cos(angle) ** 2
-    return np.cumprod(1 - np.minimum(1 - share[1:] / share[:-1], 0.999))
-
-
-def at(explorer, **values):
-    """The axes with some settings, the others at their defaults."""
-    figure = explorer.set(**{**explorer.defaults, **values}).figure
-    assert explorer.error.value == "" and explorer.figure.alt_text
-    return figure.axes
-
-
 def kl_bits(mean, spread):
     """KL from N(0, 1) to N(mean, spread^2), in bits."""
     return (math.log(spread) + (1 + mean**2) / 2 / spread**2 - 0.5) / math.log(2)
 
 
-def step(t, steps):
-    """True standard deviation, gap of the logs, and factor from eps to mean, by numpy; t must be kept."""
-    bar = abar()
-    kept = {1000: list(range(1000)), 10: [111 * i for i in range(10)]}[steps]
-    now, before = bar[t], bar[kept[kept.index(t) - 1]]
-    beta = 1 - now / before
-    small = beta * (1 - before) / (1 - now)
-    return small**0.5, math.log(beta / small), beta / ((1 - now) ** 0.5 * (1 - beta) ** 0.5)
+@pytest.fixture
+def step(abar):
+    """Function of t and steps: true standard deviation, gap of the logs, factor from eps to mean; t must be kept."""
+
+    def by_numpy(t, steps):
+        bar = abar()
+        kept = {1000: list(range(1000)), 10: [111 * i for i in range(10)]}[steps]
+        now, before = bar[t], bar[kept[kept.index(t) - 1]]
+        beta = 1 - now / before
+        small = beta * (1 - before) / (1 - now)
+        return small**0.5, math.log(beta / small), beta / ((1 - now) ** 0.5 * (1 - beta) ** 0.5)
+
+    return by_numpy
 
 
 @pytest.mark.parametrize("t, steps", [(1, 1000), (20, 1000), (500, 1000), (555, 10)])
 @pytest.mark.parametrize("v, error", [(-1.0, 0.5), (0.0, -1.0), (1.5, 0.0)])
-def test_kl_is_drawn(t, steps, v, error):
+def test_kl_is_drawn(t, steps, v, error, at, step):
     sd, gap, factor = step(t, steps)
     axes = at(variance, t=t, steps=steps, v=v, error=error)
     mean, spread = factor * error / sd, math.exp((v + 1) / 4 * gap)
@@ -65,7 +54,7 @@ def descent(axes):
     return float(eps.split()[1]), float(v.split()[1])
 
 
-def test_best_v_and_descent():
+def test_best_v_and_descent(at, step):
     sd, _, factor = step(1, 1000)
     axes = at(variance)
     error, v = axes[1].lines[0].get_data()
@@ -75,7 +64,7 @@ def test_best_v_and_descent():
     assert tip[0] == pytest.approx(0.6) and tip[1] > -0.7 and descent(axes)[0] == 0 < descent(axes)[1]
 
 
-def test_without_detach_the_noise_is_trained():
+def test_without_detach_the_noise_is_trained(at, step):
     found = {no_detach: descent(at(variance, no_detach=no_detach)) for no_detach in (False, True)}
     assert found[False][0] == 0 and found[True][0] < -0.5 and found[True][1] == found[False][1]
     sd, gap, factor = step(1, 1000)
@@ -85,7 +74,7 @@ def test_without_detach_the_noise_is_trained():
     assert axes[1].texts[-1].xy[0] < 0.2 and axes[1].title.get_color() == COLORS["wrong"]
 
 
-def test_experiments():
+def test_experiments(at, step):
     first = abs(descent(at(variance))[1])
     assert abs(descent(at(variance, v=-0.1))[1]) < 0.2 * first  # at the minimum
     error, v = _digit_model_errors()[1]
@@ -99,7 +88,7 @@ def test_experiments():
     assert 30 < ratio < 60
 
 
-def test_own_log_variance():
+def test_own_log_variance(at):
     swapped = explore_variance(lambda values, low, high: learned_log_variance(values, high, low))
     ours, theirs = (at(e, v=-1.0, error=0.0)[0].get_title() for e in (variance, swapped))
     assert float(ours.split()[4]) < 1e-6 < 0.01 < float(theirs.split()[4])

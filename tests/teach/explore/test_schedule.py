@@ -10,22 +10,6 @@ from dit_nb.visual import COLORS
 noise = explore_noise()
 
 
-def abar(name="linear"):
-    """Signal power of the schedules, written again in numpy."""
-    if name == "linear":
-        return np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))
-    angle = (np.arange(1001) / 1000 + 0.008) / 1.008 * np.pi / 2
-    share = np.cos(angle) ** 2
-    return np.cumprod(1 - np.minimum(1 - share[1:] / share[:-1], 0.999))
-
-
-def at(explorer, **values):
-    """The axes with some settings, the others at their defaults."""
-    figure = explorer.set(**{**explorer.defaults, **values}).figure
-    assert explorer.error.value == "" and explorer.figure.alt_text
-    return figure.axes
-
-
 def dot(axes):
     """Signal and noise weight that are marked on the circle."""
     return np.array([float(v[0]) for v in axes[1].lines[-1].get_data()])
@@ -33,7 +17,7 @@ def dot(axes):
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
 @pytest.mark.parametrize("t", [0, 150, 258, 999])
-def test_weights(t, schedule):
+def test_weights(t, schedule, abar, at):
     bar = abar(schedule)[t]
     axes = at(noise, t=t, schedule=schedule)
     assert np.allclose(dot(axes), [bar**0.5, (1 - bar) ** 0.5], atol=1e-6)
@@ -41,14 +25,14 @@ def test_weights(t, schedule):
     assert np.allclose(axes[2].lines[2].get_ydata(), (1 - abar(schedule)) ** 0.5, atol=1e-6)
 
 
-def test_slider():
+def test_slider(abar):
     noise.reset().controls["t"].value = 700
     bar = abar()[700]
     assert np.allclose(dot(noise.figure.axes), [bar**0.5, (1 - bar) ** 0.5], atol=1e-6)
     assert noise.figure.axes[0].get_title() == "t = 700"
 
 
-def test_images_are_q_sample():
+def test_images_are_q_sample(abar, at):
     def small(t):  # one value for each pixel of the digit, before it is mapped to 0..1
         return (np.asarray(at(noise, t=t)[0].images[0].get_array())[106:196:12, 6::12, 0] - 0.5) * 3
 
@@ -61,7 +45,7 @@ def test_images_are_q_sample():
     )  # t = 0 and 999 are nearly clean and nearly pure
 
 
-def test_weights_without_roots():
+def test_weights_without_roots(at):
     axes = at(noise, no_roots=True)
     assert np.allclose(dot(axes), [0.5, 0.5], atol=1e-3) and "must be 1" in axes[1].get_title()
     assert axes[1].lines[1].get_color() == COLORS["wrong"]
@@ -69,7 +53,7 @@ def test_weights_without_roots():
     assert np.allclose(np.add(xs, ys), 1) and np.hypot(*dot(at(noise))) == pytest.approx(1, abs=1e-6)
 
 
-def test_old_betas_end_with_signal():
+def test_old_betas_end_with_signal(abar, at):
     kept, end = [round(i * 999 / 49) for i in range(50)], {}
     for old in (False, True):
         axes = at(noise, steps=50, old_betas=old)
@@ -81,7 +65,7 @@ def test_old_betas_end_with_signal():
     assert "ends with" in axes[2].get_title() and "are right" in at(noise, old_betas=True)[2].get_title()
 
 
-def test_experiments():
+def test_experiments(at):
     assert dot(at(noise, t=258))[0] == pytest.approx(dot(at(noise, t=258))[1], abs=2e-3)
     low = dot(at(noise, t=258, schedule="cosine"))
     assert low[1] < 0.5 < low[0] and abs(np.diff(dot(at(noise, t=495, schedule="cosine")))) < 2e-3
@@ -99,6 +83,6 @@ def blur(image, k=12):
     return image.reshape(h // k, k, w // k, k, c).mean((1, 3, 4))
 
 
-def test_own_schedule():
+def test_own_schedule(at):
     mine = explore_noise(schedules={"mine": lambda n: torch.full((n,), 0.01).double()})
     assert dot(at(mine, t=99))[0] == pytest.approx(0.99**50, abs=1e-6)

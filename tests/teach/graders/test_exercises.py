@@ -11,9 +11,9 @@ import torch
 
 from answers import RIGHT, WRONG
 from dit_nb.teach.graders.framework.core import (
+    _all_checks,
     _expected_results,
     _known_mistakes,
-    all_checks,
     all_exercises,
     reference_solution,
     use_or_fallback,
@@ -22,7 +22,7 @@ from dit_nb.teach.graders.framework.exercise import RandomInputs
 from dit_nb.teach.graders.framework.outcome import _near
 from support import student_function
 
-CHECKS, EXERCISES = all_checks(), all_exercises()
+CHECKS, EXERCISES = _all_checks(), all_exercises()
 NAMES = sorted(CHECKS)
 GOOD = [pytest.param(name, fn, id=fn.__name__) for name in NAMES for fn in RIGHT[name]]
 BAD = [pytest.param(name, fn, words, id=fn.__name__) for name in NAMES for fn, words in WRONG[name]]

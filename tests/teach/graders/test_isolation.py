@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from answers import RIGHT, WRONG
-from dit_nb.teach.graders.framework.core import all_checks, all_exercises
+from dit_nb.teach.graders.framework.core import _all_checks, all_exercises
 from support import student_function
 
-CHECKS, PATCHIFY = all_checks(), all_exercises()["patchify"]
+CHECKS, PATCHIFY = _all_checks(), all_exercises()["patchify"]
 check_patchify, patchify = CHECKS["patchify"], RIGHT["patchify"][0]
 
 

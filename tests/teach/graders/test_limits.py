@@ -10,10 +10,10 @@ import pytest
 from answers import RIGHT
 from dit_nb.teach.graders.framework.core import all_exercises
 from dit_nb.teach.graders.framework.limits import (
-    OutOfTime,
     _call_in_worker,
     _call_with_alarm,
     _call_with_limit,
+    _OutOfTime,
 )
 from dit_nb.teach.graders.patchify import check_patchify
 from support import student_function
@@ -53,7 +53,7 @@ def test_values_and_errors_pass_through(limit):
     assert limit(lambda: 7, 5) == 7
     with pytest.raises(KeyError):
         limit(lambda: {}["x"], 5)
-    with pytest.raises(OutOfTime):
+    with pytest.raises(_OutOfTime):
         limit(lambda: [time.sleep(0.01) for _ in range(500)], 0.1)
 
 
@@ -73,7 +73,7 @@ def test_nested_loops_that_swallow_everything_end():
             except:  # noqa: E722
                 pass
 
-    with pytest.raises(OutOfTime):
+    with pytest.raises(_OutOfTime):
         _call_with_alarm(loop, 0.1)
 
 
@@ -93,7 +93,7 @@ def test_with_blocks_are_closed():
             while True:
                 pass
 
-    with pytest.raises(OutOfTime):
+    with pytest.raises(_OutOfTime):
         _call_with_alarm(loop, 0.1)
     assert closed == [True]
 
@@ -104,7 +104,7 @@ def test_the_callers_alarm_is_restored():
     before = signal.signal(signal.SIGALRM, lambda *_: rung.append(True))
     signal.setitimer(signal.ITIMER_REAL, 60)
     try:
-        with pytest.raises(OutOfTime):
+        with pytest.raises(_OutOfTime):
             _call_with_limit(lambda: time.sleep(10), 0.05)
         assert _call_with_limit(lambda: 7, 5) == 7
         assert 0 < signal.getitimer(signal.ITIMER_REAL)[0] <= 60
@@ -120,7 +120,7 @@ def test_a_call_that_ends_at_its_limit_is_not_interrupted_later():
     for _ in range(200):
         try:
             _call_with_limit(lambda: sum(range(2000)), 3e-5)
-        except OutOfTime:
+        except _OutOfTime:
             pass
     time.sleep(0.05)  # an alarm left behind would ring now
 
@@ -138,7 +138,7 @@ def test_a_check_works_in_another_thread():
 
 def test_a_stopped_worker_ends():
     before = set(threading.enumerate())
-    with pytest.raises(OutOfTime):
+    with pytest.raises(_OutOfTime):
         _call_in_worker(lambda: [time.sleep(0.01) for _ in range(10**6)], 0.05)
     (worker,) = set(threading.enumerate()) - before or {threading.Thread()}
     if worker.ident is not None:

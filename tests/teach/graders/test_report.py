@@ -5,7 +5,7 @@ import json
 import pytest
 
 from answers import RIGHT, WRONG
-from dit_nb.teach.graders.framework.report import NotPassed
+from dit_nb.teach.graders.framework.report import _NotPassed
 from dit_nb.teach.graders.patchify import check_patchify
 
 
@@ -13,7 +13,7 @@ def test_a_report_has_text_table_and_row():
     good = check_patchify(RIGHT["patchify"][0], points=2)
     bad = check_patchify(WRONG["patchify"][0][0], points=2)
     assert good and not bad and good.require() is good
-    with pytest.raises(NotPassed, match="never moved"):
+    with pytest.raises(_NotPassed, match="never moved"):
         bad.require()
     for report in (good, bad):
         row = json.loads(json.dumps(report.row(), allow_nan=False))

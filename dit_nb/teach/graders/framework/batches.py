@@ -9,7 +9,7 @@ from dit_nb.teach.graders.framework.exercise import RandomInputs
 
 __all__ = []
 
-# (N, C, H, W) in which wrong broadcasting runs without an error: N = W, N < W, all sizes equal
+# (N, C, H, W): N = W and all sizes equal, where wrong broadcasting raises no error, and N < W, where it does
 _SHAPES = [(4, 3, 5, 4), (3, 1, 2, 6), (2, 2, 2, 2)]
 _BROADCAST_OVER_COLUMNS = (
     "The coefficients of the batch are applied to the columns of each image: if N equals the width, "

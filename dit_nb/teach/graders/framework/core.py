@@ -7,12 +7,12 @@ from functools import lru_cache
 from importlib import import_module
 from typing import Any
 
-from dit_nb.teach.graders.framework.exercise import Case, Exercise, Mistake, RandomInputs
+from dit_nb.teach.graders.framework.exercise import Case, Exercise, RandomInputs, _Mistake
 from dit_nb.teach.graders.framework.isolation import _isolated
 from dit_nb.teach.graders.framework.outcome import _STAGES, _as_tuple, _near, _observe, _Outcome, _relation
 from dit_nb.teach.graders.framework.report import Report
 
-__all__ = ["grade", "all_checks", "all_exercises", "reference_solution", "use_or_fallback"]
+__all__ = ["grade", "all_exercises", "reference_solution", "use_or_fallback"]
 
 _MODULES = (
     *("patchify", "positions", "conditioning", "attention", "in_context", "cross_attention", "layer_norm"),
@@ -39,7 +39,7 @@ def _trusted_results(exercise: Exercise, fn: Callable, case: Case) -> tuple:
 
 
 @lru_cache(256)
-def _known_mistakes(exercise: Exercise, seed: int) -> tuple[tuple[Mistake, tuple], ...]:
+def _known_mistakes(exercise: Exercise, seed: int) -> tuple[tuple[_Mistake, tuple], ...]:
     """Return every known mistake with its results in each case; None if it raises an error."""
 
     def attempt(mistake, case):
@@ -149,7 +149,7 @@ def _grader_contents() -> list[tuple[str, Any]]:
     return [item for module in modules for item in vars(module).items()]
 
 
-def all_checks() -> dict[str, Callable]:
+def _all_checks() -> dict[str, Callable]:
     """Return the check of every exercise of the course, by the exercise's name."""
     found = [(name, value) for name, value in _grader_contents() if name.startswith("check_")]
     return {name.removeprefix("check_"): check for name, check in found}

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Case", "Exercise", "Mistake", "RandomInputs"]
+__all__ = ["Case", "Exercise", "RandomInputs"]
 
 
 class Case(NamedTuple):
@@ -19,7 +19,7 @@ class Case(NamedTuple):
     note: str = ""  # message for a function that fails only in cases with this note
 
 
-class Mistake(NamedTuple):
+class _Mistake(NamedTuple):
     """A known mistake: a function that makes it, and what to tell the student."""
 
     message: str  # what is wrong, and the likely cause
@@ -45,12 +45,12 @@ class Exercise:
     in_place: bool = False  # whether the function may change its inputs
     reference: Callable | None = None  # fast right answer; default: the oracle
 
-    def known_mistakes(self) -> tuple[Mistake, ...]:
+    def known_mistakes(self) -> tuple[_Mistake, ...]:
         """Return the mistakes that get a message of their own."""
         pairs = {
             message: made if isinstance(made, tuple) else (made,) for message, made in self.mistakes.items()
         }
-        return tuple(Mistake(message, *made) for message, made in pairs.items())
+        return tuple(_Mistake(message, *made) for message, made in pairs.items())
 
     def run(self, fn: Callable, args: tuple):
         """Return what is compared: the result of `fn(*args)`, or what the probe measures."""

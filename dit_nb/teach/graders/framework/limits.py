@@ -6,17 +6,17 @@ import threading
 from collections.abc import Callable
 from itertools import chain, count
 
-__all__ = ["OutOfTime"]
+__all__ = []
 
 _ALARM = hasattr(signal, "setitimer")  # not on Windows
 
 
-class OutOfTime(BaseException):
+class _OutOfTime(BaseException):
     """A call took too long. Not an `Exception`, so `except Exception` does not swallow it."""
 
 
 def _call_with_limit(call: Callable, seconds: float):
-    """Return call(), or raise `OutOfTime` after some seconds.
+    """Return call(), or raise `_OutOfTime` after some seconds.
 
     On the main thread an alarm signal interrupts the call. Elsewhere, and on Windows, the call runs in a
     worker thread, which is asked to stop and not waited for.
@@ -26,7 +26,7 @@ def _call_with_limit(call: Callable, seconds: float):
 
 
 def _alarm_handler(may_stop: Callable, *message: str) -> Callable:
-    """Return a handler of SIGALRM that raises `OutOfTime` if may_stop(frame).
+    """Return a handler of SIGALRM that raises `_OutOfTime` if may_stop(frame).
 
     A bare `except:` can swallow the exception, so the alarm rings again: after 20 ms, in which `with` and
     `finally` can end, then at short, varying intervals, until it rings at a line that is in no `try`.
@@ -36,7 +36,7 @@ def _alarm_handler(may_stop: Callable, *message: str) -> Callable:
     def handler(_, frame):
         if frame and may_stop(frame):
             signal.setitimer(signal.ITIMER_REAL, next(delays), 0.02)
-            raise OutOfTime(*message)
+            raise _OutOfTime(*message)
 
     return handler
 
@@ -66,8 +66,8 @@ def _call_in_worker(call: Callable, seconds: float):
     worker.join(seconds)
     if worker.is_alive():
         stop = ctypes.pythonapi.PyThreadState_SetAsyncExc
-        stop(ctypes.c_ulong(worker.ident), ctypes.py_object(OutOfTime))
-        raise OutOfTime
+        stop(ctypes.c_ulong(worker.ident), ctypes.py_object(_OutOfTime))
+        raise _OutOfTime
     if "error" in box:
         raise box["error"]
     return box["value"]

@@ -17,7 +17,7 @@ from dit_nb.teach.graders.framework.isolation import (
     _restore_torch,
     _torch_functions,
 )
-from dit_nb.teach.graders.framework.limits import OutOfTime, _call_with_limit
+from dit_nb.teach.graders.framework.limits import _call_with_limit, _OutOfTime
 from dit_nb.teach.graders.framework.report import _Row
 
 __all__ = []
@@ -134,7 +134,7 @@ def _observe(exercise: Exercise, fn: Callable, case: Case, expected: tuple, seco
     outcome = partial(_Outcome, case, expected, None)
     try:
         value = _isolated(lambda: _call_with_limit(lambda: exercise.run(fn, args), seconds))
-    except OutOfTime:
+    except _OutOfTime:
         return outcome("time", f"it did not return within {seconds:g} seconds: is there an endless loop?")
     except KeyboardInterrupt:  # from the person at the keyboard
         raise

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
-__all__ = ["NotPassed", "Report"]
+__all__ = ["Report"]
 
 _MARKUP = set("\\`*_$|<>&[]~#")
 
@@ -28,7 +28,7 @@ class _Row(NamedTuple):
         return [_escape(self.case), *numbers, "✓" if self.right else "✗"]
 
 
-class NotPassed(AssertionError):
+class _NotPassed(AssertionError):
     """Raised by `Report.require`."""
 
     def _render_traceback_(self) -> list[str]:
@@ -63,10 +63,10 @@ class Report:
         """Return the report if the check passed; for graded cells.
 
         Raises:
-            notPassed: if it did not pass
+            AssertionError: if it did not pass
         """
         if not self.passed:
-            raise NotPassed(str(self))
+            raise _NotPassed(str(self))
         return self
 
     def __bool__(self) -> bool:

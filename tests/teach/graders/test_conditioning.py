@@ -1,0 +1,36 @@
+"""Graders of the condition: parts of rotations, and the number of dropped labels."""
+
+import numpy as np
+import torch
+
+from support import relative
+
+
+def test_channels_are_parts_of_rotations(check_identity):
+    """Real parts first; the frequencies fall from 1 to 1 / max_period."""
+
+    def holds(fn, t, dim, max_period):
+        frequencies = np.logspace(0, -np.log10(max_period), dim // 2, endpoint=False)
+        z = np.exp(1j * np.outer(t, frequencies))
+        expected = torch.from_numpy(np.concatenate([z.real, z.imag], axis=1))
+        return relative(fn(t, dim, max_period).double(), expected) < 1e-4  # float32 for t up to 999
+
+    check_identity("timestep_embedding", holds)
+
+
+def test_the_threshold_sets_how_many_labels_are_dropped(check_identity):
+    """With the k-th smallest random number as the threshold, k labels are dropped in training, none in eval mode."""
+
+    def holds(fn, y, uniform, dropout_prob, num_classes, training):
+        for k, (threshold, place) in enumerate(zip(*uniform.sort())):
+            labels = fn(y, uniform, threshold.item(), num_classes, training)
+            dropped = labels == num_classes
+            if (
+                dropped.sum() != k * training
+                or dropped[place]
+                or not torch.equal(labels[~dropped], y[~dropped])
+            ):
+                return False
+        return True
+
+    check_identity("label_dropout", holds)

@@ -1,0 +1,48 @@
+"""Graders of the objective: the inverse of the forward process, and gradients by finite differences."""
+
+import torch
+
+from dit_nb.teach.graders.framework.core import all_exercises
+from dit_nb.teach.graders.objective import _Bound
+from support import relative
+
+Q_SAMPLE = all_exercises()["q_sample"].oracle
+RUN = all_exercises()["hybrid_loss"].run
+
+
+def test_the_clean_image_is_recovered(check_identity):
+    def holds(fn, x0, t, eps, alphas_cumprod):
+        x_t = Q_SAMPLE(x0, t, eps, alphas_cumprod)
+        return relative(fn(x_t, t, eps, alphas_cumprod), x0) < 1e-9
+
+    check_identity("eps_to_x0", holds)
+
+
+def test_the_error_trains_eps_and_the_bound_trains_the_values(check_identity):
+    """Gradients are those of two losses; central differences are exact for the squared error."""
+
+    def holds(fn, output, noise, target):
+        loss, *gradients = RUN(fn, (output.clone(), noise, target))
+        (eps, values), bound = output.chunk(2, 1), _Bound(target)
+
+        def error(e):
+            return (e - noise).square().mean((1, 2, 3))
+
+        slopes = [slope(error, eps), slope(lambda v: bound(eps, v), values)]
+        found = [(gradient * direction(gradient)).sum((1, 2, 3)) for gradient in gradients]
+        return (
+            relative(loss, error(eps) + bound(eps, values)) < 1e-9
+            and relative(found[0], slopes[0]) < 1e-6
+            and relative(found[1], slopes[1]) < 1e-6
+        )
+
+    check_identity("hybrid_loss", holds)
+
+
+def direction(x):
+    return torch.randn(x.shape, generator=torch.manual_seed(0), dtype=x.dtype)
+
+
+def slope(f, x, step=1e-4):
+    """Change of f(x) of each image along a random direction."""
+    return (f(x + step * direction(x)) - f(x - step * direction(x))) / (2 * step)
