@@ -80,6 +80,7 @@ class Checkpointer:
         state_dict.set_model_state_dict(trainer.ema.model, average, options=options)
         trainer.ema.updates = rest["ema updates"]
         vars(trainer.progress).update(rest["progress"])
+        trainer.logger.pending.clear()
 
 
 def _run_settings(trainer) -> dict:

@@ -34,7 +34,7 @@ from .model import DiT
 from .objective import Diffusion
 from .progress import Logger, Progress
 from .step_noise import NoiseSource, StepNoise
-from .utils import _cpu_has_bf16, _identity
+from .utils import _cpu_has_bf16, _identity, seeded_generator
 
 # %% ../nbs/4_practice/19_training.ipynb #190025
 def learning_rate(config: TrainConfig, step: int, fraction: float) -> float:
@@ -122,7 +122,13 @@ class Trainer:
         a, c, n = self.accelerator, self.config, len(self.data)
         order = Batches(n, c.batch_size, c.seed, self.progress.step, a.process_index, a.num_processes)
         reader = BatchReader(self.data)
-        loader = DataLoader(reader, batch_sampler=order, collate_fn=_identity, num_workers=c.num_workers)
+        loader = DataLoader(
+            reader,
+            batch_sampler=order,
+            collate_fn=_identity,
+            num_workers=c.num_workers,
+            generator=seeded_generator(c.seed, 3, self.progress.step),  # of random transforms in workers
+        )
         return _next_on_all_ranks(iter(loader))
 
     def losses(self, x0: Tensor, y: Tensor, noise: StepNoise) -> dict[str, Tensor]:

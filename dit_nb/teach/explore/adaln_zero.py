@@ -139,10 +139,10 @@ def _plot_gate(trace: _GateTrace, gate: float, step: int, wrong: bool = False) -
         strip[:, 9 * i : 9 * i + 8] = frame
     ends = (-0.5, _DEPTH + 1.5)
     top.imshow(strip, cmap="gray", vmin=-1, vmax=1, extent=(*ends, 0, 1), aspect="auto")
-    cmap = plt.get_cmap("YlOrBr_r").with_extremes(under="#202028", bad="white")
+    cmap = plt.get_cmap("YlOrBr").with_extremes(under="white", bad="#c8c8c8")
     logs = gradients.clamp(min=1e-30).log10()  # NaN stays NaN
     artist = middle.imshow(logs, cmap=cmap, vmin=-5, vmax=0.5, extent=(*ends, 2.5, -0.5), aspect="auto")
-    middle.vlines(np.arange(_DEPTH + 1) + 0.5, -0.5, 2.5, color="white", lw=1)
+    middle.vlines(np.arange(_DEPTH + 1) + 0.5, -0.5, 2.5, color="#c8c8c8", lw=1)
     bottom.stairs(gates, np.arange(_DEPTH + 1) + 0.5, fill=True, color=COLORS["gate"])
     bottom.plot(range(_DEPTH + 1), rms, "o-", color=color)
     bottom.text(-0.4, 3.3, "RMS of the residual stream", color=color)
@@ -158,7 +158,7 @@ def _plot_gate(trace: _GateTrace, gate: float, step: int, wrong: bool = False) -
     bottom.set_xlabel("in: embeddings; twelve blocks; out: final layer", labelpad=-8)
     bar = fig.colorbar(artist, ax=axes, ticks=[-4, 0], aspect=40, pad=0.01)
     bar.ax.set_yticklabels(["0.0001", "1"])
-    bar.set_label("gradient norm; black is exactly 0")
+    bar.set_label("gradient norm; white is exactly 0")
     return fig
 
 
