@@ -1,6 +1,7 @@
 """Batches of any map-style data set: their order, as a function of the seed and the step, and how they are read."""
 
 from collections.abc import Iterator
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -9,7 +10,29 @@ from torch.utils.data import default_collate
 from dit_nb.errors import UserError
 from dit_nb.utils import seeded_generator
 
-__all__ = ["BatchReader", "Batches"]
+__all__ = ["BatchReader", "Batches", "ImageData"]
+
+
+class ImageData(Protocol):
+    """What a data set for training must have: a length, and data[i]. `Subset`, `ConcatDataset`, ... will do.
+
+    It may also have `class_names`; `get_batch(indices)`, which reads images and labels of a batch at once; and, if
+    its images are moments of latents, `sample_latents` and `vae` (see `dit_nb.latent_cache.LatentImages`).
+    """
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, i: int, /) -> tuple[Tensor, Any]:
+        "Return an image (C, H, W) in [-1, 1], and its label or other condition."
+        ...
+
+
+def _find_attribute(data, name: str) -> Any:
+    "An attribute of a data set, or of the one inside a `Subset` or `ConcatDataset`; None if there is none."
+    if hasattr(data, name):
+        return getattr(data, name)
+    inside = [data.dataset] if hasattr(data, "dataset") else list(getattr(data, "datasets", ()))
+    return _find_attribute(inside[0], name) if inside else None
 
 
 class BatchReader:
@@ -18,14 +41,21 @@ class BatchReader:
     A data set that has a method `get_batch(indices)` reads a batch by itself; of others the samples are collated.
 
     Args:
-        data: data set with a length, and data[i] -> image (C, H, W), label
+        data: the data set
+        num_classes: number of classes, K, if the labels must be in [0, K)
     """
 
-    def __init__(self, data):
-        self.data = data
+    def __init__(self, data: ImageData, num_classes: int | None = None):
+        self.data, self.num_classes = data, num_classes
 
     def __call__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
         """Read the samples with these indices."""
+        images, labels = self._read(indices)
+        if self.num_classes is not None:
+            _check_labels(labels, self.num_classes)
+        return images, labels
+
+    def _read(self, indices: list[int]) -> tuple[Tensor, Tensor]:
         if hasattr(self.data, "get_batch"):
             return self.data.get_batch(indices)
         batch = default_collate([self.data[i] for i in indices])
@@ -41,9 +71,15 @@ class BatchReader:
         return len(self.data)
 
 
-def _rank_slice(batch_size: int, rank: int, world_size: int) -> slice:
-    "Part of each batch that one process takes."
-    return slice(rank * batch_size // world_size, (rank + 1) * batch_size // world_size)
+def _check_labels(labels, num_classes: int) -> None:
+    "Raise a UserError for a label that is none; `num_classes` itself would train the null class."
+    wanted = f"[0, {num_classes - 1}] for num_classes {num_classes}"
+    if not isinstance(labels, Tensor) or labels.is_floating_point() or labels.ndim != 1:
+        kind = f"{labels.dtype} {tuple(labels.shape)}" if isinstance(labels, Tensor) else repr(labels)[:40]
+        raise UserError(f"data has labels {kind}, but must have one integer in {wanted} for each image.")
+    if len(labels) and not (0 <= labels.min() and labels.max() < num_classes):
+        label = int(labels.max() if labels.min() >= 0 else labels.min())
+        raise UserError(f"data has label {label}, but must have labels in {wanted}.")
 
 
 class Batches:
@@ -62,7 +98,7 @@ class Batches:
         self, n: int, batch_size: int, seed: int, first_step: int = 0, rank: int = 0, world_size: int = 1
     ):
         self.n, self.batch_size, self.seed, self.first_step = n, batch_size, seed, first_step
-        self.rank_slice = _rank_slice(batch_size, rank, world_size)
+        self.rank_slice = slice(rank * batch_size // world_size, (rank + 1) * batch_size // world_size)
 
     def order(self, epoch: int) -> Tensor:
         """Return the order of one epoch: a permutation of all indices, (n,)."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
+from dit_nb.batches import _find_attribute
 from dit_nb.distributed import _raise_on_all_ranks
 from dit_nb.errors import UserError
 from dit_nb.utils import _make_folder
@@ -38,6 +39,14 @@ class Checkpointer:
 
     def __init__(self, out: str | Path | None, keep: int = 3):
         self.out, self.keep = None if out is None else Path(out), keep
+
+    def check_new(self) -> None:
+        """Raise a UserError if the folder holds checkpoints: those of two runs would be mixed."""
+        if self.out is not None and checkpoints(self.out):
+            raise UserError(
+                f"out is {self.out}, but must have no checkpoints: call resume() to continue from them, "
+                "or choose another folder."
+            )
 
     def save(self, trainer) -> Path:
         """Write a checkpoint and remove the oldest beyond `keep`. It appears complete or not at all.
@@ -74,6 +83,9 @@ class Checkpointer:
             raise UserError(f"out is {self.out}, but must be the folder of a run: it holds no checkpoint.")
         weights, average, rest, saved_settings = _read_checkpoint(found[-1])
         _check_same_settings(saved_settings, _run_settings(trainer), found[-1])
+        done, steps = rest["progress"]["step"], trainer.config.steps
+        if steps is not None and done > steps:
+            raise UserError(f"steps is {steps}, but must be at least {done}, the updates of {found[-1]}.")
         options = state_dict.StateDictOptions(full_state_dict=True)
         state = {"model_state_dict": weights, "optim_state_dict": rest["optimizer"], "options": options}
         state_dict.set_state_dict(trainer.raw_model, trainer.optimizer.optimizer, **state)
@@ -90,13 +102,13 @@ def _run_settings(trainer) -> dict:
     settings = {k: v for k, v in asdict(config).items() if k not in free}
     settings["precision"] = trainer.accelerator.mixed_precision
     trained = sum(p.requires_grad for p in trainer.raw_model.parameters())  # tensors: some may be frozen
-    names = getattr(data, "class_names", None)
+    names = _find_attribute(data, "class_names")
     described = {"images": len(data), "class_names": None if names is None else list(names)}
     parts = {
         "model": {**asdict(trainer.raw_model.config), "trained parameters": trained},
         "training": settings,
         "diffusion": _diffusion_settings(trainer.diffusion),
-        "data": {**described, "vae": getattr(data, "vae", None)},
+        "data": {**described, "vae": _find_attribute(data, "vae")},
     }
     return json.loads(json.dumps(parts))
 

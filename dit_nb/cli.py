@@ -19,6 +19,7 @@ _EXTRAS = {
     "ipywidgets": "lab",
     "nbgrader": "school",
     "mlxtend": "studies",
+    "torch_fidelity": "measure",
 }
 
 

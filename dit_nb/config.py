@@ -37,12 +37,7 @@ SIZES = {  # Table 1 of the paper: depth, width, heads
     "L": dict(depth=24, hidden_size=1024, num_heads=16),
     "XL": dict(depth=28, hidden_size=1152, num_heads=16),
 }
-BLOCK_NAMES = [
-    "in_context",
-    "cross_attention",
-    "adaln",
-    "adaln_zero",
-]  # `dit_nb.model.register_block` adds to it
+BLOCK_NAMES = ["in_context", "cross_attention", "adaln", "adaln_zero"]  # `register_block` adds to them
 _MODEL_NAMES = [f"DiT-{size}/{patch}" for size in SIZES for patch in (2, 4, 8)]
 
 
@@ -61,7 +56,7 @@ class DiTConfig:
     num_classes: int = 1000  # number of classes, K; 0 for a model without labels
     class_dropout_prob: float = 0.1  # probability of the null class in training; 0: no null class or guidance
     learn_sigma: bool = True  # predict the variance too, in C more output channels
-    block: str = "adaln_zero"  # conditioning block: in_context, cross_attention, adaln, adaln_zero, or a registered one
+    block: str = "adaln_zero"  # conditioning block: in_context, cross_attention, adaln or adaln_zero
     init: Literal["paper", "scaled"] = "paper"  # initialization; scaled: small widths, short runs (lesson 19)
 
     def __post_init__(self):
@@ -186,6 +181,9 @@ class TrainConfig:
                 value, default = getattr(self, name), type(self).__dataclass_fields__[name].default
                 if value is not None or default is not None:
                     _check_number(name, value, kind, positive)
+        for name in ("flip", "compile", "gradient_checkpointing"):
+            if not isinstance(getattr(self, name), bool):
+                raise UserError(f"{name} is {getattr(self, name)!r}, but must be True or False.")
         for name in ("ema_decay", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}, but must be in [0, 1).")
@@ -214,12 +212,8 @@ class SamplingConfig:
     cfg_scale: float = 1.0  # guidance scale; 1 is no guidance
     guided_channels: int | None = None  # number of eps channels to guide; none: all of them
     class_names: tuple[str, ...] | None = None  # names of the classes, in the order of the labels
-    vae: dict | None = (
-        None  # autoencoder of the latents; none: the model generates pixels or the VAE is unknown
-    )
-    card: dict = field(
-        default_factory=dict
-    )  # facts for the model card: data, command, metrics, source, model_id
+    vae: dict | None = None  # description of the autoencoder of a latent model, if it is known
+    card: dict = field(default_factory=dict)  # facts for the model card: data, command, metrics, source
 
     def __post_init__(self):
         for name in ("schedule", "class_names"):  # JSON gives lists back
@@ -240,7 +234,9 @@ def _check_sampling(config: SamplingConfig) -> None:
         raise UserError(f"bins is {config.bins!r}, but must be an integer of at least 2.")
     if not isinstance(config.clip_x0, bool):
         raise UserError(f"clip_x0 is {config.clip_x0!r}, but must be True or False.")
-    if not isinstance(config.steps, str):
+    if isinstance(config.class_names, str):
+        raise UserError(f"class_names is {config.class_names!r}, but must be a tuple of names.")
+    if not isinstance(config.steps, str) or not re.fullmatch(r"(ddim)?\d+|\d+(,\d+)+", config.steps):
         raise UserError(f"steps is {config.steps!r}, but must be like '250', '10,15,20' or 'ddim50'.")
     if not _is_number(config.cfg_scale) or not math.isfinite(config.cfg_scale):
         raise UserError(f"cfg_scale is {config.cfg_scale!r}, but must be a finite number.")

@@ -30,20 +30,28 @@ def _process_state():
 
 @contextmanager
 def _raise_on_all_ranks() -> Iterator[None]:
-    """If the body fails on any rank, raise the same error on every rank. All ranks must enter it."""
-    message, state = None, _process_state()
+    """If the body fails on any rank, raise an error on every rank. All ranks must enter it."""
+    failure, state = None, _process_state()
     try:
         yield
-    except (ValueError, OSError) as error:  # a DataLoader's worker puts a traceback before the message
-        message = str(error).strip().splitlines()[-1].removeprefix("ValueError: ").split("UserError: ")[-1]
+    except Exception as error:
+        failure = _as_user_error(error)
     if state.num_processes > 1:
         from accelerate.utils import gather_object, reduce
 
-        failures = reduce(torch.tensor(float(message is not None), device=state.device), "sum")
+        failures = reduce(torch.tensor(float(failure is not None), device=state.device), "sum")
         if failures:  # only now, because sending text takes longer than sending a number
-            message = next(text for text in gather_object([message]) if text)
-    if message:
-        raise UserError(message)
+            messages = gather_object([None if failure is None else str(failure)])
+            failure = failure or UserError(next(text for text in messages if text))
+    if failure is not None:
+        raise failure
+
+
+def _as_user_error(error: Exception) -> Exception:
+    "The error itself; a UserError of a DataLoader's worker without the traceback before its sentence; a full disk."
+    if isinstance(error, UserError):
+        return UserError(str(error).strip().splitlines()[-1].split("UserError: ")[-1])
+    return UserError(f"{error}.") if isinstance(error, OSError) and error.errno else error
 
 
 def _main_process_first(make: Callable):
@@ -78,6 +86,8 @@ def _next_on_all_ranks(batches: Iterator) -> Iterator:
 
 def _micro_batches(accelerator, model: nn.Module, n: int, count: int) -> Iterator[slice]:
     """Yield `count` equal parts of n images. DDP syncs gradients on the last only; FSDP on each, as it shards them."""
+    if n % count:
+        raise UserError(f"batch has {n} images, but must have a multiple of grad_accum_steps {count}.")
     for i in range(0, n, n // count):
         last = i == n - n // count
         with nullcontext() if last or accelerator.is_fsdp2 else accelerator.no_sync(model):

@@ -105,7 +105,8 @@ def _open_inception(weights: str | Path | None = None) -> nn.Module:
         from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, FeatureExtractorInceptionV3
     except (ImportError, RuntimeError) as error:  # RuntimeError: a torchvision made for another torch
         raise ImportError(
-            f"features 'inception' need torch-fidelity, pip install 'dit_nb[measure]': {error}."
+            f"features 'inception' need torch-fidelity, pip install 'dit_nb[measure]': {error}.",
+            name="torch_fidelity",
         ) from None
     if weights is not None:
         _check_weights(weights)

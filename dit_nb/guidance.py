@@ -54,8 +54,8 @@ class Guided:
                 f"cfg_scale is {cfg_scale}, but the model has no null class, which guidance needs: "
                 "train it with num_classes and class_dropout_prob above 0."
             )
-        if not math.isfinite(cfg_scale):
-            raise UserError(f"cfg_scale is {cfg_scale}, but must be a finite number.")
+        if not isinstance(cfg_scale, int | float) or not math.isfinite(cfg_scale):
+            raise UserError(f"cfg_scale is {cfg_scale!r}, but must be a finite number.")
         if guided_channels is not None and guided_channels < 1:
             raise UserError(f"guided_channels is {guided_channels}, but must be 1 or more.")
 

@@ -43,7 +43,7 @@ def _load(model_class: Callable, source: str | Path, y_embedder: nn.Module | Non
 
 def _model_card(model: nn.Module, **card) -> ModelCard:
     data = ModelCardData(library_name="dit_nb", tags=["dit", "diffusion"])
-    parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    parameters = sum(p.numel() for name, p in model.named_parameters() if name != "pos_embed")  # it is fixed
     card = {"config": model.config, "parameters": parameters, "paper_url": _PAPER_URL, **card}
     return ModelCard.from_template(data, template_str=_CARD, **card)
 
@@ -87,6 +87,15 @@ def _load_weights(model: nn.Module, path: Path) -> None:
     if wrong:
         raise UserError(
             f"{path} does not fit its config.json: {len(wrong)} tensors are missing, unknown or of another shape, "
-            f"the first is {wrong[0]}."
+            f"the first is {wrong[0]}{_hint(wrong[0])}."
         )
     model.load_state_dict(weights)
+
+
+def _hint(name: str) -> str:
+    "What to do about a wrong tensor, if that is likely."
+    return (
+        ": pass a y_embedder of the kind that the model was made with"
+        if name.startswith("y_embedder")
+        else ""
+    )

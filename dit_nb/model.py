@@ -33,6 +33,8 @@ BLOCKS = {
     "adaln_zero": AdaLNZeroBlock,
 }
 
+_BUILT_IN = tuple(BLOCKS)
+
 
 def register_block(name: str) -> Callable[[type[Block]], type[Block]]:
     """Class decorator: make a block available as `DiTConfig(block=name)`.
@@ -40,6 +42,9 @@ def register_block(name: str) -> Callable[[type[Block]], type[Block]]:
     Args:
         name: name of the block in configurations and saved models
     """
+
+    if not isinstance(name, str) or name in _BUILT_IN:
+        raise UserError(f"name is {name!r}, but must be a string, and no block of the package.")
 
     def register(cls: type[Block]) -> type[Block]:
         if not issubclass(cls, Block):
@@ -88,10 +93,11 @@ class FinalLayer(nn.Module):
 # %% ../nbs/2_transformer/12_model.ipynb #120026
 def _init_weights(model: "DiT") -> None:
     "Initialize a DiT in place: as vision transformers are, with the paper's exceptions, or `init='scaled'`."
-    for module in model.modules():
-        if isinstance(module, nn.Linear):
-            nn.init.xavier_uniform_(module.weight)
-            nn.init.zeros_(module.bias)
+    for part in (model.t_embedder, *model.blocks, model.final_layer):  # not a `y_embedder` of your own
+        for layer in part.modules():
+            if isinstance(layer, nn.Linear):
+                nn.init.xavier_uniform_(layer.weight)
+                nn.init.zeros_(layer.bias)
     proj = model.x_embedder.proj  # a convolution, but the same linear map for every patch
     nn.init.xavier_uniform_(proj.weight.view(proj.weight.shape[0], -1))
     nn.init.zeros_(proj.bias)
@@ -117,10 +123,10 @@ class DiT(nn.Module):
     Args:
         config: settings that fix the shape of the model
         y_embedder: module (y, drop) -> (N, D) or tokens (N, S, D), for another condition than a class label;
-            a `LabelEmbedder` by default, or none with `num_classes` 0
+            a `LabelEmbedder` by default, or none with `num_classes` 0; one of your own takes its place
 
     Attributes:
-        null_class: label of unlabeled images, equal to the number of classes; None if the model cannot be guided
+        null_class: value of y that means no condition; for labels the number of classes; None: no guidance
         takes_y: whether `forward` needs y
         gradient_checkpointing: set to True to use less memory in training, at the cost of one more forward pass
     """
@@ -152,7 +158,7 @@ class DiT(nn.Module):
         Args:
             x: (N, C, H, W) noisy images or latents
             t: (N,) timesteps from 0 up
-            y: (N,) labels in [0, K), or `null_class`; None for a model without classes
+            y: (N,) labels in [0, K), or `null_class`; what a `y_embedder` of your own takes; None without one
             drop: (N,) bool, True replaces the label by the null class; default: at random in train() mode,
                 with probability `class_dropout_prob`, and never in eval() mode
 
@@ -186,6 +192,8 @@ class DiT(nn.Module):
 
     def save_pretrained(self, folder: str | Path, **card) -> None:
         """Write config.json, model.safetensors and README.md (the model card) into a folder.
+
+        To sample from the model later, use `dit_nb.pretrained.save_model`: it also writes the sampling settings.
 
         Args:
             folder: where to write; created if missing

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .errors import UserError, _check_choice
+from .errors import UserError, _check_choice, _check_number
 from .schedule import _SCHEDULES, Schedule, extract, respaced_betas, space_timesteps
 from .utils import _check_eval, _progress_bar, randn
 
@@ -69,7 +69,10 @@ _VARIANCES = ("learned", "fixed_small", "fixed_large")  # per pixel, by the mode
 
 
 class Prediction(NamedTuple):
-    "What a model's output for x_t means: the noise, the clean image and the Gaussian p(x_{t-1} | x_t)."
+    """What a model's output for x_t means: the noise, the clean image and the Gaussian p(x_{t-1} | x_t).
+
+    If x0 was clipped, eps does not fit it any more: `diffusion.x0_to_eps(x_t, t, x0)` does.
+    """
 
     eps: Tensor  # (N, C, H, W) predicted noise
     x0: Tensor  # (N, C, H, W) predicted clean image
@@ -113,10 +116,11 @@ class Diffusion(Schedule):
     ):
         if isinstance(schedule, str):
             _check_choice("schedule", schedule, _SCHEDULES)
+            _check_number("num_timesteps", num_timesteps, int)
             schedule = _SCHEDULES[schedule](num_timesteps)
         _check_choice("variance", variance, _VARIANCES)
-        if bins < 2:
-            raise UserError(f"bins is {bins}, but must be 2 or more.")
+        if not isinstance(bins, int) or bins < 2:
+            raise UserError(f"bins is {bins!r}, but must be an integer of 2 or more.")
         super().__init__(schedule, timestep_map)
         self.variance, self.bins = variance, bins
 
@@ -166,7 +170,7 @@ class Diffusion(Schedule):
             t: steps of this schedule, (N,)
             y: labels, (N,)
             clip_x0: clip the predicted clean image to [-1, 1]: for pixels, not for latents
-            variance: "learned", "fixed_small" or "fixed_large"; default: `self.variance` by default
+            variance: "learned", "fixed_small" or "fixed_large"; `self.variance` by default
         """
         self._check_inputs(x_t, t)
         _check_choice("variance", variance or self.variance, _VARIANCES)

@@ -43,6 +43,9 @@ def save_model(model: DiT, folder: str | Path, sampling: SamplingConfig) -> None
     """Write weights, configuration, model card (README.md) and sampling settings (sampling.json) to a folder."""
     if not isinstance(sampling, SamplingConfig):
         raise UserError(f"sampling is {type(sampling).__name__}, but must be a SamplingConfig.")
+    names, classes = sampling.class_names, model.config.num_classes
+    if names is not None and classes and len(names) != classes:
+        raise UserError(f"class_names has {len(names)} names, but must have {classes}, one for each class.")
     folder = Path(folder)
     model.save_pretrained(folder, **{name: fact for name, fact in sampling.card.items() if fact})
     (folder / "sampling.json").write_text(json.dumps(asdict(sampling), indent=1), encoding="utf-8")
@@ -56,25 +59,35 @@ def _read_sampling(path: Path) -> SamplingConfig:
         raise UserError(f"{path} must hold the fields of a SamplingConfig: {error}.") from None
 
 
-def load_model(folder: str | Path, **download) -> tuple[DiT, SamplingConfig]:
+def _default_sampling(config: DiTConfig) -> SamplingConfig:
+    "The paper's sampling settings, for a model that was saved without its own. Pixel models are clipped."
+    return SamplingConfig(
+        variance="learned" if config.learn_sigma else "fixed_large", clip_x0=_is_pixel_model(config)
+    )
+
+
+def load_model(
+    folder: str | Path, y_embedder: torch.nn.Module | None = None, **download
+) -> tuple[DiT, SamplingConfig]:
     """Load a model in eval() mode, on the best device, with its sampling settings.
 
-    Without a sampling.json, the settings are those of the paper's latent models.
+    Without a sampling.json, the settings are those of the paper's models.
 
     Args:
         folder: a folder that `save_model` wrote, or a Hub id such as "user/name"
-        **download: for the Hub: revision, token, cache_dir, local_files_only; and `y_embedder`
+        y_embedder: module of the kind that the model was made with, if it was not made with labels
+        **download: for the Hub: revision, token, cache_dir, local_files_only
 
     Raises:
         FileNotFoundError: if there is no such model
         UserError: if a file is damaged
     """
-    model = DiT.from_pretrained(folder, **download)
+    model = DiT.from_pretrained(folder, y_embedder, **download)
     try:
         path = _saved_file(folder, "sampling.json", **download)
     except FileNotFoundError:
         path = None
-    sampling = _read_sampling(path) if path else SamplingConfig(clip_x0=False)
+    sampling = _read_sampling(path) if path else _default_sampling(model.config)
     return model.to(_best_device()).eval(), sampling
 
 
@@ -110,13 +123,13 @@ def push_model(
         return str(api.upload_folder(repo_id=repo_id, folder_path=Path(folder), **options))
 
 
-_STEPS = {"ddpm": ddpm_step, "ddim": ddim_step}
+_STEPS = {"ddpm": (ddpm_step, True), "ddim": (ddim_step, False)}  # step, whether it needs mean and variance
 
 
 def sample_images(
     model: DiT | Callable,
     sampling: SamplingConfig,
-    labels: Tensor | list[int] | None = None,
+    labels: Tensor | list[int | str] | None = None,
     n: int | None = None,
     *,
     seed: int = 0,
@@ -129,7 +142,7 @@ def sample_images(
     Args:
         model: the model in eval() mode, or an `InferenceModel` of it, which is faster
         sampling: sampler, steps, guidance, ... : `replace(sampling, steps="250", cfg_scale=4.0)` changes them
-        labels: (n,) class of each image; None for a model without classes
+        labels: (n,) class of each image, or a list of numbers or names; None for a model without classes
         n: number of images, if there are no labels
         seed: seed of the noise, 0 or more
         first: index of the first image
@@ -143,24 +156,20 @@ def sample_images(
         UserError: if an argument is out of range, or does not fit the model
     """
     labels, n, device = _check_sampling_call(model, sampling, labels, n, seed, first)
+    step, posterior = _STEPS[sampling.sampler]
+    process = (sampling.schedule, sampling.num_timesteps, sampling.variance, sampling.bins)
+    guided = model
+    if sampling.cfg_scale != 1:
+        guided = Guided(model, sampling.cfg_scale, sampling.guided_channels)
     return sample_loop(
-        _STEPS[sampling.sampler],
-        _respaced(
-            sampling.schedule,
-            sampling.num_timesteps,
-            sampling.variance,
-            sampling.bins,
-            sampling.steps,
-            device,
-        ),
-        model if sampling.cfg_scale == 1 else Guided(model, sampling.cfg_scale, sampling.guided_channels),
+        step,
+        _respaced(*process, sampling.steps, device),
+        guided,
         (n, *model.config.image_shape),
         None if labels is None else labels.to(device),
-        generator=[
-            seeded_generator(seed, 2, first + i) for i in range(n)
-        ],  # (seed, 0) and (seed, 1): training
+        generator=[seeded_generator(seed, 2, first + i) for i in range(n)],  # (seed, 0), (seed, 1): training
         clip_x0=sampling.clip_x0,
-        posterior=sampling.sampler == "ddpm",
+        posterior=posterior,
         callback=callback,
         progress=progress,
         device=device,
@@ -178,26 +187,47 @@ def _check_sampling_call(
     model, sampling, labels, n: int | None, seed: int, first: int
 ) -> tuple[Tensor | None, int, torch.device]:
     "Return labels as a tensor, the number of images and the model's device, or raise a UserError."
+    if not hasattr(model, "config"):
+        raise UserError(f"model is {type(model).__name__}, but must be a DiT or an InferenceModel.")
     if not isinstance(sampling, SamplingConfig):
         raise UserError(f"sampling is {type(sampling).__name__}, but must be a SamplingConfig.")
-    if isinstance(labels, int):
-        raise UserError(f"labels is {labels}, but must hold a label for each image, such as [{labels}] * 4.")
-    labels = None if labels is None else torch.as_tensor(labels)
-    if labels is not None and labels.ndim == 0:
-        raise UserError("labels has shape (), but must be (n,): one for each image.")
+    channels = sampling.guided_channels
+    if channels is not None and channels > model.config.in_channels:  # would reach the variance values
+        raise UserError(f"guided_channels is {channels}, but must be at most {model.config.in_channels}.")
+    if not all(isinstance(value, int) and value >= 0 for value in (seed, first, n or 0)):
+        raise UserError(f"seed is {seed}, first {first} and n {n}, but they must be integers of 0 or more.")
+    labels = None if labels is None else _as_labels(labels, sampling.class_names, model)
     if labels is None and n is None:
         raise UserError("n is missing: without labels, give the number of images.")
     if labels is not None and n not in (None, len(labels)):
         raise UserError(f"n is {n}, but must be the number of labels, {len(labels)}.")
-    if n is not None and n < 0:
-        raise UserError(f"n is {n}, but must be 0 or more.")
-    if seed < 0 or first < 0:
-        raise UserError(f"seed is {seed} and first {first}, but both must be 0 or more.")
-    channels = sampling.guided_channels
-    if channels is not None and channels > model.config.in_channels:  # would reach the variance values
-        raise UserError(f"guided_channels is {channels}, but must be at most {model.config.in_channels}.")
     device = next(model.parameters()).device if isinstance(model, torch.nn.Module) else model.device
     return labels, len(labels) if n is None else n, device
+
+
+def _as_labels(labels, class_names: tuple[str, ...] | None, model) -> Tensor:  # (n, ...)
+    names, classes = class_names or (), model.config.num_classes
+    if not isinstance(labels, Tensor):
+        labels = [
+            names.index(y) if y in names else y
+            for y in (labels if isinstance(labels, list | tuple) else [labels])
+        ]
+        if not all(isinstance(y, int | float) for y in labels):
+            known = ", ".join(names[:10]) or "unknown"
+            raise UserError(
+                f"labels is {labels!r}, but must be numbers or names of classes, which are {known}."
+            )
+        labels = torch.tensor(labels, dtype=None if labels else torch.long)
+    if labels.ndim == 0:
+        raise UserError("labels has shape (), but must be (n,): one for each image.")
+    if (
+        classes
+        and not labels.is_floating_point()
+        and len(labels)
+        and not 0 <= labels.min() <= labels.max() <= classes
+    ):
+        raise UserError(f"labels is in [{labels.min()}, {labels.max()}], but must be in [0, {classes - 1}].")
+    return labels
 
 
 def sample_batches(

@@ -93,9 +93,8 @@ class Logger:
         if not self.pending:
             return
         rows, names = [torch.stack(list(losses.values())) for losses in self.pending], list(self.pending[0])
-        values = trainer.accelerator.reduce(
-            torch.stack(rows), "mean"
-        ).tolist()  # the only wait for the device
+        mean = trainer.accelerator.reduce(torch.stack(rows), "mean")
+        values = mean.tolist()  # the only wait for the device
         first, self.pending, self.read_at = trainer.progress.step - len(rows) + 1, [], time.perf_counter()
         for step, row in enumerate(values, start=first):
             self._record(trainer, step, dict(zip(names, row)))

@@ -16,7 +16,7 @@ from torch import Tensor
 from .errors import UserError
 from .objective import _VARIANCES, Diffusion, Prediction
 from .schedule import extract
-from .utils import _progress_bar, randn
+from .utils import _check_eval, _progress_bar, randn
 
 # %% ../nbs/3_diffusion/16_sampling.ipynb #160011
 def ddpm_step(diffusion: Diffusion, prediction: Prediction, x_t: Tensor, t: Tensor, noise: Tensor) -> Tensor:
@@ -45,10 +45,7 @@ class Step(NamedTuple):
 
 # %% ../nbs/3_diffusion/16_sampling.ipynb #160018
 def _check_sample_inputs(model, shape, y, x_T, step_noise=None, steps=None, variance=None) -> None:
-    if getattr(model, "training", False):
-        raise UserError(
-            "model is in train() mode, in which labels are dropped at random: call model.eval() first."
-        )
+    _check_eval(model)
     if len(shape) != 4:
         raise UserError(f"shape is {tuple(shape)}, but must be four numbers (N, C, H, W).")
     if y is not None and not isinstance(y, Tensor):
@@ -84,7 +81,8 @@ def sample_loop(
     """Sample images (N, C, H, W) from noise, one step of the schedule after the other.
 
     Args:
-        step: `ddpm_step`, `ddim_step`, or your own function (diffusion, prediction, x_t, t, noise) -> x_{t-1}
+        step: `ddpm_step`, `ddim_step`, or your own function (diffusion, prediction, x_t, t, noise) -> x_{t-1};
+            its t is the step of the respaced schedule, while `Step.t` is the original timestep
         diffusion: schedule; all its steps are taken, so pass `diffusion.respaced("250")` for fewer
         model: (x, t, y) -> (N, 2C, H, W), in eval() mode
         shape: shape of the images, (N, C, H, W)

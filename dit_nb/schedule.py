@@ -88,6 +88,9 @@ class Schedule(nn.Module):
         betas: variance of the noise that each step adds, (T,)
         timestep_map: original timestep that each step stands for, (T,); 0 to T-1 by default
 
+    Attributes:
+        betas, alphas_cumprod, alphas_cumprod_prev, ...: (T,) float64; `extract` looks up those of a batch
+
     Raises:
         UserError: if the betas are not a vector of numbers in (0, 1), or the map has another length
     """
@@ -118,6 +121,8 @@ class Schedule(nn.Module):
         "Raise a UserError unless t is (N,) timesteps and all other tensors have the shape of x."
         _check_index("t", t, len(x), self.num_timesteps)
         for name, other in same_shape.items():
+            if not isinstance(other, Tensor):
+                raise UserError(f"{name} is {type(other).__name__}, but must be a tensor {tuple(x.shape)}.")
             if other.shape != x.shape:  # might broadcast, to a wrong result
                 raise UserError(f"{name} has shape {tuple(other.shape)}, but must be {tuple(x.shape)}.")
 
@@ -149,14 +154,12 @@ def space_timesteps(num_timesteps: int, spec: str) -> list[int]:
     try:
         counts = [int(count) for count in spec.split(",")]
     except ValueError:
-        raise UserError(f"respacing is {spec!r}, but must be like '250', '10,15,20' or 'ddim50'.") from None
+        raise UserError(f"steps is {spec!r}, but must be like '250', '10,15,20' or 'ddim50'.") from None
     kept, start = [], 0
     for i, count in enumerate(counts):
         size = num_timesteps // len(counts) + (i < num_timesteps % len(counts))
         if not 1 <= count <= size:
-            raise UserError(
-                f"respacing is {spec!r}, but {size} timesteps must keep 1 to {size}, not {count}."
-            )
+            raise UserError(f"steps is {spec!r}, but {size} timesteps must keep 1 to {size}, not {count}.")
         kept += [start + offset for offset in _equally_spaced(size, count)]
         start += size
     return kept
@@ -179,7 +182,7 @@ def _strided_timesteps(num_timesteps: int, spec: str) -> list[int]:
         kept = list(range(0, num_timesteps, stride))
         if str(len(kept)) == wanted:
             return kept
-    raise UserError(f"respacing is {spec!r}, but no stride leaves {wanted!r} of {num_timesteps} steps.")
+    raise UserError(f"steps is {spec!r}, but no stride leaves {wanted!r} of {num_timesteps} steps.")
 
 # %% ../nbs/3_diffusion/14_schedule.ipynb #140062
 def respaced_betas(alphas_cumprod: Tensor, kept: list[int]) -> Tensor:

@@ -25,7 +25,7 @@ __all__ = ["InferenceModel", "fast_cpu", "float32_matmul_precision"]
 
 @contextmanager
 def fast_cpu() -> Iterator[None]:
-    """Use the CPU settings that were measured to be faster (guide Speed) inside a `with` block, then restore them.
+    """Use the CPU settings that were measured to be faster (guide Speed) inside a `with` block; put back afterwards.
 
     They hold for the whole process: float32 products by oneDNN where it is as exact as MKL (AMD with AVX-512), and
     freed memory kept for the next step (glibc). A GPU is not affected.

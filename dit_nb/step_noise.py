@@ -1,11 +1,12 @@
 """All random numbers of a training step, as a function of the seed and the step."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from dit_nb.config import _document_fields
 from dit_nb.utils import seeded_generator
 
 __all__ = ["NoiseSource", "StepNoise", "sample_step_noise"]
@@ -58,26 +59,24 @@ def sample_step_noise(
     )
 
 
+@_document_fields
 @dataclass(frozen=True)
 class NoiseSource:
-    """The noise of every step of a run: `noise(step, shape)`. A subclass may sample other timesteps or noise."""
+    """The noise of every step of a run: `noise(step, shape)`. A subclass may sample other timesteps or noise.
+
+    The keys (seed, 0), ..., (seed, 3) of `seeded_generator` are used by the package: take others.
+    """
 
     seed: int  # seed of the run
-    batch_size: int  # images per update, over all processes
     num_timesteps: int  # timesteps of the diffusion, T
     dropout_prob: float = 0.0  # probability of dropping a label
-    posterior: bool = False  # whether the data are latents, which are sampled again in each step
-    rows: slice = field(default_factory=lambda: slice(None))  # part of the batch that this process takes
+    latents: bool = False  # whether the data are moments of latents, which are sampled again in each step
 
     def __call__(self, step: int, shape: tuple[int, ...]) -> StepNoise:
-        """Sample this process's part of the noise of a step, as a function of the seed and the step.
+        """Sample the noise of a step for the images of all processes, as a function of the seed and the step.
 
         Args:
             step: updates done
-            shape: (C, H, W) of an image
+            shape: (N, C, H, W) of the batch over all processes
         """
-        shape = (self.batch_size, *shape)  # for all processes: their number changes nothing
-        noise = sample_step_noise(
-            self.seed, step, shape, self.num_timesteps, self.dropout_prob, self.posterior
-        )
-        return noise.select(self.rows)
+        return sample_step_noise(self.seed, step, shape, self.num_timesteps, self.dropout_prob, self.latents)

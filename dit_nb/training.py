@@ -8,7 +8,7 @@ __all__ = ['learning_rate', 'Trainer']
 # %% ../nbs/4_practice/19_training.ipynb #190002
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from .batches import Batches, BatchReader, _rank_slice
+from .batches import Batches, BatchReader, ImageData, _find_attribute
 from .checkpoint import Checkpointer
-from .config import DiTConfig, TrainConfig
+from .config import TrainConfig
 from dit_nb.distributed import (
     _full_model,
     _make_accelerator,
@@ -65,9 +65,10 @@ class Trainer:
         model: the DiT to train, in place
         diffusion: forward process and objective, or your own object with `num_timesteps` and
             `training_losses(model, x0, t, y, noise=noise)`, a dict of losses (N,) by name, "loss" among them
-        data: map-style data set: a length, and data[i] -> image (C, H, W) in [-1, 1], label; see `BatchReader`
+        data: `ImageData`: a length, and data[i] -> image (C, H, W) in [-1, 1], label
         config: settings
-        out: folder for checkpoints, samples and logs; None writes nothing
+        out: folder for checkpoints, samples and logs; None writes nothing. The model that `fit` returns is not
+            written: use `dit_nb.pretrained.save_model`
         noise: source of all random numbers, a function of step and shape; a `NoiseSource` by default
         logger: reads and shows the losses; a `Logger` by default
         checkpointer: saves and restores the run; a `Checkpointer` in `out` by default
@@ -82,15 +83,15 @@ class Trainer:
         self,
         model: DiT,
         diffusion: Diffusion,
-        data,
+        data: ImageData,
         config: TrainConfig,
         out: str | Path | None = None,
         *,
         noise: NoiseSource | None = None,
         logger: Logger | None = None,
         checkpointer: Checkpointer | None = None,
-        on_step: tuple = (),
-        on_save: tuple = (),
+        on_step: Iterable[Callable] = (),
+        on_save: Iterable[Callable] = (),
     ):
         _check_types(model, diffusion, data, config)
         _check_images(model, data)
@@ -105,10 +106,13 @@ class Trainer:
             self.accelerator, model, self.ema, _make_optimizer(model, config), config.compile
         )
         self.progress = Progress()
-        self.noise = noise or _make_noise(model, diffusion, data, config, self.accelerator)
+        self.noise = noise or _make_noise(model, diffusion, data, config)
         self.logger = logger or Logger(config.log_every)
         self.checkpointer = checkpointer or Checkpointer(out, config.keep)
-        self.on_step, self.on_save = tuple(on_step), tuple(on_save)
+        self.on_step, self.on_save = (
+            _check_callbacks("on_step", on_step),
+            _check_callbacks("on_save", on_save),
+        )
 
     @property
     def fraction(self) -> float:
@@ -120,11 +124,11 @@ class Trainer:
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield this rank's images and labels, update by update, from the current step on."""
         a, c, n = self.accelerator, self.config, len(self.data)
-        order = Batches(n, c.batch_size, c.seed, self.progress.step, a.process_index, a.num_processes)
-        reader = BatchReader(self.data)
+        batches = Batches(n, c.batch_size, c.seed, self.progress.step, a.process_index, a.num_processes)
+        reader = BatchReader(self.data, self.raw_model.config.num_classes or None)
         loader = DataLoader(
             reader,
-            batch_sampler=order,
+            batch_sampler=batches,
             collate_fn=_identity,
             num_workers=c.num_workers,
             generator=seeded_generator(c.seed, 3, self.progress.step),  # of random transforms in workers
@@ -135,13 +139,16 @@ class Trainer:
         """Return the losses of one micro-batch by name, each (N,)."""
         model, flip = self.model, noise.flip & self.config.flip
         if noise.posterior is not None:  # mean and std -> a sample, of the image or of its mirror image
-            x0 = self.data.sample_latents(x0, flip, noise.posterior)
+            x0 = _find_attribute(self.data, "sample_latents")(x0, flip, noise.posterior)
         else:
             x0 = torch.where(flip[:, None, None, None], x0.flip(-1), x0)
         if self.raw_model.null_class is not None:
             model = partial(model, drop=noise.drop)
         labels = y if self.raw_model.takes_y else None
-        return self.diffusion.training_losses(model, x0, noise.t, labels, noise=noise.noise)
+        losses = self.diffusion.training_losses(model, x0, noise.t, labels, noise=noise.noise)
+        if "loss" not in losses:
+            raise UserError(f"training_losses returned {', '.join(losses)}, but must return loss, too.")
+        return losses
 
     def step(self, batch: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
         """Update the weights once with one batch of this rank: noise, losses, gradient, optimizer, average, count.
@@ -152,9 +159,13 @@ class Trainer:
         Returns:
             mean of each loss by name, a tensor () on the device
         """
-        (x0, y), config, device = batch, self.config, self.accelerator.device
-        noise, means = self.noise(self.progress.step, x0.shape[-3:]), []  # a function of seed and step
-        for rows in _micro_batches(self.accelerator, self.model, len(x0), config.grad_accum_steps):
+        (x0, y), config, device, means = batch, self.config, self.accelerator.device, []
+        rank, world_size, n = self.accelerator.process_index, self.accelerator.num_processes, len(x0)
+        noise = self.noise(
+            self.progress.step, (world_size * n, *x0.shape[-3:])
+        )  # a function of seed and step
+        noise = noise.select(slice(rank * n, (rank + 1) * n))  # this rank's
+        for rows in _micro_batches(self.accelerator, self.model, n, config.grad_accum_steps):
             losses = self.losses(x0[rows].to(device), y[rows].to(device), noise.select(rows, device))
             self.accelerator.backward(losses["loss"].mean() / config.grad_accum_steps)
             means.append(torch.stack([value.detach().mean() for value in losses.values()]))
@@ -178,6 +189,8 @@ class Trainer:
             the averaged model
         """
         batches, every = self.batches(), self.config.save_every
+        if every and self.progress.step == 0:
+            self.checkpointer.check_new()
         self.progress.start()
         with self.logger.running(self, progress):
             while self.fraction < 1:
@@ -211,20 +224,20 @@ def _make_optimizer(model: DiT, config: TrainConfig) -> torch.optim.Optimizer:
     return torch.optim.AdamW(weights, config.lr, fused=weights[0].device.type in ("cpu", "cuda"), **options)
 
 
-def _make_noise(model: DiT, diffusion: Diffusion, data, config: TrainConfig, accelerator) -> NoiseSource:
+def _make_noise(model: DiT, diffusion: Diffusion, data, config: TrainConfig) -> NoiseSource:
     "Make the default source of all random numbers of a run."
-    rows = _rank_slice(config.batch_size, accelerator.process_index, accelerator.num_processes)
-    steps, dropout = diffusion.num_timesteps, model.config.class_dropout_prob
-    return NoiseSource(config.seed, config.batch_size, steps, dropout, hasattr(data, "sample_latents"), rows)
+    latents, dropout = _find_attribute(data, "sample_latents") is not None, model.config.class_dropout_prob
+    return NoiseSource(config.seed, diffusion.num_timesteps, dropout, latents)
 
 # %% ../nbs/4_practice/19_training.ipynb #190043
 def _check_types(model, diffusion, data, config) -> None:
-    if not isinstance(getattr(model, "config", None), DiTConfig):
-        raise UserError(f"model is {type(model).__name__}, but must be a DiT, or have a DiTConfig as config.")
+    if not all(hasattr(model, name) for name in ("config", "null_class", "takes_y", "parameters")):
+        raise UserError(f"model is {type(model).__name__}, but must be a DiT, or have its attributes.")
     if not isinstance(config, TrainConfig):
         raise UserError(f"config is {type(config).__name__}, but must be a TrainConfig.")
-    if not hasattr(diffusion, "training_losses"):
-        raise UserError(f"diffusion is {type(diffusion).__name__}, but must have a method training_losses.")
+    for name in ("training_losses", "num_timesteps"):
+        if not hasattr(diffusion, name):
+            raise UserError(f"diffusion is {type(diffusion).__name__}, but must have {name}.")
     if not hasattr(data, "__len__") or not hasattr(data, "__getitem__") or isinstance(data, DataLoader):
         raise UserError(
             f"data is a {type(data).__name__}, but must be a map-style data set: a length, "
@@ -234,9 +247,15 @@ def _check_types(model, diffusion, data, config) -> None:
         raise UserError("data is empty, but must have at least one image.")
 
 
+def _check_callbacks(name: str, callbacks: Iterable[Callable]) -> tuple[Callable, ...]:
+    if callable(callbacks) or not all(map(callable, callbacks)):
+        raise UserError(f"{name} is {callbacks!r}, but must be a list of functions.")
+    return tuple(callbacks)
+
+
 def _check_images(model: DiT, data) -> None:
     "Look at the first images: their shape, and whether their values may be in [-1, 1]."
-    if hasattr(data, "sample_latents"):
+    if _find_attribute(data, "sample_latents") is not None:
         return
     images = BatchReader(data)(list(range(min(len(data), 16))))[0]
     wanted, largest = model.config.image_shape, float(images.abs().max())
@@ -255,7 +274,7 @@ def _check_images(model: DiT, data) -> None:
 # %% ../nbs/4_practice/19_training.ipynb #190046
 def _check_run(model: DiT, data, config: TrainConfig, out, world_size: int = 1) -> None:
     "Raise a UserError if model, data and settings do not fit each other."
-    names, classes = len(getattr(data, "class_names", None) or ()), model.config.num_classes
+    names, classes = len(_find_attribute(data, "class_names") or ()), model.config.num_classes
     if classes and names > classes:
         raise UserError(
             f"data has {names} classes, but must have at most num_classes of the model, {classes}."

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,8 +52,10 @@ def randn(
     return noise.to(device)
 
 
-def _progress_bar(iterable: Iterable | None = None, desc: str = "", shown: bool = True, **options):
+def _progress_bar(iterable: Iterable | None = None, desc: str = "", shown: bool = True, **options) -> Any:
     """Wrap an iterable in a tqdm bar that shows in a terminal or a notebook, but not in a log file."""
+    if iterable is not None and not _bar_visible(shown):
+        return iterable
     from tqdm.auto import tqdm
 
     return tqdm(iterable, desc=desc, disable=not _bar_visible(shown), **options)

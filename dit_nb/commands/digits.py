@@ -97,7 +97,7 @@ def _compute_metrics(images: Tensor, others: list[Tensor], labels: Tensor, split
     distances = [classifier.distance(other, split.held_out) for other in others]
     return {
         **metrics,
-        "frechet_draws": [metrics["frechet"], *distances],
+        "frechet_by_seed": [metrics["frechet"], *distances],
         "seconds": round(run.seconds, 2),
         "steps": run.step,
         "seed": trainer.config.seed,
@@ -124,7 +124,7 @@ def _write_results(
 
 
 def _metrics_table(m: dict) -> str:
-    distances = m["frechet_draws"]
+    distances = m["frechet_by_seed"]
     mean = f"{sum(distances) / len(distances):.3f}"
     rows = [
         ("", "samples", "real digits"),

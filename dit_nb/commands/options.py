@@ -91,7 +91,7 @@ class Shape(TypedDict, total=False):  # of a TypedDict that is not total, tyro f
     init: _OfModel[str]  # initialization: paper, or scaled for small widths and short runs (lesson 19)
 
 
-class Process(TypedDict, total=False):
+class Diffusion(TypedDict, total=False):
     schedule: Annotated[Literal["linear", "cosine"], _hint("(default: linear)")]  # noise schedule
     num_timesteps: Annotated[int, _hint("(default: 1000)")]  # timesteps of training, T
     bins: Annotated[int, _hint("(default: 256; 17 for digits)")]  # number of values that a pixel can take
@@ -103,7 +103,7 @@ class Train:
 
     out: str  # output folder: checkpoints, samples and the model
     shape: Shape  # shape of the model, where it differs from --model
-    diffusion: Process  # diffusion process; the defaults are those of --init-from, if given
+    diffusion: Diffusion  # diffusion process; the defaults are those of --init-from, if given
     data: _Source[str | None] = None  # folder of images or of a sub-folder per class; hub:NAME; or digits
     latents: _Source[str | None] = None  # folder of latents that dit-nb encode wrote
     resume: bool = False  # resume from the last checkpoint in --out

@@ -142,6 +142,7 @@ def run(options: Train) -> None:
     if trainer.accelerator.is_main_process:
         out = Path(options.out)
         with _staged_output(out) as work:
-            save_model(averaged, work / "model", sampling)
+            card = {"data": Path(options.data or options.latents).name, "command": "dit-nb train"}
+            save_model(averaged, work / "model", replace(sampling, card=card))
             save_image(sample_grid(averaged), work / "samples.png")
         print(f"model in {out / 'model'}, samples in {out / 'samples.png'}")

@@ -14,12 +14,11 @@ from torch import Tensor, nn
 from dit_nb.config import _MODEL_NAMES, SIZES, DiTConfig, SamplingConfig
 from dit_nb.errors import UserError, _check_choice
 from dit_nb.model import DiT
-from dit_nb.pretrained import _is_pixel_model
+from dit_nb.pretrained import _default_sampling
 from dit_nb.utils import _atomic_write
 
 __all__ = ["load_official", "save_official"]
 
-_PAPER_SAMPLING = SamplingConfig(clip_x0=False)  # of the paper's models, which are latent models
 _SHAPE_FIELDS = ("patch_size", "hidden_size", "depth", "num_heads")  # fixed by a name such as DiT-XL/2
 _NUM_HEADS = {size["hidden_size"]: size["num_heads"] for size in SIZES.values()}  # width -> number of heads
 _REQUIRED_TENSORS = {  # tensors from which the shape is read, and their numbers of dimensions
@@ -117,12 +116,6 @@ def _load_strict(model: nn.Module, state: dict[str, Tensor], source: str | Path)
         if names:
             raise UserError(f"{source} {what.format(len(names))}, the first is {min(names)}.")
     model.load_state_dict(state, strict=True)
-
-
-def _default_sampling(config: DiTConfig) -> SamplingConfig:
-    "The paper's sampling settings, for a model that was saved without its own. Pixel models are clipped."
-    variance = "learned" if config.learn_sigma else "fixed_large"
-    return replace(_PAPER_SAMPLING, clip_x0=_is_pixel_model(config), variance=variance)
 
 
 def load_official(

@@ -8,16 +8,18 @@ import torch
 from diffusers import AutoencoderKL
 
 from dit_nb.cli import main
+from dit_nb.config import SamplingConfig
 from dit_nb.interop.convert import load_any
-from dit_nb.interop.official import _PAPER_SAMPLING
 from dit_nb.pretrained import save_model
 from support import latent_model, same_weights
+
+PAPER_SAMPLING = SamplingConfig(clip_x0=False)  # of the paper's models, which are latent models
 
 
 @pytest.fixture
 def folder(tmp_path):
     """A folder with one model in all formats."""
-    save_model(latent_model(), tmp_path / "home", replace(_PAPER_SAMPLING, class_names=tuple("abcdefghij")))
+    save_model(latent_model(), tmp_path / "home", replace(PAPER_SAMPLING, class_names=tuple("abcdefghij")))
     sizes = dict(block_out_channels=(8,), norm_num_groups=4, latent_channels=4)
     AutoencoderKL(**sizes).save_pretrained(tmp_path / "vae")
     for source, target, to, *words in (

@@ -24,7 +24,7 @@ def test_metrics(digits_run):
     metrics = json.loads((digits_run / "metrics.json").read_text())
     assert metrics["steps"] == 12 and metrics["seed"] == 0
     assert abs(metrics["frechet_real"] - 0.33) < 0.03, "real digits as the README states them"
-    distances = metrics["frechet_draws"]
+    distances = metrics["frechet_by_seed"]
     assert distances[0] == metrics["frechet"] and len(set(distances)) == 4, (
         "each sample set has its own noise"
     )

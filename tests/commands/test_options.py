@@ -7,7 +7,7 @@ import pytest
 
 from dit_nb.cli import _read_options
 from dit_nb.commands.digits import _DIGITS_MODEL, digits_config
-from dit_nb.commands.options import Build, Digits, DigitsModel, Process, Sampling, Shape, Training
+from dit_nb.commands.options import Build, Diffusion, Digits, DigitsModel, Sampling, Shape, Training
 from dit_nb.config import DiTConfig, SamplingConfig, TrainConfig
 from dit_nb.lab.benchmark_jobs import _MODELS
 
@@ -79,7 +79,7 @@ def test_invalid_options_are_named(line, named, capsys):
 
 def test_options_agree_with_the_settings_they_change():
     """Same names; the type of an option is one of the types of its field."""
-    for options, config in ((Shape, DiTConfig), (Process, SamplingConfig), (Sampling, SamplingConfig)):
+    for options, config in ((Shape, DiTConfig), (Diffusion, SamplingConfig), (Sampling, SamplingConfig)):
         wanted = get_type_hints(config)
         for name, kind in get_type_hints(options).items():
             kinds = {

@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from dit_nb import DiTConfig
+from dit_nb import DiTConfig, SamplingConfig, TrainConfig
 from dit_nb.config import _MODEL_NAMES, BLOCK_NAMES
 from dit_nb.model import BLOCKS
 from support import error_cases, raises_input_error, tiny_config
@@ -90,3 +90,17 @@ def test_invalid_fields(fields, pattern):
 def test_invalid_names_and_overrides(call, pattern):
     with raises_input_error(pattern):
         call()
+
+
+@pytest.mark.parametrize("config", [DiTConfig, TrainConfig, SamplingConfig])
+def test_help_tells_every_field(config):
+    lines = config.__doc__.splitlines()
+    for name in config.__dataclass_fields__:
+        assert any(line.startswith(f"    {name}: ") and len(line.split()) > 2 for line in lines), name
+
+
+@pytest.mark.parametrize("change", [dict(compile="yes"), dict(flip=1), dict(gradient_checkpointing=None)])
+def test_switches_of_training(change):
+    (name,) = change
+    with raises_input_error(f"{name} is .*True or False"):
+        TrainConfig(steps=1, **change)

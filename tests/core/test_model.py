@@ -393,6 +393,20 @@ def test_an_own_embedder_gets_what_is_to_be_dropped():
     assert torch.equal(model(x, t, WORDS, drop), model(x, t, y))
 
 
+def test_the_model_does_not_initialize_an_own_embedder():
+    embedder = nn.Sequential(nn.Linear(3, 16), nn.Linear(16, 16))
+    for layer in embedder:
+        nn.init.constant_(layer.weight, 7.0)
+    DiT(tiny_config("adaln_zero", num_classes=0), y_embedder=embedder)
+    assert all(torch.equal(layer.weight, torch.full_like(layer.weight, 7.0)) for layer in embedder)
+
+
+@pytest.mark.parametrize("name", ["adaln_zero", GatedMlp])
+def test_a_block_of_the_package_is_not_replaced(name):
+    with raises_input_error("name is.*string.*block of the package"):
+        register_block(name)
+
+
 def test_an_own_embedder_is_trained_and_keeps_its_initialization():
     torch.manual_seed(0)
     embedder = Words()

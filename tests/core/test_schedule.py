@@ -132,7 +132,7 @@ def test_input_errors(call, pattern):
     "spec", ["ddim64", "ddim0", "ddim", "ddimx", "0", "-5", "2000", "abc", "1.5", "10,,5", "10,", "5,600"]
 )
 def test_impossible_respacing(spec):
-    with raises_input_error(f"respacing.*'{spec}'"):
+    with raises_input_error(f"steps.*'{spec}'"):
         space_timesteps(1000, spec)
-    with raises_input_error(f"respacing.*'{spec}'"):
+    with raises_input_error(f"steps.*'{spec}'"):
         Diffusion().respaced(spec)

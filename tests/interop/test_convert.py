@@ -11,12 +11,14 @@ from safetensors.torch import load_file, save_file
 
 from dit_nb import Diffusion
 from dit_nb.conditioning import timestep_embedding
+from dit_nb.config import SamplingConfig
 from dit_nb.guidance import Guided
 from dit_nb.interop.convert import convert, load_any, load_diffusers, save_diffusers
 from dit_nb.interop.diffusers import _fix_timestep_frequencies, to_diffusers
-from dit_nb.interop.official import _PAPER_SAMPLING
 from dit_nb.sampling import ddim_sample
 from support import latent_inputs, latent_model, raises_input_error, relative, same_weights
+
+PAPER_SAMPLING = SamplingConfig(clip_x0=False)  # of the paper's models, which are latent models
 
 
 def vae(channels=4, **changes):
@@ -30,7 +32,7 @@ def vae(channels=4, **changes):
 @torch.no_grad()
 def test_pipeline_round_trip(tmp_path, scheduler, schedule):
     model, names = latent_model(), tuple(f"class {k}" for k in range(10))
-    sampling = replace(_PAPER_SAMPLING, schedule=schedule, class_names=names, bins=17)
+    sampling = replace(PAPER_SAMPLING, schedule=schedule, class_names=names, bins=17)
     save_diffusers(model, tmp_path, sampling, vae(), scheduler)
     pipe = DiTPipeline.from_pretrained(tmp_path)
     assert pipe.labels == {name: k for k, name in enumerate(names)}
@@ -52,7 +54,7 @@ def test_pipeline_round_trip(tmp_path, scheduler, schedule):
 def test_pipeline_samples_equal_ours(tmp_path):
     """DiTPipeline, with guidance and decoder, against our sampler and the same decoder."""
     model, decoder = latent_model(), vae()
-    save_diffusers(model, tmp_path, _PAPER_SAMPLING, decoder)
+    save_diffusers(model, tmp_path, PAPER_SAMPLING, decoder)
     pipe = DiTPipeline.from_pretrained(tmp_path)
     _fix_timestep_frequencies(pipe)
     pipe.set_progress_bar_config(disable=True)
@@ -66,11 +68,11 @@ def test_pipeline_samples_equal_ours(tmp_path):
 
 def test_autoencoders_that_do_not_fit(tmp_path):
     with raises_input_error("vae has 3.*4"):
-        save_diffusers(latent_model(), tmp_path / "x", _PAPER_SAMPLING, vae(3))
+        save_diffusers(latent_model(), tmp_path / "x", PAPER_SAMPLING, vae(3))
     with raises_input_error("shift_factor.*0.1"):
-        save_diffusers(latent_model(), tmp_path / "x", _PAPER_SAMPLING, vae(shift_factor=0.1))
+        save_diffusers(latent_model(), tmp_path / "x", PAPER_SAMPLING, vae(shift_factor=0.1))
     with raises_input_error("block is adaln"):
-        save_diffusers(latent_model(block="adaln"), tmp_path / "x", _PAPER_SAMPLING)
+        save_diffusers(latent_model(block="adaln"), tmp_path / "x", PAPER_SAMPLING)
     assert not (tmp_path / "x").exists()
 
 
@@ -79,7 +81,7 @@ def test_folder_of_a_transformer_alone(tmp_path):
         load_diffusers(tmp_path)
     to_diffusers(latent_model()).save_pretrained(tmp_path)
     model, sampling = load_diffusers(tmp_path)
-    assert same_weights(model, latent_model()) and sampling == _PAPER_SAMPLING
+    assert same_weights(model, latent_model()) and sampling == PAPER_SAMPLING
     config = json.loads((tmp_path / "config.json").read_text())  # published models name an older class
     (tmp_path / "config.json").write_text(json.dumps({**config, "_class_name": "Transformer2DModel"}))
     assert same_weights(load_any(tmp_path)[0], latent_model())
@@ -90,7 +92,7 @@ def test_folder_of_a_transformer_alone(tmp_path):
 
 
 def test_damaged_pipeline_folders(tmp_path):
-    save_diffusers(latent_model(), tmp_path, _PAPER_SAMPLING)
+    save_diffusers(latent_model(), tmp_path, PAPER_SAMPLING)
     weights = tmp_path / "transformer" / "diffusion_pytorch_model.safetensors"
     state = load_file(weights)
     save_file({k: v for k, v in state.items() if k != "proj_out_2.bias"}, weights, metadata={"format": "pt"})

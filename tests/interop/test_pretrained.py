@@ -10,7 +10,7 @@ from functools import partial
 import pytest
 import torch
 
-from dit_nb import Diffusion, DiT, SamplingConfig
+from dit_nb import Diffusion, DiT, DiTConfig, SamplingConfig
 from dit_nb.pretrained import (
     digit_model,
     load_model,
@@ -110,7 +110,7 @@ OTHER = SamplingConfig(  # every field differs from its default
     steps=5,
     cfg_scale=1.5,
     guided_channels=3,
-    class_names=("cat", "dog"),
+    class_names=tuple("abcdefghij"),
     vae={"name": "user/vae", "scale": 0.18215},
     card={"data": "animals", "metrics": {"accuracy": 0.5}},
 )
@@ -259,16 +259,16 @@ def test_wrong_input(seven):
     for change, pattern in (
         (dict(seed=-1), "seed is -1"),
         (dict(first=-3), "first.*-3"),
-        (dict(labels=3), r"labels is 3.*\[3\]"),
+        (dict(labels=["three", "12"]), "labels is .*three.*names"),
         (dict(labels=torch.tensor(3)), r"labels has shape \(\)"),
-        (dict(labels=[3, 12]), r"y holds 12.*\[0, 10\]"),
+        (dict(labels=[3, 12]), r"labels.*12.*\[0, 9\]"),
         (dict(labels=[1.5]), "y is torch.float32.*integers"),
         (dict(labels=None), "n is missing"),
         (dict(labels=None, n=2), "y is missing"),
-        (dict(labels=None, n=-1), "n is -1"),
+        (dict(labels=None, n=-1), "n -1"),
         (dict(n=6), "n is 6.*7"),
         (dict(sampling={"steps": "4"}), "sampling is dict.*SamplingConfig"),
-        (dict(sampling=replace(sampling, steps="abc")), "respacing is 'abc'"),
+        (dict(sampling=replace(sampling, steps="2000")), "steps is '2000'"),
     ):
         for one in (model, InferenceModel(model)):
             arguments = {"sampling": sampling, "labels": labels, "progress": False, **change}
@@ -288,6 +288,9 @@ def test_labels_are_a_list_or_a_tensor(seven):
     options = dict(seed=5, progress=False)
     assert torch.equal(sample_images(model, sampling, labels.tolist(), **options), images)
     assert torch.equal(sample_images(model, sampling, labels, 7, **options), images)
+    named = replace(sampling, class_names=tuple("abcdefghij"))
+    names = ["abcdefghij"[k] for k in labels.tolist()]
+    assert torch.equal(sample_images(model, named, names, **options), images)
     sample = partial(sample_images, progress=False)
     ((_, batch),) = sample_batches(model, sampling, labels.tolist(), 7, seed=5, sample=sample)
     assert torch.equal(batch, images)
@@ -321,3 +324,29 @@ def test_settings_reach_the_sampler(seven, field, value):
     model, sampling, labels, images, _ = seven
     other = sample_images(model, replace(sampling, **{field: value}), labels, seed=5, progress=False)
     assert (other - images).abs().max() > 0.01
+
+
+def test_class_names_fit_the_model(tmp_path):
+    with raises_input_error("class_names has 2.*10"):
+        save_model(latent_model(), tmp_path, replace(SAMPLING, class_names=("cat", "dog")))
+
+
+def test_settings_of_a_model_saved_without_them(tmp_path):
+    for channels, clip in ((4, False), (3, True)):  # latents and pixels
+        latent_model(in_channels=channels, learn_sigma=False).save_pretrained(tmp_path / str(channels))
+        sampling = load_model(tmp_path / str(channels))[1]
+        assert sampling == SamplingConfig(clip_x0=clip, variance="fixed_large")
+
+
+def test_a_model_with_its_own_y_embedder_from_the_hub(tmp_path, monkeypatch):
+    class Embedder(torch.nn.Linear):
+        def forward(self, y, drop=None):
+            return super().forward(y[:, None])
+
+    model = DiT(DiTConfig(8, 2, 4, 32, 1, 2, num_classes=0), y_embedder=Embedder(1, 32))
+    save_model(model, tmp_path, SAMPLING)
+    with raises_input_error("y_embedder"):
+        load_model(tmp_path)
+    monkeypatch.setattr("dit_nb.hub.hf_hub_download", lambda repo, name, revision: str(tmp_path / name))
+    loaded, _ = load_model("user/name", y_embedder=Embedder(1, 32), revision="main")
+    assert torch.equal(loaded.y_embedder.weight.cpu(), model.y_embedder.weight)

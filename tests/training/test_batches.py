@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorDataset
 
-from dit_nb.batches import Batches, BatchReader
-from dit_nb.data import ImageSet
+from dit_nb.batches import Batches, BatchReader, _find_attribute
+from dit_nb.data import ImageSet, digits
 from support import raises_input_error
 
 
@@ -111,3 +111,26 @@ def _same(batch):
 def test_samples_that_are_not_an_image_and_a_label(sample):
     with raises_input_error(f"data.i. is a {type(sample).__name__}.*image and label"):
         BatchReader([sample] * 3)([0, 1, 2])
+
+
+@pytest.mark.parametrize(
+    "labels, pattern",
+    [
+        (torch.tensor([1, 10]), r"label 10.*\[0, 9\]"),  # would be the null class
+        (torch.tensor([-1, 3]), r"label -1.*\[0, 9\]"),
+        (torch.tensor([0.5, 3]), "labels torch.float32"),
+        (torch.eye(10).long()[:2], r"labels torch.int64 \(2, 10\)"),
+    ],
+)
+def test_labels_that_are_none(labels, pattern):
+    data = TensorDataset(torch.zeros(2, 1, 8, 8), labels)
+    assert torch.equal(BatchReader(data)([0, 1])[1], labels)
+    with raises_input_error(pattern):
+        BatchReader(data, 10)([0, 1])
+
+
+def test_attributes_are_found_inside_a_subset():
+    data = digits().train
+    assert _find_attribute(Subset(data, [3, 4]), "class_names") == data.class_names
+    assert _find_attribute(ConcatDataset([Subset(data, [1]), data]), "class_names") == data.class_names
+    assert _find_attribute(TensorDataset(torch.zeros(2)), "class_names") is None

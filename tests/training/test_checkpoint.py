@@ -139,3 +139,23 @@ def test_a_damaged_checkpoint(tmp_path, name):
     (checkpoint / name).write_bytes(b"damaged")
     with raises_input_error(f"(?i)checkpoint {checkpoint}"):
         make_trainer(out=tmp_path).resume()
+
+
+def test_a_folder_with_checkpoints_is_refused_unless_the_run_is_resumed(tmp_path):
+    make_trainer(out=tmp_path).fit(progress=False)
+    before = sorted(path.name for path in checkpoints(tmp_path))
+    with raises_input_error("out is .*no checkpoints.*resume"):
+        make_trainer(out=tmp_path).fit(progress=False)
+    assert sorted(path.name for path in checkpoints(tmp_path)) == before
+    longer = make_trainer(replace(TRAIN, steps=6), out=tmp_path)
+    longer.resume()
+    longer.fit(progress=False)
+    assert longer.progress.step == 6
+
+
+def test_a_run_is_not_resumed_with_fewer_steps(tmp_path):
+    make_trainer(out=tmp_path).fit(progress=False)
+    shorter = make_trainer(HALFWAY, out=tmp_path)
+    with raises_input_error("steps is 2.*4"):
+        shorter.resume()
+    assert shorter.progress.step == 0

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from dit_nb import DiT
 from dit_nb.distributed import _full_model, _main_process_first, _process_state, _raise_on_all_ranks
+from dit_nb.errors import UserError
 from support_training import (
     CASES,
     HALFWAY,
@@ -152,12 +153,14 @@ def test_in_one_process():
     assert _full_model(model) is model
     for error in (
         OSError(28, "No space left on device"),
-        ValueError("a traceback\nValueError: one sentence."),
+        UserError("a traceback\ndit_nb.errors.UserError: one sentence."),
     ):
         with pytest.raises(ValueError, match="No space left|^one sentence.$"), _raise_on_all_ranks():
             raise error
-    with pytest.raises(KeyError), _raise_on_all_ranks():  # a bug keeps its traceback
-        raise KeyError
+    for bug in (KeyError("x"), ValueError("invalid literal for int()")):  # a bug keeps its traceback
+        with pytest.raises(type(bug)) as caught, _raise_on_all_ranks():
+            raise bug
+        assert caught.value is bug
 
 
 TRAIN_COMMAND = """train --data digits --batch-size 8 --hidden-size 32 --depth 2 --num-heads 2 --lr 5e-4

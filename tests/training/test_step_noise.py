@@ -55,18 +55,9 @@ def same(a, b):
 
 
 def test_a_source_gives_the_noise_of_a_step():
-    for posterior in (False, True):
-        source = NoiseSource(3, 6, 1000, 0.5, posterior)
-        wanted = sample_step_noise(3, 7, (6, 1, 4, 5), 1000, 0.5, posterior)
-        assert same(source(7, (1, 4, 5)), wanted)
-        assert not torch.equal(source(8, (1, 4, 5)).noise, wanted.noise)
-        assert not torch.equal(NoiseSource(4, 6, 1000, 0.5, posterior)(7, (1, 4, 5)).noise, wanted.noise)
-
-
-@pytest.mark.parametrize("world", [2, 3])
-def test_sources_of_all_ranks_make_the_noise_of_the_batch(world):
-    rows = [Batches(20, 6, 3, 5, rank, world).rank_slice for rank in range(world)]
-    parts = [NoiseSource(3, 6, 1000, 0.5, True, part)(5, (1, 4, 4)) for part in rows]
-    batch = NoiseSource(3, 6, 1000, 0.5, True)(5, (1, 4, 4))
-    for field in batch._fields:
-        assert torch.equal(torch.cat([getattr(part, field) for part in parts]), getattr(batch, field))
+    for latents in (False, True):
+        source = NoiseSource(3, 1000, 0.5, latents)
+        wanted = sample_step_noise(3, 7, (6, 1, 4, 5), 1000, 0.5, latents)
+        assert same(source(7, (6, 1, 4, 5)), wanted)
+        assert not torch.equal(source(8, (6, 1, 4, 5)).noise, wanted.noise)
+        assert not torch.equal(NoiseSource(4, 1000, 0.5, latents)(7, (6, 1, 4, 5)).noise, wanted.noise)

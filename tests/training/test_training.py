@@ -15,6 +15,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorD
 from dit_nb import Diffusion, DiT, SamplingConfig, TrainConfig, sample_images
 from dit_nb.batches import Batches
 from dit_nb.data import ImageSet, digits
+from dit_nb.errors import UserError
 from dit_nb.step_noise import NoiseSource, sample_step_noise
 from dit_nb.training import Trainer, learning_rate
 from support import DEVICES, error_cases, raises_input_error, tiny_config
@@ -262,7 +263,7 @@ def test_an_objective_and_a_noise_source_of_ones_own(tmp_path):
         torch.manual_seed(0)
         model = DiT(replace(SHAPE, learn_sigma=False))
         config = replace(TRAIN, flip=False)
-        noise = UniformTimes(config.seed, config.batch_size, 1000, 0.1)
+        noise = UniformTimes(config.seed, 1000, 0.1)
         return Trainer(model, Velocity(), digits().train, config, out, noise=noise)
 
     run = trainer(tmp_path / "a")
@@ -382,7 +383,7 @@ def test_batch_size_that_cannot_be_split():
 def test_an_error_in_a_worker_is_one_sentence():
     class Unreadable(Latents):
         def get_batch(self, indices):
-            raise ValueError("image 5.jpg cannot be read.")
+            raise UserError("image 5.jpg cannot be read.")
 
     with pytest.raises(ValueError) as error:
         make_trainer(replace(TRAIN, num_workers=1), data=Unreadable()).fit(progress=False)
@@ -477,3 +478,44 @@ def test_a_run_of_seconds_stops():
     trainer = make_trainer(replace(TRAIN, steps=None, seconds=0.3))
     fit(trainer)
     assert trainer.progress.seconds >= 0.3 and trainer.progress.step >= 1
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_each_rank_takes_its_rows_of_the_noise(rank, monkeypatch):
+    """Also of a source that knows nothing of ranks."""
+    whole, asked = NoiseSource(3, 1000, 0.5), []
+
+    def source(step, shape):
+        asked.append((step, shape))
+        return whole(step, shape)
+
+    trainer = make_trainer(noise=source)
+    received, losses = [], trainer.losses
+    monkeypatch.setattr(
+        trainer, "losses", lambda x0, y, noise: received.append(noise) or losses(x0, y, noise)
+    )
+    monkeypatch.setattr(type(trainer.accelerator), "num_processes", 2)
+    monkeypatch.setattr(type(trainer.accelerator), "process_index", rank)
+    images, labels = digits().train.images[:4], digits().train.labels[:4]
+    trainer.step((images, labels))
+    assert asked == [(0, (8, 1, 8, 8))]
+    assert torch.equal(received[0].noise, whole(0, (8, 1, 8, 8)).noise[4 * rank : 4 * rank + 4])
+
+
+def test_a_batch_of_another_size_has_noise_of_its_size():
+    trainer, data = make_trainer(), digits().train
+    losses = trainer.step((data.images[:3], data.labels[:3]))
+    assert losses["loss"].isfinite() and trainer.progress.step == 1
+
+
+@pytest.mark.parametrize("part, value", [("on_step", print), ("on_save", [1]), ("on_step", "ab")])
+def test_callbacks_are_a_list_of_functions(part, value):
+    with raises_input_error(f"{part} is .*list of functions"):
+        make_trainer(**{part: value})
+
+
+def test_an_objective_without_the_loss():
+    trainer = make_trainer()
+    trainer.diffusion.training_losses = lambda *_, **__: {"mse": torch.zeros(8)}
+    with raises_input_error("training_losses returned mse.*loss"):
+        trainer.step(next(trainer.batches()))

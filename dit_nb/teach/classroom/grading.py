@@ -77,7 +77,7 @@ img { max-width: 100% }
 def _nbgrader(course: Path, *commands: list[str]) -> bool:
     """Run commands of nbgrader in the folder of a course; return whether all succeeded."""
     if find_spec("nbgrader") is None:
-        raise ImportError("nbgrader is not installed: pip install 'dit_nb[school]'.")
+        raise ImportError("nbgrader is missing: pip install 'dit_nb[school]'.", name="nbgrader")
     python = [sys.executable, "-W", "ignore", "-c", _COMMANDS, json.dumps(commands)]
     # nbgrader starts alembic by its name, which may not be on the PATH; it is beside this python.
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
