@@ -159,7 +159,7 @@ _CAMERA_SUFFIXES = {".heic", ".heif", ".jxl", ".dng", ".cr2", ".cr3", ".nef", ".
 
 
 def _folder_table(folder: str | Path) -> _Table:
-    """Table of the images in a folder, with classes by metadata.csv, metadata.jsonl, or sub-folders.
+    """Table of the images in a folder, with classes by metadata.csv, metadata.jsonl, or subfolders.
 
     Formats that `imagefolder` would pass over without a word (cameras') are listed, so that the check names them.
     """
@@ -206,7 +206,7 @@ def _classes_by_folder(paths: list[str], root: Path) -> list[str] | None:
         a, b = list(depth.values())[:2]
         raise UserError(
             f"data folder {root} holds images at different depths, such as {a} and {b}, but must have one "
-            "sub-folder for each class, or none."
+            "subfolder for each class, or none."
         )
     return None if 0 in depth else [parent.name for parent in parents]
 
@@ -312,7 +312,7 @@ def open_images(
     """Open images to train on. Every file is read once first, so that a broken one is found before training.
 
     Args:
-        data: "digits"; a folder of images, of sub-folders by class, or of images and metadata.csv or
+        data: "digits"; a folder of images, of subfolders by class, or of images and metadata.csv or
             metadata.jsonl; or "hub:NAME", also with a configuration and a split, "hub:NAME:CONFIG@SPLIT"
         size: side of the square center crop in pixels; needed for all data but digits, which are 8x8
         channels: 3 for RGB or 1 for gray; digits are always gray

@@ -2,11 +2,16 @@
 
 import pytest
 
+from dit_nb.errors import UserError
 from support import raises_input_error
 
 
+class _Other(UserError):
+    """A kind of its own."""
+
+
 @pytest.mark.parametrize(
-    "error", [ValueError("x is 5. It is bad. Very bad."), ValueError("x is 5"), UnicodeError("x is 5.")]
+    "error", [UserError("x is 5. It is bad. Very bad."), UserError("x is 5"), _Other("x is 5.")]
 )
 def test_long_unfinished_and_other_messages_do_not_pass(error):
     with pytest.raises(AssertionError), raises_input_error("x"):
@@ -14,7 +19,8 @@ def test_long_unfinished_and_other_messages_do_not_pass(error):
 
 
 def test_other_errors_and_none_do_not_pass():
-    with pytest.raises(RuntimeError), raises_input_error("x"):
-        raise RuntimeError("x is 5.")
+    for error in (RuntimeError("x is 5."), ValueError("x is 5.")):
+        with pytest.raises(type(error)), raises_input_error("x"):
+            raise error
     with pytest.raises(pytest.fail.Exception), raises_input_error("x"):
         pass

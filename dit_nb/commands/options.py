@@ -80,6 +80,8 @@ class Training(TrainConfig):
 
 
 class Shape(TypedDict, total=False):  # of a TypedDict that is not total, tyro fills only what is given
+    "shape of the model, where it differs from --model"
+
     patch_size: _OfModel[int]  # side of a patch, p
     hidden_size: _OfModel[int]  # width of a token, D; a multiple of num_heads and of 4
     depth: _OfModel[int]  # number of blocks
@@ -87,11 +89,13 @@ class Shape(TypedDict, total=False):  # of a TypedDict that is not total, tyro f
     mlp_ratio: _OfModel[float]  # hidden width of an MLP, in units of hidden_size
     class_dropout_prob: _OfModel[float]  # probability of the null class in training; 0: no guidance
     learn_sigma: _OfModel[bool]  # predict the variance too, in C more output channels
-    block: _OfModel[str]  # in_context, cross_attention, adaln, adaln_zero, or a registered one
-    init: _OfModel[str]  # initialization: paper, or scaled for small widths and short runs (lesson 19)
+    block: _OfModel[str]  # conditioning block: in_context, cross_attention, adaln or adaln_zero
+    init: _OfModel[Literal["paper", "scaled"]]  # initialization; scaled: small widths, short runs (lesson 19)
 
 
 class Diffusion(TypedDict, total=False):
+    "diffusion process; the defaults are those of --init-from, if given"
+
     schedule: Annotated[Literal["linear", "cosine"], _hint("(default: linear)")]  # noise schedule
     num_timesteps: Annotated[int, _hint("(default: 1000)")]  # timesteps of training, T
     bins: Annotated[int, _hint("(default: 256; 17 for digits)")]  # number of values that a pixel can take
@@ -104,7 +108,7 @@ class Train:
     out: str  # output folder: checkpoints, samples and the model
     shape: Shape  # shape of the model, where it differs from --model
     diffusion: Diffusion  # diffusion process; the defaults are those of --init-from, if given
-    data: _Source[str | None] = None  # folder of images or of a sub-folder per class; hub:NAME; or digits
+    data: _Source[str | None] = None  # folder of images or of a subfolder per class; hub:NAME; or digits
     latents: _Source[str | None] = None  # folder of latents that dit-nb encode wrote
     resume: bool = False  # resume from the last checkpoint in --out
     init_from: str | None = None  # trained model to start from: folder, official .pt file, or Hub id
@@ -117,6 +121,8 @@ class Train:
 
 
 class Sampling(TypedDict, total=False):
+    "sampling settings; the defaults are those saved with the model"
+
     num_samples: Annotated[int, _hint("(default: 16)")]  # number of images
     sampler: _Saved[Literal["ddpm", "ddim", "dpm++"]]  # sampler; dpm++ is DPM-Solver++ of diffusers
     steps: _Saved[str]  # sampling steps: 250, or 10,15,20, or ddim50; for dpm++ 20 if not given
@@ -145,7 +151,7 @@ class Sample:
 class Encode:
     "encode images, and their mirror images, into latents of an autoencoder"
 
-    images: conf.Positional[str]  # folder of images or of a sub-folder per class; hub:NAME; or digits
+    images: conf.Positional[str]  # folder of images or of a subfolder per class; hub:NAME; or digits
     out: str  # output folder; an interrupted run is resumed
     vae: str = "stabilityai/sd-vae-ft-ema"  # folder or Hub id of an AutoencoderKL
     image_size: int | None = None  # side of the square to crop images to; none: 256 pixels, 8 for digits
