@@ -41,7 +41,9 @@ def _raise_on_all_ranks() -> Iterator[None]:
 
         failures = reduce(torch.tensor(float(failure is not None), device=state.device), "sum")
         if failures:  # only now, because sending text takes longer than sending a number
-            messages = gather_object([None if failure is None else str(failure)])
+            messages = gather_object(
+                [failure and (str(failure) or repr(failure))]
+            )  # a bug may have no message
             failure = failure or UserError(next(text for text in messages if text))
     if failure is not None:
         raise failure

@@ -161,7 +161,7 @@ class InferenceModel:
         if compiled:
             network = self.denoiser or self.model
             network._denoise = torch.compile(network._denoise, dynamic=False)
-        self.compiled, self.frozen = compiled, compiled and self.device.type == "cpu"
+        self.frozen = compiled and self.device.type == "cpu"
 
     def _call(self, call: Callable, *args):
         "One call, in the precision of this copy."

@@ -109,10 +109,8 @@ class Trainer:
         self.noise = noise or _make_noise(model, diffusion, data, config)
         self.logger = logger or Logger(config.log_every)
         self.checkpointer = checkpointer or Checkpointer(out, config.keep)
-        self.on_step, self.on_save = (
-            _check_callbacks("on_step", on_step),
-            _check_callbacks("on_save", on_save),
-        )
+        self.on_step = _check_callbacks("on_step", on_step)
+        self.on_save = _check_callbacks("on_save", on_save)
 
     @property
     def fraction(self) -> float:
