@@ -1,6 +1,6 @@
 """Fail if generated files are stale. Nothing in the working tree is changed: the tools run in a copy.
 
-Checked: `dit_nb/` against the lessons (nbdev_export), clean notebooks (nbdev_clean), README.md against index.ipynb,
+Checked: `dit_nb/` against the lessons (nbdev_export), clean and folded notebooks (nbdev_clean, tools/fold.py), README.md against index.ipynb,
 and the assignments in the package against the lessons and the frames in `nbs/assignments/`.
 """
 
@@ -33,6 +33,7 @@ def regenerate(folder: Path) -> None:
     """Run every tool that writes files of the repository."""
     environment = {**os.environ, "PYTHONPATH": str(folder)}
     commands = [
+        [sys.executable, "tools/fold.py"],
         ["nbdev_clean"],
         ["nbdev_clean", "--fname", "index.ipynb"],
         ["nbdev_export"],

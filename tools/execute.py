@@ -1,4 +1,4 @@
-"""Run notebooks in a kernel and store their outputs, cleaned.
+"""Run notebooks in a kernel and store their outputs, cleaned and folded.
 
 Usage: python tools/execute.py [nbs/1_tokens/03_patchify.ipynb ...]   (all lessons and guides if none is named)
 
@@ -12,6 +12,8 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+
+from fold import tidy
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -60,6 +62,7 @@ def execute(path: Path) -> None:
     run(nb, path.parent)
     keep_outputs(nb)
     nbformat.write(nb, path)
+    tidy(path)
     subprocess.run(["nbdev_clean", "--fname", str(path)], check=True)
 
 
