@@ -1,12 +1,14 @@
 """The picture of the whole DiT: every lesson lights its own part."""
 
 import re
+from pathlib import Path
 
 import pytest
+
 from dit_nb.errors import UserError
 from dit_nb.teach.overview import _PARTS, _WHOLE, plot_overview
-from support import ROOT
 
+ROOT = Path(__file__).resolve().parents[2]
 LESSONS = sorted(int(path.name[:2]) for path in ROOT.glob("nbs/[1-4]_*/[0-9]*.ipynb"))
 
 
