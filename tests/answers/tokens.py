@@ -1,4 +1,4 @@
-"""Answers to the exercises of lessons 03 to 05."""
+"""Answers to the exercises of lessons 01 to 05."""
 
 import math
 
@@ -8,6 +8,301 @@ import torch.nn.functional as F
 from einops import rearrange, repeat
 
 from . import right, wrong
+
+# ---- posterior_weights
+
+
+@right("posterior_weights")
+def posterior_weights_cdist(x_t, alpha_bar, images):
+    scaled = x_t.flatten(1) / alpha_bar.sqrt()[:, None]
+    snr = (alpha_bar / (1 - alpha_bar))[:, None]
+    return torch.softmax(-snr / 2 * torch.cdist(scaled, images.flatten(1)) ** 2, dim=-1)
+
+
+@right("posterior_weights")
+def posterior_weights_loop(x_t, alpha_bar, images):
+    rows = []
+    for x, bar in zip(x_t, alpha_bar):
+        d = ((x - bar.sqrt() * images) ** 2).sum(dim=(1, 2, 3))
+        rows.append(torch.softmax(-d / (2 * (1 - bar)), dim=0))
+    return torch.stack(rows)
+
+
+@right("posterior_weights")
+def posterior_weights_normal(x_t, alpha_bar, images):
+    shape = (-1, 1, 1, 1, 1)
+    law = torch.distributions.Normal(
+        alpha_bar.sqrt().view(shape) * images, (1 - alpha_bar).sqrt().view(shape)
+    )
+    return law.log_prob(x_t[:, None]).flatten(2).sum(2).softmax(1)
+
+
+@wrong("posterior_weights", "at full strength")
+def posterior_weights_unscaled(x_t, alpha_bar, images):
+    d = ((x_t[:, None] - images) ** 2).flatten(2).sum(2)
+    return (-d / (2 * (1 - alpha_bar))[:, None]).softmax(1)
+
+
+@wrong("posterior_weights", "its square root")
+def posterior_weights_no_root(x_t, alpha_bar, images):
+    d = ((x_t[:, None] - alpha_bar.view(-1, 1, 1, 1, 1) * images) ** 2).flatten(2).sum(2)
+    return (-d / (2 * (1 - alpha_bar))[:, None]).softmax(1)
+
+
+def _squared_distances(x_t, alpha_bar, images):
+    return ((x_t[:, None] - alpha_bar.sqrt()[:, None, None, None, None] * images) ** 2).sum((2, 3, 4))
+
+
+@wrong("posterior_weights", "a 2 is missing")
+def posterior_weights_no_two(x_t, alpha_bar, images):
+    return (-_squared_distances(x_t, alpha_bar, images) / (1 - alpha_bar)[:, None]).softmax(1)
+
+
+@wrong("posterior_weights", "a standard deviation")
+def posterior_weights_deviation(x_t, alpha_bar, images):
+    sigma = (1 - alpha_bar).sqrt()
+    return (-_squared_distances(x_t, alpha_bar, images) / (2 * sigma)[:, None]).softmax(1)
+
+
+@wrong("posterior_weights", "not divided by the variance")
+def posterior_weights_no_variance(x_t, alpha_bar, images):
+    return (-_squared_distances(x_t, alpha_bar, images)).softmax(1)
+
+
+@wrong("posterior_weights", "are halved, but not divided")
+def posterior_weights_half(x_t, alpha_bar, images):
+    return (-0.5 * _squared_distances(x_t, alpha_bar, images)).softmax(1)
+
+
+@wrong("posterior_weights", "variance of the signal")
+def posterior_weights_signal_variance(x_t, alpha_bar, images):
+    return (-_squared_distances(x_t, alpha_bar, images) / (2 * alpha_bar)[:, None]).softmax(1)
+
+
+@wrong("posterior_weights", "not squared")
+def posterior_weights_norm(x_t, alpha_bar, images):
+    gaps = x_t[:, None] - alpha_bar.sqrt().view(-1, 1, 1, 1, 1) * images
+    return (-gaps.flatten(2).norm(dim=2) / (2 * (1 - alpha_bar))[:, None]).softmax(1)
+
+
+@wrong("posterior_weights", "Absolute differences")
+def posterior_weights_absolute(x_t, alpha_bar, images):
+    gaps = x_t[:, None] - alpha_bar.sqrt().view(-1, 1, 1, 1, 1) * images
+    return (-gaps.abs().flatten(2).sum(2) / (2 * (1 - alpha_bar))[:, None]).softmax(1)
+
+
+@wrong("posterior_weights", "averaged over the pixels")
+def posterior_weights_pixel_mean(x_t, alpha_bar, images):
+    gaps = x_t[:, None] - alpha_bar.sqrt().view(-1, 1, 1, 1, 1) * images
+    return (-gaps.pow(2).mean((2, 3, 4)) / (2 * (1 - alpha_bar))[:, None]).softmax(1)
+
+
+@wrong("posterior_weights", "a sign is wrong")
+def posterior_weights_farthest(x_t, alpha_bar, images):
+    return (_squared_distances(x_t, alpha_bar, images) / (2 * (1 - alpha_bar))[:, None]).softmax(1)
+
+
+@wrong("posterior_weights", "0 / 0 is nan")
+def posterior_weights_underflow(x_t, alpha_bar, images):
+    w = torch.exp(-_squared_distances(x_t, alpha_bar, images) / (2 * (1 - alpha_bar))[:, None])
+    return w / w.sum(1, keepdim=True)
+
+
+@wrong("posterior_weights", "The first alpha_bar")
+def posterior_weights_first_bar(x_t, alpha_bar, images):
+    bar = alpha_bar[0]
+    return (-((x_t[:, None] - bar.sqrt() * images) ** 2).flatten(2).sum(2) / (2 * (1 - bar))).softmax(1)
+
+
+@wrong("posterior_weights", "applied to the columns")
+def posterior_weights_columns(x_t, alpha_bar, images):
+    gaps = x_t[:, None] - alpha_bar.sqrt() * images
+    return (-gaps.pow(2).flatten(2).sum(2) / (2 * (1 - alpha_bar))[:, None]).softmax(1)
+
+
+@wrong("posterior_weights", "Each column sums to 1")
+def posterior_weights_axis(x_t, alpha_bar, images):
+    return (-_squared_distances(x_t, alpha_bar, images) / (2 * (1 - alpha_bar))[:, None]).softmax(0)
+
+
+@wrong("posterior_weights", "not divided by their sum")
+def posterior_weights_density(x_t, alpha_bar, images):
+    return torch.exp(-_squared_distances(x_t, alpha_bar, images) / (2 * (1 - alpha_bar))[:, None])
+
+
+@wrong("posterior_weights", "logarithms of probabilities")
+def posterior_weights_log(x_t, alpha_bar, images):
+    return (-_squared_distances(x_t, alpha_bar, images) / (2 * (1 - alpha_bar))[:, None]).log_softmax(1)
+
+
+@wrong("posterior_weights", "a softmax is missing")
+def posterior_weights_logits(x_t, alpha_bar, images):
+    return -_squared_distances(x_t, alpha_bar, images) / (2 * (1 - alpha_bar))[:, None]
+
+
+@wrong("posterior_weights", "on the nearest image")
+def posterior_weights_nearest(x_t, alpha_bar, images):
+    d = _squared_distances(x_t, alpha_bar, images)
+    return F.one_hot(d.argmin(1), len(images)).double()
+
+
+@wrong("posterior_weights", "shape (5, 3)")
+def posterior_weights_transposed(x_t, alpha_bar, images):
+    return posterior_weights_loop(x_t, alpha_bar, images).T
+
+
+# ---- label_posterior
+
+
+@right("label_posterior")
+def label_posterior_loop(x_t, alpha_bar, images, labels, num_classes):
+    w = posterior_weights_loop(x_t, alpha_bar, images)
+    return torch.stack([w[:, labels == k].sum(1) for k in range(num_classes)], dim=1)
+
+
+@right("label_posterior")
+def label_posterior_index_add(x_t, alpha_bar, images, labels, num_classes):
+    w = posterior_weights_cdist(x_t, alpha_bar, images)
+    return torch.zeros(len(x_t), num_classes, dtype=w.dtype).index_add_(1, labels, w)
+
+
+@wrong("label_posterior", "are averaged; add them up")
+def label_posterior_mean(x_t, alpha_bar, images, labels, num_classes):
+    w = posterior_weights_loop(x_t, alpha_bar, images)
+    counts = torch.bincount(labels, minlength=num_classes).clamp(min=1)
+    return label_posterior_loop(x_t, alpha_bar, images, labels, num_classes) / counts.to(w)
+
+
+@wrong("label_posterior", "averaged and divided by their sum")
+def label_posterior_balanced(x_t, alpha_bar, images, labels, num_classes):
+    p = label_posterior_mean(x_t, alpha_bar, images, labels, num_classes)
+    return p / p.sum(1, keepdim=True)
+
+
+@wrong("label_posterior", "most probable image only.")
+def label_posterior_max(x_t, alpha_bar, images, labels, num_classes):
+    w = posterior_weights_loop(x_t, alpha_bar, images)
+    best = [
+        w[:, labels == k].max(1).values if (labels == k).any() else 0 * w[:, 0] for k in range(num_classes)
+    ]
+    return torch.stack(best, 1)
+
+
+@wrong("label_posterior", "only, divided by the sum")
+def label_posterior_max_normalized(x_t, alpha_bar, images, labels, num_classes):
+    p = label_posterior_max(x_t, alpha_bar, images, labels, num_classes)
+    return p / p.sum(1, keepdim=True)
+
+
+@wrong("label_posterior", "class of the most probable image")
+def label_posterior_nearest(x_t, alpha_bar, images, labels, num_classes):
+    w = posterior_weights_loop(x_t, alpha_bar, images)
+    return F.one_hot(labels[w.argmax(1)], num_classes).double()
+
+
+@wrong("label_posterior", "return the probabilities")
+def label_posterior_hard(x_t, alpha_bar, images, labels, num_classes):
+    p = label_posterior_loop(x_t, alpha_bar, images, labels, num_classes)
+    return (p == p.amax(1, keepdim=True)).double()
+
+
+@wrong("label_posterior", "an index that repeats")
+def label_posterior_plus_equals(x_t, alpha_bar, images, labels, num_classes):
+    w = posterior_weights_loop(x_t, alpha_bar, images)
+    p = torch.zeros(len(x_t), num_classes, dtype=w.dtype)
+    p[:, labels] += w
+    return p
+
+
+@wrong("label_posterior", "softmax once more")
+def label_posterior_softmax_again(x_t, alpha_bar, images, labels, num_classes):
+    return label_posterior_loop(x_t, alpha_bar, images, labels, num_classes).softmax(-1)
+
+
+@wrong("label_posterior", "mean image of each class")
+def label_posterior_class_means(x_t, alpha_bar, images, labels, num_classes):
+    found = [k for k in range(num_classes) if (labels == k).any()]
+    means = torch.stack([images[labels == k].mean(0) for k in found])
+    p = torch.zeros(len(x_t), num_classes, dtype=x_t.dtype)
+    p[:, found] = posterior_weights_loop(x_t, alpha_bar, means)
+    return p
+
+
+@wrong("label_posterior", "how frequent each class is")
+def label_posterior_prior(x_t, alpha_bar, images, labels, num_classes):
+    return (torch.bincount(labels, minlength=num_classes) / len(labels)).double().repeat(len(x_t), 1)
+
+
+@wrong("label_posterior", "a class without images")
+def label_posterior_classes_found(x_t, alpha_bar, images, labels, num_classes):
+    w = posterior_weights_loop(x_t, alpha_bar, images)
+    return torch.stack([w[:, labels == k].sum(1) for k in labels.unique()], 1)
+
+
+@wrong("label_posterior", "at full strength")
+def label_posterior_unscaled(x_t, alpha_bar, images, labels, num_classes):
+    return posterior_weights_unscaled(x_t, alpha_bar, images) @ F.one_hot(labels, num_classes).double()
+
+
+@wrong("label_posterior", "its square root")
+def label_posterior_no_root(x_t, alpha_bar, images, labels, num_classes):
+    return posterior_weights_no_root(x_t, alpha_bar, images) @ F.one_hot(labels, num_classes).double()
+
+
+@wrong("label_posterior", "a 2 is missing")
+def label_posterior_no_two(x_t, alpha_bar, images, labels, num_classes):
+    return posterior_weights_no_two(x_t, alpha_bar, images) @ F.one_hot(labels, num_classes).double()
+
+
+@wrong("label_posterior", "a standard deviation")
+def label_posterior_deviation(x_t, alpha_bar, images, labels, num_classes):
+    return posterior_weights_deviation(x_t, alpha_bar, images) @ F.one_hot(labels, num_classes).double()
+
+
+@wrong("label_posterior", "not divided by the variance")
+def label_posterior_no_variance(x_t, alpha_bar, images, labels, num_classes):
+    return posterior_weights_no_variance(x_t, alpha_bar, images) @ F.one_hot(labels, num_classes).double()
+
+
+@wrong("label_posterior", "are halved, but not divided")
+def label_posterior_half(x_t, alpha_bar, images, labels, num_classes):
+    return posterior_weights_half(x_t, alpha_bar, images) @ F.one_hot(labels, num_classes).double()
+
+
+@wrong("label_posterior", "variance of the signal")
+def label_posterior_signal_variance(x_t, alpha_bar, images, labels, num_classes):
+    return posterior_weights_signal_variance(x_t, alpha_bar, images) @ F.one_hot(labels, num_classes).double()
+
+
+@wrong("label_posterior", "not squared")
+def label_posterior_norm(x_t, alpha_bar, images, labels, num_classes):
+    return posterior_weights_norm(x_t, alpha_bar, images) @ F.one_hot(labels, num_classes).double()
+
+
+@wrong("label_posterior", "Absolute differences")
+def label_posterior_absolute(x_t, alpha_bar, images, labels, num_classes):
+    return posterior_weights_absolute(x_t, alpha_bar, images) @ F.one_hot(labels, num_classes).double()
+
+
+@wrong("label_posterior", "averaged over the pixels")
+def label_posterior_pixel_mean(x_t, alpha_bar, images, labels, num_classes):
+    return posterior_weights_pixel_mean(x_t, alpha_bar, images) @ F.one_hot(labels, num_classes).double()
+
+
+@wrong("label_posterior", "a sign is wrong")
+def label_posterior_farthest(x_t, alpha_bar, images, labels, num_classes):
+    return posterior_weights_farthest(x_t, alpha_bar, images) @ F.one_hot(labels, num_classes).double()
+
+
+@wrong("label_posterior", "0 / 0 is nan")
+def label_posterior_underflow(x_t, alpha_bar, images, labels, num_classes):
+    return posterior_weights_underflow(x_t, alpha_bar, images) @ F.one_hot(labels, num_classes).double()
+
+
+@wrong("label_posterior", "The first alpha_bar")
+def label_posterior_first_bar(x_t, alpha_bar, images, labels, num_classes):
+    return posterior_weights_first_bar(x_t, alpha_bar, images) @ F.one_hot(labels, num_classes).double()
+
 
 # ---- patchify
 
@@ -80,17 +375,12 @@ def patchify_strided(images, patch_size):
     return rearrange(x, "n c p h q w -> n (h w) (p q c)")
 
 
-@wrong("patchify", "right for square images")
+@wrong("patchify", "grid is taken as a square")
 def patchify_square(images, patch_size):
     n, c, h, _ = images.shape
     g = h // patch_size
     x = images.reshape(n, c, g, patch_size, g, patch_size)
     return torch.einsum("nchpwq->nhwpqc", x).reshape(n, g * g, -1)
-
-
-@wrong("patchify", "shape (2, 4, 4, 12)")
-def patchify_keeps_grid(images, patch_size):
-    return rearrange(images, "n c (h p) (w q) -> n h w (p q c)", p=patch_size, q=patch_size)
 
 
 @wrong("patchify", "must return a tensor")
@@ -106,6 +396,21 @@ def patchify_float32(images, patch_size):
 @wrong("patchify", "in the wrong places")
 def patchify_flipped(images, patch_size):
     return patchify_einops(images.flip(-1), patch_size)
+
+
+@wrong("patchify", "separate tokens")
+def patchify_channels_are_tokens(images, patch_size):
+    return rearrange(images, "n c (h p) (w q) -> n (c h w) (p q)", p=patch_size, q=patch_size)
+
+
+@wrong("patchify", "The grid of patches is still there")
+def patchify_keeps_the_grid(images, patch_size):
+    return rearrange(images, "n c (h p) (w q) -> n h w (p q c)", p=patch_size, q=patch_size)
+
+
+@wrong("patchify", "still a square of pixels")
+def patchify_keeps_the_squares(images, patch_size):
+    return rearrange(images, "n c (h p) (w q) -> n (h w) p q c", p=patch_size, q=patch_size)
 
 
 # ---- unpatchify
@@ -182,11 +487,29 @@ def unpatchify_grid_exchanged(tokens, grid, patch_size):
     return unpatchify_einsum(tokens, (grid[1], grid[0]), patch_size)
 
 
-@wrong("unpatchify", "right for square images")
+@wrong("unpatchify", "grid is taken as a square")
 def unpatchify_official_square(tokens, grid, patch_size):
     side = int(tokens.shape[1] ** 0.5)
     assert side * side == tokens.shape[1]
     return unpatchify_einsum(tokens, (side, side), patch_size)
+
+
+@wrong("unpatchify", "grid is taken as a square")
+def unpatchify_root_of_tokens(tokens, grid, patch_size):
+    h = w = int(tokens.shape[1] ** 0.5)
+    return rearrange(tokens, "n (h w) (p q c) -> n c (h p) (w q)", h=h, w=w, p=patch_size, q=patch_size)
+
+
+@wrong("unpatchify", "root of the number of tokens")
+def unpatchify_rows_by_root(tokens, grid, patch_size):
+    h = int(tokens.shape[1] ** 0.5)
+    return rearrange(tokens, "n (h w) (p q c) -> n c (h p) (w q)", h=h, p=patch_size, q=patch_size)
+
+
+@wrong("unpatchify", "spread over the whole image")
+def unpatchify_spread(tokens, grid, patch_size):
+    h, w = grid
+    return rearrange(tokens, "n (h w) (p q c) -> n c (p h) (q w)", h=h, w=w, p=patch_size, q=patch_size)
 
 
 # ---- conv_to_linear
@@ -369,6 +692,58 @@ def sincos_2d_one_counter(grid, dim):
 def sincos_2d_square(grid, dim):
     k = torch.arange(grid[0] * grid[1])
     parts = [sincos_1d_outer(k % grid[0], dim // 2), sincos_1d_outer(k // grid[0], dim // 2)]
+    return torch.cat(parts, -1)
+
+
+@wrong("sincos_2d", "sines and cosines in turn")
+def sincos_2d_interleaved(grid, dim):
+    rows, columns = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
+    omega = 10000 ** (-torch.arange(dim // 4).double() / (dim // 4))
+    halves = []
+    for axis in (columns, rows):
+        angles = axis.reshape(-1, 1) * omega
+        halves.append(torch.stack([angles.sin(), angles.cos()], -1).flatten(1))
+    return torch.cat(halves, -1)
+
+
+@wrong("sincos_2d", "All sines come first, then all cosines")
+def sincos_2d_sin_sin_cos_cos(grid, dim):
+    rows, columns = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
+    omega = 10000 ** (-torch.arange(dim // 4).double() / (dim // 4))
+    across, down = columns.reshape(-1, 1) * omega, rows.reshape(-1, 1) * omega
+    return torch.cat([across.sin(), down.sin(), across.cos(), down.cos()], -1)
+
+
+@wrong("sincos_2d", "one step too early")
+def sincos_2d_linspace(grid, dim):
+    rows, columns = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
+    omega = 10000 ** -torch.linspace(0, 1, dim // 4, dtype=torch.float64)
+    parts = []
+    for axis in (columns, rows):
+        angles = axis.reshape(-1, 1) * omega
+        parts += [angles.sin(), angles.cos()]
+    return torch.cat(parts, -1)
+
+
+@wrong("sincos_2d", "counted from 1")
+def sincos_2d_from_one(grid, dim):
+    rows, columns = torch.meshgrid(torch.arange(1, grid[0] + 1), torch.arange(1, grid[1] + 1), indexing="ij")
+    omega = 10000 ** (-torch.arange(dim // 4).double() / (dim // 4))
+    parts = []
+    for axis in (columns, rows):
+        angles = axis.reshape(-1, 1) * omega
+        parts += [angles.sin(), angles.cos()]
+    return torch.cat(parts, -1)
+
+
+@wrong("sincos_2d", "frequencies are those of the whole width")
+def sincos_2d_frequencies_of_dim(grid, dim):
+    rows, columns = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
+    omega = 10000 ** (-torch.arange(dim // 4).double() / (dim // 2))
+    parts = []
+    for axis in (columns, rows):
+        angles = axis.reshape(-1, 1) * omega
+        parts += [angles.sin(), angles.cos()]
     return torch.cat(parts, -1)
 
 

@@ -66,6 +66,19 @@ _PATCHIFY = Exercise(
             _patchify_by("n c (p h) (q w) -> n (h w) (p q c)"),
             "how an axis of H pixels is split: which of the two parts changes slowly?",
         ),
+        "The grid is taken as a square; an image need not be one.": (
+            lambda x, p: patchify(x.reshape(len(x), x.shape[1], x.shape[2], x.shape[2]), p),
+            "how many patches fit into a row, and how many into a column.",
+        ),
+        "The pieces of each channel are separate tokens; a token holds all channels of its patch.": lambda x, p: (
+            rearrange(x, "n c (h p) (w q) -> n (c h w) (p q)", p=p, q=p)
+        ),
+        "The grid of patches is still there; the tokens of an image are one sequence.": lambda x, p: (
+            rearrange(x, "n c (h p) (w q) -> n h w (p q c)", p=p, q=p)
+        ),
+        "A patch is still a square of pixels; a token is one row of numbers.": lambda x, p: rearrange(
+            x, "n c (h p) (w q) -> n (h w) p q c", p=p, q=p
+        ),
     },
     "lesson 03, 'The definition, in loops'.",
     same_dtype=True,
@@ -109,6 +122,16 @@ def _unpatchify_by(pattern: str, swap: bool = False) -> Callable:
     return lambda tokens, grid, p: rearrange(tokens, pattern, h=grid[swap], w=grid[1 - swap], p=p, q=p)
 
 
+def _square_grid(tokens: Tensor, grid: tuple[int, int], patch_size: int) -> Tensor:
+    side = int(tokens.shape[1] ** 0.5)
+    return unpatchify(tokens, (side, side), patch_size)
+
+
+def _rooted(count: int) -> tuple[int, int]:
+    rows = int(count**0.5)
+    return rows, count // rows
+
+
 _UNPATCHIFY = Exercise(
     "unpatchify",
     _unpatchify_loops,
@@ -135,6 +158,18 @@ _UNPATCHIFY = Exercise(
         "The grid's rows and columns are exchanged: a wide image becomes a tall one.": (
             _unpatchify_by("n (h w) (p q c) -> n c (h p) (w q)", swap=True),
             "which number of the grid counts rows.",
+        ),
+        "The grid is taken as a square; its rows and columns are given, and need not be equal.": (
+            _square_grid,
+            "lesson 03, 'And back': Paper vs code.",
+        ),
+        "The number of rows is taken as the root of the number of tokens; the grid is given.": (
+            lambda x, grid, p: unpatchify(x, _rooted(x.shape[1]), p),
+            "lesson 03, 'And back': Paper vs code.",
+        ),
+        "The pixels of a token end up far from each other: each patch is spread over the whole image.": (
+            _unpatchify_by("n (h w) (p q c) -> n c (p h) (q w)"),
+            "how an axis of H pixels is put together: which of the two parts changes slowly?",
         ),
     },
     "lesson 03, 'And back'.",

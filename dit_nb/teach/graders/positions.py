@@ -112,6 +112,16 @@ def _halves(dim: int, **options) -> Callable:
     return lambda r, c: torch.cat([_waves(c, dim // 2, **options), _waves(r, dim // 2, **options)], -1)
 
 
+def _kinds(dim: int) -> Callable:
+    """Sines of column and row, then cosines of both: sin, sin, cos, cos."""
+
+    def row(r: Tensor, c: Tensor) -> Tensor:
+        sines, cosines = zip(*(_waves(axis, dim // 2).chunk(2, -1) for axis in (c, r)))
+        return torch.cat([*sines, *cosines], -1)
+
+    return row
+
+
 _SINCOS_2D = Exercise(
     "sincos_2d",
     _table_loops,
@@ -133,6 +143,23 @@ _SINCOS_2D = Exercise(
         ),
         "Within each half the cosines come first; here the sines do.": lambda g, d: _table(
             g, d, _halves(d, order=(torch.cos, torch.sin))
+        ),
+        "Each half has sines and cosines in turn; all sines of a half come first, then its cosines.": lambda g, d: (
+            _table(g, d, _halves(d, interleave=True))
+        ),
+        "All sines come first, then all cosines; each half has its own sines and cosines.": (
+            lambda g, d: _table(g, d, _kinds(d)),
+            "what the first half of the channels encodes.",
+        ),
+        "The frequencies are those of the whole width; a half of the width has its own, dim/4 of them.": (
+            lambda g, d: _table(g, d, _halves(d, power=lambda i, h: -i / (2 * h))),
+            "lesson 04, 'Two dimensions': which width each half has.",
+        ),
+        "The lowest frequency is reached one step too early, which shows only for large inputs.": lambda g, d: (
+            _table(g, d, _halves(d, power=lambda i, h: -i / max(h - 1, 1)))
+        ),
+        "The positions are counted from 1; the first row and the first column are 0.": lambda g, d: _table(
+            g, d, lambda r, c: _halves(d)(r + 1, c + 1)
         ),
         "The index of the patch is embedded; the table must encode its row and its column.": lambda g, d: (
             _waves(torch.arange(g[0] * g[1]), d)

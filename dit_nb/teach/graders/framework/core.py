@@ -15,8 +15,18 @@ from dit_nb.teach.graders.framework.report import Report
 __all__ = ["grade", "all_exercises", "reference_solution", "use_or_fallback"]
 
 _MODULES = (
-    *("patchify", "positions", "conditioning", "attention", "in_context", "cross_attention", "layer_norm"),
-    *("adaln", "adaln_zero", "schedule", "posterior", "objective", "likelihood", "sampling", "guidance"),
+    *(
+        "noise",
+        "patchify",
+        "positions",
+        "conditioning",
+        "attention",
+        "in_context",
+        "cross_attention",
+        "layer_norm",
+    ),
+    *("adaln", "adaln_zero", "model", "cost", "schedule", "posterior", "objective", "likelihood", "sampling", "guidance"),
+    *("training", "latents", "evaluation", "evidence", "anatomy"),
 )
 _STALE = (
     "It is right on the first call, but wrong for other numbers of the same shape: "
@@ -70,6 +80,14 @@ def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?", "!")) else ".")
 
 
+def _common_note(outcomes: list[_Outcome]) -> str:
+    """Return the note of the cases that failed, if exactly the cases with this note have wrong numbers or shapes."""
+    notes = {o.case.note for o in outcomes if o.stage}
+    note = notes.pop() if len(notes) == 1 else ""
+    marked = [o.stage for o in outcomes if o.case.note == note]
+    return note if note and set(marked) <= {"value", "shape"} and len(marked) < len(outcomes) else ""
+
+
 def _explain(exercise: Exercise, outcomes: list[_Outcome], seed: int) -> tuple[str, str]:
     """Return why the function is not right, and where to look."""
     failed = sorted((o for o in outcomes if o.stage), key=lambda o: _STAGES.index(o.stage))
@@ -83,9 +101,9 @@ def _explain(exercise: Exercise, outcomes: list[_Outcome], seed: int) -> tuple[s
     for mistake, wrong in _known_mistakes(exercise, seed):
         if _matches(wrong, outcomes, exercise.tolerance):
             return mistake.message, mistake.hint or hint
-    notes = {o.case.note for o in failed}
-    if len(notes) == 1 and "" not in notes and len(failed) < len(outcomes):
-        return notes.pop(), hint
+    note = _common_note(outcomes)
+    if note:
+        return note, hint
     if first.stage != "value":
         return f"{first.message} (case: {first.case.label})", hint
     pairs = zip(first.got, first.expected)

@@ -174,7 +174,7 @@ def _relation(got: Tensor, expected: Tensor, tolerance: float) -> str:
     if _near(got.flatten().sort()[0], expected.flatten().sort()[0], close):
         return "the right numbers are all there, but in the wrong places"
     if got.ndim > 1 and len(got) > 1 and _near(got[0], expected[0], close):
-        return "the first of the batch is right and others are not: does each get its own coefficients?"
+        return "the first of the batch is right and the others are not"
     factor = ((got * expected).sum() / (expected * expected).sum().clamp(min=1e-300)).item()
     if expected.numel() > 2 and abs(factor) > 1e-6 and _near(got, factor * expected, close):
         return f"all of them are {factor:.4g} times what they should be"

@@ -50,8 +50,9 @@ class Report:
 
     @property
     def difference(self) -> float | None:
-        """Largest difference in all cases that can be compared."""
-        return max((row.difference for row in self.table if row.difference is not None), default=None)
+        """Largest difference in the cases that failed, or in all if none did; None if nothing can be compared."""
+        rows = [row for row in self.table if not row.right] or self.table
+        return max((row.difference for row in rows if row.difference is not None), default=None)
 
     def row(self) -> dict:
         """Return a row of a gradebook, without the table; JSON can hold it."""
