@@ -274,6 +274,232 @@ def in_context_ignored(x, c, blocks):
     return x
 
 
+@wrong("in_context", "as they went in")
+def in_context_not_assigned(x, c, blocks):
+    tokens = torch.cat([x, c], dim=1)
+    for block in blocks:
+        block(tokens)
+    return tokens[:, : x.shape[1]]
+
+
+@wrong("in_context", "as they went in")
+def in_context_loop_variable(x, c, blocks):
+    tokens = torch.cat([x, c], dim=1)
+    for block in blocks:
+        out = block  # noqa: F841
+    return tokens[:, : x.size(1)]
+
+
+@wrong("in_context", "Only the last block has an effect")
+def in_context_last_only(x, c, blocks):
+    tokens = torch.cat([x, c], dim=1)
+    for block in blocks:
+        out = block(tokens)
+    return out[:, : x.shape[1]]
+
+
+@wrong("in_context", "return inside the loop")
+def in_context_returns_early(x, c, blocks):
+    tokens = torch.cat([x, c], dim=1)
+    for block in blocks:
+        tokens = block(tokens)
+        return tokens[:, : x.shape[1]]
+
+
+@wrong("in_context", "before the last block")
+def in_context_leaves_before_the_last(x, c, blocks):
+    tokens = torch.cat([x, c], dim=1)
+    for block in blocks[:-1]:
+        tokens = block(tokens)
+    return blocks[-1](tokens[:, : x.shape[1]])
+
+
+@wrong("in_context", "the sequence grows")
+def in_context_grows(x, c, blocks):
+    T = x.shape[1]
+    for block in blocks:
+        x = block(torch.cat([x, c], dim=1))
+    return x[:, :T]
+
+
+@wrong("in_context", "reverse order")
+def in_context_reversed(x, c, blocks):
+    tokens = torch.cat([x, c], dim=1)
+    for block in reversed(blocks):
+        tokens = block(tokens)
+    return tokens[:, :-2]
+
+
+@wrong("in_context", "before each block; it should")
+def in_context_added_each_time(x, c, blocks):
+    for block in blocks:
+        x = block(x + c.sum(dim=1, keepdim=True))
+    return x
+
+
+@wrong("in_context", "averaged to one token")
+def in_context_mean_token(x, c, blocks):
+    return in_context_append(x, c.mean(dim=1, keepdim=True), blocks)
+
+
+@wrong("in_context", "The label is missing")
+def in_context_t_only(x, c, blocks):
+    return in_context_append(x, c[:, 0].unsqueeze(1), blocks)
+
+
+@wrong("in_context", "The timestep is missing")
+def in_context_y_only(x, c, blocks):
+    return in_context_append(x, c[:, -1:], blocks)
+
+
+@wrong("in_context", "residuals of their own")
+def in_context_residual(x, c, blocks):
+    return x + in_context_append(x, c, blocks)
+
+
+@wrong("in_context", "stopped with")
+def in_context_wrong_axis(x, c, blocks):
+    tokens = torch.cat([x, c], dim=-1)
+    for block in blocks:
+        tokens = block(tokens)
+    return tokens[..., : x.shape[-1]]
+
+
+@wrong("in_context", "must return a tensor")
+def in_context_split(x, c, blocks):
+    tokens = torch.cat([x, c], dim=1)
+    for block in blocks:
+        tokens = block(tokens)
+    return tokens.split([x.shape[1], 2], dim=1)
+
+
+# ---- label_mask
+
+
+@right("label_mask")
+def label_mask_column(T):
+    mask = torch.ones(T + 2, T + 2, dtype=torch.bool)
+    mask[:-1, -1] = False
+    return mask
+
+
+@right("label_mask")
+def label_mask_compared(T):
+    token = torch.arange(T + 2)
+    return (token[None, :] != T + 1) | (token[:, None] == T + 1)
+
+
+@right("label_mask")
+def label_mask_lists(T):
+    rows = [[True] * (T + 1) + [False] for _ in range(T + 1)]
+    return torch.tensor(rows + [[True] * (T + 2)])
+
+
+@wrong("label_mask", "by a detour")
+def label_mask_image_only(T):
+    mask = torch.ones(T + 2, T + 2, dtype=torch.bool)
+    mask[:T, -1] = False
+    return mask
+
+
+@wrong("label_mask", "Only t is kept from y")
+def label_mask_t_only(T):
+    mask = torch.ones(T + 2, T + 2).bool()
+    mask[-2, -1] = False
+    return mask
+
+
+@wrong("label_mask", "Nothing is closed")
+def label_mask_open(T):
+    return torch.ones(T + 2, T + 2, dtype=torch.bool)
+
+
+@wrong("label_mask", "The row of y is closed: then")
+def label_mask_row(T):
+    mask = torch.ones(T + 2, T + 2, dtype=torch.bool)
+    mask[-1] = False
+    return mask
+
+
+@wrong("label_mask", "The row of y is closed but for y")
+def label_mask_row_of_others(T):
+    return label_mask_column(T).T
+
+
+@wrong("label_mask", "even for y itself")
+def label_mask_whole_column(T):
+    mask = torch.ones(T + 2, T + 2, dtype=torch.bool)
+    mask[:, -1] = False
+    return mask
+
+
+@wrong("label_mask", "does no harm")
+def label_mask_both_ways(T):
+    mask = torch.ones(T + 2, T + 2, dtype=torch.bool)
+    mask[:-1, -1] = mask[-1, :-1] = False
+    return mask
+
+
+@wrong("label_mask", "attends to nothing at all")
+def label_mask_cross(T):
+    mask = torch.ones(T + 2, T + 2, dtype=torch.bool)
+    mask[:, -1] = mask[-1] = False
+    return mask
+
+
+@wrong("label_mask", "True and False are exchanged")
+def label_mask_inverted(T):
+    blocked = torch.zeros(T + 2, T + 2, dtype=torch.bool)
+    blocked[:-1, -1] = True
+    return blocked
+
+
+@wrong("label_mask", "This cuts off t")
+def label_mask_wrong_token(T):
+    mask = torch.ones(T + 2, T + 2, dtype=torch.bool)
+    mask[:, T] = False
+    mask[T, T] = True
+    return mask
+
+
+@wrong("label_mask", "The image loses t, not y")
+def label_mask_image_loses_t(T):
+    mask = torch.ones(T + 2, T + 2, dtype=torch.bool)
+    mask[:T, T] = False
+    return mask
+
+
+@wrong("label_mask", "loses t as well as y")
+def label_mask_both_tokens(T):
+    mask = torch.ones(T + 2, T + 2, dtype=torch.bool)
+    mask[:T, T:] = False
+    return mask
+
+
+@wrong("label_mask", "causal mask")
+def label_mask_causal(T):
+    return torch.tril(torch.ones(T + 2, T + 2)).bool()
+
+
+@wrong("label_mask", "cuts off the first patch")
+def label_mask_front(T):
+    mask = torch.ones(T + 2, T + 2, dtype=torch.bool)
+    mask[1:, 0] = False
+    return mask
+
+
+@wrong("label_mask", "must be torch.bool")
+def label_mask_additive(T):
+    mask = torch.zeros(T + 2, T + 2)
+    mask[:-1, -1] = -torch.inf
+    return mask
+
+
+@wrong("label_mask", "has shape")
+def label_mask_without_t(T):
+    return label_mask_column(T - 1)
+
+
 # ---- cross_attention
 
 
@@ -331,6 +557,211 @@ def cross_attention_unscaled(x, context, w_q, w_k, w_v):
 @wrong("cross_attention", "the block's business")
 def cross_attention_residual(x, context, w_q, w_k, w_v):
     return x + cross_attention_fused(x, context, w_q, w_k, w_v)
+
+
+@wrong("cross_attention", "without a transpose")
+def cross_attention_linear(x, context, w_q, w_k, w_v):
+    q, k, v = F.linear(x, w_q), F.linear(context, w_k), F.linear(context, w_v)
+    return F.scaled_dot_product_attention(q, k, v)
+
+
+@wrong("cross_attention", "without a transpose")
+def cross_attention_einsum_transposed(x, context, w_q, w_k, w_v):
+    q = torch.einsum("ntd,ed->nte", x, w_q)
+    k, v = (torch.einsum("nsd,ed->nse", context, w) for w in (w_k, w_v))
+    return torch.einsum("nts,nsd->ntd", (q @ k.mT / x.shape[-1] ** 0.5).softmax(-1), v)
+
+
+@wrong("cross_attention", "lacks the label")
+def cross_attention_t_only(x, context, w_q, w_k, w_v):
+    return cross_attention_fused(x, context[:, :1], w_q, w_k, w_v)
+
+
+@wrong("cross_attention", "from image and condition together")
+def cross_attention_concatenated(x, context, w_q, w_k, w_v):
+    return cross_attention_fused(x, torch.cat([x, context], dim=1), w_q, w_k, w_v)
+
+
+@wrong("cross_attention", "multiply them with w_q first")
+def cross_attention_raw_queries(x, context, w_q, w_k, w_v):
+    return F.scaled_dot_product_attention(x, context @ w_k, context @ w_v)
+
+
+@wrong("cross_attention", "multiply it with w_k first")
+def cross_attention_raw_keys(x, context, w_q, w_k, w_v):
+    return F.scaled_dot_product_attention(x @ w_q, context, context @ w_v)
+
+
+@wrong("cross_attention", "multiply it with w_v first")
+def cross_attention_raw_values(x, context, w_q, w_k, w_v):
+    return F.scaled_dot_product_attention(x @ w_q, context @ w_k, context)
+
+
+@wrong("cross_attention", "matrices of queries and keys")
+def cross_attention_keys_for_queries(x, context, w_q, w_k, w_v):
+    return F.scaled_dot_product_attention(x @ w_k, context @ w_q, context @ w_v)
+
+
+@wrong("cross_attention", "divided by D")
+def cross_attention_over_d(x, context, w_q, w_k, w_v):
+    return ((x @ w_q) @ (context @ w_k).mT / x.shape[-1]).softmax(-1) @ (context @ w_v)
+
+
+@wrong("cross_attention", "number of keys")
+def cross_attention_root_of_keys(x, context, w_q, w_k, w_v):
+    return ((x @ w_q) @ (context @ w_k).mT / math.sqrt(context.shape[1])).softmax(-1) @ (context @ w_v)
+
+
+@wrong("cross_attention", "number of image tokens")
+def cross_attention_root_of_tokens(x, context, w_q, w_k, w_v):
+    return ((x @ w_q) @ (context @ w_k).mT / math.sqrt(x.shape[1])).softmax(-1) @ (context @ w_v)
+
+
+@wrong("cross_attention", "There is no softmax")
+def cross_attention_linear_weights(x, context, w_q, w_k, w_v):
+    return (x @ w_q) @ (context @ w_k).mT / x.shape[-1] ** 0.5 @ (context @ w_v)
+
+
+@wrong("cross_attention", "a sigmoid of its own")
+def cross_attention_sigmoids(x, context, w_q, w_k, w_v):
+    return torch.sigmoid((x @ w_q) @ (context @ w_k).mT / x.shape[-1] ** 0.5) @ (context @ w_v)
+
+
+@wrong("cross_attention", "has shape")
+def cross_attention_weights(x, context, w_q, w_k, w_v):
+    return torch.softmax((x @ w_q) @ (context @ w_k).mT / x.shape[-1] ** 0.5, dim=-1)
+
+
+@wrong("cross_attention", "stopped with")
+def cross_attention_t_for_transpose(x, context, w_q, w_k, w_v):
+    return ((x @ w_q) @ (context @ w_k).view(x.shape[2], -1)).softmax(-1) @ (context @ w_v)
+
+
+# ---- padded_attention
+
+
+def places_of(k, lengths):
+    """(N, 1, S), True where a word stands."""
+    return (torch.arange(k.shape[1]) < lengths[:, None])[:, None]
+
+
+@right("padded_attention")
+def padded_attention_fused(q, k, v, lengths):
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=places_of(k, lengths))
+
+
+@right("padded_attention")
+def padded_attention_loop(q, k, v, lengths):
+    rows = [
+        F.scaled_dot_product_attention(q[i], k[i, : lengths[i]], v[i, : lengths[i]]) for i in range(len(q))
+    ]
+    return torch.stack(rows)
+
+
+@right("padded_attention")
+def padded_attention_renormalized(q, k, v, lengths):
+    weights = (q @ k.mT / math.sqrt(q.shape[2])).softmax(-1) * places_of(k, lengths)
+    return weights / weights.sum(-1, keepdim=True) @ v
+
+
+@wrong("padded_attention", "lengths is not used")
+def padded_attention_ignores(q, k, v, lengths):
+    return F.scaled_dot_product_attention(q, k, v)
+
+
+@wrong("padded_attention", "after the softmax")
+def padded_attention_late(q, k, v, lengths):
+    weights = (q @ k.mT / math.sqrt(q.shape[2])).softmax(-1)
+    return weights.masked_fill(~places_of(k, lengths), 0) @ v
+
+
+@wrong("padded_attention", "after the softmax")
+def padded_attention_zero_values(q, k, v, lengths):
+    return F.scaled_dot_product_attention(q, k, v * places_of(k, lengths).mT)
+
+
+@wrong("padded_attention", "which is no small score")
+def padded_attention_zero_scores(q, k, v, lengths):
+    scores = q @ k.mT / math.sqrt(q.shape[2])
+    return scores.masked_fill(~places_of(k, lengths), 0.0).softmax(-1) @ v
+
+
+@wrong("padded_attention", "which is no small score")
+def padded_attention_zero_keys(q, k, v, lengths):
+    return F.scaled_dot_product_attention(q, k * places_of(k, lengths).mT, v)
+
+
+@wrong("padded_attention", "but it still gets weight")
+def padded_attention_zero_padding(q, k, v, lengths):
+    words = places_of(k, lengths).mT
+    return F.scaled_dot_product_attention(q, k * words, v * words)
+
+
+@wrong("padded_attention", "One place too many")
+def padded_attention_one_more(q, k, v, lengths):
+    mask = torch.arange(k.shape[1]) <= lengths[:, None]
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask[:, None])
+
+
+@wrong("padded_attention", "One word too few")
+def padded_attention_one_less(q, k, v, lengths):
+    scores = q @ k.mT / math.sqrt(q.shape[2])
+    return scores.masked_fill(~places_of(k, lengths - 1), -math.inf).softmax(-1) @ v
+
+
+@wrong("padded_attention", "places count from 0")
+def padded_attention_from_one(q, k, v, lengths):
+    places = torch.arange(k.shape[1])
+    mask = (places >= 1) & (places < lengths[:, None])
+    scores = q @ k.mT / math.sqrt(q.shape[2])
+    return scores.masked_fill(~mask[:, None], -math.inf).softmax(-1) @ v
+
+
+@wrong("padded_attention", "The first sentence's length")
+def padded_attention_first(q, k, v, lengths):
+    return F.scaled_dot_product_attention(q, k[:, : lengths[0]], v[:, : lengths[0]])
+
+
+@wrong("padded_attention", "cut to the longest")
+def padded_attention_longest(q, k, v, lengths):
+    return F.scaled_dot_product_attention(q, k[:, : lengths.max()], v[:, : lengths.max()])
+
+
+@wrong("padded_attention", "cut to the shortest")
+def padded_attention_shortest(q, k, v, lengths):
+    return F.scaled_dot_product_attention(q, k[:, : lengths.min()], v[:, : lengths.min()])
+
+
+@wrong("padded_attention", "Words and padding are exchanged")
+def padded_attention_inverted(q, k, v, lengths):
+    scores = q @ k.mT / math.sqrt(q.shape[2])
+    return scores.masked_fill(places_of(k, lengths), -math.inf).softmax(-1) @ v
+
+
+@wrong("padded_attention", "All words have the same weight")
+def padded_attention_mean(q, k, v, lengths):
+    means = [v[i, :n].mean(dim=0) for i, n in enumerate(lengths)]
+    return torch.stack(means)[:, None].expand_as(q)
+
+
+@wrong("padded_attention", "not scaled")
+def padded_attention_unscaled(q, k, v, lengths):
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=places_of(k, lengths), scale=1.0)
+
+
+@wrong("padded_attention", "divided by D")
+def padded_attention_over_d(q, k, v, lengths):
+    return F.scaled_dot_product_attention(q / q.shape[-1] ** 0.5, k, v, attn_mask=places_of(k, lengths))
+
+
+@wrong("padded_attention", "runs over the queries")
+def padded_attention_wrong_axis(q, k, v, lengths):
+    return ((q @ k.mT / math.sqrt(q.shape[2])).softmax(1) * places_of(k, lengths)) @ v
+
+
+@wrong("padded_attention", "stopped with")
+def padded_attention_no_axis(q, k, v, lengths):
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=torch.arange(k.shape[1] + 1) < lengths[:, None])
 
 
 # ---- layer_norm
@@ -639,6 +1070,107 @@ def adaln_zero_mixed(x, branch, shift, scale, gate):
     return x + gate * branch(norm(x)) * (1 + scale) + shift
 
 
+@wrong("adaln_zero", "Shift and scale are exchanged")
+def adaln_zero_exchanged(x, branch, shift, scale, gate):
+    return x + gate * branch(norm(x) * (1 + shift) + scale)
+
+
+@wrong("adaln_zero", "The shift is scaled too")
+def adaln_zero_shift_first(x, branch, shift, scale, gate):
+    return x + gate * branch((norm(x) + shift) * (1 + scale))
+
+
+@wrong("adaln_zero", "The scale is missing")
+def adaln_zero_no_scale(x, branch, shift, scale, gate):
+    return x + gate * branch(norm(x) + shift)
+
+
+@wrong("adaln_zero", "The shift is missing")
+def adaln_zero_no_shift(x, branch, shift, scale, gate):
+    return x + gate * branch(norm(x) * (1 + scale))
+
+
+@wrong("adaln_zero", "without shift and scale")
+def adaln_zero_unmodulated(x, branch, shift, scale, gate):
+    return x + gate * branch(norm(x))
+
+
+@wrong("adaln_zero", "come after the branch; they belong between")
+def adaln_zero_modulates_late(x, branch, shift, scale, gate):
+    h = branch(norm(x))
+    return x + gate * (h * (1 + scale) + shift)
+
+
+@wrong("adaln_zero", "what goes into the branch")
+def adaln_zero_gate_before(x, branch, shift, scale, gate):
+    h = norm(x) * (1 + scale) + shift
+    return x + branch(gate * h)
+
+
+@wrong("adaln_zero", "The norm comes last, over the sum")
+def adaln_zero_post_norm(x, branch, shift, scale, gate):
+    return norm(x + gate * branch(x * (1 + scale) + shift))
+
+
+@wrong("adaln_zero", "Norm and modulation come last")
+def adaln_zero_post_adaln(x, branch, shift, scale, gate):
+    x = x + gate * branch(x)
+    return norm(x) * (1 + scale) + shift
+
+
+@wrong("adaln_zero", "a second norm")
+def adaln_zero_two_norms(x, branch, shift, scale, gate):
+    return norm(adaln_zero_layer_norm(x, branch, shift, scale, gate))
+
+
+@wrong("adaln_zero", "The norm comes after the branch")
+def adaln_zero_norm_after(x, branch, shift, scale, gate):
+    return x + gate * norm(branch(x * (1 + scale) + shift))
+
+
+@wrong("adaln_zero", "Norm and modulation come after the branch")
+def adaln_zero_adaln_after(x, branch, shift, scale, gate):
+    return x + gate * (norm(branch(x)) * (1 + scale) + shift)
+
+
+@wrong("adaln_zero", "The modulated tokens are added")
+def adaln_zero_residual_of_h(x, branch, shift, scale, gate):
+    h = norm(x) * (1 + scale) + shift
+    return h + gate * branch(h)
+
+
+@wrong("adaln_zero", "The gate mixes tokens and branch")
+def adaln_zero_mixture(x, branch, shift, scale, gate):
+    return torch.lerp(x, branch(norm(x) * (1 + scale) + shift), gate)
+
+
+@wrong("adaln_zero", "tanh")
+def adaln_zero_tanh(x, branch, shift, scale, gate):
+    return x + gate.tanh() * branch(norm(x) * (1 + scale) + shift)
+
+
+@wrong("adaln_zero", "The first image's gate")
+def adaln_zero_first_gate(x, branch, shift, scale, gate):
+    return x + gate[0] * branch(norm(x) * (1 + scale) + shift)
+
+
+@wrong("adaln_zero", "RMSNorm")
+def adaln_zero_rms(x, branch, shift, scale, gate):
+    h = F.rms_norm(x, x.shape[-1:], eps=1e-6)
+    return x + gate * branch(h * (1 + scale) + shift)
+
+
+@wrong("adaln_zero", "belongs under the root")
+def adaln_zero_eps_outside(x, branch, shift, scale, gate):
+    h = (x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True, correction=0) + 1e-6)
+    return x + gate * branch(h * (1 + scale) + shift)
+
+
+@wrong("adaln_zero", "wrong numbers")
+def adaln_zero_no_branch(x, branch, shift, scale, gate):
+    return x + gate * (norm(x) * (1 + scale) + shift)
+
+
 # ---- zero_init
 
 
@@ -700,3 +1232,148 @@ def zero_init_then_xavier(linear):
 def zero_init_ones(linear):
     nn.init.ones_(linear.weight)
     nn.init.ones_(linear.bias)
+
+
+@wrong("zero_init", "the bias is frozen")
+def zero_init_frozen_bias(linear):
+    zero_init_no_grad(linear)
+    linear.bias.requires_grad = False
+
+
+@wrong("zero_init", "the weight is frozen")
+def zero_init_frozen_weight(linear):
+    zero_init_no_grad(linear)
+    linear.weight.requires_grad_(False)
+
+
+@wrong("zero_init", "small, but not zero")
+def zero_init_small(linear):
+    nn.init.normal_(linear.weight, std=0.02)
+    nn.init.zeros_(linear.bias)
+
+
+@wrong("zero_init", "PyTorch's own random numbers")
+def zero_init_reset(linear):
+    linear.reset_parameters()
+    linear.bias.data.zero_()
+
+
+@wrong("zero_init", "stopped with")
+def zero_init_of_the_layer(linear):
+    nn.init.zeros_(linear)
+
+
+@wrong("zero_init", "stopped with")
+def zero_init_in_place(linear):
+    linear.weight *= 0
+    linear.bias *= 0
+
+
+# ---- stop_attention
+
+
+@right("stop_attention")
+def stop_attention_projection(block):
+    nn.init.zeros_(block.attn.proj.weight)
+    nn.init.zeros_(block.attn.proj.bias)
+
+
+@right("stop_attention")
+def stop_attention_all_of_it(block):
+    with torch.no_grad():
+        for parameter in block.attn.parameters():
+            parameter.zero_()
+
+
+@right("stop_attention")
+def stop_attention_new_layer(block):
+    block.attn.proj.load_state_dict({k: 0 * v for k, v in block.attn.proj.state_dict().items()})
+    return block
+
+
+@wrong("stop_attention", "still learns as it always does")
+def stop_attention_modulation(block):
+    nn.init.zeros_(block.adaLN_modulation[-1].weight)  # it is zero already
+
+
+@wrong("stop_attention", "biases that reach the gate")
+def stop_attention_queries(block):
+    nn.init.zeros_(block.attn.qkv.weight)
+
+
+@wrong("stop_attention", "still learns as it always does")
+def stop_attention_small(block):
+    block.attn.proj.weight.data.mul_(1e-3)
+    block.attn.proj.bias.data.mul_(1e-3)
+
+
+@wrong("stop_attention", "only the weight of the last layer")
+def stop_attention_weight(block):
+    nn.init.zeros_(block.attn.proj.weight)
+
+
+@wrong("stop_attention", "queries, keys and values are zero")
+def stop_attention_qkv(block):
+    zero_init_nn(block.attn.qkv)
+
+
+@wrong("stop_attention", "The MLP is stopped")
+def stop_attention_mlp(block):
+    zero_init_nn(block.mlp.fc2)
+
+
+@wrong("stop_attention", "Both branches are stopped")
+def stop_attention_both(block):
+    zero_init_nn(block.attn.proj)
+    zero_init_nn(block.mlp.fc2)
+
+
+@wrong("stop_attention", "Both branches are stopped")
+def stop_attention_everything(block):
+    for parameter in block.parameters():
+        nn.init.zeros_(parameter)
+
+
+@wrong("stop_attention", "The attention is frozen")
+def stop_attention_frozen(block):
+    for parameter in block.attn.parameters():
+        parameter.requires_grad = False
+
+
+@wrong("stop_attention", "The whole block is frozen")
+def stop_attention_frozen_block(block):
+    block.requires_grad_(False)
+
+
+@wrong("stop_attention", "frozen as well as zero")
+def stop_attention_frozen_zero(block):
+    stop_attention_projection(block)
+    block.attn.proj.requires_grad_(False)
+
+
+@wrong("stop_attention", "The modulation is frozen")
+def stop_attention_frozen_modulation(block):
+    block.adaLN_modulation[1].requires_grad_(False)
+
+
+@wrong("stop_attention", "The gate is open at the start")
+def stop_attention_open(block):
+    D = block.adaLN_modulation[1].in_features
+    block.adaLN_modulation[1].bias.data[2 * D : 3 * D] = 1.0
+
+
+@wrong("stop_attention", "The gate is open and the last layer zero")
+def stop_attention_open_and_zero(block):
+    stop_attention_projection(block)
+    stop_attention_open(block)
+
+
+@wrong("stop_attention", "not the identity")
+def stop_attention_noisy_modulation(block):
+    for parameter in block.adaLN_modulation.parameters():
+        nn.init.constant_(parameter, 0.1)
+
+
+@wrong("stop_attention", "stopped with AttributeError")
+def stop_attention_wrong_name(block):
+    nn.init.zeros_(block.attention.proj.weight)

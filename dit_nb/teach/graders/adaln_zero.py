@@ -1,10 +1,11 @@
-"""Graders of lesson 11: a gated branch, and a layer that is initialized to zero."""
+"""Graders of lesson 11: a gated branch, a layer that is initialized to zero, and two zeros in one product."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
+from dit_nb.blocks.adaln_zero import AdaLNZeroBlock
 from dit_nb.teach.graders.adaln import _SCALE_WITHOUT_ONE
 from dit_nb.teach.graders.framework.core import grade
 from dit_nb.teach.graders.framework.exercise import Case, Exercise, RandomInputs
@@ -12,7 +13,7 @@ from dit_nb.teach.graders.framework.report import Report
 from dit_nb.teach.graders.in_context import _random_mixer
 from dit_nb.teach.graders.layer_norm import _layer_norm, _normalize_token
 
-__all__ = ["check_adaln_zero", "check_zero_init"]
+__all__ = ["check_adaln_zero", "check_stop_attention", "check_zero_init"]
 
 
 def _adaln_zero_loops(x: Tensor, branch: Callable, shift: Tensor, scale: Tensor, gate: Tensor) -> Tensor:
@@ -82,15 +83,71 @@ _ADALN_ZERO = Exercise(
         ),
         "The small constant of the norm is 1e-5; DiT has 1e-6, which matters for small tokens.": (
             _adaln_zero(norm=lambda x: _layer_norm(x, 1e-5)),
-            "lesson 10, 'LayerNorm by hand'.",
+            "lesson 07, 'LayerNorm by hand'.",
         ),
         "The norm divides by D - 1; a layer norm divides by D.": (
             _adaln_zero(norm=lambda x: _layer_norm(x, unbiased=True)),
-            "lesson 10, 'LayerNorm by hand'.",
+            "lesson 07, 'LayerNorm by hand'.",
         ),
         "The norm runs over the tokens; it must run over the channels of each token.": (
             _adaln_zero(norm=lambda x: _layer_norm(x, axis=1)),
-            "lesson 10, 'Whose mean?'.",
+            "lesson 07, 'Whose mean?'.",
+        ),
+        "Shift and scale are exchanged.": (
+            _adaln_zero(modulate=lambda h, shift, scale: h * (1 + shift) + scale),
+            "the order of the arguments: shift, then scale.",
+        ),
+        "The shift is scaled too: scale first, then shift.": _adaln_zero(
+            modulate=lambda h, shift, scale: (h + shift) * (1 + scale)
+        ),
+        "The scale is missing.": _adaln_zero(modulate=lambda h, shift, scale: h + shift),
+        "The shift is missing.": _adaln_zero(modulate=lambda h, shift, scale: h * (1 + scale)),
+        "The branch gets normalized tokens without shift and scale.": _adaln_zero(
+            modulate=lambda h, shift, scale: h
+        ),
+        "Shift and scale come after the branch; they belong between norm and branch.": (
+            lambda x, branch, shift, scale, gate: x + gate * (branch(_layer_norm(x)) * (1 + scale) + shift)
+        ),
+        "The gate multiplies what goes into the branch; it must multiply what comes out.": (
+            lambda x, branch, shift, scale, gate: x + branch(gate * (_layer_norm(x) * (1 + scale) + shift))
+        ),
+        "The norm comes last, over the sum (post-norm): a gate of 0 changes the tokens.": (
+            lambda x, branch, shift, scale, gate: _layer_norm(x + gate * branch(x * (1 + scale) + shift))
+        ),
+        "Norm and modulation come last, over the sum (post-norm): a gate of 0 changes the tokens.": (
+            lambda x, branch, shift, scale, gate: _layer_norm(x + gate * branch(x)) * (1 + scale) + shift
+        ),
+        "There is a second norm, over the sum: a gate of 0 changes the tokens.": (
+            lambda x, branch, shift, scale, gate: _layer_norm(_adaln_zero()(x, branch, shift, scale, gate))
+        ),
+        "The norm comes after the branch; the tokens must be normalized before it.": (
+            lambda x, branch, shift, scale, gate: x + gate * _layer_norm(branch(x * (1 + scale) + shift))
+        ),
+        "Norm and modulation come after the branch; they must come before it.": (
+            lambda x, branch, shift, scale, gate: x + gate * (_layer_norm(branch(x)) * (1 + scale) + shift)
+        ),
+        "The modulated tokens are added at the end; the input tokens must be added.": (
+            lambda x, branch, shift, scale, gate: (
+                _adaln_zero(residual=lambda x, out, gate: gate * out)(x, branch, shift, scale, gate)
+                + _layer_norm(x) * (1 + scale)
+                + shift
+            ),
+            "lesson 11, 'The gate': the residual.",
+        ),
+        "The gate mixes tokens and branch, (1 - gate) of one and gate of the other; the tokens stay whole.": (
+            _adaln_zero(residual=lambda x, out, gate: (1 - gate) * x + gate * out)
+        ),
+        "The gate goes through a tanh: it must be used as it is.": _adaln_zero(
+            residual=lambda x, out, gate: x + gate.tanh() * out
+        ),
+        "The first image's gate is used for all images.": _adaln_zero(
+            residual=lambda x, out, gate: x + gate[:1] * out
+        ),
+        "The tokens are not centered: this norm divides by the root mean square (RMSNorm).": _adaln_zero(
+            norm=lambda x: x / (x.square().mean(-1, keepdim=True) + 1e-6).sqrt()
+        ),
+        "The small constant is added to the standard deviation; it belongs under the root.": _adaln_zero(
+            norm=lambda x: (x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True, unbiased=False) + 1e-6)
         ),
         "The normalized tokens are added at the end; the input tokens must be added.": (
             lambda x, branch, shift, scale, gate: (
@@ -169,6 +226,18 @@ _ZERO_INIT = Exercise(
             "lesson 11, 'Five ways to break it'.",
         ),
         "The numbers are ones.": lambda linear: [nn.init.ones_(p) for p in linear.parameters()],
+        "The layer is zero, but the bias is frozen; both must learn.": _in_sequence(
+            _zero_weight, _zero_bias, lambda linear: linear.bias.requires_grad_(False)
+        ),
+        "The layer is zero, but the weight is frozen; both must learn.": _in_sequence(
+            _zero_weight, _zero_bias, lambda linear: linear.weight.requires_grad_(False)
+        ),
+        "The weight is small, but not zero.": _in_sequence(
+            lambda linear: nn.init.normal_(linear.weight, std=0.02), _zero_bias
+        ),
+        "The bias is zero, the weight PyTorch's own random numbers.": _in_sequence(
+            nn.Linear.reset_parameters, _zero_bias
+        ),
     },
     "lesson 11, 'The gate'.",
     result_names=("weight", "bias", "flag whether weight and bias can learn"),
@@ -182,3 +251,140 @@ _ZERO_INIT = Exercise(
 def check_zero_init(fn: Callable, **grade_options) -> Report:
     """Check fn(linear: nn.Linear), which sets the layer to zero in place; it must still be able to learn."""
     return grade(_ZERO_INIT, fn, **grade_options)
+
+
+_STEPS = 5  # training steps that are watched
+
+
+def _received(parameter: nn.Parameter, parts: int = 1) -> list[float]:
+    """For each part of a parameter: 1 if it has a gradient, 0 if it is exactly zero, -1 if it is frozen."""
+    if not parameter.requires_grad or parameter.grad is None:
+        return [-1.0] * parts
+    return [float(part.any()) for part in parameter.grad.chunk(parts)]
+
+
+def _gradients_of(block: nn.Module) -> tuple[list[float], list[float]]:
+    """Which tensors of the attention's and of the MLP's branch have a gradient."""
+    fields = _received(block.adaLN_modulation[-1].weight, 6)  # shift, scale, gate; shift, scale, gate
+    layers = (block.attn.qkv, block.attn.proj), (block.mlp.fc1, block.mlp.fc2)
+    attention, mlp = (
+        [r for layer in pair for p in layer.parameters() for r in _received(p)] for pair in layers
+    )
+    return fields[:3] + attention, fields[3:] + mlp
+
+
+def _watch_training(fn: Callable, block: nn.Module):
+    """Change the block, train it a little, and record at which step which tensor had a gradient."""
+    fn(block)
+    width = block.adaLN_modulation[-1].in_features
+    x, target = torch.randn(2, 4, 5, width, dtype=torch.float64).unbind()
+    c = torch.randn(4, width, dtype=torch.float64)
+    identity = torch.tensor([float(torch.equal(block(x, c), x))])
+    optimizer, records = torch.optim.SGD(block.parameters(), lr=0.1), []
+    for _ in range(_STEPS):
+        optimizer.zero_grad()
+        loss = (block(x, c) - target).square().mean()
+        if loss.requires_grad:
+            loss.backward()
+        records.append(_gradients_of(block))
+        optimizer.step()
+    attention, mlp = (torch.tensor(rows) for rows in zip(*records))
+    return identity, attention, mlp
+
+
+def _stop_loops(block: nn.Module) -> None:
+    for name, parameter in block.named_parameters():
+        if name.startswith("attn.proj"):
+            _zero_loops(nn.ParameterList([parameter]))
+
+
+def _block_cases(rng: RandomInputs) -> list[Case]:
+    cases = []
+    for width, heads in [(4, 2), (rng.choice(6, 9, 12), 3), (rng.choice(8, 12, 16), rng.choice(1, 2, 4))]:
+        block = AdaLNZeroBlock(width, heads, 2.0).double()
+        with torch.no_grad():
+            for name, parameter in block.named_parameters():
+                if "adaLN" not in name:
+                    parameter.copy_(rng.normal(*parameter.shape) / 2)
+        cases.append(Case(f"width {width}, {heads} heads", (block,)))
+    return cases
+
+
+def _set(value: float, *layers: str) -> Callable:
+    """Fill all parameters whose names begin with one of `layers`."""
+
+    def change(block: nn.Module) -> None:
+        for name, parameter in block.named_parameters():
+            if name.startswith(layers):
+                nn.init.constant_(parameter, value)
+
+    return change
+
+
+def _freeze(block: nn.Module) -> None:
+    block.attn.requires_grad_(False)
+
+
+def _open_gate(block: nn.Module) -> None:
+    with torch.no_grad():
+        block.adaLN_modulation[-1].bias.view(6, -1)[2] = 1
+
+
+_STOP_ATTENTION = Exercise(
+    "stop_attention",
+    _stop_loops,
+    _block_cases,
+    {
+        "The attention still learns as it always does: which layer's result does its gate multiply?": (
+            lambda block: None,
+            "lesson 11, 'With all those zeros, how can it learn?'.",
+        ),
+        "The attention still learns: only the weight of the last layer is zero, so that its bias opens the gate.": (
+            _set(0.0, "attn.proj.weight"),
+            "lesson 11, 'Five ways to break it': weight and bias.",
+        ),
+        "The attention still learns: queries, keys and values are zero, but the last layer's bias opens the gate.": (
+            _set(0.0, "attn.qkv"),
+            "which number the gate is multiplied with.",
+        ),
+        "The attention still learns: queries, keys and values have no weights, but biases that reach the gate.": (
+            _set(0.0, "attn.qkv.weight"),
+            "which number the gate is multiplied with.",
+        ),
+        "The MLP is stopped, the attention learns: it should be the other way round.": _set(0.0, "mlp.fc2"),
+        "Both branches are stopped; the MLP should learn.": _set(0.0, "attn.proj", "mlp.fc2"),
+        "The attention is frozen, so that it has no gradient at all; stop it by its first numbers alone.": _freeze,
+        "The whole block is frozen.": lambda block: block.requires_grad_(False),
+        "The last layer is frozen as well as zero; it should be able to learn, but never get a gradient.": (
+            _in_sequence(_set(0.0, "attn.proj"), lambda block: block.attn.proj.requires_grad_(False))
+        ),
+        "The modulation is frozen: then the MLP cannot learn either.": lambda block: (
+            block.adaLN_modulation.requires_grad_(False)
+        ),
+        "The gate is open at the start, so that the attention learns.": (
+            _open_gate,
+            "lesson 11, 'The identity, to the last bit'.",
+        ),
+        "The gate is open and the last layer zero: one zero, so that the attention learns.": (
+            _in_sequence(_set(0.0, "attn.proj"), _open_gate),
+            "lesson 11, 'With all those zeros, how can it learn?'.",
+        ),
+        "The layer that makes the gates is not zero: the block is not the identity.": _set(
+            0.1, "adaLN_modulation"
+        ),
+    },
+    "lesson 11, 'With all those zeros, how can it learn?': two zeros in one product.",
+    result_names=(
+        "flag whether the block starts as the identity",
+        "list of gradients in the branch of the attention, step by step",
+        "list of gradients in the branch of the MLP, step by step",
+    ),
+    probe=_watch_training,
+    in_place=True,
+    reference=lambda block: _zero_loops(block.attn.proj),
+)
+
+
+def check_stop_attention(fn: Callable, **grade_options) -> Report:
+    """Check fn(block: AdaLNZeroBlock), which changes numbers in place so that the attention never gets a gradient."""
+    return grade(_STOP_ATTENTION, fn, **grade_options)

@@ -1,5 +1,6 @@
-"""Grader of lesson 09: cross-attention from patches to the condition."""
+"""Graders of lesson 09: cross-attention from patches to the condition, and to sentences with padding."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -10,7 +11,7 @@ from dit_nb.teach.graders.framework.core import grade
 from dit_nb.teach.graders.framework.exercise import Case, Exercise, RandomInputs
 from dit_nb.teach.graders.framework.report import Report
 
-__all__ = ["check_cross_attention"]
+__all__ = ["check_cross_attention", "check_padded_attention"]
 
 
 def _cross_attention_loops(x: Tensor, context: Tensor, w_q: Tensor, w_k: Tensor, w_v: Tensor) -> Tensor:
@@ -53,6 +54,10 @@ def _summed_condition(x, c):
     return c.sum(1, keepdim=True)
 
 
+def _both(x, c):
+    return torch.cat([x, c], 1)
+
+
 _CROSS_ATTENTION = Exercise(
     "cross_attention",
     _cross_attention_loops,
@@ -73,6 +78,44 @@ _CROSS_ATTENTION = Exercise(
         "Timestep and label are added up to one token: with a single key all weights are 1.": (
             _cross_attention(k=_summed_condition, v=_summed_condition),
             "lesson 09, 'A context of one'.",
+        ),
+        "The weights are transposed: tokens are multiplied with a matrix from the right, without a transpose.": (
+            lambda x, c, w_q, w_k, w_v: _cross_attention()(x, c, w_q.mT, w_k.mT, w_v.mT),
+            "nn.functional.linear(x, w) multiplies with the transpose of w.",
+        ),
+        "The context lacks the label: keys and values come from t alone, and all weights are 1.": _cross_attention(
+            k=lambda x, c: c[:, :1], v=lambda x, c: c[:, :1]
+        ),
+        "Keys and values come from image and condition together; that would be in-context conditioning.": (
+            _cross_attention(k=_both, v=_both),
+            "lesson 09, 'Where queries, keys and values come from'.",
+        ),
+        "The image tokens are queries as they are: multiply them with w_q first.": (
+            lambda x, c, w_q, w_k, w_v: _attention()(x, c @ w_k, c @ w_v)
+        ),
+        "The context is used as keys as it is: multiply it with w_k first.": (
+            lambda x, c, w_q, w_k, w_v: _attention()(x @ w_q, c, c @ w_v)
+        ),
+        "The context is used as values as it is: multiply it with w_v first.": (
+            lambda x, c, w_q, w_k, w_v: _attention()(x @ w_q, c @ w_k, c)
+        ),
+        "The matrices of queries and keys are exchanged.": lambda x, c, w_q, w_k, w_v: _cross_attention()(
+            x, c, w_k, w_q, w_v
+        ),
+        "The scores are divided by D; they must be divided by its square root.": _cross_attention(
+            attention=_attention(lambda q, k: 1 / q.shape[-1])
+        ),
+        "The scale comes from the number of keys; it must come from the width of the tokens.": _cross_attention(
+            attention=_attention(lambda q, k: k.shape[-2] ** -0.5)
+        ),
+        "The scale comes from the number of image tokens; it must come from their width.": _cross_attention(
+            attention=_attention(lambda q, k: q.shape[-2] ** -0.5)
+        ),
+        "There is no softmax: the weights do not sum to 1.": _cross_attention(
+            attention=_attention(weights=lambda s: s)
+        ),
+        "Each weight is a sigmoid of its own; a softmax makes the two sum to 1.": _cross_attention(
+            attention=_attention(weights=lambda s: s.sigmoid())
         ),
         "The matrices of keys and values are exchanged.": lambda x, c, w_q, w_k, w_v: _cross_attention()(
             x, c, w_q, w_v, w_k
@@ -95,3 +138,104 @@ _CROSS_ATTENTION = Exercise(
 def check_cross_attention(fn: Callable, **grade_options) -> Report:
     """Check fn(x (N, T, D), context (N, 2, D), w_q, w_k, w_v: each (D, D)) -> (N, T, D), one head."""
     return grade(_CROSS_ATTENTION, fn, **grade_options)
+
+
+def _padded_loops(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor) -> Tensor:
+    rows = []
+    for n, length in enumerate(lengths.tolist()):
+        rows.append(_attention_loops(*(a[n, None, None] for a in (q, k[:, :length], v[:, :length])))[0, 0])
+    return torch.stack(rows)
+
+
+def _sentence_cases(rng: RandomInputs) -> list[Case]:
+    """Sentences of other lengths in each batch; one of a single word, one without padding."""
+    sizes = [(3, 4, 5, 3, [2, 5, 4]), (2, 3, 4, 2, [3, 1]), (4, 2, 6, 4, [6, 3, 1, 5])]
+    lengths = [int(rng.integers(2, 7)), int(rng.integers(1, 7)), 7]
+    sizes.append((3, 5, 8, 3, lengths))
+    return [
+        Case(
+            f"{n} x {t} patches, sentences of {', '.join(map(str, words))} (padded to {s})",
+            (rng.normal(n, t, d), rng.normal(n, s, d), rng.normal(n, s, d), torch.tensor(words)),
+        )
+        for n, t, s, d, words in sizes
+    ]
+
+
+def _padded(
+    real: Callable = lambda places, lengths: places < lengths,
+    weigh: Callable = lambda scores, real: scores.masked_fill(~real, -math.inf).softmax(-1),
+    scale: Callable = lambda q, k: q.shape[-1] ** -0.5,
+) -> Callable:
+    """Attention to real words, with another idea of which they are, or other weights."""
+
+    def attend(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor) -> Tensor:
+        places = torch.arange(k.shape[1])
+        return (
+            weigh(q @ k.mT * scale(q, k), real(places, lengths[:, None])[:, None].expand(len(q), -1, -1)) @ v
+        )
+
+    return attend
+
+
+def _zeroed(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor) -> Tensor:
+    """Attention with keys and values of the padding set to zero."""
+    real = (torch.arange(k.shape[1]) < lengths[:, None])[..., None]
+    return _attention()(q, k * real, v * real)
+
+
+_PADDING = "lesson 09, 'From two tokens to a sentence'."
+
+_PADDED_ATTENTION = Exercise(
+    "padded_attention",
+    _padded_loops,
+    _sentence_cases,
+    {
+        "The padding takes part as if it were words: lengths is not used.": (
+            _padded(weigh=lambda s, real: s.softmax(-1)),
+            _PADDING,
+        ),
+        "The padding is removed after the softmax: the weights of the words no longer sum to 1.": (
+            _padded(weigh=lambda s, real: s.softmax(-1) * real),
+            _PADDING,
+        ),
+        "The scores of the padding are 0, which is no small score: exp(0) is 1.": (
+            _padded(weigh=lambda s, real: (s * real).softmax(-1)),
+            _PADDING,
+        ),
+        "Keys and values of the padding are zero, but it still gets weight: exp(0) is 1.": (
+            _zeroed,
+            _PADDING,
+        ),
+        "One place too many: the first token of the padding takes part.": _padded(lambda p, n: p <= n),
+        "One word too few: the last word of each sentence is masked.": _padded(lambda p, n: p < n - 1),
+        "The first word of each sentence is masked; places count from 0.": _padded(
+            lambda p, n: (p > 0) & (p <= n - 1)
+        ),
+        "The first sentence's length is used for all; each image has a sentence of its own.": _padded(
+            lambda p, n: p < n[:1].expand_as(n)
+        ),
+        "All sentences are cut to the longest; shorter ones still attend to padding.": _padded(
+            lambda p, n: p < n.max().expand_as(n)
+        ),
+        "All sentences are cut to the shortest: words are lost.": _padded(
+            lambda p, n: p < n.min().expand_as(n)
+        ),
+        "Words and padding are exchanged: only the padding gets weight.": _padded(lambda p, n: p >= n),
+        "All words have the same weight: the scores are not used.": _padded(
+            weigh=lambda s, real: real / real.sum(-1, keepdim=True) + 0 * s
+        ),
+        _NO_SCALE: (_padded(scale=lambda q, k: 1), "lesson 06, 'Why divide by √d?'."),
+        "The scores are divided by D; they must be divided by its square root.": _padded(
+            scale=lambda q, k: 1 / q.shape[-1]
+        ),
+        _OVER_QUERIES: (_padded(weigh=lambda s, real: s.softmax(-2) * real), _PADDING),
+    },
+    _PADDING,
+    tolerance=1e-8,
+    reference=_padded(),
+)
+
+
+def check_padded_attention(fn: Callable, **grade_options) -> Report:
+    """Check fn(q (N, T, D), k (N, S, D), v (N, S, D), lengths (N,)) -> (N, T, D), one head."""
+    return grade(_PADDED_ATTENTION, fn, **grade_options)

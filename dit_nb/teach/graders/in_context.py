@@ -1,4 +1,4 @@
-"""Grader of lesson 08: condition tokens beside the image tokens."""
+"""Graders of lesson 08: condition tokens beside the image tokens, and a mask that cuts one of them off."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from dit_nb.teach.graders.framework.core import grade
 from dit_nb.teach.graders.framework.exercise import Case, Exercise, RandomInputs
 from dit_nb.teach.graders.framework.report import Report
 
-__all__ = ["check_in_context"]
+__all__ = ["check_in_context", "check_label_mask"]
 
 
 class _MixerBlock(NamedTuple):
@@ -52,6 +52,26 @@ def _run_blocks(x: Tensor, blocks: list) -> Tensor:
     return x
 
 
+def _growing(x: Tensor, c: Tensor, blocks: list) -> Tensor:
+    """Append the condition before each block, and remove all of it at the end."""
+    tokens = x
+    for block in blocks:
+        tokens = block(torch.cat([tokens, c], 1))
+    return tokens[:, : x.shape[1]]
+
+
+def _added_each_time(x: Tensor, c: Tensor, blocks: list) -> Tensor:
+    """Add the condition to the image tokens before each block."""
+    for block in blocks:
+        x = block(x + c.sum(1, keepdim=True))
+    return x
+
+
+def _appended(x: Tensor, c: Tensor, blocks: list) -> Tensor:
+    """Image tokens after the blocks; c may have any number of tokens."""
+    return _run_blocks(torch.cat([x, c], 1), blocks)[:, : x.shape[1]]
+
+
 def _fresh_tokens(x: Tensor, c: Tensor, blocks: list) -> Tensor:
     """Use fresh condition tokens for each block."""
     for block in blocks:
@@ -86,11 +106,44 @@ _IN_CONTEXT = Exercise(
             lambda x, c, blocks: _run_blocks(_fresh_tokens(x, c, blocks[:1]), blocks[1:]),
             "lesson 08, 'Leave once, at the end'.",
         ),
+        "The two tokens are removed before the last block; that block must have them, too.": (
+            lambda x, c, blocks: _run_blocks(_appended(x, c, blocks[:-1]), blocks[-1:]),
+            "lesson 08, 'Leave once, at the end'.",
+        ),
+        "The two tokens are appended again before each block: the sequence grows.": (
+            _growing,
+            "lesson 08, 'Leave once, at the end'.",
+        ),
+        "The image tokens come out as they went in: is what a block returns kept?": lambda x, c, blocks: (
+            x.clone()
+        ),
+        "Only the last block has an effect: each block must get what the one before it returned.": (
+            lambda x, c, blocks: _appended(x, c, blocks[-1:])
+        ),
+        "Only the first block has an effect: is there a return inside the loop?": (
+            lambda x, c, blocks: _appended(x, c, blocks[:1])
+        ),
+        "The blocks run in reverse order.": lambda x, c, blocks: _appended(x, c, blocks[::-1]),
         "The condition is added to the image tokens; it should become tokens of its own.": lambda x, c, blocks: (
             _run_blocks(x + c.sum(1, keepdim=True), blocks)
         ),
+        "The condition is added to the image tokens before each block; it should become tokens of its own.": (
+            _added_each_time
+        ),
         "Timestep and label are added up to one token; they should be two tokens.": lambda x, c, blocks: (
-            _run_blocks(torch.cat([x, c.sum(1, keepdim=True)], 1), blocks)[:, :-1]
+            _appended(x, c.sum(1, keepdim=True), blocks)
+        ),
+        "Timestep and label are averaged to one token; they should be two tokens.": lambda x, c, blocks: (
+            _appended(x, c.mean(1, keepdim=True), blocks)
+        ),
+        "The label is missing: only the first of the two tokens is in the sequence.": lambda x, c, blocks: (
+            _appended(x, c[:, :1], blocks)
+        ),
+        "The timestep is missing: only the second of the two tokens is in the sequence.": lambda x, c, blocks: (
+            _appended(x, c[:, 1:], blocks)
+        ),
+        "The image tokens that came in are added to the result; the blocks have residuals of their own.": (
+            lambda x, c, blocks: x + _appended(x, c, blocks)
         ),
         "The condition is not used at all.": lambda x, c, blocks: _run_blocks(x, blocks),
     },
@@ -102,3 +155,107 @@ _IN_CONTEXT = Exercise(
 def check_in_context(fn: Callable, **grade_options) -> Report:
     """Check fn(x (N, T, D), c (N, 2, D), blocks: list of callables) -> (N, T, D)."""
     return grade(_IN_CONTEXT, fn, **grade_options)
+
+
+def _label_mask_loops(T: int) -> Tensor:
+    mask = torch.zeros(T + 2, T + 2, dtype=torch.bool)
+    for query in range(T + 2):
+        for key in range(T + 2):
+            mask[query, key] = key != T + 1 or query == T + 1
+    return mask
+
+
+def _token_cases(rng: RandomInputs) -> list[Case]:
+    counts = [4, 1, 16, *(int(rng.integers(5, 40)) for _ in range(2))]
+    return [Case(f"{T} image tokens{', again' * (T in counts[:i])}", (T,)) for i, T in enumerate(counts)]
+
+
+def _closed(*entries: Callable) -> Callable:
+    """A mask in which some entries (functions of T -> index) are closed."""
+
+    def mask(T: int) -> Tensor:
+        allowed = torch.ones(T + 2, T + 2, dtype=torch.bool)
+        for entry in entries:
+            allowed[entry(T)] = False
+        return allowed
+
+    return mask
+
+
+def _only_own(token: Callable) -> Callable:
+    """A token that nobody but itself attends to, and that attends to nobody else."""
+
+    def mask(T: int) -> Tensor:
+        allowed = _closed(lambda T: (token(T),), lambda T: (slice(None), token(T)))(T)
+        allowed[token(T), token(T)] = True
+        return allowed
+
+    return mask
+
+
+def _others_than(token: Callable) -> Callable:
+    """A token that only it itself attends to."""
+
+    def mask(T: int) -> Tensor:
+        allowed = _closed(lambda T: (slice(None), token(T)))(T)
+        allowed[token(T), token(T)] = True
+        return allowed
+
+    return mask
+
+
+def _last(T: int) -> int:
+    return T + 1
+
+
+_LEAK = "lesson 08, 'One attention map, four parts': which tokens can carry something on?"
+
+_LABEL_MASK = Exercise(
+    "label_mask",
+    _label_mask_loops,
+    _token_cases,
+    {
+        "The label still arrives, by a detour: t may attend to y, and the image attends to t.": (
+            _closed(lambda T: (slice(T), T + 1)),
+            _LEAK,
+        ),
+        "Only t is kept from y; the image still attends to y directly.": (
+            _closed(lambda T: (T, T + 1)),
+            "lesson 08, 'One attention map, four parts'.",
+        ),
+        "Nothing is closed: the image attends to y.": _closed(),
+        "The row of y is closed: then y attends to nothing, but all others still attend to y.": (
+            _closed(lambda T: (T + 1,)),
+            "which axis is the query, and which is the key.",
+        ),
+        "The row of y is closed but for y itself: all others still attend to y.": (
+            _closed(lambda T: (T + 1, slice(T + 1))),
+            "which axis is the query, and which is the key.",
+        ),
+        "The column of y is closed even for y itself: that is more than needed.": _closed(
+            lambda T: (slice(None), T + 1)
+        ),
+        "Row and column of y are closed; what y itself attends to does no harm.": _only_own(_last),
+        "Row and column of y are closed, so that y attends to nothing at all.": _closed(
+            lambda T: (T + 1,), lambda T: (slice(None), T + 1)
+        ),
+        "True and False are exchanged: True means that a query may attend to a key.": lambda T: (
+            ~_label_mask_loops(T)
+        ),
+        "This cuts off t; the label is the last token.": _others_than(lambda T: T),
+        "The image loses t, not y; the label is the last token.": _closed(lambda T: (slice(T), T)),
+        "The image loses t as well as y.": _closed(lambda T: (slice(T), slice(T, T + 2))),
+        "This is a causal mask; image tokens must attend to all image tokens and to t.": lambda T: torch.ones(
+            T + 2, T + 2, dtype=torch.bool
+        ).tril(),
+        "This cuts off the first patch; y is the last token.": lambda T: _others_than(lambda T: 0)(T),
+    },
+    "lesson 08, 'One attention map, four parts'.",
+    same_dtype=True,
+    reference=_others_than(_last),
+)
+
+
+def check_label_mask(fn: Callable, **grade_options) -> Report:
+    """Check fn(T: int) -> (T + 2, T + 2) of bool, True where a query (row) may attend to a key (column)."""
+    return grade(_LABEL_MASK, fn, **grade_options)

@@ -1,4 +1,4 @@
-"""Graders of adaLN-Zero: what the branch receives, and a layer of zeros that learns."""
+"""Graders of adaLN-Zero: what the branch receives, a layer of zeros that learns, and two zeros that never do."""
 
 import torch
 import torch.nn.functional as F
@@ -35,3 +35,26 @@ def test_the_layer_returns_zeros_and_receives_a_gradient(check_identity):
         return not out.any() and bool(linear.weight.grad.all() and linear.bias.grad.all())
 
     check_identity("zero_init", holds)
+
+
+def test_the_attention_is_stopped_by_two_zeros(check_identity):
+    """Only numbers change: the block stays the identity, its MLP's gate opens, the attention stays as it was."""
+
+    def holds(fn, block):
+        fn(block)
+        width = block.adaLN_modulation[-1].in_features
+        x, c = torch.randn(3, 4, width).double(), torch.randn(3, width).double()
+        before = {name: p.detach().clone() for name, p in block.named_parameters()}
+        same = torch.equal(block(x, c), x)
+        optimizer = torch.optim.SGD(block.parameters(), lr=0.01)
+        for _ in range(3):
+            optimizer.zero_grad()
+            (block(x, c) - x.roll(1, 0)).square().sum().backward()
+            optimizer.step()
+        after = dict(block.named_parameters())
+        kept = all(torch.equal(after[name], before[name]) for name in after if name.startswith("attn"))
+        gates = after["adaLN_modulation.1.bias"].view(6, width)[[2, 5]]
+        learns = all(p.requires_grad for p in block.parameters())
+        return same and learns and kept and not gates[0].any() and bool(gates[1].any())
+
+    check_identity("stop_attention", holds)
