@@ -1,0 +1,526 @@
+"""Graders of lesson 19: a training step, an average of the weights with warm-up, and overfitting one batch."""
+
+import math
+import warnings
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_, parameters_to_vector
+
+from dit_nb.objective import Diffusion
+from dit_nb.teach.graders.framework.core import grade
+from dit_nb.teach.graders.framework.exercise import Case, Exercise, RandomInputs
+from dit_nb.teach.graders.framework.report import Report
+
+__all__ = ["check_training_step", "check_update_ema", "check_overfit"]
+
+
+class _TinyModel(nn.Module):
+    """A model (x, t, y) -> eps and variance values, linear in x, in float64."""
+
+    def __init__(self, start: Tensor, gain: float):
+        super().__init__()
+        self.gain, (mix, time, labels) = gain, start.split([2, 2, 6])
+        self.mix, self.time = nn.Parameter(mix.clone()), nn.Parameter(time.clone())
+        self.labels = nn.Parameter(labels.view(3, 2).clone())
+
+    def forward(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        bias = self.time * t[:, None] / 1000 + self.labels[y]  # (N, 2)
+        return self.gain * (self.mix.view(1, 2, 1, 1) * x + bias[:, :, None, None])  # (N, 2, H, W)
+
+
+def _step_by_hand(
+    model: nn.Module,
+    optimizer,
+    scheduler,
+    diffusion: Diffusion,
+    x0: Tensor,
+    y: Tensor,
+    t: Tensor,
+    noise: Tensor,
+) -> float:
+    """Add up the losses of single images, and clip the gradient by hand."""
+    images, parameters = zip(x0, y, t, noise), list(model.parameters())
+    losses = [
+        diffusion.training_losses(model, x[None], s[None], label[None], noise=e[None])["loss"].sum()
+        for x, label, s, e in images
+    ]
+    loss = sum(losses[1:], losses[0]) / len(losses)
+    gradients = torch.autograd.grad(loss, parameters)
+    norm = math.sqrt(sum(g.square().sum().item() for g in gradients))
+    for parameter, gradient in zip(parameters, gradients):
+        parameter.grad = gradient / max(1.0, norm)
+    optimizer.step()
+    scheduler.step()
+    return loss.item()
+
+
+def _watch_steps(fn: Callable, start: Tensor, gain: float, kind: str, diffusion: Diffusion, *batches: Tensor):
+    """Return weights and losses of some steps, and whether the losses hold the graph."""
+    model = _TinyModel(start, gain)
+    optimizer = {"SGD": torch.optim.SGD, "AdamW": torch.optim.AdamW}[kind](model.parameters(), lr=0.25)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: 1 / (1 + k))
+    weights, losses = [], []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch's, about the order of scheduler and optimizer
+        for batch in zip(*batches):
+            loss = fn(model, optimizer, scheduler, diffusion, *batch)
+            if not isinstance(loss, Tensor | float | int):
+                return loss
+            losses.append(loss if isinstance(loss, Tensor) else torch.tensor(loss, dtype=torch.float64))
+            weights.append(parameters_to_vector(model.parameters()).detach().clone())
+    holds = torch.tensor([float(loss.requires_grad) for loss in losses])
+    return torch.stack(weights), torch.stack([loss.detach().double() for loss in losses]), holds
+
+
+def _step_cases(rng: RandomInputs) -> list[Case]:
+    """Gradients shorter and longer than 1, and two optimizers; four steps each, at t > 0."""
+    cases, diffusion = [], Diffusion()
+    for kind, gain, n in [
+        ("SGD", 0.1, 3),
+        ("SGD", 3.0, 2),
+        ("AdamW", 0.1, 2),
+        ("AdamW", 2.0, rng.choice(3, 4)),
+    ]:
+        shape, size = (4, n, 1, 2, 3), "small" if gain < 1 else "large"
+        start = rng.normal(10)
+        x0, noise = rng.uniform(-1, 1, *shape), rng.normal(*shape)
+        y, t = rng.integers(0, 3, 4, n), rng.integers(100, 1000, 4, n)
+        cases.append(
+            Case(f"{kind}, {size} gradient, N = {n}", (start, gain, kind, diffusion, x0, y, t, noise))
+        )
+    return cases
+
+
+def _clip_norm(model: nn.Module) -> None:
+    clip_grad_norm_(model.parameters(), 1.0)
+
+
+def _clip_each(model: nn.Module) -> None:
+    for parameter in model.parameters():
+        clip_grad_norm_([parameter], 1.0)
+
+
+def _clip_values(model: nn.Module) -> None:
+    clip_grad_value_(model.parameters(), 1.0)
+
+
+def _normalize(model: nn.Module) -> None:
+    norm = clip_grad_norm_(model.parameters(), math.inf)
+    for parameter in model.parameters():
+        parameter.grad /= norm
+
+
+def _step(
+    order: str = "zero backward clip optimizer scheduler",
+    loss_of: Callable = lambda losses: losses["loss"].mean(),
+    clip: Callable = _clip_norm,
+    returned: Callable = lambda loss, losses: loss.item(),
+    inputs: Callable = lambda x0, t, y, noise: (x0, t, y, noise),
+) -> Callable:
+    """The step with actions in another order, or another loss, clipping or inputs."""
+
+    def step(model, optimizer, scheduler, diffusion, x0, y, t, noise):
+        losses = diffusion.training_losses(model, *inputs(x0, t, y, noise))
+        loss = loss_of(losses)
+        actions = {
+            "zero": optimizer.zero_grad,
+            "backward": loss.backward,
+            "clip": lambda: clip(model),
+            "optimizer": optimizer.step,
+            "scheduler": scheduler.step,
+        }
+        for name in order.split():
+            actions[name]()
+        return returned(loss, losses)
+
+    return step
+
+
+_ORDER_HINT = "lesson 19, 'The step, by hand'."
+
+_TRAINING_STEP = Exercise(
+    "training_step",
+    _step_by_hand,
+    _step_cases,
+    {
+        "The gradients are never cleared: each step adds its own to all before it.": (
+            _step("backward clip optimizer scheduler"),
+            "what loss.backward() does with a gradient that is already there.",
+        ),
+        "The weights do not change: the optimizer finds no gradient (it is cleared too early, or comes too late), "
+        "or is never called.": (_step("backward zero optimizer scheduler"), _ORDER_HINT),
+        "Each update uses the gradient of the step before: the optimizer is called too early.": (
+            _step("optimizer zero backward clip scheduler"),
+            _ORDER_HINT,
+        ),
+        "The gradient is not clipped when the optimizer uses it: clip after the backward pass and before the update.": (
+            _step("zero backward optimizer clip scheduler"),
+            _ORDER_HINT,
+        ),
+        "The gradient of each parameter is clipped by its own norm; the limit is for the norm of all together.": _step(
+            clip=_clip_each
+        ),
+        "Single values are clipped; clip the norm of the whole gradient, which keeps its direction.": _step(
+            clip=_clip_values
+        ),
+        "The gradient always gets norm 1; a shorter one must stay as it is.": _step(clip=_normalize),
+        "The losses of the images are added; take their mean, or the step grows with the batch.": (
+            _step(loss_of=lambda losses: losses["loss"].sum()),
+            "how the losses (N,) become one number.",
+        ),
+        "The losses of the images are added in the backward pass; take their mean there, too.": (
+            _step(
+                loss_of=lambda losses: losses["loss"].sum(),
+                returned=lambda loss, losses: losses["loss"].mean().item(),
+            ),
+            "how the losses (N,) become one number.",
+        ),
+        "The scheduler is called before the optimizer, so the first learning rate is never used.": (
+            _step("zero backward clip scheduler optimizer"),
+            "what scheduler.step() changes, and who reads it.",
+        ),
+        "The scheduler is not called: the learning rate stays at its first value.": _step(
+            "zero backward clip optimizer"
+        ),
+        "Only the squared error is trained; the variance learns from the other part of the loss.": (
+            _step(loss_of=lambda losses: losses["mse"].mean()),
+            "which entry of the losses is the whole objective.",
+        ),
+        "The given noise is not used: training_losses makes its own if it gets none.": _step(
+            inputs=lambda x0, t, y, noise: (x0, t, y)
+        ),
+        "The given timesteps are not used: it takes its own.": _step(
+            inputs=lambda x0, t, y, noise: (x0, torch.randint(0, 1000, (len(x0),)), y, noise)
+        ),
+        "The returned loss holds the graph of the whole step in memory: return a plain number.": (
+            _step(returned=lambda loss, losses: loss),
+            "what .item() does.",
+        ),
+        "It returns the loss of each image; return their mean.": _step(
+            returned=lambda loss, losses: losses["loss"].detach()
+        ),
+    },
+    _ORDER_HINT,
+    result_names=("record of the weights", "record of the losses", "flag whether the loss holds a graph"),
+    tolerance=1e-5,
+    probe=_watch_steps,
+    reference=_step(),
+)
+
+
+def check_training_step(fn: Callable, **grade_options) -> Report:
+    """Check fn(model, optimizer, scheduler, diffusion, x0, y, t, noise) -> mean loss; it updates the weights once."""
+    return grade(_TRAINING_STEP, fn, **grade_options)
+
+
+def _linear(numbers: Tensor) -> nn.Linear:
+    """A layer of 3 inputs and 2 outputs with the given numbers (8,), in float64."""
+    layer = nn.Linear(3, 2, dtype=torch.float64)
+    with torch.no_grad():
+        layer.weight.copy_(numbers[:6].view(2, 3))
+        layer.bias.copy_(numbers[6:])
+    return layer
+
+
+def _update_by_hand(average: nn.Module, model: nn.Module, decay: float, step: int) -> float:
+    """Average number by number."""
+    warm = (step + 1.0) / (step + 10.0)
+    decay = warm if warm < decay else decay
+    with torch.no_grad():
+        for old, new in zip(average.parameters(), model.parameters()):
+            numbers = zip(old.flatten().tolist(), new.flatten().tolist())
+            mixed = [decay * a + (1 - decay) * b for a, b in numbers]
+            old.copy_(torch.tensor(mixed, dtype=old.dtype).view_as(old))
+    return decay
+
+
+def _watch_average(fn: Callable, start: Tensor, weights: Tensor, decay: float, first: int):
+    """Return the average and the weights after each of some updates, the decays, and flags of graphs."""
+    average, averages, models, decays, graphs = _linear(start).requires_grad_(False), [], [], [], []
+    for k, numbers in enumerate(weights):
+        model = _linear(numbers)
+        used = fn(average, model, decay, first + k)
+        if not isinstance(used, Tensor | float | int):
+            return used
+        averages.append(parameters_to_vector(average.parameters()).detach().clone())
+        models.append(parameters_to_vector(model.parameters()).detach().clone())
+        decays.append(float(used))
+        graphs.append(float(any(p.requires_grad for p in average.parameters())))
+    return torch.stack(averages), torch.stack(models), torch.tensor(decays).double(), torch.tensor(graphs)
+
+
+def _ema_cases(rng: RandomInputs) -> list[Case]:
+    """From the first update; into the region where the warm-up ends; and long after it."""
+    settings = [(0.9999, 0, 4), (0.5, 0, 12), (rng.choice(0.9, 0.99), 100_000, 3), (0.0, 0, 2)]
+    return [
+        Case(
+            f"decay {decay}, updates {first} to {first + n - 1}",
+            (rng.normal(8), rng.normal(n, 8), decay, first),
+        )
+        for decay, first, n in settings
+    ]
+
+
+def _warm(decay: float, step: int) -> float:
+    return min(decay, (1 + step) / (10 + step))
+
+
+@torch.no_grad()
+def _lerp(average: nn.Module, model: nn.Module, decay: float) -> None:
+    for old, new in zip(average.parameters(), model.parameters()):
+        old.lerp_(new, 1 - decay)
+
+
+def _lerp_with_graph(average: nn.Module, model: nn.Module, decay: float) -> None:
+    for old, new in zip(average.parameters(), model.parameters()):
+        old.mul_(decay).add_(new, alpha=1 - decay)
+
+
+def _update(
+    decay_of: Callable = _warm, move: Callable = _lerp, returned: Callable = lambda decay: decay
+) -> Callable:
+    """The update with another decay, or another way to average."""
+
+    def update(average, model, decay, step):
+        decay = decay_of(decay, step)
+        move(average, model, decay)
+        return returned(decay)
+
+    return update
+
+
+_WARMUP_HINT = "the warm-up of lesson 19, 'The average that is sampled from'."
+
+_UPDATE_EMA = Exercise(
+    "update_ema",
+    _update_by_hand,
+    _ema_cases,
+    {
+        "The decay is on the wrong side: it is the share of the old average that is kept.": (
+            _update(move=lambda average, model, decay: _lerp(average, model, 1 - decay)),
+            "the formula of lesson 19, 'The average that is sampled from'.",
+        ),
+        "There is no warm-up: the decay is the same from the first update on.": (
+            _update(lambda decay, step: decay),
+            _WARMUP_HINT,
+        ),
+        "The warm-up is one update ahead: at step 0 the decay must be 1/10.": (
+            _update(lambda decay, step: min(decay, (2 + step) / (11 + step))),
+            _WARMUP_HINT,
+        ),
+        "The warm-up is one update behind: at step 0 the decay must be 1/10, not 0.": (
+            _update(lambda decay, step: min(decay, step / (9 + step))),
+            _WARMUP_HINT,
+        ),
+        "In the warm-up the whole of 10 + k is below the line: is a parenthesis missing?": (
+            _update(lambda decay, step: min(decay, (1 + step) / 10 + step)),
+            _WARMUP_HINT,
+        ),
+        "The larger of both decays is used; the warm-up may only lower it.": (
+            _update(lambda decay, step: max(decay, (1 + step) / (10 + step))),
+            _WARMUP_HINT,
+        ),
+        "The two decays are multiplied; take the smaller one.": (
+            _update(lambda decay, step: decay * (1 + step) / (10 + step)),
+            _WARMUP_HINT,
+        ),
+        "The model in training is changed: its weights become the average, and training goes on from there.": (
+            _update(move=lambda average, model, decay: _lerp(model, average, 1 - decay)),
+            "which of the two the loop writes to.",
+        ),
+        "The average goes into the model in training, in place of its weights.": (
+            _update(move=lambda average, model, decay: _lerp(model, average, decay)),
+            "which of the two the loop writes to.",
+        ),
+        "The average is a copy of the last weights: nothing is averaged.": _update(
+            move=lambda average, model, decay: _lerp(average, model, 0.0)
+        ),
+        "The average does not change: a new tensor with the same name is not the parameter. Work in place.": (
+            _update(move=lambda average, model, decay: None),
+            "what an assignment to the loop's variable does.",
+        ),
+        "The average holds the graph of every model that it has seen, and memory grows: work without gradients.": (
+            _update(move=_lerp_with_graph),
+            "torch.no_grad.",
+        ),
+        "Only the weight is averaged; every parameter must be, the bias, too.": _update(
+            move=lambda average, model, decay: average.weight.data.lerp_(model.weight.data, 1 - decay)
+        ),
+        "It returns the share of the new weights; return the decay, the share of the old average.": _update(
+            returned=lambda decay: 1 - decay
+        ),
+        "It returns the decay that was asked for; return the one that was used.": lambda average, model, decay, step: (
+            max(decay, _update()(average, model, decay, step))
+        ),
+    },
+    "lesson 19, 'The average that is sampled from'.",
+    result_names=("average", "model in training", "decay", "flag whether the average holds a graph"),
+    tolerance=1e-8,
+    probe=_watch_average,
+    reference=_update(),
+)
+
+
+def check_update_ema(fn: Callable, **grade_options) -> Report:
+    """Check fn(average, model, decay, step) -> decay used; it changes the average in place."""
+    return grade(_UPDATE_EMA, fn, **grade_options)
+
+
+def _overfit_by_hand(
+    step: Callable, x0: Tensor, y: Tensor, steps: int, generator: torch.Generator
+) -> list[float]:
+    """Take all random numbers first."""
+    numbers = [
+        (
+            torch.empty(len(x0), dtype=torch.long).random_(0, 1000, generator=generator),
+            torch.empty(x0.shape).normal_(generator=generator),
+        )
+        for _ in range(steps)
+    ]
+    return [float(step(x0, y, t, noise)) for t, noise in numbers]
+
+
+def _watch_overfit(fn: Callable, factor: float, x0: Tensor, y: Tensor, steps: int, seed: int):
+    """Return the losses, and the timesteps and noise that the steps received."""
+    seen = [], []
+
+    def step(x0, y, t, noise):
+        for kept, value in zip(seen, (t, noise)):
+            kept.append(torch.as_tensor(value).detach().clone())
+        return factor * float((x0 + noise).mean() + y.sum() + seen[0][-1].double().mean() / 1000)
+
+    losses = fn(step, x0, y, steps, torch.Generator().manual_seed(seed))
+    if not isinstance(losses, Tensor | list | tuple):
+        return losses
+    t, noise = (torch.stack(kept) if kept else torch.empty(0) for kept in seen)
+    return torch.tensor([float(loss) for loss in losses]).double(), t, noise
+
+
+def _overfit_cases(rng: RandomInputs) -> list[Case]:
+    cases = []
+    for n, steps in [(4, 5), (3, 1), (2, rng.choice(3, 4))]:
+        x0, y = rng.uniform(-1, 1, n, 1, 4, 3).float(), rng.integers(0, 10, n)
+        label = f"{n} images, {steps} step{'s' * (steps > 1)}"
+        cases.append(Case(label, (1.5, x0, y, steps, int(rng.integers(0, 1000)))))
+    return cases
+
+
+def _randint(x0: Tensor, generator: torch.Generator | None, low: int = 0, high: int = 1000) -> Tensor:
+    return torch.randint(low, high, (len(x0),), generator=generator)
+
+
+def _randn(x0: Tensor, generator: torch.Generator | None) -> Tensor:
+    return torch.randn(x0.shape, generator=generator)
+
+
+def _overfit(draw_t: Callable = _randint, draw_noise: Callable = _randn, swapped: bool = False) -> Callable:
+    """The loop with other random numbers."""
+
+    def overfit(step, x0, y, steps, generator):
+        losses = []
+        for _ in range(steps):
+            if swapped:
+                noise, t = draw_noise(x0, generator), draw_t(x0, generator)
+            else:
+                t, noise = draw_t(x0, generator), draw_noise(x0, generator)
+            losses.append(step(x0, y, t, noise))
+        return losses
+
+    return overfit
+
+
+def _frozen(keep_t: bool, keep_noise: bool) -> Callable:
+    """The loop with timesteps or noise from before the loop."""
+
+    def overfit(step, x0, y, steps, generator):
+        t, noise = _randint(x0, generator), _randn(x0, generator)
+        losses = []
+        for k in range(steps):
+            if k and not keep_t:
+                t = _randint(x0, generator)
+            if k and not keep_noise:
+                noise = _randn(x0, generator)
+            losses.append(step(x0, y, t, noise))
+        return losses
+
+    return overfit
+
+
+def _overfit_noise_first(step, x0, y, steps, generator):
+    noise = _randn(x0, generator)
+    return [step(x0, y, _randint(x0, generator), noise) for _ in range(steps)]
+
+
+_FRESH_HINT = "what must stay the same in this test, and what must not."
+
+_OVERFIT = Exercise(
+    "overfit",
+    _overfit_by_hand,
+    _overfit_cases,
+    {
+        "All steps have the same timesteps and the same noise: the model may learn this noise by heart, and the loss "
+        "falls although it learned no image.": (_frozen(True, True), _FRESH_HINT),
+        "All steps have the same noise: only the images may stay the same.": (
+            _frozen(False, True),
+            _FRESH_HINT,
+        ),
+        "The noise is sampled once, before the loop: only the images may stay the same.": (
+            _overfit_noise_first,
+            _FRESH_HINT,
+        ),
+        "All steps have the same timesteps: only the images may stay the same.": (
+            _frozen(True, False),
+            _FRESH_HINT,
+        ),
+        "The generator is not used, so the run cannot be repeated.": (
+            _overfit(lambda x0, _: _randint(x0, None), lambda x0, _: _randn(x0, None)),
+            "the argument generator of torch.randint and torch.randn.",
+        ),
+        "The generator is used for the timesteps, but not for the noise.": (
+            _overfit(draw_noise=lambda x0, _: _randn(x0, None)),
+            "torch.randn takes a generator; torch.randn_like does not.",
+        ),
+        "All images of a batch share one timestep; each needs its own.": (
+            _overfit(
+                lambda x0, generator: (
+                    torch.randint(0, 1000, (1,), generator=generator).expand(len(x0)).clone()
+                )
+            ),
+            "lesson 19, 'Noise that repeats': the trap.",
+        ),
+        "There is one timestep for the batch, of shape (1,); each image needs its own.": (
+            _overfit(lambda x0, generator: torch.randint(0, 1000, (1,), generator=generator)),
+            "lesson 19, 'Noise that repeats': the trap.",
+        ),
+        "The last timestep, 999, never occurs: the end of randint is not included.": _overfit(
+            lambda x0, generator: _randint(x0, generator, high=999)
+        ),
+        "Timestep 0 never occurs: here timesteps are counted from 0.": _overfit(
+            lambda x0, generator: _randint(x0, generator, low=1)
+        ),
+        "Timesteps are counted from 1 to 1000; here they are counted from 0.": _overfit(
+            lambda x0, generator: _randint(x0, generator, 1, 1001)
+        ),
+        "The noise is uniform; it must be normal.": _overfit(
+            draw_noise=lambda x0, generator: torch.rand(x0.shape, generator=generator)
+        ),
+        "The noise is sampled before the timesteps; the order asked for is timesteps, then noise.": _overfit(
+            swapped=True
+        ),
+        "One step is missing, or its loss is.": lambda step, x0, y, steps, generator: _overfit()(
+            step, x0, y, steps - 1, generator
+        ),
+        "It returns the last loss alone; return those of all steps.": lambda *args: _overfit()(*args)[-1:],
+    },
+    "lesson 19, 'Overfit one batch'.",
+    result_names=("list of losses", "record of the timesteps", "record of the noise"),
+    probe=_watch_overfit,
+    reference=_overfit(),
+)
+
+
+def check_overfit(fn: Callable, **grade_options) -> Report:
+    """Check fn(step, x0, y, steps, generator) -> losses of all steps, where step(x0, y, t, noise) -> loss."""
+    return grade(_OVERFIT, fn, **grade_options)
