@@ -747,6 +747,108 @@ def sincos_2d_frequencies_of_dim(grid, dim):
     return torch.cat(parts, -1)
 
 
+# ---- shift_positions
+
+
+def _angles(codes, steps):
+    half = codes.shape[1] // 2
+    return steps * 10000 ** (-torch.arange(half, dtype=torch.float64) / half)
+
+
+@right("shift_positions")
+def shift_by_complex_numbers(codes, steps):
+    sines, cosines = codes.chunk(2, dim=-1)
+    turned = torch.complex(cosines, sines) * torch.polar(torch.ones(()).double(), _angles(codes, steps))
+    return torch.cat([turned.imag, turned.real], dim=-1)
+
+
+@right("shift_positions")
+def shift_by_a_matrix(codes, steps):
+    a = _angles(codes, steps)
+    top = torch.cat([torch.diag(a.cos()), torch.diag(a.sin())], dim=1)
+    bottom = torch.cat([-torch.diag(a.sin()), torch.diag(a.cos())], dim=1)
+    return codes @ torch.cat([top, bottom]).T
+
+
+@wrong("shift_positions", "move the other way")
+def shift_backwards(codes, steps):
+    a = _angles(codes, steps)
+    s, c = codes.chunk(2, dim=-1)
+    return torch.cat([s * a.cos() - c * a.sin(), c * a.cos() + s * a.sin()], dim=-1)
+
+
+@wrong("shift_positions", "is added")
+def shift_by_adding(codes, steps):
+    a = _angles(codes, steps)
+    return codes + torch.cat([a.sin(), a.cos()])
+
+
+@wrong("shift_positions", "multiplied entry by entry")
+def shift_by_multiplying(codes, steps):
+    a = _angles(codes, steps)
+    return codes * torch.cat([a.sin(), a.cos()])
+
+
+@wrong("shift_positions", "by the same angle")
+def shift_all_alike(codes, steps):
+    s, c = codes.chunk(2, dim=-1)
+    return torch.cat(
+        [s * math.cos(steps) + c * math.sin(steps), c * math.cos(steps) - s * math.sin(steps)], dim=-1
+    )
+
+
+@wrong("shift_positions", "next to its cosine")
+def shift_interleaved(codes, steps):
+    a = _angles(codes, steps)
+    s, c = codes[:, 0::2], codes[:, 1::2]
+    moved = torch.stack([s * a.cos() + c * a.sin(), c * a.cos() - s * a.sin()], dim=-1)
+    return moved.flatten(1)
+
+
+@wrong("shift_positions", "new sines are used")
+def shift_in_a_row(codes, steps):
+    a = _angles(codes, steps)
+    s, c = codes.chunk(2, dim=-1)
+    s = s * a.cos() + c * a.sin()
+    c = c * a.cos() - s * a.sin()
+    return torch.cat([s, c], dim=-1)
+
+
+@wrong("shift_positions", "Only the sines are moved")
+def shift_sines(codes, steps):
+    a = _angles(codes, steps)
+    s, c = codes.chunk(2, dim=-1)
+    return torch.cat([s * a.cos() + c * a.sin(), c], dim=-1)
+
+
+@wrong("shift_positions", "exchanged in the result")
+def shift_exchanged(codes, steps):
+    a = _angles(codes, steps)
+    s, c = codes.chunk(2, dim=-1)
+    return torch.cat([c * a.cos() - s * a.sin(), s * a.cos() + c * a.sin()], dim=-1)
+
+
+@wrong("shift_positions", "recovered from one wave")
+def shift_by_position(codes, steps):
+    half = codes.shape[1] // 2
+    k = torch.atan2(codes[:, 0], codes[:, half]) + steps
+    a = torch.outer(k, 10000 ** (-torch.arange(half, dtype=torch.float64) / half))
+    return torch.cat([a.sin(), a.cos()], dim=-1)
+
+
+@wrong("shift_positions", "one step too early")
+def shift_linspace(codes, steps):
+    half = codes.shape[1] // 2
+    a = steps * 10000 ** -torch.linspace(0, 1, half, dtype=torch.float64)
+    s, c = codes.chunk(2, dim=-1)
+    return torch.cat([s * a.cos() + c * a.sin(), c * a.cos() - s * a.sin()], dim=-1)
+
+
+@wrong("shift_positions", "Nothing has moved")
+def shift_nothing(codes, steps):
+    return codes
+
+
 # ---- timestep_embedding
 
 

@@ -32,7 +32,7 @@ def _source_indices(patchify: Callable, shape: tuple[int, ...], p: int) -> Tenso
 def _show_patches(ax, image: Tensor, mask: Tensor, p: int, token: int) -> None:
     """The image (1, C, H, W), darkened where `mask` is 0, with patch borders and some patch numbers."""
     (height, width), (rows, columns) = image.shape[-2:], grid_size(image.shape[-2:], p)
-    show_image(ax, ((image + 1) * (0.4 + 0.6 * mask) - 1)[0])
+    show_image(ax, ((image + 1) * (0.6 + 0.4 * mask) - 1)[0])
     ax.hlines(np.arange(1, rows) * p - 0.5, -0.5, width - 0.5, color=COLORS["x_t"], lw=1)
     ax.vlines(np.arange(1, columns) * p - 0.5, -0.5, height - 0.5, color=COLORS["x_t"], lw=1)
     count = rows * columns
@@ -46,12 +46,22 @@ def _show_tokens(ax, tokens: Tensor, channels: int, token: int) -> None:
     """The tokens (1, T, p*p*C) as rows of pixels, all darkened but one."""
     _, count, width = tokens.shape
     pixels = _to_pixels(rearrange(tokens[0], "t (pixel c) -> c t pixel", c=channels))
-    pixels[np.arange(count) != token] *= 0.4
+    pixels[np.arange(count) != token] *= 0.6
     lines = pixels.repeat(6, axis=0)
     if count <= 64:
         lines[5::6] = 1  # a white line below each token
     box = (-0.5, width // channels - 0.5, count - 0.5, -0.5)
     ax.imshow(lines, cmap="gray", vmin=0, vmax=1, aspect="auto", interpolation="nearest", extent=box)
+    frame = Rectangle(
+        (box[0], token - 0.5),
+        box[1] - box[0],
+        1,
+        fill=False,
+        ec=COLORS["x_t"],
+        lw=2.5 if count <= 16 else 1,
+        clip_on=False,
+    )
+    ax.add_patch(frame)
     for k in range(count) if count <= 16 else [token]:
         ax.text(box[1], k, f" {k}", va="center")
     values = f"{channels} value{'s' * (channels > 1)} each"
@@ -86,9 +96,9 @@ def _plot_patchify(
     show_image(axes[0, 2], again[0])
     for ax, corner in zip(axes[0, [0, 2]], ((x, y), new_corner)):
         corner = (corner[0] - 0.5, corner[1] - 0.5)
-        ax.add_patch(Rectangle(corner, p, p, fill=False, ec=COLORS["eps"], lw=2.5, clip_on=False))
+        ax.add_patch(Rectangle(corner, p, p, fill=False, ec=COLORS["x_t"], lw=2.5, clip_on=False))
     ends = {"coordsA": axes[0, 0].transData, "coordsB": axes[0, 1].transData}
-    link = ConnectionPatch((x + p - 0.5, y - 0.5), (-0.5, token), **ends, color=COLORS["eps"], lw=2)
+    link = ConnectionPatch((x + p - 0.5, y - 0.5), (-0.5, token), **ends, color=COLORS["x_t"], lw=2)
     link.set_in_layout(False)
     fig.add_artist(link)
     shape = f"{new_grid[0]} x {new_grid[1]}"

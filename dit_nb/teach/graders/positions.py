@@ -11,7 +11,7 @@ from dit_nb.teach.graders.framework.core import grade
 from dit_nb.teach.graders.framework.exercise import Case, Exercise, RandomInputs
 from dit_nb.teach.graders.framework.report import Report
 
-__all__ = ["check_sincos_1d", "check_sincos_2d"]
+__all__ = ["check_sincos_1d", "check_sincos_2d", "check_shift_positions"]
 
 
 def _waves_loops(positions: Tensor, dim: int) -> Tensor:
@@ -174,3 +174,99 @@ _SINCOS_2D = Exercise(
 def check_sincos_2d(fn: Callable, **grade_options) -> Report:
     """Check fn(grid (rows, columns), dim) -> (T, dim): for each patch, column first, then row."""
     return grade(_SINCOS_2D, fn, **grade_options)
+
+
+def _shift_loops(codes: Tensor, steps: float) -> Tensor:
+    half = codes.shape[1] // 2
+    moved = []
+    for row in codes.tolist():
+        angles = [
+            math.atan2(row[i], row[half + i]) + steps / 10000 ** (i / half) for i in range(half)
+        ]  # of unit length
+        moved.append([math.sin(a) for a in angles] + [math.cos(a) for a in angles])
+    return torch.tensor(moved, dtype=torch.float64)
+
+
+def _shift_cases(rng: RandomInputs) -> list[Case]:
+    """As many positions as frequencies, more, and fewer; steps ahead, back, and fractions."""
+    sizes = [(5, 8, 3), (4, 8, -2), (3, 12, 2.5), (6, 6, rng.choice(5, 7, 40))]
+    return [
+        Case(f"{n} positions, dim {d}, steps {s:g}", (_waves_loops(rng.uniform(-20, 90, n), d), s))
+        for n, d, s in sizes
+    ]
+
+
+def _shifted(codes: Tensor, steps: float, **options) -> Tensor:
+    """Turn each pair of sine and cosine; the options are those of `_waves`."""
+    sin_s, cos_s = _waves(torch.tensor([steps]), codes.shape[1], **options).chunk(2, -1)
+    sines, cosines = codes.chunk(2, -1)
+    return torch.cat([sines * cos_s + cosines * sin_s, cosines * cos_s - sines * sin_s], -1)
+
+
+def _shifted_one_after_the_other(codes: Tensor, steps: float) -> Tensor:
+    sin_s, cos_s = _waves(torch.tensor([steps]), codes.shape[1]).chunk(2, -1)
+    sines, cosines = codes.chunk(2, -1)
+    sines = sines * cos_s + cosines * sin_s
+    return torch.cat([sines, cosines * cos_s - sines * sin_s], -1)
+
+
+def _shifted_interleaved(codes: Tensor, steps: float) -> Tensor:
+    order = torch.arange(codes.shape[1]).view(-1, 2).T.flatten()  # even columns, then odd ones
+    return _shifted(codes[:, order], steps)[:, order.argsort()]
+
+
+def _shifted_position(codes: Tensor, steps: float) -> Tensor:
+    half = codes.shape[1] // 2
+    return _waves(torch.atan2(codes[:, 0], codes[:, half]) + steps, codes.shape[1])
+
+
+_SHIFT_POSITIONS = Exercise(
+    "shift_positions",
+    _shift_loops,
+    _shift_cases,
+    {
+        "The positions move the other way: they are reduced by the steps.": (
+            lambda codes, steps: _shifted(codes, -steps),
+            "the signs of the two sums.",
+        ),
+        "The embedding of the steps is added; the sine of a sum is not the sum of the sines.": lambda codes, steps: (
+            codes + _waves(torch.tensor([steps]), codes.shape[1])
+        ),
+        "The embedding of the steps is multiplied entry by entry; sine and cosine of an angle mix.": lambda codes, steps: (
+            codes * _waves(torch.tensor([steps]), codes.shape[1])
+        ),
+        "All frequencies turn by the same angle; each turns by the steps times its own frequency.": lambda codes, steps: (
+            _shifted(codes, steps, power=lambda i, half: 0 * i)
+        ),
+        "The sine of an angle is taken to be next to its cosine; all sines come first.": (
+            _shifted_interleaved,
+            "lesson 04, 'What makes a good position embedding': the order of the channels.",
+        ),
+        "The new sines are used for the cosines; both need the old ones.": (
+            _shifted_one_after_the_other,
+            "what a name stands for when the second line uses it.",
+        ),
+        "Only the sines are moved; the cosines are the old ones.": lambda codes, steps: torch.cat(
+            [_shifted(codes, steps).chunk(2, -1)[0], codes.chunk(2, -1)[1]], -1
+        ),
+        "Sines and cosines are exchanged in the result.": lambda codes, steps: _shifted(codes, steps).roll(
+            codes.shape[1] // 2, -1
+        ),
+        "The position is recovered from one wave, which does not know how often it has repeated.": (
+            _shifted_position,
+            "the sine and the cosine of a sum of two angles.",
+        ),
+        "The lowest frequency is reached one step too early, which shows only for large inputs.": lambda codes, steps: (
+            _shifted(codes, steps, power=lambda i, half: -i / max(half - 1, 1))
+        ),
+        "Nothing has moved: this is the input.": lambda codes, steps: codes.clone(),
+    },
+    "lesson 04, 'What makes a good position embedding': two facts.",
+    tolerance=1e-8,
+    reference=_shifted,
+)
+
+
+def check_shift_positions(fn: Callable, **grade_options) -> Report:
+    """Check fn(codes (T, dim), steps) -> (T, dim): the embeddings of positions moved by steps."""
+    return grade(_SHIFT_POSITIONS, fn, **grade_options)
