@@ -78,6 +78,47 @@ def q_sample_one_noise(x0, t, noise, alphas_cumprod):
     return q_sample_view(x0, t, noise[0].expand_as(x0), alphas_cumprod)
 
 
+@wrong("q_sample", "1 minus a root")
+def q_sample_one_minus_root(x0, t, noise, alphas_cumprod):
+    a = col(alphas_cumprod, t).sqrt()
+    return a * x0 + (1 - a) * noise
+
+
+@wrong("q_sample", "The noise is subtracted")
+def q_sample_minus(x0, t, noise, alphas_cumprod):
+    return col(alphas_cumprod, t).sqrt() * x0 - (1 - col(alphas_cumprod, t)).sqrt() * noise
+
+
+@wrong("q_sample", "squared, not rooted")
+def q_sample_squares(x0, t, noise, alphas_cumprod):
+    return col(alphas_cumprod, t) ** 2 * x0 + (1 - col(alphas_cumprod, t)) ** 2 * noise
+
+
+@wrong("q_sample", "one step late")
+def q_sample_late(x0, t, noise, alphas_cumprod):
+    return q_sample_view(x0, (t + 1).clamp(max=len(alphas_cumprod) - 1), noise, alphas_cumprod)
+
+
+@wrong("q_sample", "multiplied up again")
+def q_sample_cumprod_again(x0, t, noise, alphas_cumprod):
+    return q_sample_view(x0, t, noise, torch.cumprod(alphas_cumprod, 0))
+
+
+@wrong("q_sample", "taken for the betas")
+def q_sample_table_of_betas(x0, t, noise, alphas_cumprod):
+    return q_sample_view(x0, t, noise, torch.cumprod(1 - alphas_cumprod, 0))
+
+
+@wrong("q_sample", "noise of its own; use")
+def q_sample_own_noise(x0, t, noise, alphas_cumprod):
+    return q_sample_view(x0, t, torch.randn_like(x0), alphas_cumprod)
+
+
+@wrong("q_sample", "noise of its own, in float32")
+def q_sample_own_float32_noise(x0, t, noise, alphas_cumprod):
+    return q_sample_view(x0, t, torch.randn(*x0.shape), alphas_cumprod)
+
+
 # ---- q_posterior
 
 
@@ -176,6 +217,128 @@ def q_posterior_flat(x0, x_t, t, betas):
     return mean, log.flatten()
 
 
+@wrong("q_posterior", "stands for its own predecessor")
+def q_posterior_first_repeated(x0, x_t, t, betas):
+    return q_posterior_with(x0, x_t, t, betas, lambda bar: bar[(torch.arange(len(bar)) - 1).clamp(min=0)])
+
+
+@wrong("q_posterior", "shifted the wrong way")
+def q_posterior_next(x0, x_t, t, betas):
+    return q_posterior_with(
+        x0, x_t, t, betas, lambda bar: bar[(torch.arange(len(bar)) + 1).clamp(max=len(bar) - 1)]
+    )
+
+
+def clamped_posterior(least):
+    def q_posterior_clamped(x0, x_t, t, betas):
+        return q_posterior_with(x0, x_t, t, betas, variance=lambda small: torch.clamp(small, min=least))
+
+    q_posterior_clamped.__name__ += f"_{least:g}"
+    return q_posterior_clamped
+
+
+for least in (1e-20, 1e-12, 1e-10, 1e-8):
+    wrong("q_posterior", f"clamped to {least:g}, an arbitrary number")(clamped_posterior(least))
+
+
+@wrong("q_posterior", "log variance is that of beta")
+def q_posterior_first_beta(x0, x_t, t, betas):
+    return q_posterior_with(
+        x0, x_t, t, betas, variance=lambda small: torch.where(torch.arange(len(small)) == 0, betas, small)
+    )
+
+
+@wrong("q_posterior", "set to 0, which is a variance of 1")
+def q_posterior_log_zero(x0, x_t, t, betas):
+    mean, log = q_posterior_with(x0, x_t, t, betas, variance=lambda small: small)
+    return mean, torch.where(torch.isinf(log), 0.0, log)
+
+
+def q_posterior_mean(x0, x_t, t, of_x0, of_xt, betas):
+    """A mean with given weights; the log variance is right."""
+    return col(of_x0, t) * x0 + col(of_xt, t) * x_t, q_posterior_tables(x0, x_t, t, betas)[1]
+
+
+def posterior_tables(betas):
+    alphas = 1 - betas
+    bar = torch.cumprod(alphas, 0)
+    return alphas, bar, torch.nn.functional.pad(bar[:-1], (1, 0), value=1.0)
+
+
+@wrong("q_posterior", "The weight of x_t uses alphas_cumprod after")
+def q_posterior_late_noise(x0, x_t, t, betas):
+    alphas, bar, before = posterior_tables(betas)
+    coef2 = alphas.sqrt() * (1 - bar) / (1 - bar)
+    return q_posterior_mean(x0, x_t, t, before.sqrt() * betas / (1 - bar), coef2, betas)
+
+
+@wrong("q_posterior", "after the step stands everywhere")
+def q_posterior_one_bar(x0, x_t, t, betas):
+    return q_posterior_with(x0, x_t, t, betas, lambda bar: bar, lambda small: small)
+
+
+@wrong("q_posterior", "after the step stands in the mean")
+def q_posterior_one_bar_in_the_mean(x0, x_t, t, betas):
+    alphas, bar, _ = posterior_tables(betas)
+    return q_posterior_mean(x0, x_t, t, bar.sqrt() * betas / (1 - bar), alphas.sqrt(), betas)
+
+
+@wrong("q_posterior", "the root of alphas_cumprod; it needs")
+def q_posterior_bar_for_alpha(x0, x_t, t, betas):
+    _, bar, before = posterior_tables(betas)
+    coef1, coef2 = before.sqrt() * betas / (1 - bar), bar.sqrt() * (1 - before) / (1 - bar)
+    return q_posterior_mean(x0, x_t, t, coef1, coef2, betas)
+
+
+@wrong("q_posterior", "The weight of x_0 lacks its square root")
+def q_posterior_no_root_of_x0(x0, x_t, t, betas):
+    alphas, bar, before = posterior_tables(betas)
+    coef1, coef2 = before * betas / (1 - bar), alphas.sqrt() * (1 - before) / (1 - bar)
+    return q_posterior_mean(x0, x_t, t, coef1, coef2, betas)
+
+
+@wrong("q_posterior", "The weight of x_t lacks its square root")
+def q_posterior_no_root_of_xt(x0, x_t, t, betas):
+    alphas, bar, before = posterior_tables(betas)
+    coef1, coef2 = before.sqrt() * betas / (1 - bar), alphas * (1 - before) / (1 - bar)
+    return q_posterior_mean(x0, x_t, t, coef1, coef2, betas)
+
+
+@wrong("q_posterior", "Both weights lack")
+def q_posterior_no_roots(x0, x_t, t, betas):
+    alphas, bar, before = posterior_tables(betas)
+    coef1, coef2 = before * betas / (1 - bar), alphas * (1 - before) / (1 - bar)
+    return q_posterior_mean(x0, x_t, t, coef1, coef2, betas)
+
+
+@wrong("q_posterior", "not divided by the noise")
+def q_posterior_undivided(x0, x_t, t, betas):
+    alphas, _, before = posterior_tables(betas)
+    return q_posterior_mean(x0, x_t, t, before.sqrt() * betas, alphas.sqrt() * (1 - before), betas)
+
+
+@wrong("q_posterior", "if only x_0 is known")
+def q_posterior_prior_variance(x0, x_t, t, betas):
+    _, _, before = posterior_tables(betas)
+    variance = (1 - before)[[1, *range(1, len(betas))]]
+    return q_posterior_tables(x0, x_t, t, betas)[0], col(variance.log(), t)
+
+
+@wrong("q_posterior", "logarithm of the precision")
+def q_posterior_precision(x0, x_t, t, betas):
+    return q_posterior_with(x0, x_t, t, betas, log=lambda v: (1 / v).log())
+
+
+@wrong("q_posterior", "The betas are multiplied")
+def q_posterior_product_of_betas(x0, x_t, t, betas):
+    bar = torch.cumprod(betas, 0)
+    before = torch.cat([torch.ones(1).double(), bar[:-1]])
+    mean = col(betas * before.sqrt() / (1 - bar), t) * x0
+    mean = mean + col((1 - betas).sqrt() * (1 - before) / (1 - bar), t) * x_t
+    variance = betas * (1 - before) / (1 - bar)
+    return mean, col(torch.cat([variance[1:2], variance[1:]]).log(), t)
+
+
 # ---- eps_to_x0
 
 
@@ -233,6 +396,205 @@ def eps_to_x0_early(x_t, t, eps, alphas_cumprod):
     return eps_to_x0_official(x_t, (t - 1) % len(alphas_cumprod), eps, alphas_cumprod)
 
 
+@wrong("eps_to_x0", "timestep of the first")
+def eps_to_x0_first_t(x_t, t, eps, alphas_cumprod):
+    return eps_to_x0_solve(x_t, t[:1].expand(len(t)), eps, alphas_cumprod)
+
+
+@wrong("eps_to_x0", "divided by its square root")
+def eps_to_x0_no_signal_root(x_t, t, eps, alphas_cumprod):
+    a = col(alphas_cumprod, t)
+    return (x_t - torch.sqrt(1 - a) * eps) / a
+
+
+@wrong("eps_to_x0", "The noise's coefficient lacks")
+def eps_to_x0_no_noise_root(x_t, t, eps, alphas_cumprod):
+    a = col(alphas_cumprod, t)
+    return (x_t - (1 - a) * eps) / a.sqrt()
+
+
+@wrong("eps_to_x0", "1 minus a root")
+def eps_to_x0_one_minus_root(x_t, t, eps, alphas_cumprod):
+    a = col(alphas_cumprod, t).sqrt()
+    return (x_t - (1 - a) * eps) / a
+
+
+@wrong("eps_to_x0", "The noise has no coefficient")
+def eps_to_x0_whole_noise(x_t, t, eps, alphas_cumprod):
+    return (x_t - eps) / col(alphas_cumprod, t) ** 0.5
+
+
+@wrong("eps_to_x0", "multiplied by the image's coefficient")
+def eps_to_x0_times(x_t, t, eps, alphas_cumprod):
+    a = col(alphas_cumprod, t)
+    return a.sqrt() * (x_t - (1 - a).sqrt() * eps)
+
+
+@wrong("eps_to_x0", "clipped to [-1, 1]")
+def eps_to_x0_clipped(x_t, t, eps, alphas_cumprod):
+    return torch.clip(eps_to_x0_solve(x_t, t, eps, alphas_cumprod), -1, 1)
+
+
+@wrong("eps_to_x0", "noise minus x_t")
+def eps_to_x0_negative(x_t, t, eps, alphas_cumprod):
+    a = col(alphas_cumprod, t)
+    return ((1 - a).sqrt() * eps - x_t) / a.sqrt()
+
+
+# ---- from_velocity
+
+
+@right("from_velocity")
+def from_velocity_rotate(x_t, t, v, alphas_cumprod):
+    a = rearrange(alphas_cumprod[t], "n -> n 1 1 1")
+    cos, sin = a.sqrt(), (1 - a).sqrt()
+    return cos * x_t - sin * v, -x_t - cos / sin * v
+
+
+@right("from_velocity")
+def from_velocity_by_tweedie(x_t, t, v, alphas_cumprod):
+    a = col(alphas_cumprod, t)
+    x0 = a.sqrt() * x_t - (1 - a).sqrt() * v
+    return x0, (a.sqrt() * x0 - x_t) / (1 - a)
+
+
+@right("from_velocity")
+def from_velocity_loop(x_t, t, v, alphas_cumprod):
+    images, scores = [], []
+    for x, velocity, step in zip(x_t, v, t.tolist()):
+        angle = math.acos(alphas_cumprod[step] ** 0.5)
+        images.append(math.cos(angle) * x - math.sin(angle) * velocity)
+        scores.append(-(math.sin(angle) * x + math.cos(angle) * velocity) / math.sin(angle))
+    return torch.stack(images), torch.stack(scores)
+
+
+def velocity_parts(x_t, t, v, alphas_cumprod):
+    """Coefficients, image and noise."""
+    cos, sin = col(alphas_cumprod, t).sqrt(), (1 - col(alphas_cumprod, t)).sqrt()
+    return cos, sin, cos * x_t - sin * v, sin * x_t + cos * v
+
+
+@wrong("from_velocity", "The velocity is added in the image")
+def from_velocity_plus(x_t, t, v, alphas_cumprod):
+    cos, sin, _, eps = velocity_parts(x_t, t, v, alphas_cumprod)
+    return cos * x_t + sin * v, -eps / sin
+
+
+@wrong("from_velocity", "In the image x_t and the velocity")
+def from_velocity_image_swapped(x_t, t, v, alphas_cumprod):
+    cos, sin, _, eps = velocity_parts(x_t, t, v, alphas_cumprod)
+    return sin * x_t - cos * v, -eps / sin
+
+
+@wrong("from_velocity", "as if it were the noise: v is a mix")
+def from_velocity_is_noise(x_t, t, v, alphas_cumprod):
+    return eps_to_x0_solve(x_t, t, v, alphas_cumprod), -v / col((1 - alphas_cumprod).sqrt(), t)
+
+
+@wrong("from_velocity", "the score is right")
+def from_velocity_is_noise_in_the_image(x_t, t, v, alphas_cumprod):
+    cos, sin, _, eps = velocity_parts(x_t, t, v, alphas_cumprod)
+    return (x_t - sin * v) / cos, -eps / sin
+
+
+@wrong("from_velocity", "the image is right")
+def from_velocity_is_noise_in_the_score(x_t, t, v, alphas_cumprod):
+    _, sin, x0, _ = velocity_parts(x_t, t, v, alphas_cumprod)
+    return x0, -v / sin
+
+
+@wrong("from_velocity", "subtracted in the score's noise")
+def from_velocity_score_minus(x_t, t, v, alphas_cumprod):
+    cos, sin, x0, _ = velocity_parts(x_t, t, v, alphas_cumprod)
+    return x0, (cos * v - sin * x_t) / sin
+
+
+@wrong("from_velocity", "In the score's noise x_t and the velocity")
+def from_velocity_score_swapped(x_t, t, v, alphas_cumprod):
+    cos, sin, x0, _ = velocity_parts(x_t, t, v, alphas_cumprod)
+    return x0, -(cos * x_t + sin * v) / sin
+
+
+@wrong("from_velocity", "subtracted from x_t without its coefficient")
+def from_velocity_whole_image(x_t, t, v, alphas_cumprod):
+    _, sin, x0, _ = velocity_parts(x_t, t, v, alphas_cumprod)
+    return x0, -(x_t - x0) / sin**2
+
+
+@wrong("from_velocity", "The second result is the noise; the score")
+def from_velocity_noise(x_t, t, v, alphas_cumprod):
+    _, _, x0, eps = velocity_parts(x_t, t, v, alphas_cumprod)
+    return x0, eps
+
+
+@wrong("from_velocity", "The second result is minus the noise")
+def from_velocity_minus_noise(x_t, t, v, alphas_cumprod):
+    _, _, x0, eps = velocity_parts(x_t, t, v, alphas_cumprod)
+    return x0, -eps
+
+
+@wrong("from_velocity", "points away from the noise")
+def from_velocity_score_sign(x_t, t, v, alphas_cumprod):
+    _, sin, x0, eps = velocity_parts(x_t, t, v, alphas_cumprod)
+    return x0, eps / sin
+
+
+@wrong("from_velocity", "divided by the variance of the noise")
+def from_velocity_score_variance(x_t, t, v, alphas_cumprod):
+    _, sin, x0, eps = velocity_parts(x_t, t, v, alphas_cumprod)
+    return x0, -eps / sin**2
+
+
+@wrong("from_velocity", "multiplied by the scale of the noise")
+def from_velocity_score_times(x_t, t, v, alphas_cumprod):
+    _, sin, x0, eps = velocity_parts(x_t, t, v, alphas_cumprod)
+    return x0, -sin * eps
+
+
+@wrong("from_velocity", "lack their square roots")
+def from_velocity_no_roots(x_t, t, v, alphas_cumprod):
+    a = col(alphas_cumprod, t)
+    return a * x_t - (1 - a) * v, -((1 - a) * x_t + a * v) / (1 - a)
+
+
+@wrong("from_velocity", "exchanged everywhere")
+def from_velocity_exchanged(x_t, t, v, alphas_cumprod):
+    return from_velocity_rotate(x_t, t, v, 1 - alphas_cumprod)
+
+
+@wrong("from_velocity", "1 minus a root")
+def from_velocity_one_minus_root(x_t, t, v, alphas_cumprod):
+    a = col(alphas_cumprod, t).sqrt()
+    return a * x_t - (1 - a) * v, -x_t - a / (1 - a) * v
+
+
+@wrong("from_velocity", "wrong order")
+def from_velocity_order(x_t, t, v, alphas_cumprod):
+    return from_velocity_rotate(x_t, t, v, alphas_cumprod)[::-1]
+
+
+@wrong("from_velocity", "the noise's part of x_t")
+def from_velocity_noise_part(x_t, t, v, alphas_cumprod):
+    _, sin, x0, eps = velocity_parts(x_t, t, v, alphas_cumprod)
+    return x0, sin * eps
+
+
+@wrong("from_velocity", "columns of each image")
+def from_velocity_not_spread(x_t, t, v, alphas_cumprod):
+    cos, sin = alphas_cumprod[t].sqrt(), (1 - alphas_cumprod[t]).sqrt()
+    return cos * x_t - sin * v, -x_t - cos / sin * v
+
+
+@wrong("from_velocity", "one step early")
+def from_velocity_early(x_t, t, v, alphas_cumprod):
+    return from_velocity_rotate(x_t, t - 1, v, alphas_cumprod)
+
+
+@wrong("from_velocity", "2 tensors: image, score")
+def from_velocity_image_only(x_t, t, v, alphas_cumprod):
+    return from_velocity_rotate(x_t, t, v, alphas_cumprod)[0]
+
+
 # ---- learned_log_variance
 
 
@@ -281,6 +643,47 @@ def learned_log_variance_tanh(values, min_log, max_log):
 @wrong("learned_log_variance", "The result is the variance")
 def learned_log_variance_exp(values, min_log, max_log):
     return learned_log_variance_share(values, min_log, max_log).exp()
+
+
+@wrong("learned_log_variance", "v + 1/2")
+def learned_log_variance_parentheses(values, min_log, max_log):
+    share = values + 1 / 2
+    return share * max_log + (1 - share) * min_log
+
+
+@wrong("learned_log_variance", "v + 1, which runs from 0 to 2")
+def learned_log_variance_unhalved(values, min_log, max_log):
+    return min_log + (values + 1) * (max_log - min_log)
+
+
+@wrong("learned_log_variance", "v / 2")
+def learned_log_variance_unshifted(values, min_log, max_log):
+    return min_log + 0.5 * values * (max_log - min_log)
+
+
+@wrong("learned_log_variance", "the larger end alone")
+def learned_log_variance_one_end(values, min_log, max_log):
+    return max_log * (values + 1) / 2
+
+
+@wrong("learned_log_variance", "added with one fraction")
+def learned_log_variance_sum(values, min_log, max_log):
+    return (values + 1) / 2 * (max_log + min_log)
+
+
+@wrong("learned_log_variance", "made positive")
+def learned_log_variance_abs(values, min_log, max_log):
+    return torch.lerp(min_log.expand_as(values), max_log.expand_as(values), values.abs())
+
+
+@wrong("learned_log_variance", "values below 0 are lost")
+def learned_log_variance_clamped_early(values, min_log, max_log):
+    return learned_log_variance_share(values.clamp(0, 1), min_log, max_log)
+
+
+@wrong("learned_log_variance", "logarithm of the standard deviation")
+def learned_log_variance_std(values, min_log, max_log):
+    return 0.5 * learned_log_variance_middle(values, min_log, max_log)
 
 
 # ---- normal_kl
@@ -347,6 +750,84 @@ def normal_kl_sum(mean1, logvar1, mean2, logvar2):
     return normal_kl_formula(mean1, logvar1, mean2, logvar2).sum()
 
 
+@wrong("normal_kl", "so its sign counts.")
+def normal_kl_signed(mean1, logvar1, mean2, logvar2):
+    ratio = logvar1 - logvar2
+    return 0.5 * (ratio.exp() - ratio - 1 + (mean1 - mean2) / logvar2.exp())
+
+
+@wrong("normal_kl", "the other way round")
+def normal_kl_signed_back(mean1, logvar1, mean2, logvar2):
+    ratio = logvar1 - logvar2
+    return 0.5 * (ratio.exp() - ratio - 1 + (mean2 - mean1) / logvar2.exp())
+
+
+@wrong("normal_kl", "The log of the ratio has the wrong sign")
+def normal_kl_log_sign(mean1, logvar1, mean2, logvar2):
+    v1, v2 = logvar1.exp(), logvar2.exp()
+    return 0.5 * (torch.log(v1 / v2) - 1 + v1 / v2 + (mean1 - mean2) ** 2 / v2)
+
+
+@wrong("normal_kl", "upside down")
+def normal_kl_ratio_upside_down(mean1, logvar1, mean2, logvar2):
+    v1, v2 = logvar1.exp(), logvar2.exp()
+    return 0.5 * (torch.log(v2 / v1) - 1 + v2 / v1 + (mean1 - mean2) ** 2 / v2)
+
+
+@wrong("normal_kl", "The ratio of the variances is missing")
+def normal_kl_no_ratio(mean1, logvar1, mean2, logvar2):
+    return 0.5 * (logvar2 - logvar1 - 1 + (mean1 - mean2) ** 2 / logvar2.exp())
+
+
+@wrong("normal_kl", "The log of the ratio is missing")
+def normal_kl_no_log(mean1, logvar1, mean2, logvar2):
+    return 0.5 * ((logvar1 - logvar2).exp() - 1 + (mean1 - mean2) ** 2 / logvar2.exp())
+
+
+@wrong("normal_kl", "ratio of the log variances")
+def normal_kl_ratio_of_logs(mean1, logvar1, mean2, logvar2):
+    return 0.5 * (logvar2 - logvar1 - 1 + logvar1 / logvar2 + (mean1 - mean2) ** 2 / logvar2.exp())
+
+
+@wrong("normal_kl", "The distance of the means is missing")
+def normal_kl_no_means(mean1, logvar1, mean2, logvar2):
+    return normal_kl_formula(0 * mean1, logvar1, 0 * mean2, logvar2)
+
+
+@wrong("normal_kl", "divided by a standard deviation")
+def normal_kl_by_std(mean1, logvar1, mean2, logvar2):
+    s1, s2 = (logvar1 / 2).exp(), (logvar2 / 2).exp()
+    return torch.log(s2 / s1) + s1**2 / (2 * s2**2) + (mean1 - mean2) ** 2 / (2 * s2) - 0.5
+
+
+@wrong("normal_kl", "not divided by a variance")
+def normal_kl_undivided(mean1, logvar1, mean2, logvar2):
+    return 0.5 * (logvar2 - logvar1 - 1 + (logvar1 - logvar2).exp() + (mean1 - mean2) ** 2)
+
+
+@wrong("normal_kl", "multiplied by the variance")
+def normal_kl_times_variance(mean1, logvar1, mean2, logvar2):
+    return 0.5 * (
+        logvar2 - logvar1 - 1 + (logvar1 - logvar2).exp() + (mean1 - mean2) ** 2 * torch.exp(logvar2)
+    )
+
+
+@wrong("normal_kl", "The 1 is added")
+def normal_kl_plus_one(mean1, logvar1, mean2, logvar2):
+    return normal_kl_formula(mean1, logvar1, mean2, logvar2) + 1
+
+
+@wrong("normal_kl", "stands at the first alone")
+def normal_kl_half_of_log(mean1, logvar1, mean2, logvar2):
+    v1, v2 = logvar1.exp(), logvar2.exp()
+    return 0.5 * torch.log(v2 / v1) - 1 + v1 / v2 + (mean1 - mean2) ** 2 / v2
+
+
+@wrong("normal_kl", "never negative")
+def normal_kl_negative(mean1, logvar1, mean2, logvar2):
+    return -normal_kl_stds(mean1, logvar1, mean2, logvar2)
+
+
 # ---- discretized_gaussian_nll
 
 
@@ -375,7 +856,7 @@ def nll_distribution(x, mean, log_scale, bins):
     bell = torch.distributions.Normal(mean, log_scale.exp())
     above, below = bell.cdf(x + 1 / (bins - 1)), bell.cdf(x - 1 / (bins - 1))
     above[x == x.new_tensor(1)], below[x == -1] = 1, 0
-    return -torch.log(above - below)
+    return -torch.log((above - below).clamp(min=1e-12))
 
 
 @right("discretized_gaussian_nll")
@@ -384,7 +865,7 @@ def nll_edges(x, mean, log_scale, bins):
     edges = torch.cat([x.new_tensor([-math.inf]), (edges[1:] + edges[:-1]) / 2, x.new_tensor([math.inf])])
     k = ((x + 1) / 2 * (bins - 1)).round().long()
     z = [(edges[k + i] - mean) / log_scale.exp() for i in (0, 1)]
-    return -(share_below(z[1]) - share_below(z[0])).log()
+    return -torch.maximum(share_below(z[1]) - share_below(z[0]), x.new_tensor(1e-12)).log()
 
 
 @right("discretized_gaussian_nll")
@@ -392,36 +873,55 @@ def nll_float32(x, mean, log_scale, bins):
     return nll_tanh(x.float(), mean.float(), log_scale.float(), bins)
 
 
-def nll_with(x, mean, log_scale, half):
+def nll_with(x, mean, log_scale, half, first=True, last=True):
+    """The probability of a bin, perhaps without the ends."""
     z = [(x - mean + side) / log_scale.exp() for side in (half, -half)]
-    above = torch.where(x > 0.999, 1.0, share_below(z[0]))
-    return above - torch.where(x < -0.999, 0.0, share_below(z[1]))
+    above = torch.where(x > 0.999, 1.0, share_below(z[0])) if last else share_below(z[0])
+    return above - (torch.where(x < -0.999, 0.0, share_below(z[1])) if first else share_below(z[1]))
 
 
-@wrong("discretized_gaussian_nll", "end like all others")
-def nll_no_tails(x, mean, log_scale, bins):
-    z = [(x - mean + side / (bins - 1)) / log_scale.exp() for side in (1, -1)]
-    return -(share_below(z[0]) - share_below(z[1])).log()
+BIN_SLIPS = {
+    "no_tails": ("end like all others", lambda x, m, s, b: nll_with(x, m, s, 1 / (b - 1), False, False), -1),
+    "no_last": ("The last bin ends like", lambda x, m, s, b: nll_with(x, m, s, 1 / (b - 1), True, False), -1),
+    "no_first": (
+        "The first bin ends like",
+        lambda x, m, s, b: nll_with(x, m, s, 1 / (b - 1), False, True),
+        -1,
+    ),
+    "whole_step": ("twice as wide", lambda x, m, s, b: nll_with(x, m, s, 2 / (b - 1)), -1),
+    "quarter_step": ("half as wide", lambda x, m, s, b: nll_with(x, m, s, 1 / (b - 1) / 2), -1),
+    "bins_for_steps": ("a little too narrow", lambda x, m, s, b: nll_with(x, m, s, 1 / b), -1),
+    "bytes": ("always 256", lambda x, m, s, b: nll_with(x, m, s, 1 / 255), -1),
+    "log_variance": ("used as a log variance", lambda x, m, s, b: nll_with(x, m, 0.5 * s, 1 / (b - 1)), -1),
+    "squared": ("the scale squared", lambda x, m, s, b: nll_with(x, m, 2 * s, 1 / (b - 1)), -1),
+    "bits": ("in bits", lambda x, m, s, b: nll_with(x, m, s, 1 / (b - 1)), -1 / math.log(2)),
+    "sign": ("has the other sign", lambda x, m, s, b: nll_with(x, m, s, 1 / (b - 1)), 1),
+}
 
 
-@wrong("discretized_gaussian_nll", "twice as wide")
-def nll_whole_step(x, mean, log_scale, bins):
-    return -nll_with(x, mean, log_scale, 2 / (bins - 1)).log()
+def nll_slip(name, probability, factor, floor):
+    def nll(x, mean, log_scale, bins):
+        return factor * probability(x, mean, log_scale, bins).clamp(min=floor).log()
+
+    nll.__name__ = f"nll_{name}" + "_clamped" * (floor > 0)
+    return nll
 
 
-@wrong("discretized_gaussian_nll", "a little too narrow")
-def nll_bins_for_steps(x, mean, log_scale, bins):
-    return -nll_with(x, mean, log_scale, 1 / bins).log()
+for name, (words, probability, factor) in BIN_SLIPS.items():
+    wrong("discretized_gaussian_nll", words)(nll_slip(name, probability, factor, 1e-12))
+    wrong("discretized_gaussian_nll", "And probabilities are not clamped")(
+        nll_slip(name, probability, factor, 0)
+    )
 
 
-@wrong("discretized_gaussian_nll", "always 256")
-def nll_bytes(x, mean, log_scale, bins):
-    return -nll_with(x, mean, log_scale, 1 / 255).clamp(min=1e-12).log()
+@wrong("discretized_gaussian_nll", "clamp its probability at 1e-12")
+def nll_no_floor(x, mean, log_scale, bins):
+    return -nll_with(x, mean, log_scale, 1 / (bins - 1)).log()
 
 
-@wrong("discretized_gaussian_nll", "used as a log variance")
-def nll_log_variance(x, mean, log_scale, bins):
-    return -nll_with(x, mean, 0.5 * log_scale, 1 / (bins - 1)).log()
+@wrong("discretized_gaussian_nll", "clamp its probability at 1e-12")
+def nll_own_floor(x, mean, log_scale, bins):
+    return -(nll_with(x, mean, log_scale, 1 / (bins - 1)) + 1e-20).log()
 
 
 @wrong("discretized_gaussian_nll", "The log scale is used as it is")
@@ -430,16 +930,6 @@ def nll_scale_itself(x, mean, log_scale, bins):
     above = torch.where(x > 0.999, 1.0, share_below(z[0]))
     below = torch.where(x < -0.999, 0.0, share_below(z[1]))
     return -(above - below).clamp(min=1e-12).log()
-
-
-@wrong("discretized_gaussian_nll", "in bits")
-def nll_bits(x, mean, log_scale, bins):
-    return -nll_with(x, mean, log_scale, 1 / (bins - 1)).log2()
-
-
-@wrong("discretized_gaussian_nll", "has the other sign")
-def nll_log_likelihood(x, mean, log_scale, bins):
-    return nll_with(x, mean, log_scale, 1 / (bins - 1)).log()
 
 
 @wrong("discretized_gaussian_nll", "These are probabilities")
@@ -455,6 +945,35 @@ def nll_density(x, mean, log_scale, bins):
 @wrong("discretized_gaussian_nll", "one number for each element")
 def nll_mean(x, mean, log_scale, bins):
     return nll_tanh(x, mean, log_scale, bins).mean()
+
+
+@wrong("discretized_gaussian_nll", "negative probabilities")
+def nll_negative_probability(x, mean, log_scale, bins):
+    return -nll_with(x, mean, log_scale, 1 / (bins - 1))
+
+
+@wrong("discretized_gaussian_nll", "The mean is added")
+def nll_plus_mean(x, mean, log_scale, bins):
+    return nll_slip("plus", lambda x, m, s, b: nll_with(x, -m, s, 1 / (b - 1)), -1, 1e-12)(
+        x, mean, log_scale, bins
+    )
+
+
+@wrong("discretized_gaussian_nll", "The mean is not used")
+def nll_no_mean(x, mean, log_scale, bins):
+    return nll_slip("plus", lambda x, m, s, b: nll_with(x, 0, s, 1 / (b - 1)), -1, 1e-12)(
+        x, mean, log_scale, bins
+    )
+
+
+@wrong("discretized_gaussian_nll", "times the width of a bin")
+def nll_density_times_width(x, mean, log_scale, bins):
+    return nll_density(x, mean, log_scale, bins) - math.log(2 / (bins - 1))
+
+
+@wrong("discretized_gaussian_nll", "summed up")
+def nll_sum(x, mean, log_scale, bins):
+    return nll_tanh(x, mean, log_scale, bins).sum()
 
 
 # ---- hybrid_loss
@@ -546,6 +1065,55 @@ def hybrid_loss_items(output, noise, vb_terms):
         eps, values = output.chunk(2, dim=1)
         losses = ((eps - noise) ** 2).flatten(1).mean(1) + vb_terms(eps, values)
     return torch.tensor([loss.item() for loss in losses], dtype=torch.float64)
+
+
+@wrong("hybrid_loss", "The error is not squared")
+def hybrid_loss_l1(output, noise, vb_terms):
+    eps, values = output.chunk(2, dim=1)
+    return torch.nn.functional.l1_loss(eps, noise, reduction="none").mean((1, 2, 3)) + vb_terms(
+        eps.detach(), values
+    )
+
+
+@wrong("hybrid_loss", "is halved")
+def hybrid_loss_half(output, noise, vb_terms):
+    eps, values = output.chunk(2, dim=1)
+    return 0.5 * (noise - eps).square().mean((1, 2, 3)) + vb_terms(eps.detach(), values)
+
+
+@wrong("hybrid_loss", "A root is taken")
+def hybrid_loss_rms(output, noise, vb_terms):
+    eps, values = output.chunk(2, dim=1)
+    return (noise - eps).square().mean((1, 2, 3)) ** 0.5 + vb_terms(eps.detach(), values)
+
+
+@wrong("hybrid_loss", "The bound is subtracted")
+def hybrid_loss_minus(output, noise, vb_terms):
+    eps, values = output.chunk(2, dim=1)
+    return (noise - eps).square().mean((1, 2, 3)) - vb_terms(eps.detach(), values)
+
+
+@wrong("hybrid_loss", "The bound is averaged over the batch")
+def hybrid_loss_mean_bound(output, noise, vb_terms):
+    eps, values = output.chunk(2, dim=1)
+    return (noise - eps).square().mean((1, 2, 3)) + vb_terms(eps.detach(), values).mean()
+
+
+@wrong("hybrid_loss", "The squared error is missing")
+def hybrid_loss_bound_only(output, noise, vb_terms):
+    eps, values = output.chunk(2, dim=1)
+    return vb_terms(eps.detach(), values)
+
+
+@wrong("hybrid_loss", "arguments are exchanged")
+def hybrid_loss_arguments(output, noise, vb_terms):
+    eps, values = output.chunk(2, dim=1)
+    return (noise - eps).square().mean((1, 2, 3)) + vb_terms(values, eps.detach())
+
+
+@wrong("hybrid_loss", "they are added")
+def hybrid_loss_average(output, noise, vb_terms):
+    return 0.5 * hybrid_loss_chunk(output, noise, vb_terms)
 
 
 # ---- ddpm_step
@@ -922,3 +1490,159 @@ def guided_output_in_place(cond, uncond, cfg_scale):
     c = cond.shape[1] // 2
     cond[:, :c] = cfg_eps_walk(cond[:, :c], uncond[:, :c], cfg_scale)
     return cond
+
+
+@wrong("respaced_betas", "The first beta is 1, which")
+def respaced_betas_first_one(alphas_cumprod, kept):
+    bar = torch.cat([torch.zeros(1).double(), alphas_cumprod[kept]])
+    return torch.cat([torch.ones(1).double(), 1 - bar[2:] / bar[1:-1]])
+
+
+@wrong("respaced_betas", "a ratio of square roots")
+def respaced_betas_roots(alphas_cumprod, kept):
+    return respaced_betas_ratio(alphas_cumprod.sqrt(), kept)
+
+
+@wrong("respaced_betas", "multiplied by the length of each gap")
+def respaced_betas_times_gap(alphas_cumprod, kept):
+    gaps = torch.diff(torch.tensor(kept), prepend=torch.tensor([-1]))
+    return full_betas(alphas_cumprod)[kept] * gaps
+
+
+@wrong("respaced_betas", "used one step early")
+def respaced_betas_early(alphas_cumprod, kept):
+    return respaced_betas_ratio(alphas_cumprod, [k - 1 for k in kept])
+
+
+# ---- timestep_of_snr
+
+
+@right("timestep_of_snr")
+def timestep_of_snr_count(betas, std, snr):
+    bar = torch.cumprod(1 - betas, 0)
+    return (std**2 * bar / (1 - bar) > snr[:, None]).sum(1)
+
+
+@right("timestep_of_snr")
+def timestep_of_snr_argmax(betas, std, snr):
+    bar = torch.cumprod(1 - betas, 0)
+    reached = std**2 * bar[None] <= snr[:, None] * (1 - bar[None])
+    return reached.int().argmax(dim=1)
+
+
+@right("timestep_of_snr")
+def timestep_of_snr_search(betas, std, snr):
+    bar = torch.cumprod(1 - betas, 0)
+    logs = (std**2 * bar / (1 - bar)).log()
+    return torch.searchsorted(-logs, -snr.log())
+
+
+def snr_table(betas, std):
+    bar = torch.cumprod(1 - betas, 0)
+    return std**2 * bar / (1 - bar)
+
+
+def first_below(table, snr):
+    return (table[None] <= snr[:, None]).int().argmax(dim=1)
+
+
+@wrong("timestep_of_snr", "ratio of amplitudes")
+def timestep_of_snr_amplitudes(betas, std, snr):
+    return (snr_table(betas, std).sqrt() > snr[:, None]).sum(1)
+
+
+@wrong("timestep_of_snr", "is not squared")
+def timestep_of_snr_std(betas, std, snr):
+    bar = torch.cumprod(1 - betas, 0)
+    return (std * bar / (1 - bar) > snr[:, None]).sum(1)
+
+
+@wrong("timestep_of_snr", "is not used")
+def timestep_of_snr_no_std(betas, std, snr):
+    return (snr_table(betas, 1.0) > snr[:, None]).sum(1)
+
+
+@wrong("timestep_of_snr", "divided by the data's variance")
+def timestep_of_snr_divided(betas, std, snr):
+    return (snr_table(betas, 1 / std) > snr[:, None]).sum(1)
+
+
+@wrong("timestep_of_snr", "noise has variance 1")
+def timestep_of_snr_signal_left(betas, std, snr):
+    signal = std**2 * torch.cumprod(1 - betas, 0)
+    return (signal / (1 - signal).clamp(min=1e-12) > snr[:, None]).sum(1)
+
+
+@wrong("timestep_of_snr", "signal to all of x_t")
+def timestep_of_snr_share(betas, std, snr):
+    bar = torch.cumprod(1 - betas, 0)
+    signal, noise = std**2 * bar, 1 - bar
+    return (signal / (signal + noise) > snr[:, None]).sum(1)
+
+
+@wrong("timestep_of_snr", "forgets to divide")
+def timestep_of_snr_signal_only(betas, std, snr):
+    return (std**2 * torch.cumprod(1 - betas, 0) > snr[:, None]).sum(1)
+
+
+@wrong("timestep_of_snr", "noise to signal")
+def timestep_of_snr_upside_down(betas, std, snr):
+    return (1 / snr_table(betas, std) < snr[:, None]).sum(1)
+
+
+@wrong("timestep_of_snr", "The betas are multiplied")
+def timestep_of_snr_product_of_betas(betas, std, snr):
+    bar = torch.cumprod(betas, 0)
+    return (std**2 * bar / (1 - bar) > snr[:, None]).sum(1)
+
+
+@wrong("timestep_of_snr", "The betas are added up")
+def timestep_of_snr_sum(betas, std, snr):
+    noise = betas.cumsum(0).clamp(max=1)
+    return (std**2 * (1 - noise) / noise > snr[:, None]).sum(1)
+
+
+@wrong("timestep_of_snr", "of one step alone")
+def timestep_of_snr_one_step(betas, std, snr):
+    return (std**2 * (1 - betas) / betas > snr[:, None]).sum(1)
+
+
+@wrong("timestep_of_snr", "counted from 1")
+def timestep_of_snr_paper_count(betas, std, snr):
+    return first_below(snr_table(betas, std), snr) + 1
+
+
+@wrong("timestep_of_snr", "one step early")
+def timestep_of_snr_early(betas, std, snr):
+    return (snr_table(betas, std)[None] > snr[:, None]).sum(1) - 1
+
+
+@wrong("timestep_of_snr", "whose ratio is nearest; wanted")
+def timestep_of_snr_nearest(betas, std, snr):
+    return torch.stack([(snr_table(betas, std) - each).abs().argmin() for each in snr])
+
+
+@wrong("timestep_of_snr", "nearest on a log scale")
+def timestep_of_snr_nearest_log(betas, std, snr):
+    return torch.stack([(snr_table(betas, std) / each).log().abs().argmin() for each in snr])
+
+
+@wrong("timestep_of_snr", "the wrong way round")
+def timestep_of_snr_above(betas, std, snr):
+    return (snr_table(betas, std)[None] >= snr[:, None]).int().argmax(dim=1)
+
+
+@wrong("timestep_of_snr", "the last timestep at which")
+def timestep_of_snr_last(betas, std, snr):
+    table = snr_table(betas, std)
+    return torch.stack([(table <= each).nonzero().flatten()[-1] for each in snr])
+
+
+@wrong("timestep_of_snr", "but must be torch.int64")
+def timestep_of_snr_float(betas, std, snr):
+    return timestep_of_snr_count(betas, std, snr).double()
+
+
+@wrong("timestep_of_snr", "has shape (), but must have (6,)")
+def timestep_of_snr_one_number(betas, std, snr):
+    return first_below(snr_table(betas, std), snr)[0]

@@ -28,11 +28,20 @@ def _kl_cases(rng: RandomInputs) -> list[Case]:
     return [Case(f"means of {'x'.join(map(str, w))}", a) for w, a in zip(means, args)]
 
 
-def _kl(m1, v1, m2, v2, half=0.5, one=1.0, power=2.0, by=None, log=1.0):
+def _kl(
+    m1: Tensor,
+    v1: Tensor,
+    m2: Tensor,
+    v2: Tensor,
+    half: float = 0.5,
+    one: float = 1.0,
+    gap: Callable = lambda m1, m2: (m1 - m2) ** 2,
+    by: Callable = lambda v1, v2: v2,
+    log: Callable = lambda v1, v2: v2 - v1,
+    ratio: Callable = lambda v1, v2: (v1 - v2).exp(),
+) -> Tensor:
     """KL divergence with parameters for known mistakes."""
-    v1, v2 = log * v1, log * v2
-    gap = (m1 - m2).abs() ** power * (-(v2 if by is None else by(v1, v2))).exp()
-    return half * (v2 - v1 + (v1 - v2).exp() - one + gap)
+    return half * (log(v1, v2) + ratio(v1, v2) - one + gap(m1, m2) * (-by(v1, v2)).exp())
 
 
 _NORMAL_KL = Exercise(
@@ -49,13 +58,48 @@ _NORMAL_KL = Exercise(
             *a, one=0
         ),
         "The log variances are used as logarithms of standard deviations.": (
-            lambda *a: _kl(*a, log=2.0),
+            lambda m1, v1, m2, v2: _kl(m1, 2 * v1, m2, 2 * v2),
             "what the second and fourth arguments are.",
         ),
-        "The distance of the means is not squared.": lambda *a: _kl(*a, power=1),
+        "The distance of the means is not squared.": lambda *a: _kl(*a, gap=lambda m1, m2: (m1 - m2).abs()),
         "The distance of the means is divided by the variance of the first; it must be the second's.": lambda *a: (
             _kl(*a, by=lambda v1, v2: v1)
         ),
+        "The distance of the means is not squared, so its sign counts.": lambda *a: _kl(
+            *a, gap=lambda m1, m2: m1 - m2
+        ),
+        "The distance of the means is not squared, so its sign counts, and it is taken the other way round.": lambda *a: (
+            _kl(*a, gap=lambda m1, m2: m2 - m1)
+        ),
+        "The log of the ratio has the wrong sign: the second variance is on top.": (
+            lambda *a: _kl(*a, log=lambda v1, v2: v1 - v2),
+            "what the divergence does if the second variance grows without limit.",
+        ),
+        "The ratio of the variances is upside down: the first variance is on top.": lambda *a: _kl(
+            *a, ratio=lambda v1, v2: (v2 - v1).exp()
+        ),
+        "The ratio of the variances is missing.": lambda *a: _kl(*a, ratio=lambda v1, v2: 0 * v1),
+        "The log of the ratio is missing.": lambda *a: _kl(*a, log=lambda v1, v2: 0 * v1),
+        "The ratio of the log variances is used; it must be the ratio of the variances.": lambda *a: _kl(
+            *a, ratio=lambda v1, v2: v1 / v2
+        ),
+        "The distance of the means is missing.": lambda *a: _kl(*a, gap=lambda m1, m2: 0 * (m1 - m2)),
+        "The distance of the means is divided by a standard deviation; it must be a variance.": lambda *a: (
+            _kl(*a, by=lambda v1, v2: v2 / 2)
+        ),
+        "The distance of the means is not divided by a variance.": lambda *a: _kl(
+            *a, by=lambda v1, v2: 0 * v2
+        ),
+        "The distance of the means is multiplied by the variance; it must be divided by it.": lambda *a: _kl(
+            *a, by=lambda v1, v2: -v2
+        ),
+        "The 1 is added; it is subtracted, so that the divergence of a distribution from itself is 0.": lambda *a: (
+            _kl(*a, one=-1)
+        ),
+        "The half belongs to all terms, but stands at the first alone.": lambda *a: _kl(
+            *a, half=1.0, log=lambda v1, v2: (v2 - v1) / 2
+        ),
+        "The sign of the whole is wrong: a divergence is never negative.": lambda *a: -_kl(*a),
         "It is averaged; return one number for each element.": lambda *a: _kl(*a).mean(),
         "It is summed up; return one number for each element.": lambda *a: _kl(*a).sum(),
     },
@@ -77,12 +121,15 @@ def _nll_loops(x: Tensor, mean: Tensor, log_scale: Tensor, bins: int) -> Tensor:
         z = [(middle - value - side / (bins - 1)) / math.exp(log) / math.sqrt(2) for side in (1, -1)]
         upper = 1.0 if index == bins - 1 else 0.5 * math.erfc(z[0])
         lower = 0.0 if index == 0 else 0.5 * math.erfc(z[1])
-        nats.append(-math.log(upper - lower))
+        nats.append(-math.log(max(upper - lower, 1e-12)))
     return x.new_tensor(nats).reshape(x.shape)
 
 
+_NO_FLOOR = "A pixel far from the mean gets an infinite or huge cost: clamp its probability at 1e-12."
+
+
 def _bin_cases(rng: RandomInputs) -> list[Case]:
-    """Several numbers of bins; the first and the last bin are always included."""
+    """Several numbers of bins; the first and the last bin are always included. And pixels far from the mean."""
     cases = []
     sizes = [(256, (4, 3, 2)), (17, (3, 1, 4, 3)), (3, (8,)), (2, (2, 3)), (rng.choice(5, 9), (3, 5))]
     for bins, shape in sizes:
@@ -92,61 +139,100 @@ def _bin_cases(rng: RandomInputs) -> list[Case]:
         scale = width * rng.uniform(0.4, 1, *(shape if bins != 17 else (3, 1, 1, 1)))
         mean = x + scale * rng.uniform(-1, 1, *shape)
         cases.append(Case(f"{bins} bins, x of {'x'.join(map(str, shape))}", (x, mean, scale.log(), bins)))
-    return cases
+    x = rng.integers(1, 16, 2, 5).double() / 8 - 1
+    mean = x - torch.where(x > 0, 1, -1) * rng.uniform(1.3, 1.6, 2, 5)
+    scale = rng.uniform(0.01, 0.02, 2, 5)
+    return [*cases, Case("17 bins, far from the mean", (x, mean, scale.log(), 17), _NO_FLOOR)]
 
 
 def _nll(
     half: Callable = lambda bins: 1 / (bins - 1),
     std: Callable = torch.exp,
-    ends: bool = True,
+    ends: tuple[bool, bool] = (True, True),
     log: Callable = torch.log,
-    cdf: Callable = torch.special.ndtr,
+    sign: float = -1.0,
+    floor: float = 1e-12,
+    center: Callable = lambda x, mean: x - mean,
 ) -> Callable:
     """Negative log-likelihood of a bin, with parameters for known mistakes."""
 
     def nll(x, mean, log_scale, bins):
         scale = std(log_scale)
-        upper, lower = (cdf((x - mean + side * half(bins)) / scale) for side in (1, -1))
-        if ends:
-            upper, lower = torch.where(x > 0.999, 1.0, upper), torch.where(x < -0.999, 0.0, lower)
-        return -log((upper - lower).clamp(min=1e-12))
+        upper, lower = (torch.special.ndtr((center(x, mean) + side * half(bins)) / scale) for side in (1, -1))
+        upper = torch.where(x > 0.999, 1.0, upper) if ends[1] else upper
+        lower = torch.where(x < -0.999, 0.0, lower) if ends[0] else lower
+        return sign * log((upper - lower).clamp(min=floor))
 
     return nll
 
+
+_ENDS_HINT = "lesson 15, 'The last step: a likelihood of pixels': the ends."
+_STEP_HINT = "how far it is from one value to the next."
+_BIN_MISTAKES = {  # message -> (options of _nll, hint)
+    "The first and the last bin end like all others; they must extend to infinity.": (
+        {"ends": (False, False)},
+        _ENDS_HINT,
+    ),
+    "The last bin ends like all others; it must extend to infinity, as the first does.": (
+        {"ends": (True, False)},
+        _ENDS_HINT,
+    ),
+    "The first bin ends like all others; it must extend to minus infinity.": (
+        {"ends": (False, True)},
+        _ENDS_HINT,
+    ),
+    "The bins are twice as wide as they should be: half a step on each side of the center.": (
+        {"half": lambda bins: 2 / (bins - 1)},
+        _STEP_HINT,
+    ),
+    "The bins are half as wide as they should be: half a step on each side of the center.": (
+        {"half": lambda bins: 0.5 / (bins - 1)},
+        _STEP_HINT,
+    ),
+    "The bins are a little too narrow: from -1 to 1 there is one step fewer than there are values.": (
+        {"half": lambda bins: 1 / bins},
+        _STEP_HINT,
+    ),
+    "The number of bins is given, but not used: there are always 256.": ({"half": lambda bins: 1 / 255}, ""),
+    "The log scale is used as a log variance; it is the logarithm of a standard deviation.": (
+        {"std": lambda log: (log / 2).exp()},
+        "",
+    ),
+    "The log scale is doubled, or the scale squared: the edges are divided by a standard deviation.": (
+        {"std": lambda log: (2 * log).exp()},
+        "",
+    ),
+    "It is in bits; it should be in nats.": ({"log": torch.log2}, ""),
+    "These are log probabilities; the negative log-likelihood has the other sign.": ({"sign": 1.0}, ""),
+}
 
 _DISCRETIZED_GAUSSIAN_NLL = Exercise(
     "discretized_gaussian_nll",
     _nll_loops,
     _bin_cases,
     {
-        "The first and the last bin end like all others; they must extend to infinity.": (
-            _nll(ends=False),
-            "lesson 15, 'The last step: a likelihood of pixels': the ends.",
-        ),
-        "The bins are twice as wide as they should be: half a step on each side of the center.": (
-            _nll(lambda bins: 2 / (bins - 1)),
-            "how far it is from one value to the next.",
-        ),
-        "The bins are a little too narrow: from -1 to 1 there is one step fewer than there are values.": (
-            _nll(lambda bins: 1 / bins),
-            "how far it is from one value to the next.",
-        ),
-        "The number of bins is given, but not used: there are always 256.": _nll(lambda bins: 1 / 255),
-        "The log scale is used as a log variance; it is the logarithm of a standard deviation.": _nll(
-            std=lambda log: (log / 2).exp()
-        ),
+        **{message: (_nll(**options), hint) for message, (options, hint) in _BIN_MISTAKES.items()},
+        **{
+            f"{message} And probabilities are not clamped at 1e-12.": (_nll(**options, floor=0.0), hint)
+            for message, (options, hint) in _BIN_MISTAKES.items()
+        },
         "The log scale is used as it is; it is the logarithm of the standard deviation.": _nll(
             std=lambda log: log
         ),
-        "It is in bits; it should be in nats.": _nll(log=torch.log2),
-        "These are log probabilities; the negative log-likelihood has the other sign.": _nll(
-            log=lambda p: -p.log()
+        "These are probabilities; return the negative of their logarithm.": _nll(log=lambda p: p, sign=1.0),
+        "These are negative probabilities; return the negative of their logarithm.": _nll(log=lambda p: p),
+        "The mean is added; each edge is measured from the mean.": _nll(center=lambda x, mean: x + mean),
+        "The mean is not used: each edge is measured from the mean.": _nll(
+            center=lambda x, mean: x + 0 * mean
         ),
-        "These are probabilities; return the negative of their logarithm.": _nll(log=lambda p: -p),
         "It uses the density of the Gaussian, not its probability in the bin, so it can be negative.": lambda x, mean, log_scale, bins: (
             -torch.distributions.Normal(mean, log_scale.exp()).log_prob(x)
         ),
+        "It uses the density of the Gaussian times the width of a bin; a probability is a difference of two CDFs.": lambda x, mean, log_scale, bins: (
+            -torch.distributions.Normal(mean, log_scale.exp()).log_prob(x) - math.log(2 / (bins - 1))
+        ),
         "It is averaged; return one number for each element.": lambda *a: _nll()(*a).mean(),
+        "It is summed up; return one number for each element.": lambda *a: _nll()(*a).sum(),
     },
     "lesson 15, 'The last step: a likelihood of pixels'.",
     tolerance=2e-3,  # the tanh formula is off by up to 0.0006 here

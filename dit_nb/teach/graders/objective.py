@@ -1,4 +1,4 @@
-"""Graders of lesson 15: x0 from eps, and the hybrid loss with its gradients."""
+"""Graders of lesson 15: x0 from eps, image and score from the velocity, and the hybrid loss with its gradients."""
 
 import math
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from dit_nb.teach.graders.framework.exercise import Case, Exercise, RandomInputs
 from dit_nb.teach.graders.framework.report import Report
 from dit_nb.teach.graders.schedule import _noise_scale, _q_sample_cases, _signal_scale
 
-__all__ = ["check_eps_to_x0", "check_hybrid_loss"]
+__all__ = ["check_eps_to_x0", "check_from_velocity", "check_hybrid_loss"]
 
 
 def _eps_to_x0_loops(x_t: Tensor, t: Tensor, eps: Tensor, alphas_cumprod: Tensor) -> Tensor:
@@ -66,6 +66,33 @@ _EPS_TO_X0 = Exercise(
             _eps_to_x0_by(_eps_to_x0, lambda bar, t: _per_image(bar, t - 1)),
             "the index into the table.",
         ),
+        "All images use the timestep of the first.": (
+            _eps_to_x0_by(_eps_to_x0, lambda bar, t: bar[t[0]]),
+            _BROADCAST_HINT,
+        ),
+        "The difference is divided by alphas_cumprod; it must be divided by its square root.": (
+            _eps_to_x0_by(lambda x, e, b: (x - _noise_scale(b) * e) / b),
+            "lesson 14, 'The jump'.",
+        ),
+        "The noise's coefficient lacks its square root.": _eps_to_x0_by(
+            lambda x, e, b: (x - (1 - b) * e) / _signal_scale(b)
+        ),
+        "The noise's coefficient is 1 minus a root; it is the root of 1 minus alphas_cumprod.": _eps_to_x0_by(
+            lambda x, e, b: (x - (1 - b.sqrt()) * e) / _signal_scale(b)
+        ),
+        "The noise has no coefficient: x_t holds only a part of it.": _eps_to_x0_by(
+            lambda x, e, b: (x - e) / _signal_scale(b)
+        ),
+        "The difference is multiplied by the image's coefficient; it must be divided by it.": _eps_to_x0_by(
+            lambda x, e, b: (x - _noise_scale(b) * e) * _signal_scale(b)
+        ),
+        "The result is clipped to [-1, 1]; nothing in the formula does that.": (
+            _eps_to_x0_by(lambda x, e, b: _eps_to_x0(x, e, b).clamp(-1, 1)),
+            "the task asks for the image that solves the equation; samplers clip it afterwards.",
+        ),
+        "The sign of the whole is wrong: it is noise minus x_t.": _eps_to_x0_by(
+            lambda x, e, b: -_eps_to_x0(x, e, b)
+        ),
     },
     "lesson 15, 'Predict the noise'.",
     tolerance=1e-8,
@@ -75,6 +102,130 @@ _EPS_TO_X0 = Exercise(
 def check_eps_to_x0(fn: Callable, **grade_options) -> Report:
     """Check fn(x_t (N, C, H, W), t (N,), eps (N, C, H, W), alphas_cumprod (T,)) -> x0."""
     return grade(_EPS_TO_X0, fn, **grade_options)
+
+
+def _from_velocity_oracle(x_t: Tensor, t: Tensor, v: Tensor, alphas_cumprod: Tensor) -> tuple[Tensor, Tensor]:
+    """Solve two linear equations for image and noise of each pixel; the score is minus noise over its scale."""
+    clean, scores = [], []
+    for step, x, velocity in zip(t.tolist(), x_t, v):
+        signal, noise = math.sqrt(alphas_cumprod[step]), math.sqrt(1 - alphas_cumprod[step])
+        matrix = torch.tensor([[signal, noise], [-noise, signal]], dtype=torch.float64)
+        both = torch.linalg.solve(matrix, torch.stack([x.flatten(), velocity.flatten()]))
+        clean.append(both[0].view_as(x))
+        scores.append(-both[1].view_as(x) / noise)
+    return torch.stack(clean), torch.stack(scores)
+
+
+def _velocity(
+    clean: Callable = lambda x, v, s, n: s * x - n * v,
+    eps: Callable = lambda x, v, s, n: n * x + s * v,
+    score: Callable = lambda eps, n: -eps / n,
+    roots: tuple[Callable, Callable] = (_signal_scale, _noise_scale),
+    pick: Callable = _per_image,
+) -> Callable:
+    """from_velocity with parameters for known mistakes."""
+
+    def from_velocity(x_t, t, v, alphas_cumprod):
+        bar = pick(alphas_cumprod, t)
+        signal, noise = (root(bar) for root in roots)
+        return clean(x_t, v, signal, noise), score(eps(x_t, v, signal, noise), noise)
+
+    return from_velocity
+
+
+_SCORE_HINT = "lesson 15, 'Three names for one answer': noise is minus sigma times the score."
+_VELOCITY_HINT = "lesson 15, 'Three names for one answer': x_t and v are two equations with two unknowns."
+
+_FROM_VELOCITY = Exercise(
+    "from_velocity",
+    _from_velocity_oracle,
+    _q_sample_cases,
+    {
+        "The velocity is added in the image; a sign is wrong.": (
+            _velocity(clean=lambda x, v, s, n: s * x + n * v),
+            _VELOCITY_HINT,
+        ),
+        "In the image x_t and the velocity have each other's coefficients.": (
+            _velocity(clean=lambda x, v, s, n: n * x - s * v),
+            _VELOCITY_HINT,
+        ),
+        "The velocity is used as if it were the noise: v is a mix of noise and image.": (
+            _velocity(clean=lambda x, v, s, n: (x - n * v) / s, eps=lambda x, v, s, n: v),
+            _VELOCITY_HINT,
+        ),
+        "The velocity is used as if it were the noise in the image; the score is right.": (
+            _velocity(clean=lambda x, v, s, n: (x - n * v) / s),
+            _VELOCITY_HINT,
+        ),
+        "The velocity is used as if it were the noise in the score; the image is right.": (
+            _velocity(eps=lambda x, v, s, n: v),
+            _VELOCITY_HINT,
+        ),
+        "The velocity is subtracted in the score's noise; a sign is wrong.": (
+            _velocity(eps=lambda x, v, s, n: n * x - s * v),
+            _VELOCITY_HINT,
+        ),
+        "In the score's noise x_t and the velocity have each other's coefficients.": (
+            _velocity(eps=lambda x, v, s, n: s * x + n * v),
+            _VELOCITY_HINT,
+        ),
+        "The image is right, but it is subtracted from x_t without its coefficient: x_t holds only a part of it.": (
+            _velocity(eps=lambda x, v, s, n: (x - (s * x - n * v)) / n),
+            _SCORE_HINT,
+        ),
+        "The second result is the noise; the score is asked for.": (
+            _velocity(score=lambda eps, n: eps),
+            _SCORE_HINT,
+        ),
+        "The second result is minus the noise; for the score it must be divided by the noise's scale.": (
+            _velocity(score=lambda eps, n: -eps),
+            _SCORE_HINT,
+        ),
+        "The score has the wrong sign: it points away from the noise.": (
+            _velocity(score=lambda eps, n: eps / n),
+            _SCORE_HINT,
+        ),
+        "The score is divided by the variance of the noise; it must be divided by its standard deviation.": (
+            _velocity(score=lambda eps, n: -eps / n**2),
+            _SCORE_HINT,
+        ),
+        "The score is multiplied by the scale of the noise; it must be divided by it.": (
+            _velocity(score=lambda eps, n: -eps * n),
+            _SCORE_HINT,
+        ),
+        "The coefficients lack their square roots.": (
+            _velocity(roots=(lambda b: b, lambda b: 1 - b)),
+            "lesson 14, 'The jump'.",
+        ),
+        "The two coefficients are exchanged everywhere: the signal's is the root of alphas_cumprod.": (
+            _velocity(roots=(_noise_scale, _signal_scale)),
+            "lesson 14, 'The jump'.",
+        ),
+        "The noise's coefficient is 1 minus a root; it is the root of 1 minus alphas_cumprod.": (
+            _velocity(roots=(_signal_scale, lambda b: 1 - b.sqrt())),
+            "lesson 14, 'The jump'.",
+        ),
+        "Image and score are returned in the wrong order.": lambda *args: _velocity()(*args)[::-1],
+        "The second result is the noise's part of x_t, not the score.": (
+            _velocity(score=lambda eps, n: eps * n),
+            _SCORE_HINT,
+        ),
+        _BROADCAST_OVER_COLUMNS: (_velocity(pick=lambda bar, t: bar[t]), _BROADCAST_HINT),
+        "It is one step early: entry t of the table belongs to timestep t, counted from 0.": (
+            _velocity(pick=lambda bar, t: _per_image(bar, t - 1)),
+            "the index into the table.",
+        ),
+    },
+    _VELOCITY_HINT,
+    result_names=("image", "score"),
+    tolerance=1e-8,
+    reference=_velocity(),
+)
+
+
+def check_from_velocity(fn: Callable, **grade_options) -> Report:
+    """Check fn(x_t (N, C, H, W), t (N,), v (N, C, H, W), alphas_cumprod (T,)) -> x0, score (N, C, H, W)."""
+    return grade(_FROM_VELOCITY, fn, **grade_options)
 
 
 class _Bound:
@@ -180,6 +331,24 @@ _HYBRID_LOSS = Exercise(
         ),
         "The squared error is detached too: nothing trains eps.": lambda output, *rest: _hybrid_loss()(
             torch.cat([output.chunk(2, 1)[0].detach(), output.chunk(2, 1)[1]], 1), *rest
+        ),
+        "The error is not squared.": _hybrid_loss(square=lambda gap: gap.abs().flatten(1).mean(1)),
+        "The squared error is halved; its weight is 1.": _hybrid_loss(
+            square=lambda gap: (gap**2).flatten(1).mean(1) / 2
+        ),
+        "A root is taken of the squared error.": _hybrid_loss(
+            square=lambda gap: (gap**2).flatten(1).mean(1).sqrt()
+        ),
+        "The bound is subtracted; both are costs.": _hybrid_loss(add=lambda mse, vb: mse - vb),
+        "The bound is averaged over the batch; each image has its own.": _hybrid_loss(
+            add=lambda mse, vb: mse + vb.mean()
+        ),
+        "The squared error is missing.": _hybrid_loss(add=lambda mse, vb: vb + 0 * mse),
+        "The bound's arguments are exchanged: eps first, then the variance values.": lambda output, noise, vb_terms: (
+            _hybrid_loss()(output, noise, lambda eps, values: vb_terms(values, eps))
+        ),
+        "The squared error and the bound are averaged; they are added.": _hybrid_loss(
+            add=lambda mse, vb: (mse + vb) / 2
         ),
     },
     "lesson 15, 'The hybrid loss'.",

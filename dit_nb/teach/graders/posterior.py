@@ -46,24 +46,29 @@ def _posterior_cases(rng: RandomInputs) -> list[Case]:
 
 def _q_posterior(
     previous: Callable = lambda bar: torch.cat([bar.new_ones(1), bar[:-1]]),
+    product: Callable = lambda betas: torch.cumprod(1 - betas, 0),
+    clean: Callable = lambda beta, bar, before: beta * before.sqrt() / (1 - bar),
+    noisy: Callable = lambda beta, bar, before: (1 - before) * (1 - beta).sqrt() / (1 - bar),
     swap: bool = False,
-    signal: Callable = lambda bar, before: before,
-    variance: Callable = lambda small, beta: torch.cat([small[1:2], small[1:]]),
+    small: Callable = lambda beta, bar, before: beta * (1 - before) / (1 - bar),
+    first: Callable = lambda small, beta: torch.cat([small[1:2], small[1:]]),
     log: Callable = torch.log,
 ) -> Callable:
     """q_posterior with parameters for known mistakes."""
 
     def q_posterior(x0, x_t, t, betas):
-        bar = torch.cumprod(1 - betas, 0)
-        before = previous(bar)
-        clean = betas * signal(bar, before).sqrt() / (1 - bar)
-        noisy = (1 - before) * (1 - betas).sqrt() / (1 - bar)
-        clean, noisy = (noisy, clean) if swap else (clean, noisy)
-        small = variance(betas * (1 - before) / (1 - bar), betas)
-        return _per_image(clean, t) * x0 + _per_image(noisy, t) * x_t, _per_image(log(small), t)
+        bar = product(betas)
+        tables = betas, bar, previous(bar)
+        of_x0, of_xt = clean(*tables), noisy(*tables)
+        of_x0, of_xt = (of_xt, of_x0) if swap else (of_x0, of_xt)
+        variance = log(first(small(*tables), betas))
+        return _per_image(of_x0, t) * x0 + _per_image(of_xt, t) * x_t, _per_image(variance, t)
 
     return q_posterior
 
+
+_AFTER_HINT = "lesson 14, 'One step back': which entry is the earlier one?"
+_FIRST_HINT = "lesson 14, 'The variance of a step back': the callout on t = 0."
 
 _Q_POSTERIOR = Exercise(
     "q_posterior",
@@ -82,21 +87,86 @@ _Q_POSTERIOR = Exercise(
             _q_posterior(lambda bar: bar.roll(1)),
             "what index -1 means.",
         ),
+        "The entry before the first of the table is missing: the first entry stands for its own predecessor.": (
+            _q_posterior(lambda bar: torch.cat([bar[:1], bar[:-1]])),
+            "what alphas_cumprod is before any step.",
+        ),
+        "The earlier entry is the later one: the table is shifted the wrong way.": (
+            _q_posterior(lambda bar: torch.cat([bar[1:], bar[-1:]])),
+            _AFTER_HINT,
+        ),
         "The variance is that of a step forward; with x_0 known, a step back has a smaller one.": (
-            _q_posterior(variance=lambda small, beta: beta),
+            _q_posterior(first=lambda small, beta: beta),
             "lesson 14, 'The variance of a step back'.",
         ),
         "At t = 0 the log variance is log(0), minus infinity. Use the entry of t = 1 instead.": (
-            _q_posterior(variance=lambda small, beta: small),
-            "lesson 14, 'All the tables at once'.",
+            _q_posterior(first=lambda small, beta: small),
+            _FIRST_HINT,
+        ),
+        **{
+            f"At t = 0 the variance is clamped to {least:g}, an arbitrary number. Use the entry of t = 1 instead.": (
+                _q_posterior(first=lambda small, beta, least=least: small.clamp(min=least)),
+                _FIRST_HINT,
+            )
+            for least in (1e-20, 1e-12, 1e-10, 1e-8)
+        },
+        "At t = 0 the log variance is that of beta; it must be the posterior's at t = 1.": (
+            _q_posterior(first=lambda small, beta: torch.cat([beta[:1], small[1:]])),
+            _FIRST_HINT,
+        ),
+        "At t = 0 the log variance is set to 0, which is a variance of 1. Use the entry of t = 1 instead.": (
+            _q_posterior(first=lambda small, beta: torch.cat([beta.new_ones(1), small[1:]])),
+            _FIRST_HINT,
         ),
         "The second result is the variance; return its logarithm.": _q_posterior(log=lambda v: v),
         "The second result is half the log variance: the logarithm of the standard deviation.": _q_posterior(
             log=lambda v: v.log() / 2
         ),
         "The weight of x_0 uses alphas_cumprod after the step; it needs that before the step.": (
-            _q_posterior(signal=lambda bar, before: bar),
-            "lesson 14, 'One step back': which entry is the earlier one?",
+            _q_posterior(clean=lambda beta, bar, before: beta * bar.sqrt() / (1 - bar)),
+            _AFTER_HINT,
+        ),
+        "The weight of x_t uses alphas_cumprod after the step; it needs that before the step.": (
+            _q_posterior(noisy=lambda beta, bar, before: (1 - beta).sqrt()),
+            _AFTER_HINT,
+        ),
+        "The table of alphas_cumprod after the step stands everywhere; the formulas need that before it, too.": (
+            _q_posterior(lambda bar: bar, first=lambda small, beta: small),
+            _AFTER_HINT,
+        ),
+        "The table of alphas_cumprod after the step stands in the mean; both weights need that before it.": (
+            _q_posterior(
+                clean=lambda beta, bar, before: beta * bar.sqrt() / (1 - bar),
+                noisy=lambda beta, bar, before: (1 - beta).sqrt(),
+            ),
+            _AFTER_HINT,
+        ),
+        "The weight of x_t has the root of alphas_cumprod; it needs that of 1 - beta, the alpha of this step alone.": (
+            _q_posterior(noisy=lambda beta, bar, before: (1 - before) * bar.sqrt() / (1 - bar)),
+            "the difference between alpha and alpha bar.",
+        ),
+        "The weight of x_0 lacks its square root.": _q_posterior(
+            clean=lambda beta, bar, before: beta * before / (1 - bar)
+        ),
+        "The weight of x_t lacks its square root.": _q_posterior(
+            noisy=lambda beta, bar, before: (1 - before) * (1 - beta) / (1 - bar)
+        ),
+        "Both weights lack their square roots.": _q_posterior(
+            clean=lambda beta, bar, before: beta * before / (1 - bar),
+            noisy=lambda beta, bar, before: (1 - before) * (1 - beta) / (1 - bar),
+        ),
+        "The weights of the mean are not divided by the noise after the step.": _q_posterior(
+            clean=lambda beta, bar, before: beta * before.sqrt(),
+            noisy=lambda beta, bar, before: (1 - before) * (1 - beta).sqrt(),
+        ),
+        "The variance is that of x_{t-1} if only x_0 is known; x_t is known as well.": _q_posterior(
+            small=lambda beta, bar, before: 1 - before
+        ),
+        "The second result is the logarithm of the precision, 1 over the variance: it has the wrong sign.": _q_posterior(
+            log=lambda v: -v.log()
+        ),
+        "The betas are multiplied; alphas_cumprod is the product of all 1 - beta.": _q_posterior(
+            product=lambda betas: torch.cumprod(betas, 0)
         ),
     },
     "lesson 14, 'One step back'.",
@@ -158,6 +228,28 @@ _LEARNED_LOG_VARIANCE = Exercise(
         "The result is the variance; return its logarithm.": lambda v, low, high: torch.lerp(
             low, high, (v + 1) / 2
         ).exp(),
+        "The fraction is v + 1/2: parentheses are missing around v + 1.": _interpolate(lambda v: v + 1 / 2),
+        "The fraction is v + 1, which runs from 0 to 2; it must run from 0 to 1.": _interpolate(
+            lambda v: v + 1
+        ),
+        "The fraction is v / 2, which runs from -1/2 to 1/2; it must run from 0 to 1.": _interpolate(
+            lambda v: v / 2
+        ),
+        "The value scales the larger end alone: both ends have a share, and the shares sum to 1.": (
+            lambda v, low, high: (v + 1) / 2 * high
+        ),
+        "The two ends are added with one fraction; the other end has what is left of 1.": (
+            lambda v, low, high: (v + 1) / 2 * (low + high)
+        ),
+        "The values are made positive; a value of -1 must give the smaller variance.": _interpolate(
+            lambda v: v.abs()
+        ),
+        "The fraction is clamped to [0, 1] before it is shifted: values below 0 are lost.": _interpolate(
+            lambda v: (v.clamp(0, 1) + 1) / 2
+        ),
+        "The result is the logarithm of the standard deviation: half of what is asked for.": (
+            lambda v, low, high: torch.lerp(low, high, (v + 1) / 2) / 2
+        ),
     },
     "lesson 15, 'The learned variance'.",
     reference=learned_log_variance,

@@ -1,4 +1,4 @@
-"""Graders of lesson 14: noising in one jump, and respaced betas."""
+"""Graders of lesson 14: noising in one jump, respaced betas, and the timestep of a signal-to-noise ratio."""
 
 import math
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from dit_nb.teach.graders.framework.core import grade
 from dit_nb.teach.graders.framework.exercise import Case, Exercise, RandomInputs
 from dit_nb.teach.graders.framework.report import Report
 
-__all__ = ["check_q_sample", "check_respaced_betas"]
+__all__ = ["check_q_sample", "check_respaced_betas", "check_timestep_of_snr"]
 
 
 def _q_sample_loops(x0: Tensor, t: Tensor, noise: Tensor, alphas_cumprod: Tensor) -> Tensor:
@@ -47,6 +47,11 @@ def _signal_scale(bar: Tensor) -> Tensor:
 
 def _noise_scale(bar: Tensor) -> Tensor:
     return (1 - bar).sqrt()
+
+
+def _own_noise(make: Callable) -> Callable:
+    """q_sample with noise that it makes itself."""
+    return lambda x0, t, e, bar: _q_sample(_signal_scale, _noise_scale)(x0, t, make(x0), bar)
 
 
 _Q_SAMPLE = Exercise(
@@ -78,6 +83,32 @@ _Q_SAMPLE = Exercise(
         "All images use the noise of the first.": lambda x0, t, e, bar: _q_sample(
             _signal_scale, _noise_scale
         )(x0, t, e[:1], bar),
+        "The noise's coefficient is 1 minus a root; it is the root of 1 minus alphas_cumprod.": (
+            _q_sample(_signal_scale, lambda b: 1 - b.sqrt()),
+            "whether the squares of the two coefficients sum to 1.",
+        ),
+        "The noise is subtracted; it is added.": _q_sample(_signal_scale, lambda b: -_noise_scale(b)),
+        "The coefficients are those of standard deviation and variance exchanged: alphas_cumprod is squared, not rooted.": (
+            _q_sample(lambda b: b**2, lambda b: (1 - b) ** 2)
+        ),
+        "It is one step late: entry t of the table already belongs to timestep t.": (
+            _q_sample(
+                _signal_scale, _noise_scale, lambda bar, t: _per_image(bar, (t + 1).clamp(max=len(bar) - 1))
+            ),
+            "the index into the table.",
+        ),
+        "The table is multiplied up again: alphas_cumprod is already a product over all timesteps.": (
+            _q_sample(_signal_scale, _noise_scale, lambda bar, t: _per_image(bar.cumprod(0), t)),
+            "what entry t of the table means.",
+        ),
+        "The table is taken for the betas: it holds the signal that is left, not the noise of a step.": (
+            _q_sample(_signal_scale, _noise_scale, lambda bar, t: _per_image((1 - bar).cumprod(0), t)),
+            "what entry t of the table means.",
+        ),
+        "It makes noise of its own; use the noise that is given.": _own_noise(torch.randn_like),
+        "It makes noise of its own, in float32; use the noise that is given.": _own_noise(
+            lambda x: torch.randn(x.shape)
+        ),
     },
     "lesson 14, 'The jump'.",
 )
@@ -150,6 +181,20 @@ _RESPACED_BETAS = Exercise(
         "These are differences; a beta is 1 minus the ratio of two neighbors.": _betas_from(
             lambda bar, before: before - bar
         ),
+        "The first beta is 1, which leaves no signal: before the first kept step, alphas_cumprod is 1.": lambda bar, kept: (
+            torch.cat([bar.new_ones(1), 1 - bar[kept][1:] / bar[kept][:-1]])
+        ),
+        "It is a ratio of square roots; a beta is a variance, so it needs the entries themselves.": _betas_from(
+            lambda bar, before: 1 - (bar / before).sqrt()
+        ),
+        "The old betas are multiplied by the length of each gap; the alphas must be multiplied.": lambda bar, kept: (
+            _old_betas(bar, kept) * torch.tensor([b - a for a, b in zip([-1, *kept], kept)])
+        ),
+        "The kept steps are used one step early: entry t of the table belongs to timestep t.": (
+            lambda bar, kept: (lambda b: 1 - b / torch.cat([b.new_ones(1), b[:-1]]))(
+                bar[[k - 1 for k in kept]]
+            )
+        ),
     },
     "lesson 14, 'New steps need new betas'.",
     tolerance=1e-10,
@@ -160,3 +205,109 @@ _RESPACED_BETAS = Exercise(
 def check_respaced_betas(fn: Callable, **grade_options) -> Report:
     """Check fn(alphas_cumprod (T,), kept: S increasing timesteps) -> betas (S,) float64."""
     return grade(_RESPACED_BETAS, fn, **grade_options)
+
+
+def _timestep_of_snr_loop(betas: Tensor, std: float, snr: Tensor) -> Tensor:
+    """Take one step after the other until the ratio has fallen to each number."""
+    found = []
+    for wanted in snr.tolist():
+        signal, noise, t = std**2, 0.0, -1  # variances of the two parts of x_t
+        while noise == 0 or signal / noise > wanted:
+            t += 1
+            alpha = 1 - betas[t].item()
+            signal, noise = alpha * signal, alpha * noise + 1 - alpha
+        found.append(t)
+    return torch.tensor(found)
+
+
+def _snr_cases(rng: RandomInputs) -> list[Case]:
+    """Schedules of 1000 small and of 12 large steps; ratios that are reached, among them one at t = 0."""
+    usual = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
+    cases = []
+    for label, std in (("unit variance", 1.0), ("small", 0.6), ("large", 5.5)):
+        snr = std**2 * rng.uniform(-8, 6, 6).exp()
+        snr[rng.integers(0, 6, 1)] = std**2 * 2e4
+        cases.append(Case(f"1000 steps, {label}", (usual, std, snr)))
+    short = rng.uniform(0.05, 0.4, 12)
+    bar = torch.cumprod(1 - short, 0)
+    ratio = 1.4**2 * bar / (1 - bar)
+    snr = torch.cat([ratio[:-1] ** 0.6 * ratio[1:] ** 0.4, 1.1 * ratio[:1]])
+    snr[0] = (ratio[:2].mean() + ratio[:2].log().mean().exp()) / 2  # nearer to the first on a log scale alone
+    snr = snr[torch.randperm(12, generator=rng.generator)]
+    return [*cases, Case("12 steps", (short, 1.4, snr))]
+
+
+def _first_timestep(
+    ratio: Callable = lambda bar, std: std**2 * bar / (1 - bar),
+    product: Callable = lambda betas: torch.cumprod(1 - betas, 0),
+    find: Callable = lambda ratio, snr: (ratio > snr[:, None]).sum(1),
+) -> Callable:
+    """timestep_of_snr with parameters for known mistakes."""
+    return lambda betas, std, snr: find(ratio(product(betas), std), snr)
+
+
+_TIMESTEP_OF_SNR = Exercise(
+    "timestep_of_snr",
+    _timestep_of_snr_loop,
+    _snr_cases,
+    {
+        "It is the ratio of amplitudes; snr is a ratio of powers, so of variances.": _first_timestep(
+            lambda bar, std: std * (bar / (1 - bar)).sqrt()
+        ),
+        "The standard deviation is not squared: powers are variances.": _first_timestep(
+            lambda bar, std: std * bar / (1 - bar)
+        ),
+        "The standard deviation is not used: data of another variance cross at another timestep.": (
+            _first_timestep(lambda bar, std: bar / (1 - bar)),
+            "the variance of the term that holds the image.",
+        ),
+        "The ratio is divided by the data's variance; it must be multiplied by it.": _first_timestep(
+            lambda bar, std: bar / (1 - bar) / std**2
+        ),
+        "The variance of the data is in the noise too; noise has variance 1.": _first_timestep(
+            lambda bar, std: std**2 * bar / (1 - std**2 * bar).clamp(min=1e-12)
+        ),
+        "It is the ratio of signal to all of x_t; compare with the noise alone.": _first_timestep(
+            lambda bar, std: std**2 * bar / (std**2 * bar + 1 - bar)
+        ),
+        "It compares the signal with snr, and forgets to divide by the noise.": _first_timestep(
+            lambda bar, std: std**2 * bar
+        ),
+        "The ratio is upside down: it is that of noise to signal.": _first_timestep(
+            lambda bar, std: (1 - bar) / (std**2 * bar), find=lambda ratio, snr: (ratio < snr[:, None]).sum(1)
+        ),
+        "The betas are multiplied; what is left of the signal is the product of all 1 - beta.": _first_timestep(
+            product=lambda betas: torch.cumprod(betas, 0)
+        ),
+        "The betas are added up; what is left of the signal is the product of all 1 - beta.": _first_timestep(
+            product=lambda betas: (1 - torch.cumsum(betas, 0)).clamp(min=0)
+        ),
+        "It uses the signal and noise of one step alone; x_t has those of all steps so far.": _first_timestep(
+            product=lambda betas: 1 - betas
+        ),
+        "It is counted from 1; in code the first timestep is 0.": _first_timestep(
+            find=lambda ratio, snr: (ratio > snr[:, None]).sum(1) + 1
+        ),
+        "It is one step early: the last timestep above the number, not the first at or below it.": _first_timestep(
+            find=lambda ratio, snr: (ratio > snr[:, None]).sum(1) - 1
+        ),
+        "It is the timestep whose ratio is nearest; wanted is the first at which it is not above.": _first_timestep(
+            find=lambda ratio, snr: (ratio - snr[:, None]).abs().argmin(1)
+        ),
+        "It is the timestep whose ratio is nearest on a log scale; wanted is the first at which it is not above.": _first_timestep(
+            find=lambda ratio, snr: (ratio.log() - snr[:, None].log()).abs().argmin(1)
+        ),
+        "The comparison is the wrong way round: the ratio falls, so it is above the number at t = 0 already.": _first_timestep(
+            find=lambda ratio, snr: (ratio >= snr[:, None]).int().argmax(1)
+        ),
+        "It is the last timestep at which the ratio is at most snr; wanted is the first.": _first_timestep(
+            find=lambda ratio, snr: torch.full_like(snr, ratio.shape[-1] - 1).long()
+        ),
+    },
+    "lesson 14, 'The jump'.",
+)
+
+
+def check_timestep_of_snr(fn: Callable, **grade_options) -> Report:
+    """Check fn(betas (T,), std, snr (N,)) -> the first timesteps with at most that ratio, (N,) long."""
+    return grade(_TIMESTEP_OF_SNR, fn, **grade_options)

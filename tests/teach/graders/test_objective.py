@@ -18,6 +18,21 @@ def test_the_clean_image_is_recovered(check_identity):
     check_identity("eps_to_x0", holds)
 
 
+def test_image_and_score_are_those_of_a_point_and_its_noise(check_identity):
+    """The velocity is the derivative along the quarter circle; the score is autograd's, of a Gaussian."""
+
+    def holds(fn, x0, t, eps, alphas_cumprod):
+        angles = torch.acos(alphas_cumprod[t].sqrt()).view(-1, 1, 1, 1)
+        x_t, v = torch.func.jvp(lambda a: a.cos() * x0 + a.sin() * eps, (angles,), (torch.ones_like(angles),))
+        clean, score = fn(x_t, t, v, alphas_cumprod)
+        x = x_t.clone().requires_grad_()
+        log_density = torch.distributions.Normal(angles.cos() * x0, angles.sin()).log_prob(x)
+        (expected,) = torch.autograd.grad(log_density.sum(), x)
+        return relative(clean, x0) < 1e-8 and relative(score, expected) < 1e-8
+
+    check_identity("from_velocity", holds)
+
+
 def test_the_error_trains_eps_and_the_bound_trains_the_values(check_identity):
     """Gradients are those of two losses; central differences are exact for the squared error."""
 

@@ -1,4 +1,4 @@
-"""Graders of the forward process: powers of signal and noise, and the products of new betas."""
+"""Graders of the forward process: powers of signal and noise, products of new betas, and the fall of their ratio."""
 
 import torch
 
@@ -25,3 +25,21 @@ def test_new_betas_keep_the_noise_levels(check_identity):
         return relative(torch.cumprod(1 - fn(alphas_cumprod, kept), 0), alphas_cumprod[kept]) < 1e-9
 
     check_identity("respaced_betas", holds)
+
+
+def test_the_ratio_of_variances_crosses_the_number_at_that_step(check_identity):
+    """The variances are added up backwards, from x_t to x_0, with no product of all steps so far."""
+
+    def ratio(betas, std, t):
+        signal, noise = std**2, 0.0
+        for beta in betas[: t + 1].flip(0).tolist():
+            noise += signal / std**2 * beta  # each step's noise is scaled down by the steps after it
+            signal *= 1 - beta
+        return signal / noise if noise else float("inf")
+
+    def holds(fn, betas, std, snr):
+        found = fn(betas, std, snr).tolist()
+        pairs = zip(found, snr.tolist())
+        return all(ratio(betas, std, t) <= r < ratio(betas, std, t - 1) for t, r in pairs)
+
+    check_identity("timestep_of_snr", holds)
