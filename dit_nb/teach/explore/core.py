@@ -250,8 +250,8 @@ def _some_values(control) -> list:
 
 
 _MODULES = (
-    "data patchify positions conditioning attention in_context cross_attention adaln adaln_zero model cost "
-    "schedule objective sampling guidance training latents evaluation scaling anatomy budget denoising"
+    "data oracle patchify positions conditioning attention in_context cross_attention adaln adaln_zero model cost "
+    "schedule objective sampling few_steps guidance training latents evaluation scaling anatomy budget denoising"
 ).split()
 
 

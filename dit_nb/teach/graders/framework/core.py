@@ -24,8 +24,9 @@ _MODULES = (
         "in_context",
         "cross_attention",
         "layer_norm",
+        "block",
     ),
-    *("adaln", "adaln_zero", "model", "cost", "schedule", "posterior", "objective", "likelihood", "sampling", "guidance"),
+    *("adaln", "adaln_zero", "model", "cost", "schedule", "posterior", "objective", "likelihood", "sampling", "few_steps", "guidance"),
     *("training", "latents", "evaluation", "evidence", "anatomy"),
 )
 _STALE = (
