@@ -768,11 +768,6 @@ def padded_attention_no_axis(q, k, v, lengths):
 
 
 @right("layer_norm")
-def layer_norm_torch(x, eps):
-    return F.layer_norm(x, x.shape[-1:], eps=eps)
-
-
-@right("layer_norm")
 def layer_norm_mean_of_squares(x, eps):
     mean = x.mean(-1, keepdim=True)
     variance = (x**2).mean(-1, keepdim=True) - mean**2
@@ -789,7 +784,42 @@ def layer_norm_loop(x, eps):
     return out
 
 
-@wrong("layer_norm", "divides by D - 1")
+@wrong("layer_norm", "PyTorch's own layer norm")
+def layer_norm_torch(x, eps):
+    return F.layer_norm(x, x.shape[-1:], eps=eps)
+
+
+@wrong("layer_norm", "PyTorch's own layer norm")
+def layer_norm_module(x, eps):
+    return nn.LayerNorm(x.shape[-1], eps=eps, elementwise_affine=False)(x)
+
+
+@wrong("layer_norm", "added to the standard deviation: two mistakes")
+def layer_norm_first_try(x, eps):
+    return (x - x.mean(dim=-1, keepdim=True)) / (x.std(dim=-1, keepdim=True) + eps)
+
+
+@wrong("layer_norm", "constant is not used: two mistakes")
+def layer_norm_std_without_eps(x, eps):
+    return (x - x.mean(dim=-1, keepdim=True)) / x.std(dim=-1, keepdim=True)
+
+
+@wrong("layer_norm", "an RMS norm")
+def layer_norm_rms(x, eps):
+    return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps)
+
+
+@wrong("layer_norm", "only centered")
+def layer_norm_centered(x, eps):
+    return x - x.mean(-1, keepdim=True)
+
+
+@wrong("layer_norm", "one standard deviation for everything")
+def layer_norm_no_dim(x, eps):
+    return (x - x.mean()) / (x.std() + eps)
+
+
+@wrong("layer_norm", "The norm divides by D - 1; a layer norm")
 def layer_norm_std(x, eps):
     return (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True) + eps) ** 0.5
 
@@ -815,7 +845,7 @@ def layer_norm_variance(x, eps):
     return (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True, correction=0) + eps)
 
 
-@wrong("layer_norm", "mean is not subtracted")
+@wrong("layer_norm", "not subtracted before")
 def layer_norm_no_mean(x, eps):
     return x / torch.sqrt(x.var(-1, keepdim=True, correction=0) + eps)
 
@@ -843,6 +873,144 @@ def layer_norm_everything(x, eps):
 @wrong("layer_norm", "stopped with RuntimeError")
 def layer_norm_no_keepdim(x, eps):
     return (x - x.mean(-1)[..., :-1, None]) / x.std(-1)
+
+
+# ---- plain_block
+
+
+@right("plain_block")
+def plain_block_two_lines(x, norm1, attn, norm2, mlp):
+    x = x + attn(norm1(x))
+    x = x + mlp(norm2(x))
+    return x
+
+
+@right("plain_block")
+def plain_block_contributions(x, norm1, attn, norm2, mlp):
+    written = attn(norm1(x))
+    return x + written + mlp(norm2(x + written))
+
+
+@right("plain_block")
+def plain_block_loop(x, norm1, attn, norm2, mlp):
+    stream = x.clone()
+    for norm_of, branch in ((norm1, attn), (norm2, mlp)):
+        stream += branch(norm_of(stream))
+    return stream
+
+
+@wrong("plain_block", "post-norm")
+def plain_block_post_norm(x, norm1, attn, norm2, mlp):
+    x = norm1(x + attn(x))
+    return norm2(x + mlp(x))
+
+
+@wrong("plain_block", "on the result of its branch")
+def plain_block_norm_behind(x, norm1, attn, norm2, mlp):
+    x = x + norm1(attn(x))
+    return x + norm2(mlp(x))
+
+
+@wrong("plain_block", "overwritten with its normalized copy")
+def plain_block_overwrites(x, norm1, attn, norm2, mlp):
+    x = norm1(x)
+    x = x + attn(x)
+    x = norm2(x)
+    return x + mlp(x)
+
+
+@wrong("plain_block", "no residual connections")
+def plain_block_chain(x, norm1, attn, norm2, mlp):
+    return nn.Sequential(*map(Wrapped, (norm1, attn, norm2, mlp)))(x)
+
+
+@wrong("plain_block", "The attention replaces the stream")
+def plain_block_attention_replaces(x, norm1, attn, norm2, mlp):
+    x = attn(norm1(x))
+    return x + mlp(norm2(x))
+
+
+@wrong("plain_block", "Only the MLP's result")
+def plain_block_returns_mlp(x, norm1, attn, norm2, mlp):
+    x = x + attn(norm1(x))
+    return mlp(norm2(x))
+
+
+@wrong("plain_block", "starts at the block's input again")
+def plain_block_skips_to_input(x, norm1, attn, norm2, mlp):
+    h = x + attn(norm1(x))
+    return x + mlp(norm2(h))
+
+
+@wrong("plain_block", "the attention's result alone")
+def plain_block_mlp_reads_branch(x, norm1, attn, norm2, mlp):
+    h = attn(norm1(x))
+    return x + h + mlp(norm2(h))
+
+
+@wrong("plain_block", "parallel")
+def plain_block_parallel(x, norm1, attn, norm2, mlp):
+    return x + attn(norm1(x)) + mlp(norm2(x))
+
+
+@wrong("plain_block", "normalized input again")
+def plain_block_one_copy(x, norm1, attn, norm2, mlp):
+    h = norm1(x)
+    x = x + attn(h)
+    return x + mlp(h)
+
+
+@wrong("plain_block", "first norm is used for both")
+def plain_block_norm1_twice(x, norm1, attn, norm2, mlp):
+    for branch in (attn, mlp):
+        x = x + branch(norm1(x))
+    return x
+
+
+@wrong("plain_block", "norms are exchanged")
+def plain_block_norms_exchanged(x, norm1, attn, norm2, mlp):
+    return plain_block_two_lines(x, norm2, attn, norm1, mlp)
+
+
+@wrong("plain_block", "norms are not used")
+def plain_block_no_norms(x, norm1, attn, norm2, mlp):
+    x = x + attn(x)
+    return x + mlp(x)
+
+
+@wrong("plain_block", "The MLP receives the stream as it is")
+def plain_block_no_norm2(x, norm1, attn, norm2, mlp):
+    x = x + attn(norm1(x))
+    return x + mlp(x)
+
+
+@wrong("plain_block", "The attention receives the stream as it is")
+def plain_block_no_norm1(x, norm1, attn, norm2, mlp):
+    x = x + attn(x)
+    return x + mlp(norm2(x))
+
+
+@wrong("plain_block", "The MLP comes before")
+def plain_block_mlp_first(x, norm1, attn, norm2, mlp):
+    x = x + mlp(norm2(x))
+    return x + attn(norm1(x))
+
+
+@wrong("plain_block", "The MLP is missing")
+def plain_block_no_mlp(x, norm1, attn, norm2, mlp):
+    return x + attn(norm1(x))
+
+
+@wrong("plain_block", "once more at the end")
+def plain_block_input_twice(x, norm1, attn, norm2, mlp):
+    return x + plain_block_two_lines(x, norm1, attn, norm2, mlp)
+
+
+@wrong("plain_block", "changes its input x")
+def plain_block_in_place(x, norm1, attn, norm2, mlp):
+    x += attn(norm1(x))
+    x += mlp(norm2(x))
+    return x
 
 
 # ---- modulate

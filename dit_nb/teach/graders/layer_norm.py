@@ -1,12 +1,15 @@
-"""Grader of lesson 10: layer norm without an affine part."""
+"""Grader of lesson 07: layer norm without an affine part."""
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from dit_nb.teach.graders.framework.core import grade
 from dit_nb.teach.graders.framework.exercise import Case, Exercise, RandomInputs
+from dit_nb.teach.graders.framework.isolation import _isolated
 from dit_nb.teach.graders.framework.report import Report
 
 __all__ = ["check_layer_norm"]
@@ -45,10 +48,18 @@ _LAYER_NORM = Exercise(
     {
         "The norm divides by D - 1; a layer norm divides by D.": (
             lambda x, eps: _layer_norm(x, eps, unbiased=True),
-            "lesson 10, 'LayerNorm by hand': the trap.",
+            "lesson 07, 'LayerNorm by hand': the trap.",
         ),
         "The small constant is added to the standard deviation; it belongs under the root.": lambda x, eps: (
             (x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True, unbiased=False) + eps)
+        ),
+        "The norm divides by D - 1, and the small constant is added to the standard deviation: two mistakes at once.": (
+            lambda x, eps: (x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True) + eps),
+            "lesson 07, 'LayerNorm by hand': the trap.",
+        ),
+        "The norm divides by D - 1, and the small constant is not used: two mistakes at once.": (
+            lambda x, eps: _layer_norm(x, 0.0, unbiased=True),
+            "lesson 07, 'LayerNorm by hand': the trap.",
         ),
         "The small constant is given, but not used: small tokens are scaled up like all others.": lambda x, eps: (
             _layer_norm(x, 0.0)
@@ -59,32 +70,64 @@ _LAYER_NORM = Exercise(
         "It divides by the variance; it should divide by its square root.": lambda x, eps: (
             (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True, unbiased=False) + eps)
         ),
-        "The mean is not subtracted.": lambda x, eps: (
+        "The mean is not subtracted before the division.": lambda x, eps: (
             x / (x.var(-1, keepdim=True, unbiased=False) + eps).sqrt()
+        ),
+        "The mean is nowhere subtracted: that is an RMS norm, which divides by the root of the mean square.": lambda x, eps: (
+            x / (x.square().mean(-1, keepdim=True) + eps).sqrt()
+        ),
+        "The tokens are only centered; they must also be divided by the root of variance + eps.": lambda x, eps: (
+            x - x.mean(-1, keepdim=True)
         ),
         "The norm runs over the tokens; it must run over the channels of each token.": (
             lambda x, eps: _layer_norm(x, eps, axis=1),
-            "lesson 10, 'Whose mean?'.",
+            "lesson 07, 'Whose mean?'.",
         ),
         "The norm runs over the images of the batch, so that each depends on its neighbors.": (
             lambda x, eps: _layer_norm(x, eps, axis=0),
-            "lesson 10, 'Whose mean?'.",
+            "lesson 07, 'Whose mean?'.",
         ),
         "There is one mean for each image; each token needs its own.": (
             lambda x, eps: _layer_norm(x, eps, axis=(1, 2)),
-            "lesson 10, 'Whose mean?'.",
+            "lesson 07, 'Whose mean?'.",
         ),
         "There is one mean for all images and tokens; each token needs its own.": (
             lambda x, eps: _layer_norm(x, eps, axis=(0, 1, 2)),
-            "lesson 10, 'Whose mean?'.",
+            "lesson 07, 'Whose mean?'.",
+        ),
+        "There is one mean and one standard deviation for everything, and it divides by their number minus 1.": (
+            lambda x, eps: (x - x.mean()) / (x.std() + eps),
+            "lesson 07, 'Whose mean?'.",
         ),
     },
-    "lesson 10, 'LayerNorm by hand'.",
+    "lesson 07, 'LayerNorm by hand'.",
     tolerance=1e-8,
     reference=_layer_norm,
 )
 
 
+class _Calls(TorchFunctionMode):
+    """Records whether PyTorch's own layer norm is called."""
+
+    layer_norm = False
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        self.layer_norm = self.layer_norm or "layer_norm" in getattr(func, "__name__", "")
+        return func(*args, **(kwargs or {}))
+
+
 def check_layer_norm(fn: Callable, **grade_options) -> Report:
-    """Check fn(x (N, T, D), eps) -> (N, T, D): mean 0 and variance 1 for each token, no affine part."""
-    return grade(_LAYER_NORM, fn, **grade_options)
+    """Check fn(x (N, T, D), eps) -> (N, T, D): mean 0 and variance 1 for each token, no affine part.
+
+    A right result from PyTorch's own layer norm is refused: the exercise is to write it by hand.
+    """
+    report = grade(_LAYER_NORM, fn, **grade_options)
+    if not report:
+        return report
+    (x, eps), calls = _LAYER_NORM.cases(RandomInputs(_LAYER_NORM.name, 0))[0].args, _Calls()
+    with calls:
+        _isolated(lambda: fn(x, eps))
+    if not calls.layer_norm:
+        return report
+    reason = "The numbers are right, but they come from PyTorch's own layer norm; write it by hand, from mean and root."
+    return replace(report, passed=False, points=0, reason=reason, hint=_LAYER_NORM.hint)
