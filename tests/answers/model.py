@@ -1,0 +1,332 @@
+"""Answers to the exercises of lessons 12 and 13."""
+
+import torch
+from einops import rearrange
+
+from dit_nb.patchify import unpatchify
+
+from . import right, wrong
+
+# ---- dit_forward
+
+
+@right("dit_forward")
+def dit_forward_library(parts, x, t, y):
+    c = parts.t_embedder(t) + parts.y_embedder(y)
+    x = parts.x_embedder(x) + parts.pos_embed
+    for block in parts.blocks:
+        x = block(x, c)
+    x = unpatchify(parts.final_layer(x, c), parts.grid, parts.patch_size)
+    return x.chunk(2, dim=1)
+
+
+@right("dit_forward")
+def dit_forward_by_hand(parts, x, t, y):
+    (n, channels, height, width), p = x.shape, parts.patch_size
+    c = parts.y_embedder(y).add(parts.t_embedder(t))
+    tokens = torch.add(parts.pos_embed, parts.x_embedder(x))
+    for block in parts.blocks:
+        tokens = block(tokens, c)
+    patches = parts.final_layer(tokens, c).view(n, *parts.grid, p, p, 2 * channels)
+    image = patches.permute(0, 5, 1, 3, 2, 4).reshape(n, -1, height, width)
+    return image[:, :channels], image[:, channels:]
+
+
+@right("dit_forward")
+def dit_forward_einops(parts, x, t, y):
+    c = sum((parts.t_embedder(t), parts.y_embedder(y)))
+    hidden = parts.x_embedder(x) + parts.pos_embed
+    for i in range(len(parts.blocks)):
+        hidden = parts.blocks[i](hidden, c)
+    out, p = parts.final_layer(hidden, c), parts.patch_size
+    both = rearrange(out, "n (h w) (p q k c) -> k n c (h p) (w q)", h=parts.grid[0], p=p, q=p, k=2)
+    return both[0], both[1]
+
+
+def _start(parts, x, t, y):
+    return parts.x_embedder(x) + parts.pos_embed, parts.t_embedder(t) + parts.y_embedder(y)
+
+
+def _end(parts, x, c):
+    return unpatchify(parts.final_layer(x, c), parts.grid, parts.patch_size).chunk(2, 1)
+
+
+@wrong("dit_forward", "The positions are missing")
+def dit_forward_no_positions(parts, x, t, y):
+    _, c = _start(parts, x, t, y)
+    x = parts.x_embedder(x)
+    for block in parts.blocks:
+        x = block(x, c)
+    return _end(parts, x, c)
+
+
+@wrong("dit_forward", "before every block")
+def dit_forward_positions_in_the_loop(parts, x, t, y):
+    _, c = _start(parts, x, t, y)
+    x = parts.x_embedder(x)
+    for block in parts.blocks:
+        x = block(x + parts.pos_embed, c)
+    return _end(parts, x, c)
+
+
+@wrong("dit_forward", "added after the blocks")
+def dit_forward_positions_last(parts, x, t, y):
+    _, c = _start(parts, x, t, y)
+    x = parts.x_embedder(x)
+    for block in parts.blocks:
+        x = block(x, c)
+    return _end(parts, x + parts.pos_embed, c)
+
+
+@wrong("dit_forward", "The label is not used")
+def dit_forward_without_label(parts, x, t, y):
+    x, _ = _start(parts, x, t, y)
+    c = parts.t_embedder(t)
+    for block in parts.blocks:
+        x = block(x, c)
+    return _end(parts, x, c)
+
+
+@wrong("dit_forward", "The timestep is not used")
+def dit_forward_without_timestep(parts, x, t, y):
+    x, _ = _start(parts, x, t, y)
+    c = parts.y_embedder(y)
+    for block in parts.blocks:
+        x = block(x, c)
+    return _end(parts, x, c)
+
+
+@wrong("dit_forward", "are multiplied")
+def dit_forward_product(parts, x, t, y):
+    x, _ = _start(parts, x, t, y)
+    c = parts.t_embedder(t) * parts.y_embedder(y)
+    for block in parts.blocks:
+        x = block(x, c)
+    return _end(parts, x, c)
+
+
+@wrong("dit_forward", "are averaged")
+def dit_forward_mean(parts, x, t, y):
+    x, c = _start(parts, x, t, y)
+    for block in parts.blocks:
+        x = block(x, c / 2)
+    return _end(parts, x, c / 2)
+
+
+@wrong("dit_forward", "only the last block counts")
+def dit_forward_parallel(parts, x, t, y):
+    x, c = _start(parts, x, t, y)
+    for block in parts.blocks:
+        out = block(x, c)
+    return _end(parts, out, c)
+
+
+@wrong("dit_forward", "Only the first block runs")
+def dit_forward_early_return(parts, x, t, y):
+    x, c = _start(parts, x, t, y)
+    for block in parts.blocks:
+        x = block(x, c)
+        return _end(parts, x, c)
+
+
+@wrong("dit_forward", "The last block does not run")
+def dit_forward_one_short(parts, x, t, y):
+    x, c = _start(parts, x, t, y)
+    for i in range(len(parts.blocks) - 1):
+        x = parts.blocks[i](x, c)
+    return _end(parts, x, c)
+
+
+@wrong("dit_forward", "No block runs")
+def dit_forward_forgotten_assignment(parts, x, t, y):
+    x, c = _start(parts, x, t, y)
+    for block in parts.blocks:
+        block(x, c)
+    return _end(parts, x, c)
+
+
+@wrong("dit_forward", "reverse order")
+def dit_forward_reversed(parts, x, t, y):
+    x, c = _start(parts, x, t, y)
+    for block in reversed(parts.blocks):
+        x = block(x, c)
+    return _end(parts, x, c)
+
+
+@wrong("dit_forward", "once more")
+def dit_forward_second_residual(parts, x, t, y):
+    x, c = _start(parts, x, t, y)
+    for block in parts.blocks:
+        x = x + block(x, c)
+    return _end(parts, x, c)
+
+
+@wrong("dit_forward", "The final layer gets t alone")
+def dit_forward_final_without_label(parts, x, t, y):
+    x, c = _start(parts, x, t, y)
+    for block in parts.blocks:
+        x = block(x, c)
+    return _end(parts, x, parts.t_embedder(t))
+
+
+@wrong("dit_forward", "cut in half before they are an image")
+def dit_forward_halves_of_tokens(parts, x, t, y):
+    x, c = _start(parts, x, t, y)
+    for block in parts.blocks:
+        x = block(x, c)
+    eps, v = parts.final_layer(x, c).chunk(2, dim=-1)
+    return unpatchify(eps, parts.grid, parts.patch_size), unpatchify(v, parts.grid, parts.patch_size)
+
+
+@wrong("dit_forward", "read channel by channel")
+def dit_forward_channels_first(parts, x, t, y):
+    tokens, c = _start(parts, x, t, y)
+    for block in parts.blocks:
+        tokens = block(tokens, c)
+    (h, w), p = parts.grid, parts.patch_size
+    out = parts.final_layer(tokens, c).view(len(x), h, w, -1, p, p).permute(0, 3, 1, 4, 2, 5)
+    return out.reshape(len(x), -1, h * p, w * p).chunk(2, 1)
+
+
+@wrong("dit_forward", "are exchanged")
+def dit_forward_variance_first(parts, x, t, y):
+    v, eps = dit_forward_library(parts, x, t, y)
+    return eps, v
+
+
+@wrong("dit_forward", "Every other channel")
+def dit_forward_alternating(parts, x, t, y):
+    image = torch.cat(dit_forward_library(parts, x, t, y), 1)
+    return image[:, 0::2], image[:, 1::2]
+
+
+@wrong("dit_forward", "must return 2 tensors")
+def dit_forward_not_split(parts, x, t, y):
+    return torch.cat(dit_forward_library(parts, x, t, y), 1)
+
+
+@wrong("dit_forward", "stopped with")
+def dit_forward_side_by_side(parts, x, t, y):
+    x, _ = _start(parts, x, t, y)
+    c = torch.cat([parts.t_embedder(t), parts.y_embedder(y)], dim=-1)
+    for block in parts.blocks:
+        x = block(x, c)
+    return _end(parts, x, c)
+
+
+# ---- block_macs
+
+
+@right("block_macs")
+def block_macs_formula(tokens, width, mlp_ratio):
+    weights = (4 + 2 * mlp_ratio) * width**2
+    return weights * tokens + 2 * width * tokens**2 + 6 * width**2
+
+
+@right("block_macs")
+def block_macs_float(tokens, width, mlp_ratio):
+    T, D, hidden = tokens.float(), width, int(mlp_ratio * width)
+    attention = T * D * 3 * D + T * T * D + T * T * D + T * D * D
+    return attention + T * D * hidden + T * hidden * D + D * 6 * D
+
+
+@right("block_macs")
+def block_macs_loop(tokens, width, mlp_ratio):
+    def linear(rows, n_in, n_out):
+        return rows * n_in * n_out
+
+    return torch.stack(
+        [
+            sum(linear(T, width, width) for _ in range(4))
+            + 2 * linear(T, width, T)
+            + linear(T, width, mlp_ratio * width)
+            + linear(T, mlp_ratio * width, width)
+            + linear(1, width, 6 * width)
+            for T in tokens
+        ]
+    )
+
+
+def _linears(T, D, r):
+    return 4 * D * D * T + 2 * r * D * D * T
+
+
+@wrong("block_macs", "counted for every token")
+def block_macs_modulation_per_token(tokens, width, mlp_ratio):
+    return tokens * (4 + 2 * mlp_ratio + 6) * width**2 + 2 * width * tokens**2
+
+
+@wrong("block_macs", "The modulation is missing")
+def block_macs_plain_block(tokens, width, mlp_ratio):
+    return _linears(tokens, width, mlp_ratio) + 2 * width * tokens**2
+
+
+@wrong("block_macs", "four vectors, as in plain adaLN")
+def block_macs_four_vectors(tokens, width, mlp_ratio):
+    return block_macs_plain_block(tokens, width, mlp_ratio) + 4 * width**2
+
+
+@wrong("block_macs", "counted once; there are two products")
+def block_macs_scores_only(tokens, width, mlp_ratio):
+    return _linears(tokens, width, mlp_ratio) + width * tokens**2 + 6 * width**2
+
+
+@wrong("block_macs", "The pairs of tokens are missing")
+def block_macs_weights_only(tokens, width, mlp_ratio):
+    return _linears(tokens, width, mlp_ratio) + 6 * width**2
+
+
+@wrong("block_macs", "one for each of D channels")
+def block_macs_pairs_without_width(tokens, width, mlp_ratio):
+    return _linears(tokens, width, mlp_ratio) + 2 * tokens**2 + 6 * width**2
+
+
+@wrong("block_macs", "as with a causal mask")
+def block_macs_causal(tokens, width, mlp_ratio):
+    return _linears(tokens, width, mlp_ratio) + 2 * width * (tokens * (tokens + 1) // 2) + 6 * width**2
+
+
+@wrong("block_macs", "each token goes through them")
+def block_macs_linears_once(tokens, width, mlp_ratio):
+    return _linears(1, width, mlp_ratio) + 2 * width * tokens**2 + 6 * width**2
+
+
+@wrong("block_macs", "The linear layers of attention are missing")
+def block_macs_no_projections(tokens, width, mlp_ratio):
+    return tokens * 2 * mlp_ratio * width**2 + 2 * width * tokens**2 + 6 * width**2
+
+
+@wrong("block_macs", "The output projection")
+def block_macs_three_matrices(tokens, width, mlp_ratio):
+    return block_macs_formula(tokens, width, mlp_ratio) - width**2 * tokens
+
+
+@wrong("block_macs", "they are three")
+def block_macs_two_matrices(tokens, width, mlp_ratio):
+    return block_macs_formula(tokens, width, mlp_ratio) - 2 * width**2 * tokens
+
+
+@wrong("block_macs", "One layer of the MLP is missing")
+def block_macs_one_mlp_layer(tokens, width, mlp_ratio):
+    return block_macs_formula(tokens, width, mlp_ratio) - mlp_ratio * width**2 * tokens
+
+
+@wrong("block_macs", "mlp_ratio is not used")
+def block_macs_always_four(tokens, width, mlp_ratio):
+    return 12 * width**2 * tokens + 2 * width * tokens**2 + 6 * width**2
+
+
+@wrong("block_macs", "These are flops")
+def block_macs_flops(tokens, width, mlp_ratio):
+    return 2 * block_macs_formula(tokens, width, mlp_ratio)
+
+
+@wrong("block_macs", "The biases are counted")
+def block_macs_with_biases(tokens, width, mlp_ratio):
+    biases = tokens * (3 * width + width + mlp_ratio * width + width) + 6 * width
+    return block_macs_formula(tokens, width, mlp_ratio) + biases
+
+
+@wrong("block_macs", "but must have")
+def block_macs_of_one_image(tokens, width, mlp_ratio):
+    return block_macs_formula(tokens[:1], width, mlp_ratio)
