@@ -7,8 +7,8 @@ Folded input (`jupyter.source_hidden`): cells that begin with `#| cuda` or `#| h
 Folded output (`jupyter.outputs_hidden`): cells that begin with `#| answer`; they answer a "Predict first".
 Folded section: "Solutions".
 
-Minutes: 200 words a minute, 4 seconds for each visible line of code, 10 for each figure, 2 minutes for each explorer,
-rounded to 5; an exercise takes the minutes that its heading states.
+Minutes: 200 words a minute, 4 seconds for each visible line of code, 20 for each figure, a minute for each "Predict
+first", 2 for each explorer, rounded to 5; an exercise takes the minutes that its heading states.
 """
 
 import ast
@@ -101,12 +101,12 @@ def minutes(cells: list[dict]) -> tuple[int, int]:
                 section = headings[-1][1].strip()
             doing = section == "Write it yourself"
             exercises += sum(map(int, EXERCISE.findall(source)))
-            reading += 0 if doing else len(source.split()) / 200
+            reading += 0 if doing else len(source.split()) / 200 + source.count("**Predict first.**")
         elif not doing:
             hidden = cell["metadata"].get("jupyter", {}).get("source_hidden")
             reading += 0 if hidden else len(code_lines(source)) * 4 / 60
             figures = sum("image/png" in o.get("data", {}) for o in cell.get("outputs", []))
-            reading += 2 if re.search(r"^explore_\w+\(", source, re.M) else figures / 6
+            reading += 2 if re.search(r"^explore_\w+\(", source, re.M) else figures / 3
     return max(5, 5 * round(reading / 5)), 5 * -(-exercises // 5)
 
 
