@@ -14,7 +14,7 @@ from huggingface_hub import HfApi
 from torch import Tensor
 
 from dit_nb.config import DiTConfig, SamplingConfig
-from dit_nb.errors import UserError
+from dit_nb.errors import UserError, _check_choice
 from dit_nb.guidance import Guided
 from dit_nb.hub import _saved_file
 from dit_nb.model import DiT
@@ -22,7 +22,7 @@ from dit_nb.objective import Diffusion
 from dit_nb.sampling import Step, ddim_step, ddpm_step, sample_loop
 from dit_nb.utils import seeded_generator
 
-__all__ = ["digit_model", "load_model", "make_diffusion", "push_model"]
+__all__ = ["block_model", "digit_model", "load_model", "make_diffusion", "push_model"]
 __all__ += ["sample_batches", "sample_images", "save_model"]
 
 
@@ -283,4 +283,28 @@ def _load_digit_model() -> tuple[DiT, SamplingConfig]:
 def digit_model() -> tuple[DiT, SamplingConfig]:
     """Load the digit model that comes with the package, a new copy at each call, and its sampling settings."""
     model, sampling = _load_digit_model()
+    return copy.deepcopy(model), sampling
+
+
+_BLOCK_MODELS = ("in_context", "cross_attention", "adaln", "adaln_zero")  # folders of dit_nb/models/blocks
+
+
+@lru_cache(maxsize=4)
+def _load_block_model(block: str) -> tuple[DiT, SamplingConfig]:
+    return load_model(str(files("dit_nb") / "models" / "blocks" / block))
+
+
+def block_model(block: str) -> tuple[DiT, SamplingConfig]:
+    """Load one of four small digit models that differ only in the block, a new copy at each call.
+
+    They were trained alike, with one seed, steps and width; `dit_nb/models/blocks/README.md` has command and metrics.
+
+    Args:
+        block: in_context, cross_attention, adaln or adaln_zero
+
+    Raises:
+        UserError: if there is no such block
+    """
+    _check_choice("block", block, _BLOCK_MODELS)
+    model, sampling = _load_block_model(block)
     return copy.deepcopy(model), sampling

@@ -6,14 +6,11 @@
 __all__ = ['InContextBlock']
 
 # %% ../../nbs/2_transformer/08_in_context.ipynb #080002
-from torch import Tensor, nn
-
-from ..attention import Attention, Mlp
-from .base import Block
+from .base import PlainBlock
 
 # %% ../../nbs/2_transformer/08_in_context.ipynb #080009
-class InContextBlock(Block):
-    """The plain block of a vision transformer; t and y are two more tokens of the sequence (DiT, section 3.2).
+class InContextBlock(PlainBlock):
+    """The plain block; t and y are two more tokens of the sequence (DiT, section 3.2).
 
     Args:
         hidden_size: width of a token, D
@@ -22,16 +19,3 @@ class InContextBlock(Block):
     """
 
     takes_tokens = joins_sequence = True
-
-    def __init__(self, hidden_size: int, num_heads: int, mlp_ratio: float = 4.0):
-        super().__init__()
-        self.norm1 = nn.LayerNorm(hidden_size, eps=1e-6)
-        self.attn = Attention(hidden_size, num_heads)
-        self.norm2 = nn.LayerNorm(hidden_size, eps=1e-6)
-        self.mlp = Mlp(hidden_size, mlp_ratio)
-
-    def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
-        "Update image and condition tokens (N, T+S, D). `c` is in the sequence already, and not used here."
-        x = x + self.attn(self.norm1(x))  # (N, T+S, D)
-        x = x + self.mlp(self.norm2(x))  # (N, T+S, D)
-        return x
