@@ -11,17 +11,17 @@ from dit_nb.visual import COLORS, figure
 
 __all__ = ["explore_budget"]
 
-_MEMORY_COLORS = {  # part of a Memory -> color: blue is constant, green temporary, orange grows with the batch
-    "weights": "#003F66",
-    "gradients": "#0072B2",
-    "moments": "#4C9FD1",
-    "average": "#A6CDE6",
-    "buckets": "#5F5F9E",
-    "copies": "#009E73",
-    "activations": "#E69F00",
-    "workspace": "#F5D78E",
+_MEMORY_COLORS = {  # part of a Memory -> color: gray is there before the first image, blue grows with the images
+    "weights": "#333333",
+    "gradients": "#5C5C5C",
+    "moments": "#858585",
+    "average": "#ABABAB",
+    "buckets": "#C4C4C4",
+    "copies": "#D9D9D9",
+    "activations": COLORS["x_t"],
+    "workspace": "#A6CDE6",
 }
-_PALE = ("average", "workspace")  # labeled in black
+_PALE = ("average", "buckets", "copies", "workspace")  # labeled in black
 _STEPS, _TOP = 400_000, 165  # updates, as in Table 4; GB on the axis
 
 
@@ -48,7 +48,7 @@ def _plot_budget(size: str, pixels: int, batch: int, checkpointing: bool, wrong:
         _draw_boxes(ax, level, amounts, 0.6, facecolor=_MEMORY_COLORS[part], label=part)
         level = level + amounts
     seems_to_fit, fits = level <= _USABLE_FRACTION * memory, totals <= _USABLE_FRACTION * memory
-    colors = [COLORS["cond" if ok else "wrong"] for ok in seems_to_fit]
+    colors = [COLORS["gray" if ok else "wrong"] for ok in seems_to_fit]
     _draw_boxes(ax, 0 * memory, memory, 0.8, facecolor="none", edgecolor=colors, lw=2, label="GPU")
     if wrong:
         look = {"facecolor": "none", "edgecolor": COLORS["wrong"], "ls": ":", "label": "actual"}
@@ -88,9 +88,9 @@ def explore_budget() -> Explorer:
         _plot_budget,
         "memory and time of training",
         """
-        1. *Switch checkpointing on.* The orange part shrinks to a tenth, the GPUs of 24 GB suffice, and the
+        1. *Switch checkpointing on.* The dark blue part shrinks to a tenth, the GPUs of 24 GB suffice, and the
            time grows by a third.
-        2. *Go from 256 to 512 pixels.* Four times the orange part, the blue ones stay as they are, and the
+        2. *Go from 256 to 512 pixels.* Four times the blue part, the gray ones stay as they are, and the
            time grows 4.42 times.
         3. *Set the batch to 256 and switch the mistake on.* It seems to fit every GPU easily; dotted is the
            actual need: one of eight can hold it.

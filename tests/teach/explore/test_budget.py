@@ -60,11 +60,11 @@ def days(fig):
 
 
 def outlines(fig):
-    """The outlines of the GPUs: height and whether they are green."""
+    """The outlines of the GPUs: height and whether they are gray, which means that it fits."""
     (gpu,) = (c for c in fig.axes[0].collections if c.get_label() == "GPU")
-    green = [np.allclose(edge[:3], rgb(COLORS["cond"])) for edge in gpu.get_edgecolor()]
+    gray = [np.allclose(edge[:3], rgb(COLORS["gray"])) for edge in gpu.get_edgecolor()]
     assert (boxes(fig, "GPU")[:, 0] == 0).all()
-    return boxes(fig, "GPU")[:, 1].tolist(), green
+    return boxes(fig, "GPU")[:, 1].tolist(), gray
 
 
 def rgb(code):
@@ -74,10 +74,10 @@ def rgb(code):
 
 def test_outlines_are_the_memory(explorer):
     for values in ({"batch": 1}, {"size": "S", "batch": 256}, {"pixels": 512}):
-        heights, green = outlines(turn(explorer, **values))
+        heights, gray = outlines(turn(explorer, **values))
         assert heights == list(MEMORY.values())
         totals = sum(amounts(explorer.figure).values())
-        assert green == [total <= 0.9 * size for total, size in zip(totals, heights)]
+        assert gray == [total <= 0.9 * size for total, size in zip(totals, heights)]
 
 
 def test_amounts_by_hand(explorer):
