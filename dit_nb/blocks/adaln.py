@@ -11,8 +11,8 @@ from typing import NamedTuple
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..attention import Attention, Mlp
-from .base import Block
+from ..attention import Attention
+from .base import Block, Mlp
 
 # %% ../../nbs/2_transformer/10_adaln.ipynb #100030
 class Modulation(NamedTuple):

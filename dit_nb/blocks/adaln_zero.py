@@ -8,9 +8,9 @@ __all__ = ['zero_', 'AdaLNZeroBlock']
 # %% ../../nbs/2_transformer/11_adaln_zero.ipynb #110002
 from torch import Tensor, nn
 
-from ..attention import Attention, Mlp
+from ..attention import Attention
 from .adaln import AdaLNModulation, modulate, modulations
-from .base import Block
+from .base import Block, Mlp
 
 # %% ../../nbs/2_transformer/11_adaln_zero.ipynb #110012
 def zero_(linear: nn.Linear | nn.Conv2d) -> nn.Linear | nn.Conv2d:

@@ -8,8 +8,8 @@ __all__ = ['CrossAttentionBlock']
 # %% ../../nbs/2_transformer/09_cross_attention.ipynb #090002
 from torch import Tensor, nn
 
-from ..attention import Attention, CrossAttention, Mlp
-from .base import Block
+from ..attention import Attention, CrossAttention
+from .base import Block, Mlp
 
 # %% ../../nbs/2_transformer/09_cross_attention.ipynb #090008
 class CrossAttentionBlock(Block):

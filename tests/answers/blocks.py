@@ -52,9 +52,45 @@ def attention_model_width(q, k, v):
     return F.softmax(q @ k.transpose(2, 3) / width**0.5, dim=3) @ v
 
 
-@wrong("attention", "the number of tokens")
+@wrong("attention", "the number of keys")
 def attention_root_tokens(q, k, v):
     return F.softmax(q @ k.transpose(2, 3) / math.sqrt(k.size(2)), dim=3) @ v
+
+
+@wrong("attention", "the number of queries")
+def attention_root_queries(q, k, v):
+    return F.softmax(q @ k.transpose(2, 3) / math.sqrt(q.shape[2]), dim=3) @ v
+
+
+@wrong("attention", "the number of heads")
+def attention_root_heads(q, k, v):
+    return F.softmax(q @ k.transpose(2, 3) / q.shape[1] ** 0.5, dim=3) @ v
+
+
+@wrong("attention", "scale comes after the softmax")
+def attention_scales_weights(q, k, v):
+    return F.softmax(q @ k.transpose(2, 3), dim=3) / q.shape[-1] ** 0.5 @ v
+
+
+@wrong("attention", "over the images of the batch")
+def attention_softmax_dim_0(q, k, v):
+    return F.softmax(q @ k.transpose(2, 3) / q.shape[3] ** 0.5, dim=0) @ v
+
+
+@wrong("attention", "over queries and keys together")
+def attention_softmax_all(q, k, v):
+    scores = q @ k.transpose(2, 3) / q.shape[3] ** 0.5
+    return F.softmax(scores.flatten(2), dim=2).reshape(scores.shape) @ v
+
+
+@wrong("attention", "divided by its square root")
+def attention_scales_both(q, k, v):
+    return F.softmax((q / q.shape[3] ** 0.5) @ (k / k.shape[3] ** 0.5).mT, dim=-1) @ v
+
+
+@wrong("attention", "stopped with RuntimeError")
+def attention_no_transpose(q, k, v):
+    return (q @ k / q.shape[3] ** 0.5).softmax(-1) @ v
 
 
 @wrong("attention", "runs over the queries")
@@ -164,6 +200,18 @@ def multi_head_root_width(q, k, v, num_heads):
     return rearrange(F.scaled_dot_product_attention(q, k, v, scale=scale), "n h t d -> n t (h d)")
 
 
+@wrong("multi_head", "used as the width of a head")
+def multi_head_width_for_number(q, k, v, num_heads):
+    q, k, v = (rearrange(x, "n t (h d) -> n h t d", d=num_heads) for x in (q, k, v))
+    return rearrange(attention_fused(q, k, v), "n h t d -> n t (h d)")
+
+
+@wrong("multi_head", "has shape")
+def multi_head_not_merged(q, k, v, num_heads):
+    q, k, v = (rearrange(x, "n t (h d) -> n h t d", h=num_heads) for x in (q, k, v))
+    return attention_fused(q, k, v)
+
+
 @wrong("multi_head", "only one head")
 def multi_head_single(q, k, v, num_heads):
     return attention_fused(q[:, None], k[:, None], v[:, None])[:, 0]
@@ -179,6 +227,98 @@ def multi_head_softmax(q, k, v, num_heads):
 def multi_head_unscaled(q, k, v, num_heads):
     q, k, v = (rearrange(x, "n t (h d) -> n h t d", h=num_heads) for x in (q, k, v))
     return rearrange(attention_unscaled(q, k, v), "n h t d -> n t (h d)")
+
+
+# ---- add_scores
+
+
+@right("add_scores")
+def add_scores_one_side(q1, k1, q2, k2):
+    return torch.cat([q1, q2], -1), 2**0.5 * torch.cat([k1, k2], -1)
+
+
+@right("add_scores")
+def add_scores_both_sides(q1, k1, q2, k2):
+    d = q1.shape[-1]
+    factor = ((2 * d) ** 0.5 / d**0.5) ** 0.5
+    return [factor * torch.cat(pair, dim=3) for pair in ((q2, q1), (k2, k1))]
+
+
+@right("add_scores")
+def add_scores_interleaved(q1, k1, q2, k2):
+    q, k = (torch.stack(pair, dim=-1).flatten(3) for pair in ((q1, q2), (k1, k2)))
+    return q * math.sqrt(2), k
+
+
+@wrong("add_scores", "too small by √2")
+def add_scores_plain(q1, k1, q2, k2):
+    return torch.cat([q1, q2], dim=-1), torch.cat([k1, k2], dim=-1)
+
+
+@wrong("add_scores", "too large by √2")
+def add_scores_root_on_both(q1, k1, q2, k2):
+    return [2**0.5 * torch.cat(pair, dim=-1) for pair in ((q1, q2), (k1, k2))]
+
+
+@wrong("add_scores", "divided by √d twice")
+def add_scores_scaled_already(q1, k1, q2, k2):
+    q, k = add_scores_one_side(q1, k1, q2, k2)
+    return q / q1.shape[-1] ** 0.5, k
+
+
+@wrong("add_scores", "The heads are added")
+def add_scores_sums(q1, k1, q2, k2):
+    return q1 + q2, k1 + k2
+
+
+@wrong("add_scores", "The heads are averaged")
+def add_scores_means(q1, k1, q2, k2):
+    return torch.stack([q1, q2]).mean(0), torch.stack([k1, k2]).mean(0)
+
+
+@wrong("add_scores", "multiplied entry by entry")
+def add_scores_products(q1, k1, q2, k2):
+    return q1 * q2, k1 * k2
+
+
+@wrong("add_scores", "in different orders")
+def add_scores_crossed(q1, k1, q2, k2):
+    return 2**0.5 * torch.cat([q1, q2], dim=-1), torch.cat([k2, k1], dim=-1)
+
+
+@wrong("add_scores", "axis of the heads")
+def add_scores_more_heads(q1, k1, q2, k2):
+    return torch.cat([q1, q2], dim=1), torch.cat([k1, k2], dim=1)
+
+
+@wrong("add_scores", "axis of the tokens")
+def add_scores_more_tokens(q1, k1, q2, k2):
+    return torch.cat([q1, q2], dim=2), torch.cat([k1, k2], dim=2)
+
+
+@wrong("add_scores", "Only the first head")
+def add_scores_first(q1, k1, q2, k2):
+    return q1, k1
+
+
+@wrong("add_scores", "Only the second head")
+def add_scores_second(q1, k1, q2, k2):
+    return q2, k2
+
+
+@wrong("add_scores", "two tensors, the queries and the keys")
+def add_scores_scores(q1, k1, q2, k2):
+    return ((q1 @ k1.mT + q2 @ k2.mT) / q1.shape[-1] ** 0.5).softmax(-1), q1, k1
+
+
+@wrong("add_scores", "two tensors, the queries and the keys")
+def add_scores_returns_scores(q1, k1, q2, k2):
+    return (q1 @ k1.mT + q2 @ k2.mT) / q1.shape[-1] ** 0.5
+
+
+@wrong("add_scores", "do not fit together")
+def add_scores_keys_added(q1, k1, q2, k2):
+    return torch.cat([q1, q2], dim=-1), k1 + k2
 
 
 # ---- in_context

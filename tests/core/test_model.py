@@ -5,8 +5,7 @@ import torch
 from torch import nn
 
 from dit_nb import Diffusion, DiT, DiTConfig
-from dit_nb.attention import Mlp
-from dit_nb.blocks.base import Block
+from dit_nb.blocks.base import Block, Mlp
 from dit_nb.config import BLOCK_NAMES
 from dit_nb.model import BLOCKS, FinalLayer, register_block
 from support import (

@@ -42,25 +42,29 @@ def _record_queries_keys(t: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
 _STEP = 4.9  # from one map to the next, in patches
 
 
+def _frame(ax, corner: tuple[float, float], side: float) -> None:
+    """Mark a square: white with a black rim, to be seen on any background."""
+    for color, width in (("black", 4.5), ("white", 2)):
+        ax.add_patch(Rectangle(corner, side, side, fill=False, ec=color, lw=width, zorder=3, clip_on=False))
+
+
 def _show_stages(ax, image: Tensor, query: int, stages: Tensor, limit: float) -> None:
     """The image, and three maps of it (3, T) with numbers: scores, scaled scores, weights."""
     side, maps = isqrt(stages.shape[1]), stages.unflatten(1, (isqrt(stages.shape[1]), -1))
     boxes = [(_STEP * i - 0.5, _STEP * i + side - 0.5, side - 0.5, -0.5) for i in range(4)]
-    for box, brightness in zip(boxes[::3], (1, 0.5)):  # dark below the weights
-        ax.imshow(brightness * _to_pixels(image[0]), cmap="gray", vmin=0, vmax=1, extent=box)
+    ax.imshow(_to_pixels(image[0]), cmap="gray", vmin=0, vmax=1, extent=boxes[0])
     for values, box in zip(maps, boxes[1:3]):
         ax.imshow(values, cmap="RdBu_r", vmin=-limit, vmax=limit, extent=box)
-    ax.imshow(maps[2], cmap="plasma", vmin=0, vmax=0.5, alpha=(3 * maps[2]).clamp(0, 1), extent=boxes[3])
+    ax.imshow(maps[2], cmap="plasma", vmin=0, vmax=0.5, extent=boxes[3])
     for i in range(4):
-        corner = (_STEP * i + query % side - 0.5, query // side - 0.5)
-        ax.add_patch(Rectangle(corner, 1, 1, fill=False, ec=COLORS["wrong"], lw=3, zorder=3))
+        _frame(ax, (_STEP * i + query % side - 0.5, query // side - 0.5), 1)
     for k, (*scores, weight) in enumerate(stages.T.tolist()):
         dark = [False, *(abs(score) > 0.6 * limit for score in scores), weight < 0.3]
         texts = ["", *(f"{score:.1f}" for score in scores), f"{weight:.0%}" if weight >= 0.005 else ""]
         for i in (i for i in range(4) if texts[i]):
             xy, color = (_STEP * i + k % side, k // side), "white" if dark[i] else "black"
             ax.text(*xy, texts[i], ha="center", va="center", fontsize=9, color=color)
-    ax.set(xlim=(-0.7, 3 * _STEP + side - 0.3), ylim=(side + 1.6, -1.3))
+    ax.set(xlim=(-0.7, 3 * _STEP + side - 0.3), ylim=(side + 2.1, -1.3))
     ax.axis("off")
 
 
@@ -69,16 +73,17 @@ def _show_heads(ax, weights: Tensor, block: int, head: int) -> None:
     blocks, heads, side = *weights.shape[:2], isqrt(weights.shape[2])
     start = [[b * (heads * (side + 1) + 3) + h * (side + 1) for h in range(heads)] for b in range(blocks)]
     strip = torch.full((side, start[-1][-1] + side), torch.nan)
-    pixel, top = (3 * _STEP + side) / strip.shape[1], side + 0.1
+    pixel, top = (3 * _STEP + side) / strip.shape[1], side + 0.45
     for b, row in enumerate(start):
         for h, x in enumerate(row):
             strip[:, x : x + side] = weights[b, h].view(side, side)
+            middle = (x + side / 2) * pixel - 0.5
+            ax.text(middle, top - 0.6 * pixel, f"{h + 1}", ha="center", va="bottom", fontsize=8)
         middle = (row[0] + row[-1] + side) / 2 * pixel - 0.5
         ax.text(middle, top + (side + 1.5) * pixel, f"block {b + 1}", ha="center", va="top")
     box = (-0.5, strip.shape[1] * pixel - 0.5, top + side * pixel, top)
     ax.imshow(strip, cmap="plasma", vmin=0, vmax=0.5, extent=box)
-    corner, width = ((start[block][head] - 0.5) * pixel - 0.5, top - 0.5 * pixel), (side + 1) * pixel
-    ax.add_patch(Rectangle(corner, width, width, fill=False, ec=COLORS["wrong"], lw=2.5, clip_on=False))
+    _frame(ax, ((start[block][head] - 0.5) * pixel - 0.5, top - 0.5 * pixel), (side + 1) * pixel)
 
 
 def _plot_attention(
@@ -109,7 +114,7 @@ def _plot_attention(
         color = COLORS["wrong"] if i == 3 and abs(total - 1) > 1e-4 else "black"
         axes[0, 0].text(_STEP * i + 1.5, -0.7, title, ha="center", va="bottom", fontsize=11, color=color)
     most = f"patch {query} of a noisy digit attends most to patch {best}, with {stages[2, best]:.0%}"
-    below = "Below, the weights of all heads for this patch."
+    below = "Below, the weights of all heads for this patch, numbered within each block."
     fig.alt_text = f"Block {block}, head {head}: {most}; {sums}. {below}"
     return fig
 

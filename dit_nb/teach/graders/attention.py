@@ -1,7 +1,8 @@
-"""Graders of lesson 06: scaled dot-product attention, and multi-head attention."""
+"""Graders of lesson 06: scaled dot-product attention, multi-head attention, and two heads in one."""
 
 import math
 from collections.abc import Callable
+from itertools import product
 
 import torch
 from einops import rearrange
@@ -11,7 +12,7 @@ from dit_nb.teach.graders.framework.core import grade
 from dit_nb.teach.graders.framework.exercise import Case, Exercise, RandomInputs
 from dit_nb.teach.graders.framework.report import Report
 
-__all__ = ["check_attention", "check_multi_head"]
+__all__ = ["check_add_scores", "check_attention", "check_multi_head"]
 
 
 def _attention_loops(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -70,9 +71,21 @@ _ATTENTION = Exercise(
             _attention(lambda q, k: (q.shape[1] * q.shape[-1]) ** -0.5),
             "lesson 06, 'Why divide by √d?'.",
         ),
-        "The scale comes from the number of tokens; it must come from the width of a head.": (
-            _attention(lambda q, k: k.shape[-2] ** -0.5),
-            "which axis of q gives the scale.",
+        "The scale comes from the number of queries (axis 2 of q), not from the width of a head (the last axis).": (
+            _attention(lambda q, k: q.shape[2] ** -0.5),
+            "lesson 06, 'Why divide by √d?': the trap.",
+        ),
+        "The scale comes from the number of keys (axis 2 of k), not from the width of a head (the last axis).": (
+            _attention(lambda q, k: k.shape[2] ** -0.5),
+            "lesson 06, 'Why divide by √d?': the trap.",
+        ),
+        "The scale comes from the number of heads (axis 1 of q), not from the width of a head (the last axis).": (
+            _attention(lambda q, k: q.shape[1] ** -0.5),
+            "lesson 06, 'Why divide by √d?': the trap.",
+        ),
+        "The scale comes after the softmax, so the weights no longer sum to 1; it must come before.": (
+            lambda q, k, v: (q @ k.mT).softmax(-1) * q.shape[-1] ** -0.5 @ v,
+            "lesson 06, 'Three stages': their order.",
         ),
         _OVER_QUERIES: (
             _attention(weights=lambda s: s.softmax(-2)),
@@ -80,6 +93,13 @@ _ATTENTION = Exercise(
         ),
         "The softmax runs over the heads; each head weights its own keys.": _attention(
             weights=lambda s: s.softmax(1)
+        ),
+        "The softmax runs over the images of the batch; each image weights its own keys.": _attention(
+            weights=lambda s: s.softmax(0)
+        ),
+        "The softmax runs over queries and keys together; the weights of each single query must sum to 1.": (
+            _attention(weights=lambda s: s.flatten(-2).softmax(-1).view_as(s)),
+            "lesson 06, 'Three stages': which rows sum to 1?",
         ),
         "A token attends only to those before it, as in a language model; patches attend to all.": (
             _attention(weights=_causal_weights),
@@ -173,6 +193,10 @@ _MULTI_HEAD = Exercise(
             _multi_head(attention=_attention(lambda q, k: (q.shape[1] * q.shape[-1]) ** -0.5)),
             "lesson 06, 'Why divide by √d?'.",
         ),
+        "The number of heads is used as the width of a head, which is D/h.": (
+            lambda q, k, v, h: _multi_head()(q, k, v, q.shape[-1] // h),
+            "lesson 06, 'Many heads'.",
+        ),
         "There is only one head: num_heads is given, but not used.": lambda q, k, v, h: _multi_head()(
             q, k, v, 1
         ),
@@ -188,3 +212,99 @@ _MULTI_HEAD = Exercise(
 def check_multi_head(fn: Callable, **grade_options) -> Report:
     """Check fn(q (N, T, D), k (N, S, D), v (N, S, D), num_heads) -> (N, T, D), without projections."""
     return grade(_MULTI_HEAD, fn, **grade_options)
+
+
+def _score_loops(q1: Tensor, k1: Tensor, q2: Tensor, k2: Tensor) -> tuple[Tensor, Tensor]:
+    """The wanted scores as queries, and one-hot keys."""
+    scores = torch.zeros(*q1.shape[:3], k1.shape[2], dtype=q1.dtype)
+    for n, h, i, j in product(*map(range, scores.shape)):
+        for q, k in ((q1, k1), (q2, k2)):
+            pairs = zip(q[n, h, i].tolist(), k[n, h, j].tolist())
+            scores[n, h, i, j] += sum(a * b for a, b in pairs) / math.sqrt(q.shape[3])
+    width = k1.shape[2]
+    return scores * math.sqrt(width), torch.eye(width, dtype=q1.dtype).expand(*q1.shape[:2], width, width)
+
+
+def _score_cases(rng: RandomInputs) -> list[Case]:
+    """As many keys as queries, more keys, and fewer; all sizes equal, and all different."""
+    sizes = [(2, 2, 2, 2, 2), (2, 3, 4, 5, 3), (1, 2, 4, 3, 5), (2, rng.choice(3, 4), 5, 5, rng.choice(4, 6))]
+    label = "h = {1}, {2} queries, {3} keys, d = {4}"
+    return [
+        Case(label.format(*s), tuple(rng.normal(n, h, tokens, d) for tokens in (t, m, t, m)))
+        for s in sizes
+        for n, h, t, m, d in [s]
+    ]
+
+
+def _scaled_scores(fn: Callable, *heads: Tensor) -> Tensor | None:
+    """What attention makes of the queries and keys that fn returns; None if it returns nothing."""
+    made = fn(*heads)
+    if made is None:
+        return None
+    if not (isinstance(made, tuple | list) and len(made) == 2 and all(isinstance(z, Tensor) for z in made)):
+        raise TypeError("the result must be two tensors, the queries and the keys of the new head")
+    q, k = made
+    if q.ndim != 4 or k.ndim != 4 or q.shape[3] != k.shape[3] or q.shape[:2] != k.shape[:2]:
+        sizes = f"{tuple(q.shape)} and {tuple(k.shape)}"
+        raise ValueError(
+            f"queries and keys of shapes {sizes} do not fit together as (N, h, T, d) and (N, h, S, d)"
+        )
+    return q @ k.mT / q.shape[3] ** 0.5
+
+
+def _concatenated(factor: float = 1.0, dim: int = -1) -> Callable:
+    """Two heads side by side along an axis, with a factor on the queries."""
+    return lambda q1, k1, q2, k2: (factor * torch.cat([q1, q2], dim), torch.cat([k1, k2], dim))
+
+
+_ADD_SCORES = Exercise(
+    "add_scores",
+    _score_loops,
+    _score_cases,
+    {
+        "The scores are too small by √2: the new head is twice as wide, and attention divides by the root of that.": (
+            _concatenated(),
+            "lesson 06, 'Why divide by √d?'.",
+        ),
+        "The scores are too large by √2: a factor on queries and one on keys multiply.": (
+            _concatenated(2.0),
+            "lesson 06, 'Why divide by √d?'.",
+        ),
+        "The scores are divided by √d twice: attention itself divides once more.": (
+            lambda q1, k1, q2, k2: _concatenated((2 / q1.shape[-1]) ** 0.5)(q1, k1, q2, k2),
+            "lesson 06, 'Why divide by √d?'.",
+        ),
+        "The heads are added, so each query also meets the other head's keys: their channels must stay apart.": (
+            lambda q1, k1, q2, k2: (q1 + q2, k1 + k2)
+        ),
+        "The heads are averaged, so each query also meets the other head's keys: their channels must stay apart.": (
+            lambda q1, k1, q2, k2: ((q1 + q2) / 2, (k1 + k2) / 2)
+        ),
+        "The heads are multiplied entry by entry; products of entries are not products of weights.": (
+            lambda q1, k1, q2, k2: (q1 * q2, k1 * k2)
+        ),
+        "Queries and keys are in different orders: each query meets the other head's keys.": (
+            lambda q1, k1, q2, k2: (2**0.5 * torch.cat([q1, q2], -1), torch.cat([k2, k1], -1))
+        ),
+        "The heads stand side by side on the axis of the heads: there are still two of them.": (
+            _concatenated(dim=1),
+            "lesson 06, 'Many heads'.",
+        ),
+        "The heads stand behind each other on the axis of the tokens: a query then chooses between them.": (
+            _concatenated(dim=2),
+            "along which axis queries and keys are joined.",
+        ),
+        "Only the first head is used.": lambda q1, k1, q2, k2: (q1, k1),
+        "Only the second head is used.": lambda q1, k1, q2, k2: (q2, k2),
+    },
+    "lesson 06, 'What a head can look for'.",
+    result_names=("score",),
+    tolerance=1e-8,
+    probe=_scaled_scores,
+    reference=_concatenated(2**0.5),
+)
+
+
+def check_add_scores(fn: Callable, **grade_options) -> Report:
+    """Check fn(q1, k1, q2, k2) -> queries, keys: their scaled scores are the sums of those of both heads."""
+    return grade(_ADD_SCORES, fn, **grade_options)

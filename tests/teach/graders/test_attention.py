@@ -30,3 +30,21 @@ def test_each_head_has_neighboring_channels_of_its_own(check_identity):
         return F.scaled_dot_product_attention(q[:, None], k[:, None], v[:, None])[:, 0]
 
     check_identity("multi_head", holds)
+
+
+def test_a_sum_of_scores_is_a_product_of_weights(check_identity):
+    def weights(q, k):
+        return F.scaled_dot_product_attention(
+            q, k, torch.eye(k.shape[2], dtype=k.dtype).expand(*k.shape[:3], -1)
+        )
+
+    def holds(fn, q1, k1, q2, k2):
+        product = weights(q1, k1) * weights(q2, k2)
+        scores = (q1 @ k1.mT + q2 @ k2.mT) / q1.shape[-1] ** 0.5
+        q, k = fn(q1, k1, q2, k2)
+        return (
+            relative(weights(q, k), product / product.sum(-1, keepdim=True)) < 1e-9
+            and relative(q @ k.mT / q.shape[-1] ** 0.5, scores) < 1e-9
+        )
+
+    check_identity("add_scores", holds)
