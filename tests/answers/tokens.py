@@ -924,6 +924,55 @@ def timestep_embedding_fixed_period(t, dim, max_period):
     return timestep_embedding_loops(t, dim, 10000)
 
 
+@wrong("timestep_embedding", "All frequencies are 1")
+def timestep_embedding_floor_division(t, dim, max_period):
+    freqs = max_period ** -(torch.arange(dim // 2) // (dim // 2)).double()
+    args = t[:, None] * freqs
+    return torch.cat([args.cos(), args.sin()], -1)
+
+
+@wrong("timestep_embedding", "rounded down to -1")
+def timestep_embedding_floor_of_minus(t, dim, max_period):
+    half = dim // 2
+    freqs = torch.tensor([max_period ** (-i // half) for i in range(half)], dtype=torch.float64)
+    args = t[:, None] * freqs
+    return torch.cat([args.cos(), args.sin()], -1)
+
+
+@wrong("timestep_embedding", "rounded down to whole numbers")
+def timestep_embedding_floor_of_log(t, dim, max_period):
+    half = dim // 2
+    freqs = torch.exp(-math.log(max_period) * torch.arange(half, dtype=torch.float64) // half)
+    args = t[:, None] * freqs
+    return torch.cat([args.cos(), args.sin()], -1)
+
+
+@wrong("timestep_embedding", "twice as fast")
+def timestep_embedding_two_i(t, dim, max_period):
+    freqs = max_period ** (-2 * torch.arange(dim // 2).double() / (dim // 2))
+    args = t[:, None] * freqs
+    return torch.cat([args.cos(), args.sin()], -1)
+
+
+@wrong("timestep_embedding", "2 pi too much")
+def timestep_embedding_turns(t, dim, max_period):
+    freqs = max_period ** (-torch.arange(dim // 2).double() / (dim // 2))
+    args = 2 * math.pi * t[:, None] * freqs
+    return torch.cat([args.cos(), args.sin()], -1)
+
+
+@wrong("timestep_embedding", "divided by an index")
+def timestep_embedding_harmonics(t, dim, max_period):
+    args = t[:, None].double() / torch.arange(1, dim // 2 + 1)
+    return torch.cat([args.cos(), args.sin()], -1)
+
+
+@wrong("timestep_embedding", "straight line")
+def timestep_embedding_linspace(t, dim, max_period):
+    args = t[:, None] * torch.linspace(1, 1 / max_period, dim // 2, dtype=torch.float64)
+    return torch.cat([args.cos(), args.sin()], -1)
+
+
 # ---- label_dropout
 
 
@@ -969,7 +1018,7 @@ def label_dropout_imagenet(y, coins, dropout_prob, num_classes, training):
     return torch.where(coins < dropout_prob, 1000, y) if training else y
 
 
-@wrong("label_dropout", "One coin decides")
+@wrong("label_dropout", "One random number decides")
 def label_dropout_one_coin(y, coins, dropout_prob, num_classes, training):
     if training and coins[0] < dropout_prob:
         return torch.full_like(y, num_classes)
@@ -981,7 +1030,7 @@ def label_dropout_always(y, coins, dropout_prob, num_classes, training):
     return torch.where(coins < dropout_prob, num_classes, y)
 
 
-@wrong("label_dropout", "keep")
+@wrong("label_dropout", "drops the labels that it should keep")
 def label_dropout_inverted(y, coins, dropout_prob, num_classes, training):
     return torch.where(coins < dropout_prob, y, num_classes) if training else y
 
@@ -991,7 +1040,7 @@ def label_dropout_mode(y, coins, dropout_prob, num_classes, training):
     return y if training else torch.where(coins < dropout_prob, num_classes, y)
 
 
-@wrong("label_dropout", "ever hidden")
+@wrong("label_dropout", "ever dropped")
 def label_dropout_never(y, coins, dropout_prob, num_classes, training):
     return y
 
@@ -1001,3 +1050,148 @@ def label_dropout_in_place(y, coins, dropout_prob, num_classes, training):
     if training:
         y[coins < dropout_prob] = num_classes
     return y
+
+
+@wrong("label_dropout", "those above")
+def label_dropout_greater(y, coins, dropout_prob, num_classes, training):
+    return torch.where(coins > dropout_prob, num_classes, y) if training else y
+
+
+@wrong("label_dropout", "only those below")
+def label_dropout_or_equal(y, coins, dropout_prob, num_classes, training):
+    return y.masked_fill((coins <= dropout_prob) & training, num_classes)
+
+
+@wrong("label_dropout", "random numbers of its own")
+def label_dropout_own_rand(y, coins, dropout_prob, num_classes, training):
+    if not training:
+        return y
+    return torch.where(torch.rand(len(y)) < dropout_prob, num_classes, y)
+
+
+@wrong("label_dropout", "random numbers of its own")
+def label_dropout_bernoulli(y, coins, dropout_prob, num_classes, training):
+    drop = torch.bernoulli(torch.full(y.shape, dropout_prob)).bool()
+    return y.masked_fill(drop & training, num_classes)
+
+
+@wrong("label_dropout", "random numbers of its own")
+def label_dropout_numpy(y, coins, dropout_prob, num_classes, training):
+    drop = torch.from_numpy(np.random.default_rng().random(len(y)) < dropout_prob)
+    return torch.where(drop & training, num_classes, y)
+
+
+@wrong("label_dropout", "row K + 1 does not exist")
+def label_dropout_row_after(y, coins, dropout_prob, num_classes, training):
+    return y.masked_fill((coins < dropout_prob) & training, num_classes + 1)
+
+
+@wrong("label_dropout", "mean of the random numbers")
+def label_dropout_mean(y, coins, dropout_prob, num_classes, training):
+    return torch.where((coins.mean() < dropout_prob) & torch.tensor(training), num_classes, y)
+
+
+@wrong("label_dropout", "all are; each image decides")
+def label_dropout_any(y, coins, dropout_prob, num_classes, training):
+    if training and (coins < dropout_prob).any():
+        return torch.full_like(y, num_classes)
+    return y
+
+
+@wrong("label_dropout", "All labels are dropped")
+def label_dropout_all(y, coins, dropout_prob, num_classes, training):
+    return torch.full_like(y, num_classes) if training else y
+
+
+@wrong("label_dropout", "plus K")
+def label_dropout_added(y, coins, dropout_prob, num_classes, training):
+    return y + num_classes * ((coins < dropout_prob) & training)
+
+
+# ---- split_condition
+
+
+@right("split_condition")
+def split_condition_all_pairs(c, t_table, y_table):
+    gaps = (c[:, None, None] - t_table[None, :, None] - y_table[None, None]).pow(2).sum(-1)
+    best = gaps.flatten(1).argmin(1)
+    return torch.unravel_index(best, gaps.shape[1:])
+
+
+@right("split_condition")
+def split_condition_by_label(c, t_table, y_table):
+    per_label = torch.stack([torch.cdist(c - row, t_table) for row in y_table], 1)
+    labels = per_label.amin(2).argmin(1)
+    return per_label[torch.arange(len(c)), labels].argmin(1), labels
+
+
+@wrong("split_condition", "without each other")
+def split_condition_alone(c, t_table, y_table):
+    return torch.cdist(c, t_table).argmin(1), torch.cdist(c, y_table).argmin(1)
+
+
+@wrong("split_condition", "The timestep is searched first")
+def split_condition_t_first(c, t_table, y_table):
+    t = torch.cdist(c, t_table).argmin(1)
+    return t, torch.cdist(c - t_table[t], y_table).argmin(1)
+
+
+@wrong("split_condition", "The label is searched first")
+def split_condition_y_first(c, t_table, y_table):
+    y = torch.cdist(c, y_table).argmin(1)
+    return torch.cdist(c - y_table[y], t_table).argmin(1), y
+
+
+@wrong("split_condition", "largest dot product")
+def split_condition_dot(c, t_table, y_table):
+    sums = (t_table[:, None] + y_table[None]).reshape(-1, c.shape[1])
+    best = (c @ sums.T).argmax(1)
+    return best // len(y_table), best % len(y_table)
+
+
+@wrong("split_condition", "largest cosine")
+def split_condition_cosine(c, t_table, y_table):
+    sums = (t_table[:, None] + y_table[None]).reshape(-1, c.shape[1])
+    best = F.cosine_similarity(c[:, None], sums[None], dim=-1).argmax(1)
+    return best // len(y_table), best % len(y_table)
+
+
+@wrong("split_condition", "The farthest sum")
+def split_condition_argmax(c, t_table, y_table):
+    best = torch.cdist(c, (t_table[:, None] + y_table).flatten(0, 1)).argmax(1)
+    return best // len(y_table), best % len(y_table)
+
+
+@wrong("split_condition", "divided by the number of timesteps")
+def split_condition_wrong_divisor(c, t_table, y_table):
+    best = torch.cdist(c, (t_table[:, None] + y_table).flatten(0, 1)).argmin(1)
+    return best // len(t_table), best % len(t_table)
+
+
+@wrong("split_condition", "in the wrong order")
+def split_condition_exchanged(c, t_table, y_table):
+    t, y = split_condition_all_pairs(c, t_table, y_table)
+    return y, t
+
+
+@wrong("split_condition", "null class is never found")
+def split_condition_no_null(c, t_table, y_table):
+    return split_condition_all_pairs(c, t_table, y_table[:-1])
+
+
+@wrong("split_condition", "counted from 1")
+def split_condition_from_one(c, t_table, y_table):
+    t, y = split_condition_all_pairs(c, t_table, y_table)
+    return t + 1, y
+
+
+@wrong("split_condition", "not their numbers")
+def split_condition_rows(c, t_table, y_table):
+    t, y = split_condition_all_pairs(c, t_table, y_table)
+    return t_table[t], y_table[y]
+
+
+@wrong("split_condition", "must be split into two")
+def split_condition_one_index(c, t_table, y_table):
+    best = torch.cdist(c, (t_table[:, None] + y_table).flatten(0, 1)).argmin(1)
+    return best, best

@@ -1,9 +1,10 @@
-"""Graders of lesson 05: timestep embedding and label dropout."""
+"""Graders of lesson 05: timestep embedding, label dropout, and the sum of two embeddings."""
 
 import math
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dit_nb.conditioning import timestep_embedding
@@ -12,7 +13,7 @@ from dit_nb.teach.graders.framework.exercise import Case, Exercise, RandomInputs
 from dit_nb.teach.graders.framework.report import Report
 from dit_nb.teach.graders.positions import _INTERLEAVED, _RISING, _TOO_EARLY, _waves
 
-__all__ = ["check_timestep_embedding", "check_label_dropout"]
+__all__ = ["check_label_dropout", "check_split_condition", "check_timestep_embedding"]
 
 
 def _timestep_embedding_loops(t: Tensor, dim: int, max_period: float) -> Tensor:
@@ -26,11 +27,28 @@ def _timestep_embedding_loops(t: Tensor, dim: int, max_period: float) -> Tensor:
 
 def _timestep_cases(rng: RandomInputs) -> list[Case]:
     """Early and late timesteps, as many as dim, another period."""
-    t = torch.tensor([0, 1, 500, 999])
-    cases = [Case("t = 0, 1, 500, 999", (t, 8, 10000.0)), Case("as many timesteps as dim", (t, 4, 10000.0))]
+    t = torch.tensor([999, 0, 1, 500])  # not 0 first: it hides wrong frequencies
+    cases = [Case("t = 999, 0, 1, 500", (t, 8, 10000.0)), Case("as many timesteps as dim", (t, 4, 10000.0))]
     cases.append(Case("random t, dim 16", (rng.integers(0, 1000, 5), 16, 10000.0)))
     cases.append(Case("max_period = 100", (rng.integers(1, 1000, 3), 12, 100.0), _PERIOD_UNUSED))
     return cases
+
+
+_DIVISION = "the difference between / and //."
+
+
+def _waves_of(angles: Tensor) -> Tensor:
+    return torch.cat([angles.double().cos(), angles.double().sin()], -1)
+
+
+def _rounded_exponents(t: Tensor, dim: int, max_period: float) -> Tensor:
+    half = dim // 2
+    exponents = -math.log(max_period) * torch.arange(half, dtype=torch.float64) // half
+    return _waves_of(t[:, None] * exponents.exp())
+
+
+def _straight_line(dim: int, max_period: float) -> Tensor:
+    return torch.linspace(1, 1 / max_period, dim // 2, dtype=torch.float64)
 
 
 _PERIOD_UNUSED = "It is right for the default period only: max_period is given, but not used."
@@ -56,6 +74,28 @@ _TIMESTEP_EMBEDDING = Exercise(
             "lesson 05, 'Trap: t between 0 and 1'.",
         ),
         _INTERLEAVED: _embedding(interleave=True),
+        "All frequencies are 1: i / (dim/2) is rounded down to 0 by //.": (
+            _embedding(lambda i, h: -(i // h)),
+            _DIVISION,
+        ),
+        "All frequencies but the first are 1 / max_period: -i / (dim/2) is rounded down to -1 by //.": (
+            _embedding(lambda i, h: (-i) // h),
+            _DIVISION,
+        ),
+        "The exponents are rounded down to whole numbers by //.": (
+            lambda t, d, period: _rounded_exponents(t, d, period),
+            _DIVISION,
+        ),
+        "The frequencies fall twice as fast as they should: is the step counted in dim, or in dim/2?": (
+            _embedding(lambda i, h: -2 * i / h)
+        ),
+        "The angles are full turns: there is a factor of 2 pi too much.": _embedding(scale=2 * math.pi),
+        "The angles are the timesteps divided by an index, not times a frequency that falls like a power.": (
+            lambda t, d, period: _waves_of(t[:, None] / (1 + torch.arange(d // 2)))
+        ),
+        "The frequencies fall on a straight line; they must fall like a power of max_period.": (
+            lambda t, d, period: _waves_of(t[:, None] * _straight_line(d, period))
+        ),
         "The frequencies fall half as fast as they should: the step is counted in dim, not in dim/2.": (
             _embedding(lambda i, h: -i / (2 * h)),
             "what the exponent is divided by.",
@@ -80,27 +120,47 @@ def check_timestep_embedding(fn: Callable, **grade_options) -> Report:
 def _label_dropout_loops(
     y: Tensor, uniform: Tensor, dropout_prob: float, num_classes: int, training: bool
 ) -> Tensor:
-    hidden = [training and u < dropout_prob for u in uniform.tolist()]
-    return torch.tensor([num_classes if hide else label for hide, label in zip(hidden, y.tolist())])
+    dropped = [training and u < dropout_prob for u in uniform.tolist()]
+    return torch.tensor([num_classes if drop else label for drop, label in zip(dropped, y.tolist())])
 
 
 def _label_cases(rng: RandomInputs) -> list[Case]:
-    """Training with high and low dropout, and eval mode; the first number drops its label, the second does not."""
+    """Training with high and low dropout, a batch in which no label is dropped, and eval mode."""
+    settings = [(12, 3, 0.3, True), (6, 10, 0.1, True), (9, 5, 0.9, True), (8, 4, 0.3, False)]
     cases = []
-    for n, k, p, training in [(12, 3, 0.3, True), (6, 10, 0.1, True), (9, 5, 0.6, True), (8, 4, 0.3, False)]:
+    for i, (n, k, p, training) in enumerate(settings):
         uniform = rng.uniform(0, 1, n)
-        uniform[:2] = torch.tensor([p / 2, (1 + p) / 2], dtype=uniform.dtype)
+        fixed = torch.tensor([p / 2, (1 + p) / 2, p], dtype=uniform.dtype)  # equal to p: stays
+        uniform[:3] = fixed.roll(i % 2)
         where = "in training" if training else "in eval mode"
         y = 1 + rng.integers(0, k - 2, n)  # not the first or the last class, which hide known mistakes
         cases.append(Case(f"{n} labels, K = {k}, p = {p}, {where}", (y, uniform, p, k, training)))
-    return cases
+    y, high = 1 + rng.integers(0, 4, 5), rng.uniform(0.5, 1, 5)
+    return [*cases, Case("5 labels, none of them dropped", (y, high, 0.2, 6, True))]
 
 
-def _label_dropout(null: Callable = lambda k: k, which: Callable = lambda u, p, on: (u < p) & on) -> Callable:
-    return lambda y, u, p, k, on: torch.where(which(u, p, on), null(k), y)
+def _repeat(fn: Callable, y: Tensor, *args) -> Tensor:
+    """Call a function often with the same inputs; if it returns other labels, return none that exist."""
+    labels = fn(y, *args)
+    if isinstance(labels, Tensor) and labels.shape == y.shape:
+        calls = (fn(y, *args) for _ in range(40))
+        if any(isinstance(again, Tensor) and not torch.equal(again, labels) for again in calls):
+            return torch.full_like(y, -99)
+    return labels
+
+
+def _label_dropout(
+    null: Callable = lambda k: k,
+    which: Callable = lambda u, p, on: (u < p) & on,
+    kept: Callable = lambda y: y,
+) -> Callable:
+    """label_dropout with parameters for known mistakes."""
+    return lambda y, u, p, k, on: torch.where(which(u, p, on), null(k), kept(y))
 
 
 _NULL_CLASS = "The null class must be a class of its own, after all the others: "
+_OWN_NUMBERS = "It makes random numbers of its own; use those that are given, one for each image."
+_ONE_FOR_ALL = "One random number decides for the whole batch; each image has its own."
 
 _LABEL_DROPOUT = Exercise(
     "label_dropout",
@@ -117,23 +177,52 @@ _LABEL_DROPOUT = Exercise(
             "how many rows the table has.",
         ),
         _NULL_CLASS + "1000 is right for ImageNet only.": _label_dropout(lambda k: 1000),
-        "One coin decides for the whole batch; each image needs its own.": (
+        _NULL_CLASS + "row K + 1 does not exist.": (
+            _label_dropout(lambda k: k + 1),
+            "how many rows the table has, and from which number they are counted.",
+        ),
+        _ONE_FOR_ALL: (
             _label_dropout(which=lambda u, p, on: (u[:1] < p) & on),
             "which random numbers are compared.",
         ),
-        "Labels are hidden in eval mode too: a sampler would lose its labels.": _label_dropout(
+        "The mean of the random numbers decides for the whole batch; each image has its own.": (
+            _label_dropout(which=lambda u, p, on: (u.mean() < p) & on),
+            "which random numbers are compared.",
+        ),
+        "If one label of the batch is dropped, all are; each image decides for itself.": (
+            _label_dropout(which=lambda u, p, on: (u < p).any() & on),
+            "which random numbers are compared.",
+        ),
+        _OWN_NUMBERS: (
+            _label_dropout(which=lambda u, p, on: (torch.rand_like(u) < p) & on),
+            "the argument uniform.",
+        ),
+        "Labels are dropped in eval mode too: a sampler would lose its labels.": _label_dropout(
             which=lambda u, p, on: u < p
         ),
-        "It hides the labels that it should keep, and keeps those that it should hide.": (
+        "It drops the labels that it should keep, and keeps those that it should drop.": (
             _label_dropout(which=lambda u, p, on: (u >= p) & on),
             "the direction of the comparison.",
         ),
-        "Labels are hidden in eval mode and kept in training: that is the wrong way round.": _label_dropout(
+        "It keeps the labels below dropout_prob and drops those above.": (
+            _label_dropout(which=lambda u, p, on: (u > p) & on),
+            "the direction of the comparison.",
+        ),
+        "It drops a label whose random number equals dropout_prob: only those below are dropped.": (
+            _label_dropout(which=lambda u, p, on: (u <= p) & on),
+            "the comparison: with probability 0 no label may be dropped.",
+        ),
+        "Labels are dropped in eval mode and kept in training: that is the wrong way round.": _label_dropout(
             which=lambda u, p, on: (u < p) & (not on)
         ),
-        "No label is ever hidden.": lambda y, u, p, k, on: y.clone(),
+        "No label is ever dropped.": _label_dropout(which=lambda u, p, on: u < -1),
+        "All labels are dropped in training.": _label_dropout(which=lambda u, p, on: (u < 2) & on),
+        "The label becomes a number of its own plus K; all dropped labels become the same class, K.": (
+            lambda y, u, p, k, on: y + k * ((u < p) & on)
+        ),
     },
     "lesson 05, 'Labels, and no label'.",
+    probe=_repeat,
     reference=_label_dropout(),
 )
 
@@ -141,3 +230,117 @@ _LABEL_DROPOUT = Exercise(
 def check_label_dropout(fn: Callable, **grade_options) -> Report:
     """Check fn(y (N,), uniform (N,), dropout_prob, num_classes, training) -> labels (N,)."""
     return grade(_LABEL_DROPOUT, fn, **grade_options)
+
+
+def _split_condition_loops(c: Tensor, t_table: Tensor, y_table: Tensor) -> tuple[Tensor, Tensor]:
+    found = []
+    for row in c:
+        pairs = [(t, y) for t in range(len(t_table)) for y in range(len(y_table))]
+        gaps = [(row - t_table[t] - y_table[y]).square().sum().item() for t, y in pairs]
+        found.append(pairs[gaps.index(min(gaps))])
+    return torch.tensor([t for t, _ in found]), torch.tensor([y for _, y in found])
+
+
+def _split_cases(rng: RandomInputs) -> list[Case]:
+    """Labels as large as timesteps, larger, and smaller; both tables far from zero; the null class occurs."""
+    cases = []
+    sizes = [(20, 4, 6, 1.0, 8), (12, 6, 5, 3.0, 6), (30, 3, 8, 0.3, 9), (9, 9, 6, 1.0, 12)]
+    for steps, rows, width, scale, n in sizes:
+        t_table = rng.normal(steps, width) + 2
+        y_table = scale * rng.normal(rows, width) - 1
+        t, y = rng.integers(0, steps, n), rng.integers(0, rows, n)
+        y[0], y[1], t[0] = rows - 1, 0, steps - 1
+        label = f"{steps} timesteps, {rows - 1} labels and the null class, D = {width}"
+        cases.append(Case(label, (t_table[t] + y_table[y], t_table, y_table)))
+    t_table, y_table = 5.0 * torch.arange(2, 10)[:, None].double(), 1 + torch.arange(4)[:, None].double()
+    t, y = rng.integers(1, 8, 6), rng.integers(1, 4, 6)
+    return [*cases, Case("numbers: D = 1", (t_table[t] + y_table[y], t_table, y_table))]
+
+
+def _nearest(rows: Tensor, table: Tensor) -> Tensor:
+    return torch.cdist(rows, table).argmin(1)
+
+
+def _joint(
+    c: Tensor,
+    t_table: Tensor,
+    y_table: Tensor,
+    distance: Callable = torch.cdist,
+    split: Callable = lambda i, k, n: (i // k, i % k),  # of the index, K + 1 and T
+) -> tuple[Tensor, Tensor]:
+    """Search all sums, with parameters for known mistakes."""
+    best = distance(c, (t_table[:, None] + y_table).flatten(0, 1)).argmin(1)
+    return split(best, len(y_table), len(t_table))
+
+
+def _each_alone(c: Tensor, t_table: Tensor, y_table: Tensor) -> tuple[Tensor, Tensor]:
+    return _nearest(c, t_table), _nearest(c, y_table)
+
+
+def _timestep_first(c: Tensor, t_table: Tensor, y_table: Tensor) -> tuple[Tensor, Tensor]:
+    t = _nearest(c, t_table)
+    return t, _nearest(c - t_table[t], y_table)
+
+
+def _label_first(c: Tensor, t_table: Tensor, y_table: Tensor) -> tuple[Tensor, Tensor]:
+    y = _nearest(c, y_table)
+    return _nearest(c - y_table[y], t_table), y
+
+
+_JOINT_HINT = "the first hint of the exercise: how many sums are there?"
+
+_SPLIT_CONDITION = Exercise(
+    "split_condition",
+    _split_condition_loops,
+    _split_cases,
+    {
+        "Timestep and label are searched without each other; c is the sum of both.": (
+            _each_alone,
+            _JOINT_HINT,
+        ),
+        "The timestep is searched first, as if there were no label: the label pulls it aside.": (
+            _timestep_first,
+            _JOINT_HINT,
+        ),
+        "The label is searched first, as if there were no timestep: the timestep pulls it aside.": (
+            _label_first,
+            _JOINT_HINT,
+        ),
+        "The largest dot product wins; a long sum has a large one without being near.": (
+            lambda c, a, b: _joint(c, a, b, lambda x, s: -x @ s.T),
+            "what 'is equal to' means for vectors.",
+        ),
+        "The largest cosine wins; a sum of another length may have the same direction.": (
+            lambda c, a, b: _joint(c, a, b, lambda x, s: -F.normalize(x, dim=1) @ F.normalize(s, dim=1).T),
+            "what 'is equal to' means for vectors.",
+        ),
+        "The farthest sum wins.": lambda c, a, b: _joint(c, a, b, lambda x, s: -torch.cdist(x, s)),
+        "The index is divided by the number of timesteps; the label changes fastest in it.": (
+            lambda c, a, b: _joint(c, a, b, split=lambda i, k, n: (i // n, i % n)),
+            "the order of the axes in the table of sums.",
+        ),
+        "Timesteps and labels are returned in the wrong order.": lambda c, a, b: _joint(c, a, b)[::-1],
+        "The null class is never found: the last row of y_table is left out.": lambda c, a, b: _joint(
+            c, a, b[:-1]
+        ),
+        "Timesteps are counted from 1; rows are counted from 0.": lambda c, a, b: (
+            _joint(c, a, b)[0] + 1,
+            _joint(c, a, b)[1],
+        ),
+        "It returns the rows of the tables, not their numbers.": lambda c, a, b: (
+            a[_joint(c, a, b)[0]],
+            b[_joint(c, a, b)[1]],
+        ),
+        "Both are the index of the sum; it must be split into two.": (
+            lambda c, a, b: _joint(c, a, b, split=lambda i, k, n: (i, i)),
+            "the second hint of the exercise.",
+        ),
+    },
+    "lesson 05, 'One vector, or two'.",
+    result_names=("timesteps", "labels"),
+)
+
+
+def check_split_condition(fn: Callable, **grade_options) -> Report:
+    """Check fn(c (N, D), t_table (T, D), y_table (K + 1, D)) -> timesteps (N,), labels (N,)."""
+    return grade(_SPLIT_CONDITION, fn, **grade_options)
