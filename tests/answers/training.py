@@ -418,7 +418,7 @@ def update_ema_live(average, model, decay, step):
     return d
 
 
-@wrong("update_ema", "in place of its weights")
+@wrong("update_ema", "replaces the weights of the model in training")
 def update_ema_arguments(average, model, decay, step):
     return update_ema_in_place(model, average, decay, step)
 

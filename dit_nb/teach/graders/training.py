@@ -330,7 +330,7 @@ _UPDATE_EMA = Exercise(
             _update(move=lambda average, model, decay: _lerp(model, average, 1 - decay)),
             "which of the two the loop writes to.",
         ),
-        "The average goes into the model in training, in place of its weights.": (
+        "The average replaces the weights of the model in training.": (
             _update(move=lambda average, model, decay: _lerp(model, average, decay)),
             "which of the two the loop writes to.",
         ),
