@@ -1,4 +1,4 @@
-"""Graders of lesson 18: classifier-free guidance, and its use on eps alone."""
+"""Graders of lesson 18: classifier-free guidance, its use on eps alone, and several conditions."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from dit_nb.teach.graders.framework.core import grade
 from dit_nb.teach.graders.framework.exercise import Case, Exercise, RandomInputs
 from dit_nb.teach.graders.framework.report import Report
 
-__all__ = ["check_cfg_eps", "check_guided_output"]
+__all__ = ["check_cfg_eps", "check_guided_output", "check_combine_conditions"]
 
 
 def _cfg_loops(cond: Tensor, uncond: Tensor, cfg_scale: float) -> Tensor:
@@ -51,6 +51,32 @@ _CFG_EPS = Exercise(
         ),
         "Both predictions are added in full: at a scale of 1 the one without the label must cancel.": lambda c, u, w: (
             u + w * c
+        ),
+        "The guidance is subtracted: it leads away from the label.": (
+            lambda c, u, w: u - w * (c - u),
+            "the sign of the difference.",
+        ),
+        "Only the prediction with the label is scaled; the one without it is missing.": lambda c, u, w: w * c,
+        "The prediction without the label is subtracted in full, whatever the scale.": lambda c, u, w: (
+            w * c - u
+        ),
+        "The prediction without the label is scaled and added to the one with it.": lambda c, u, w: c + w * u,
+        "The prediction without the label is subtracted; the line starts at it.": lambda c, u, w: (
+            w * (c - u) - u
+        ),
+        "Both predictions are added and scaled; it is their difference that is scaled.": lambda c, u, w: (
+            w * (c + u)
+        ),
+        "The scaled difference is added to the sum of both; it starts at the prediction without the label.": (
+            lambda c, u, w: c + u + w * (c - u)
+        ),
+        "The weight of the prediction without the label has the wrong sign.": (
+            lambda c, u, w: w * c - (1 - w) * u,
+            "what both weights must add up to.",
+        ),
+        "The guidance starts at the prediction with the label, one scale further; at 1 it must be that prediction.": (
+            lambda c, u, w: c + (1 + w) * (c - u),
+            "lesson 18, 'Other people's scales'.",
         ),
     },
     "lesson 18, 'Classifier-free guidance'.",
@@ -98,6 +124,30 @@ _GUIDED_OUTPUT = Exercise(
             _guided(lambda c: min(3, c)),
             "lesson 18, 'Three channels of four'.",
         ),
+        "Three channels are guided, however many there are: with fewer than three that reaches the variance values.": (
+            _guided(lambda c: 3),
+            "lesson 18, 'Three channels of four'.",
+        ),
+        "Only the first channel is guided; here all channels of eps are.": _guided(lambda c: 1),
+        "Nothing is guided: this is the output with the label.": lambda c, u, w: c.clone(),
+        "The two outputs are exchanged: the guidance leads away from the label.": (
+            lambda c, u, w: torch.cat([torch.lerp(c, u, w).chunk(2, 1)[0], c.chunk(2, 1)[1]], 1),
+            "which of the two a scale of 0 must give.",
+        ),
+        "The two outputs are exchanged everywhere, so the variance values are those without the label too.": (
+            lambda c, u, w: _guided(lambda k: k)(u, c, w),
+            "which of the two a scale of 0 must give.",
+        ),
+        "The variance values are the mean of both; they should be those with the label.": _guided(
+            lambda c: c, lambda cond, uncond: (cond + uncond) / 2
+        ),
+        "The variance values are 0; they should be those with the label.": _guided(
+            lambda c: c, lambda cond, uncond: 0 * cond
+        ),
+        "The variance values come first; the noise must.": (
+            lambda c, u, w: torch.cat([c.chunk(2, 1)[1], torch.lerp(u, c, w).chunk(2, 1)[0]], 1),
+            "the order of the channels.",
+        ),
         "The halves are exchanged: the variance values are guided, the noise is not.": lambda c, u, w: (
             torch.cat([c.chunk(2, 1)[0], torch.lerp(u, c, w).chunk(2, 1)[1]], 1)
         ),
@@ -117,3 +167,103 @@ _GUIDED_OUTPUT = Exercise(
 def check_guided_output(fn: Callable, **grade_options) -> Report:
     """Check fn(cond (N, 2C, H, W), uncond (N, 2C, H, W), cfg_scale) -> (N, 2C, H, W)."""
     return grade(_GUIDED_OUTPUT, fn, **grade_options)
+
+
+def _combine_loops(uncond: Tensor, conds: Tensor, weights: Tensor) -> Tensor:
+    """Start without a label, and go part of the way to each prediction with one."""
+    result = uncond.clone()
+    for cond, weight in zip(conds, weights.tolist()):
+        result = result + cond * weight - uncond * weight
+    return result
+
+
+def _conditions_cases(rng: RandomInputs) -> list[Case]:
+    """One to four conditions; in the second case there are as many conditions as columns."""
+    cases = []
+    for weights, shape in (
+        ((1.5,), (2, 1, 2, 3)),
+        ((2.0, -1.0, 0.5), (2, 2, 4, 3)),
+        ((1.0, 1.0), (3, 1, 2, 4)),
+        ((4.0, -1.5, 0.0, 1.0), (2, 3, 2, 3)),
+    ):
+        weights = torch.tensor(weights, dtype=torch.float64) * rng.uniform(0.9, 1.1).item()
+        label = "weights " + ", ".join(f"{w:.2f}" for w in weights.tolist())
+        cases.append(Case(label, (rng.normal(*shape), rng.normal(len(weights), *shape), weights)))
+    return cases
+
+
+def _over_conditions(weights: Tensor) -> Tensor:
+    """(K, 1, 1, 1, 1)."""
+    return weights.reshape(-1, 1, 1, 1, 1)
+
+
+def _chain(uncond: Tensor, conds: Tensor, weights: Tensor) -> Tensor:
+    """Each condition guides the result of the one before."""
+    result = uncond
+    for cond, weight in zip(conds, weights):
+        result = result + weight * (cond - result)
+    return result
+
+
+def _combine(change: Callable = lambda weights: weights) -> Callable:
+    """The sum with other weights."""
+    return lambda u, c, w: u + (_over_conditions(change(w)) * (c - u)).sum(0)
+
+
+_COMBINE_CONDITIONS = Exercise(
+    "combine_conditions",
+    _combine_loops,
+    _conditions_cases,
+    {
+        "The prediction without a label is not subtracted from the others: each direction starts there.": lambda u, c, w: (
+            u + (_over_conditions(w) * c).sum(0)
+        ),
+        "The prediction without a label is missing where the sum starts.": lambda u, c, w: (
+            _over_conditions(w) * (c - u)
+        ).sum(0),
+        "Only the predictions with labels are added; nothing starts at the one without.": lambda u, c, w: (
+            _over_conditions(w) * c
+        ).sum(0),
+        "The prediction without a label is subtracted from the weighted sum; each of the directions starts there.": lambda u, c, w: (
+            (_over_conditions(w) * c).sum(0) - u
+        ),
+        "The start is added once for each condition: add it after the sum.": lambda u, c, w: (
+            u + _over_conditions(w) * (c - u)
+        ).sum(0),
+        "The directions are averaged; the logarithms of probabilities add up.": (
+            lambda u, c, w: u + (_over_conditions(w) * (c - u)).mean(0),
+            "lesson 18, 'Several conditions'.",
+        ),
+        "The weights are not used: every condition counts in full.": _combine(torch.ones_like),
+        "The weights are divided by their sum; each is a scale of its own.": _combine(lambda w: w / w.sum()),
+        "The first weight is used for every condition.": _combine(lambda w: w[:1].expand_as(w)),
+        "Only the first condition is used.": _combine(lambda w: torch.cat([w[:1], 0 * w[1:]])),
+        "Only the last condition is used: is the result replaced in the loop, where it should be added to?": _combine(
+            lambda w: torch.cat([0 * w[:-1], w[-1:]])
+        ),
+        "Negative weights are treated as 0; they lead away from a label.": _combine(lambda w: w.clamp(min=0)),
+        "Negative weights are treated as positive; they lead away from a label.": _combine(torch.abs),
+        "The sign of the directions is wrong: positive weights lead away from a label.": _combine(torch.neg),
+        "The weights are counted from the predictions with labels, so 0 is no guidance; it must be 1.": (
+            _combine(lambda w: 1 + w),
+            "lesson 18, 'Other people's scales'.",
+        ),
+        "One condition guides the result of the one before, so their order matters; all start without a label.": _chain,
+        "The weights are applied to the columns of each image: if there are as many, that raises no error.": (
+            lambda u, c, w: u + (w * (c - u)).sum(0),
+            "the shape of the weights.",
+        ),
+        "The sum runs over the batch instead of the conditions.": lambda u, c, w: (
+            u + (_over_conditions(w) * (c - u)).sum(1)
+        ),
+        "The weights are summed, and the predictions averaged: each weight belongs to one prediction.": lambda u, c, w: (
+            u + w.sum() * (c.mean(0) - u)
+        ),
+    },
+    "lesson 18, 'Several conditions'.",
+)
+
+
+def check_combine_conditions(fn: Callable, **grade_options) -> Report:
+    """Check fn(uncond (N, C, H, W), conds (K, N, C, H, W), weights (K,)) -> (N, C, H, W)."""
+    return grade(_COMBINE_CONDITIONS, fn, **grade_options)

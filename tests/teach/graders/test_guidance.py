@@ -1,4 +1,6 @@
-"""Graders of guidance: a line through the two predictions."""
+"""Graders of guidance: a line through the two predictions, and one direction for each condition."""
+
+import torch
 
 from support import relative
 
@@ -24,3 +26,20 @@ def test_only_the_first_half_of_the_channels_is_guided(check_identity):
         return kept and on_the_line(lambda s: fn(cond, uncond, s)[:, : eps.shape[1]], eps, eps0, w)
 
     check_identity("guided_output", holds)
+
+
+def test_each_condition_adds_its_own_direction(check_identity):
+    """Derivatives by each weight are differences of predictions; one weight of 1 gives that prediction."""
+
+    def holds(fn, uncond, conds, weights):
+        one = torch.eye(len(weights)).double()
+        base = fn(uncond, conds, weights)
+        slopes = [fn(uncond, conds, weights + e) - base for e in one]
+        return (
+            relative(fn(uncond, conds, 0 * weights), uncond) < 1e-9
+            and all(relative(fn(uncond, conds, e), cond) < 1e-9 for e, cond in zip(one, conds))
+            and all(relative(slope, cond - uncond) < 1e-9 for slope, cond in zip(slopes, conds))
+            and relative(fn(uncond, conds.flip(0), weights.flip(0)), base) < 1e-9
+        )
+
+    check_identity("combine_conditions", holds)

@@ -38,3 +38,22 @@ def test_a_ddim_step_ends_at_the_noise_level_of_the_step_before(check_identity):
         )
 
     check_identity("ddim_step", holds)
+
+
+def test_known_pixels_have_the_level_of_the_step_before(check_identity):
+    """Opposite noises separate signal and noise; their squares add up to 1, and the other pixels stay."""
+
+    def holds(fn, diffusion, x_prev, t, known, mask, noise):
+        inside = mask.expand_as(known) > 0.5
+        plus, minus = (fn(diffusion, x_prev, t, known, mask, sign * noise) for sign in (1, -1))
+        signal, fresh = ((plus + minus) / 2 / known), ((plus - minus) / 2 / noise)
+        bar = torch.cat([torch.ones(1).double(), torch.cumprod(1 - diffusion.betas, 0)])
+        before = bar[t].reshape(-1, 1, 1, 1).expand_as(known)
+        return (
+            torch.equal(plus[~inside], x_prev[~inside])
+            and relative(signal[inside] ** 2, before[inside]) < 1e-9
+            and relative((signal**2 + fresh**2)[inside], torch.ones_like(before[inside])) < 1e-9
+            and bool((signal[inside] > 0).all() and (fresh[inside] >= 0).all())
+        )
+
+    check_identity("keep_known", holds)
