@@ -147,7 +147,7 @@ _TRAINING_STEP = Exercise(
     {
         "The gradients are never cleared: each step adds its own to all before it.": (
             _step("backward clip optimizer scheduler"),
-            "what loss.backward() does with a gradient that is already there.",
+            "what a backward pass does with a gradient that is already there.",
         ),
         "The weights do not change: the optimizer finds no gradient (it is cleared too early, or comes too late), "
         "or is never called.": (_step("backward zero optimizer scheduler"), _ORDER_HINT),
@@ -179,7 +179,7 @@ _TRAINING_STEP = Exercise(
         ),
         "The scheduler is called before the optimizer, so the first learning rate is never used.": (
             _step("zero backward clip scheduler optimizer"),
-            "what scheduler.step() changes, and who reads it.",
+            "what the scheduler changes, and who reads it.",
         ),
         "The scheduler is not called: the learning rate stays at its first value.": _step(
             "zero backward clip optimizer"
