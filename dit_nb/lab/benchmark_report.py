@@ -33,27 +33,33 @@ def results_table(rows: list[dict]) -> str:
 
 
 def plot_bench(rows: list[dict]) -> "Figure":
-    """Bars: speed of each variant relative to the baseline, with the range over rounds."""
-    from dit_nb.visual import COLORS, figure  # matplotlib is not always installed
+    """Bars: speed of each variant relative to the baseline, with the range over rounds; a panel for each job."""
+    from dit_nb.visual import figure  # matplotlib is not always installed
 
-    fig, axes = figure(1, 1, (9, 1 + 0.28 * len(rows)))
-    ax, place, before, ticks = axes[0, 0], 0.0, None, []
-    for r in rows:
-        group = (r["config"], r["job"])
-        place += 0.6 * (before not in (None, group))  # a gap between the groups
-        color = COLORS["gray" if r["variant"].startswith("diffusers") else "gate"]
-        ax.barh(place, r["ratio"], color=color, alpha=1 if "bf16" in r["variant"] else 0.5)
-        ax.plot([min(r["ratio_rounds"]), max(r["ratio_rounds"])], [place, place], color="black", lw=1)
-        ticks.append((place, f"{r['config']} {r['job']}: {r['variant']}"))
-        place, before = place + 1, group
-    if ax.get_xlim()[1] > 6:  # another program was busy in one round; the bar is the median
-        ax.set_xlim(0, 6)
-    ax.axvline(1, color="black", lw=0.8, ls=":")
-    ax.set_yticks(*zip(*ticks), fontsize=8)
-    ax.invert_yaxis()
-    ax.set(xlabel=f"times as fast as {rows[0]['ratio_to']}; line: range over rounds")
+    jobs = dict.fromkeys((r["config"], r["job"]) for r in rows)
+    columns = min(3, len(jobs))
+    height = -(-len(jobs) // columns)
+    fig, axes = figure(height, columns, (3.6 * columns, 2.4 * height), sharex=True)
+    for ax, job in zip(axes.flat, jobs):
+        _plot_job(ax, [r for r in rows if (r["config"], r["job"]) == job], " ".join(job))
+    for ax in axes.flat[len(jobs) :]:
+        ax.axis("off")
+    if axes[0, 0].get_xlim()[1] > 6:  # another program was busy in one round; the bar is the median
+        axes[0, 0].set_xlim(0, 6)
+    fig.supxlabel(f"times as fast as {rows[0]['ratio_to']}; line: range over rounds", fontsize=9)
     fig.alt_text = "; ".join(f"{r['config']} {r['job']} {r['variant']}: {r['ratio']:.2f}" for r in rows)
     return fig
+
+
+def _plot_job(ax, rows: list[dict], title: str) -> None:
+    for place, r in enumerate(rows):
+        shade = "0.75" if r["variant"].startswith("diffusers") else "0.35"
+        ax.barh(place, r["ratio"], color=shade)
+        ax.plot([min(r["ratio_rounds"]), max(r["ratio_rounds"])], [place, place], color="black", lw=1)
+    ax.axvline(1, color="black", lw=0.8, ls=":")
+    ax.set_yticks(range(len(rows)), [r["variant"] for r in rows], fontsize=7)
+    ax.invert_yaxis()
+    ax.set_title(title, fontsize=9)
 
 
 _SHARED = {"tokens": 64, "width": 192, "depth": 6, "batch": 16}  # the setting that is on every axis
@@ -69,13 +75,13 @@ def plot_growth(rows: list[dict]) -> "Figure":
         at, ms = [r["at"] for r in part], [r["ms"] for r in part]
         middle = part[at.index(shared)]
         expected = [r["gflop"] / middle["gflop"] * middle["ms"] for r in part]
-        time.loglog(at, ms, "o-", color=COLORS["gate"], label="measured")
+        time.loglog(at, ms, "o-", color="black", label="measured")
         time.loglog(at, expected, "--", color=COLORS["gray"], label="as `cost` grows")
         time.minorticks_off()
         time.set_xticks(at, at, fontsize=8)
         time.set_yticks(ms[::2], [f"{m:.0f}" for m in ms[::2]], fontsize=8)
         time.set(title=axis)
-        memory.plot(at, [r["peak_gb"] for r in part], "o-", color=COLORS["x_t"])
+        memory.plot(at, [r["peak_gb"] for r in part], "o-", color="black")
         memory.set(xlabel=axis, ylim=(0, None))
     axes[0, 0].set(ylabel="ms for a step")
     axes[0, 0].legend(fontsize=8)
