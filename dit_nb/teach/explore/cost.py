@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from dit_nb.config import SIZES, DiTConfig
 from dit_nb.cost import cost
 from dit_nb.teach.explore.core import Explorer, choice, mistake, stops
-from dit_nb.teach.explore.model import _COST_COLORS, _split_cost
+from dit_nb.teach.explore.model import _COST_LOOKS, _split_cost
 from dit_nb.visual import COLORS, figure
 
 __all__ = ["explore_cost"]
@@ -27,21 +27,21 @@ def _plot_cost(cost: Callable, size: str, patch: int, pixels: int, wrong: bool =
     if wrong:
         macs = [w | {"attention: pairs": 0.0} for w in macs]
     total, at = np.array([sum(w.values()) for w in macs]), sides.index(pixels)
-    x, color = np.log2(sides), COLORS["wrong" if wrong else "x_t"]
+    x, color = np.log2(sides), COLORS["wrong"] if wrong else "black"
     fig, axes = figure(1, 2, (9, 3.6), width_ratios=[1.5, 1])
     left, right = axes[0]
     below = np.zeros(len(sides))
-    for name, hue in _COST_COLORS.items():
+    for name, look in _COST_LOOKS.items():
         above = below + 100 * np.array([w[name] for w in macs]) / total
         share = above[at] - below[at]
-        left.fill_between(x, below, above, color=COLORS[hue], lw=0, label=f"{name} {share:.1f} %")
+        left.fill_between(x, below, above, **{"lw": 0, **look}, label=f"{name} {share:.1f} %")
         below = above
     right.plot(x, np.log10(right_total), color=COLORS["gray"], ls=":", lw=2, label="with the pairs")
     right.plot(x, np.log10(total), color=color, lw=2, label="without" if wrong else None)
     right.plot(x[at], np.log10(total[at]), "o", color=color, ms=9)
     tokens = prod(configs[at].grid)
     for ax in axes[0]:
-        ax.axvline(np.log2(pixels), color="black", lw=1)
+        ax.axvline(np.log2(pixels), color="black", lw=1, ls="--")
         ax.set(xlim=(6, 12), xticks=[6, 9, 12], xticklabels=[64, 512, 4096], xlabel="pixels")
     left.set(ylim=(0, 100), yticks=[0, 100], ylabel="share of the multiply-adds, %")
     left.legend(fontsize=9, loc="lower left", framealpha=1)
@@ -70,7 +70,7 @@ def explore_cost(cost: Callable = cost) -> Explorer:
            are used four times as often, and there are sixteen times as many token pairs.
         2. *Choose size S, patch 8 and 64 pixels.* A single token: now t and y, negligible elsewhere, take a
            third of the multiply-adds.
-        3. *At 2048 pixels, switch the mistake on.* The purple area is gone, and with it most of the count:
+        3. *At 2048 pixels, switch the mistake on.* The hatched area is gone, and with it most of the count:
            the red line stays straight.
         """,
         size=choice("size", list(SIZES), "XL"),

@@ -18,12 +18,12 @@ from dit_nb.visual import COLORS, figure
 
 __all__ = ["explore_model"]
 
-_COST_COLORS = {  # part of a model -> name of its color in figures
-    "MLP": "gray",
-    "attention: linear": "x_t",
-    "attention: pairs": "gate",
-    "t and y": "cond",
-    "in and out": "eps",
+_COST_LOOKS = {  # part of a model -> its look in figures: green is the condition, all else a gray
+    "MLP": {"facecolor": COLORS["gray"]},
+    "attention: linear": {"facecolor": "#bbbbbb"},
+    "attention: pairs": {"facecolor": "white", "edgecolor": COLORS["gray"], "hatch": "////"},
+    "t and y": {"facecolor": COLORS["cond"]},
+    "in and out": {"facecolor": "black"},
 }
 
 
@@ -55,6 +55,7 @@ def _paper_models() -> np.ndarray:  # (12, 2)
 
 
 def _describe_memory(config: DiTConfig) -> str:
+    """Say what training takes, as the guide Memory and time counts it: 20 bytes a weight, with the average."""
     one, two = (training_memory(config, batch, "fp32").total / 1e9 for batch in (1, 2))
     return f"training in float32: {2 * one - two:.1f} GB, and {two - one:.2f} GB for each image"
 
@@ -70,10 +71,10 @@ def _plot_model(
     left, right = axes[0]
     _draw_boxes(left, parts, tokens)
     counted, unit = (2 * macs, "operations") if wrong else (macs, "multiply-adds")
-    color = COLORS["wrong" if wrong else "x_t"]
+    color = COLORS["wrong"] if wrong else "black"
     numbers = f"{params / 1e6:.0f} M parameters, T = {tokens} tokens, {counted / 1e9:.2f} G {unit}"
     memory = _describe_memory(config)
-    left.set_title(f"{numbers}\n{memory}", fontsize=10, color=color if wrong else "black")
+    left.set_title(f"{numbers}\n{memory}", fontsize=10, color=color)
     right.plot(*_paper_models().T, "o", color=COLORS["gray"], mfc="none", ms=8)
     right.plot(np.log10(params / 1e6), np.log10(counted / 1e9), "*", color=color, ms=14)
     right.set(xlim=(1.3, 3.05), ylim=(-0.8, 3.3), xlabel="million parameters", ylabel=f"billion {unit}")
@@ -91,15 +92,14 @@ def _draw_boxes(ax, parts: dict[str, tuple[int, int]], tokens: int) -> None:
     params, macs = (sum(column) for column in zip(*parts.values()))
     x = 0.0
     for name in ("MLP", "attention: linear", "t and y", "in and out", "attention: pairs"):
-        (p, m), color = parts[name], COLORS[_COST_COLORS[name]]
+        (p, m), look = parts[name], _COST_LOOKS[name]
         width, high = (p / params, m / p / tokens) if p else (m / tokens / params, 1.0)
-        look = {"fc": color, "alpha": 0.8} if p else {"fill": False, "hatch": "////"}
-        ax.add_patch(Rectangle((x, 0), width, high, ec=color, lw=2, **look))
+        ax.add_patch(Rectangle((x, 0), width, high, **{"edgecolor": look["facecolor"], "lw": 2, **look}))
         share = f"{m / macs:.1%}" if m < 0.095 * macs else f"{m / macs:.0%}"
         inside, text = high > 0.5 and width > 0.12, f"{name.split(':')[0] if p else 'pairs'}\n{share} MACs"
         place = {"ha": "center", "va": "center" if inside else "bottom", "fontsize": 9}
         if width > 0.12 or not p:  # thin boxes have no label
-            color = "white" if inside and p else "black"
+            color = "white" if inside and name == "MLP" else "black"
             ax.text(x + width / 2, high / 2 if inside else high + 0.03, text, color=color, **place)
         x += width
     ax.axvline(1, color="black", lw=0.5, ls=":")
