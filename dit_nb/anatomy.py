@@ -165,17 +165,30 @@ def _branch_modules(model: DiT, block: int, branch: str) -> list[torch.nn.Module
     return list(parts.values()) if branch == "all" else [parts[branch]]
 
 
+def _replacement(out: Tensor, by: str) -> Tensor:
+    """What takes the place of a branch's output (N, T, D)."""
+    if by == "resample":
+        return out.roll(1, dims=0)
+    return out.mean(0, keepdim=True).expand_as(out) if by == "mean" else torch.zeros_like(out)
+
+
 @contextmanager
-def ablate(model: DiT, block: int, branch: str = "all", keep: float = 0.0) -> Iterator[DiT]:
-    """Within this context, scale the output of a branch. No weight is changed.
+def ablate(model: DiT, block: int, branch: str = "all", keep: float = 0.0, by: str = "zero") -> Iterator[DiT]:
+    """Within this context, replace the output of a branch, or a part of it. No weight is changed.
 
     Args:
         model: A DiT
         block: index of the block, from 0
         branch: "attention", "cross" (in cross-attention blocks), "mlp", or "all"
-        keep: factor of the branch's output; 0 removes the branch, 1 changes nothing
+        keep: share of the branch's own output; 0 replaces all of it, 1 changes nothing
+        by: "zero", "mean" over the images of the call, or "resample", the output for the image before
     """
+    _check_choice("by", by, ("zero", "mean", "resample"))
+
+    def hook(_, args: tuple, out: Tensor) -> Tensor:
+        return keep * out + (1 - keep) * _replacement(out, by)
+
     with ExitStack() as stack:
         for part in _branch_modules(model, block, branch):
-            stack.enter_context(part.register_forward_hook(lambda _, args, out: keep * out))
+            stack.enter_context(part.register_forward_hook(hook))
         yield model

@@ -96,6 +96,7 @@ class _LineFit(NamedTuple):
 
     slope: float
     intercept: float
+    half: float  # half width of the slope's 95 % confidence interval (least squares, Student's t)
     error: float  # standard error of the slope (jackknife)
     loo_rmse: float  # leave-one-out prediction error, root mean square
 
@@ -105,7 +106,9 @@ class _LineFit(NamedTuple):
 
 
 def _fit_line(x, y) -> _LineFit:
-    """Least-squares line with the jackknife's standard error.
+    """Least-squares line with two measures of the uncertainty of its slope.
+
+    The least-squares interval assumes errors of equal variance, without a pattern; the jackknife does not.
 
     Args:
         x: (n,) numbers, n at least 4
@@ -120,12 +123,15 @@ def _fit_line(x, y) -> _LineFit:
         raise UserError(
             f"x and y have shapes {x.shape} and {y.shape}, but must both be (n,) with n 4 or more."
         )
+    from scipy.stats import linregress, t
+
     slope, intercept = np.polyfit(x, y, 1)
+    half = t.ppf(0.975, n - 2) * linregress(x, y).stderr
     others = [np.polyfit(np.delete(x, i), np.delete(y, i), 1) for i in range(n)]
     slopes = np.array([line[0] for line in others])
     residuals = np.array([np.polyval(line, x[i]) - y[i] for i, line in enumerate(others)])
     error = np.sqrt((n - 1) / n * ((slopes - slopes.mean()) ** 2).sum())
-    return _LineFit(float(slope), float(intercept), float(error), float(np.sqrt((residuals**2).mean())))
+    return _LineFit(*map(float, (slope, intercept, half, error, np.sqrt((residuals**2).mean()))))
 
 
 def _training_compute(gflops: float, steps: int, batch: int = 256) -> float:

@@ -1,4 +1,4 @@
-"""Twelve small studies of the paper's questions: training, sampling, and the list of all variants."""
+"""Thirteen small studies of the paper's questions: training, sampling, and the list of all variants."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -225,6 +225,12 @@ STUDIES = {
     "zero": Study(
         "Which part of adaLN-Zero's zero initialization matters: the gates, all of it, or sigmoid gates?",
         [{"gates": s, "depth": 6, "steps": 1000} for s in _GATES],
+        _run_depth_study,
+        fast=_FAST,
+    ),
+    "zero_gates": Study(
+        "Only shift and scale at zero: the combination that `zero` lacks, added after its result was seen.",
+        [{"gates": "shift_scale_only", "depth": 6, "steps": 1000}],
         _run_depth_study,
         fast=_FAST,
     ),

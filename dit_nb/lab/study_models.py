@@ -110,6 +110,7 @@ class _SigmoidGateBlock(AdaLNZeroBlock):
 
 
 _GATES, _EMBEDDINGS = ("zero", "gates_only", "random", "sigmoid"), ("neither", "t", "y", "t and y")
+_RANDOM_ROWS = {"gates_only": (0, 1, 3, 4), "shift_scale_only": (2, 5), "random": (0, 1, 2, 3, 4, 5)}
 
 
 def _reinit(
@@ -121,10 +122,11 @@ def _reinit(
 
     Args:
         model: a DiT with adaLN-Zero blocks and init "scaled"
-        gates: zero (adaLN-Zero), gates_only (shift and scale random), random (nothing zero), or sigmoid gates
+        gates: zero (adaLN-Zero); gates_only or shift_scale_only (only these zero, the others random);
+            random (nothing zero); or sigmoid gates
         embeddings: which of t and y keep the scaled initialization; the others get the paper's std of 0.02
     """
-    _check_choice("gates", gates, _GATES)
+    _check_choice("gates", gates, (*_GATES, "shift_scale_only"))
     _check_choice("embeddings", embeddings, _EMBEDDINGS)
     for block in model.blocks if gates != "zero" else ():
         if gates == "sigmoid":
@@ -132,8 +134,8 @@ def _reinit(
             continue
         weight = block.adaLN_modulation[-1].weight
         nn.init.xavier_uniform_(weight)
-        if gates == "gates_only":  # shift, scale, gate; shift, scale, gate
-            weight.data.view(6, -1, weight.shape[1])[[2, 5]] = 0
+        zero = [row for row in range(6) if row not in _RANDOM_ROWS[gates]]  # shift, scale, gate; twice
+        weight.data.view(6, -1, weight.shape[1])[zero] = 0
     if embeddings in ("neither", "y"):
         for layer in (model.t_embedder.mlp[0], model.t_embedder.mlp[2]):
             nn.init.normal_(layer.weight, std=0.02)

@@ -192,6 +192,34 @@ def test_a_removed_block_is_the_identity(block):
     assert torch.equal(stream[1], stream[2]) and not torch.equal(stream[2], stream[3])
 
 
+@pytest.mark.parametrize("by", ["mean", "resample"])
+def test_other_replacements(by):
+    """Images that are all alike do not notice; otherwise the stream gets the mean, or the output of the image before."""
+    model = random_model("adaln_zero")
+    outs = []
+    with model.blocks[1].mlp.register_forward_hook(lambda _, args, out: outs.append(out)):
+        plain = call(model)
+    with (
+        ablate(model, 1, "mlp", by=by),
+        model.blocks[1].mlp.register_forward_hook(lambda _, args, out: outs.append(out)),
+    ):
+        changed = call(model)
+    expected = outs[0].mean(0, keepdim=True).expand_as(outs[0]) if by == "mean" else outs[0].roll(1, 0)
+    assert torch.allclose(outs[1], expected) and not torch.allclose(changed, plain)
+    alike = [v[:1].expand(3, *v.shape[1:]) for v in (images(), T, Y)]
+    with torch.no_grad():
+        plain = model(*alike)
+        with ablate(model, 1, by=by):
+            assert torch.allclose(model(*alike), plain, atol=1e-5 * float(plain.abs().max()))
+
+
+def test_wrong_replacement():
+    model = random_model("adaln")
+    with pytest.raises(ValueError, match="by.*'noise'.*zero, mean, resample"), ablate(model, 0, by="noise"):
+        pass
+    assert hook_count(model) == 0
+
+
 def test_ablations_nest():
     model, plain = random_model("adaln_zero"), call(random_model("adaln_zero"))
     with ablate(model, 0), ablate(model, 1), ablate(model, 2):

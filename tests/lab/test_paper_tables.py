@@ -70,6 +70,7 @@ def test_correlation_and_line_against_scipy():
     assert _correlation(x, y) == pytest.approx(oracle.rvalue)
     assert (line.slope, line.intercept) == pytest.approx((oracle.slope, oracle.intercept))
     assert line.error == pytest.approx(oracle.stderr, rel=0.3)  # two estimates of one thing
+    assert line.half == pytest.approx(stats.t.ppf(0.975, len(x) - 2) * oracle.stderr)
 
 
 def test_error_of_a_line_covers_the_truth():

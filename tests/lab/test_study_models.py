@@ -54,7 +54,7 @@ def test_counts_at_run_time_equal_cost(block, data):
     }
 
 
-@pytest.mark.parametrize("gates", _GATES)
+@pytest.mark.parametrize("gates", (*_GATES, "shift_scale_only"))
 def test_initialization_of_gates(gates):
     torch.manual_seed(0)
     block = _make_model({"gates": gates}).blocks[1]

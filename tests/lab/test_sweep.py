@@ -10,17 +10,20 @@ import time
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from dit_nb.cost import cost
 from dit_nb.lab.studies import STUDIES, _find_study, load_study
 from dit_nb.lab.study_models import _make_model
 from dit_nb.lab.sweep import (
     VERSION,
+    Difference,
     Study,
     _fingerprint,
     _read_rows,
     by_variant,
     mean_interval,
+    paired_difference,
     run_study,
     study_table,
     toy_run,
@@ -135,6 +138,23 @@ def test_pairs_and_intervals():
     assert len(values[("0",)]) == 5, "a seed that one variant lacks is left out of all"
     assert np.allclose(values[("3",)] - values[("0",)], 6)
     assert "+6.000 to +6.000" in study_table(rows, SMALL, "m")
+
+
+def test_a_paired_difference_is_a_t_test_of_the_differences():
+    rng = np.random.default_rng(1)
+    first, gaps = 5 * rng.normal(size=6), rng.normal(0.5, 1, 6)
+    found = paired_difference(first, first + gaps)
+    assert (found.mean, found.low, found.high) == pytest.approx(mean_interval(gaps))
+    assert found.p == pytest.approx(stats.ttest_1samp(gaps, 0).pvalue) and found.seeds == 6
+    assert (found.p < 0.05) == (found.low > 0 or found.high < 0)
+
+
+@pytest.mark.parametrize(
+    "p, words", [(0.004, ("clear", "likely")), (0.04, ("likely",) * 2), (0.06, ("unknown",) * 2)]
+)
+def test_words_count_the_comparisons(p, words):
+    found = Difference(1.0, 0.5, 1.5, p, 5)
+    assert (found.word(10), found.word(20)) == words
 
 
 @pytest.mark.parametrize("name", STUDIES)

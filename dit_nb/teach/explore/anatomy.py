@@ -83,7 +83,7 @@ def _plot_attention_maps(
     options = {"aspect": "equal", "vmin": 0, "vmax": 0.5, "cmap": "magma", "colorbar": None}
     title = f"attended by (sum {total:.2f})" if column else f"attends to (sum {total:.2f})"
     show_matrix(axes[0, 1], weights[head], title, **options)
-    axes[0, 1].title.set_color(COLORS["wrong" if column else "x_t"])
+    axes[0, 1].title.set_color(COLORS["wrong"] if column else "black")
     every = _tile(weights.transpose(0, 1))
     artist = show_matrix(axes[0, 2], every, "all heads, for the same patch", **options)
     bar = fig.colorbar(artist, ax=axes, label="attention weight", shrink=0.9)
@@ -91,9 +91,12 @@ def _plot_attention_maps(
     for ax, size in ((axes[0, 0], p), (axes[0, 1], 1)):
         _frame(ax, position[1] * size, position[0] * size, size, size, COLORS["x_t"])
         ax.set(xticks=[], yticks=[])
-    _frame(axes[0, 2], head[0] * (side + 1), head[1] * (side + 1), side, side, COLORS["cond"])
+    _frame(axes[0, 2], head[0] * (side + 1), head[1] * (side + 1), side, side, "white")
     depth, heads = weights.shape[:2]
-    axes[0, 2].set(xlabel=f"block 0 to {depth - 1}", ylabel=f"head {heads - 1} to 0", xticks=[], yticks=[])
+    centers = [[n * (side + 1) + (side - 1) / 2 for n in range(count)] for count in (depth, heads)]
+    axes[0, 2].set(xlabel="block", ylabel="head", xticks=centers[0], yticks=centers[1])
+    axes[0, 2].set(xticklabels=range(depth), yticklabels=range(heads))
+    axes[0, 2].tick_params(length=0)
     row, col = divmod(int(weights[head].argmax()), side)
     verb = "gets most attention from" if column else "attends most to"
     fig.alt_text = (

@@ -58,13 +58,13 @@ def _plot_frechet(
     """Show two sets of points with their fitted Gaussians, and their distance by the number of points."""
     real = _sample_points(n, 0)
     fake = _sample_points(n, 0 if kind == "copies" else 1, kind, spread, shift)
-    distance, color = (_diagonal_frechet_distance, COLORS["wrong"]) if wrong else (frechet, COLORS["eps"])
+    distance, color = (_diagonal_frechet_distance, COLORS["wrong"]) if wrong else (frechet, COLORS["x_t"])
     value, inside = distance(real, fake), (in_knn_manifold(fake, real), in_knn_manifold(real, fake))
     precision, recall = (float(a.mean()) for a in inside)
     shown = f"{value:.2g}" if value > 1e-6 else "0"
     fig, axes = figure(1, 2, (9, 3.7), width_ratios=(1.35, 1))
     _draw_points(axes[0, 0], real, fake, *inside, wrong)
-    title = f"precision {precision:.2f} (samples, orange)   recall {recall:.2f} (real, blue)"
+    title = f"precision {precision:.2f} (samples, blue)   recall {recall:.2f} (real, gray)"
     axes[0, 0].set_title(title, fontsize=10, y=1.01)
     ax = axes[0, 1]
     ax.plot(_COUNTS, curves[0], "--", color=COLORS["gray"], label="same distribution, mean")
@@ -86,13 +86,13 @@ def _draw_points(
     ax, real: np.ndarray, fake: np.ndarray, fake_inside: np.ndarray, real_inside: np.ndarray, diagonal: bool
 ) -> None:
     """Full dots are inside the other set's k-NN manifold; rings and crosses are not."""
-    size, blue, orange = 4 if len(real) < 200 else 2.5, COLORS["x_t"], COLORS["eps"]
+    size, gray, blue = 4 if len(real) < 200 else 2.5, COLORS["gray"], COLORS["x_t"]
     dots, rings = {"ls": "", "marker": "o", "ms": size, "mew": 0}, {"ls": "", "ms": size, "mew": 1}
-    ax.plot(*real[real_inside].T, color=blue, alpha=0.6, **dots)
-    ax.plot(*real[~real_inside].T, marker="o", mfc="none", mec=blue, **rings)
-    ax.plot(*fake[fake_inside].T, color=orange, alpha=0.8, **dots)
-    ax.plot(*fake[~fake_inside].T, marker="x", color=orange, **rings)
-    for points, color in ((real, blue), (fake, orange)):
+    ax.plot(*real[real_inside].T, color=gray, alpha=0.6, **dots)
+    ax.plot(*real[~real_inside].T, marker="o", mfc="none", mec=gray, **rings)
+    ax.plot(*fake[fake_inside].T, color=blue, alpha=0.8, **dots)
+    ax.plot(*fake[~fake_inside].T, marker="x", color=blue, **rings)
+    for points, color in ((real, gray), (fake, blue)):
         ax.plot(*_gaussian_ellipse(points, diagonal), ls="--" if diagonal else "-", color=color, lw=2.2)
     ax.set(xlim=(-6, 7.5), ylim=(-4.6, 5), xticks=[], yticks=[], xlabel="feature 1", ylabel="feature 2")
 

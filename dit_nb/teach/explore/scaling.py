@@ -5,6 +5,7 @@ from matplotlib.figure import Figure
 
 from dit_nb.config import _MODEL_NAMES, SIZES
 from dit_nb.errors import _check_choice
+from dit_nb.lab.comparisons import Comparison
 from dit_nb.lab.paper_tables import (
     _comparable_rows,
     _correlation,
@@ -39,11 +40,11 @@ def _draw_models(ax, panel: str, named: bool = True) -> float:
     rows = _comparable_rows()
     x, fid = (np.array([row[key] for row in rows], dtype=float) for key in (column, "fid"))
     areas = [row["params_m"] * 0.6 for row in rows]
-    ax.scatter(x, fid, areas, color=COLORS["x_t"], alpha=0.5, edgecolor="white", label="models")
+    ax.scatter(x, fid, areas, color=COLORS["gray"], alpha=0.6, edgecolor="white", label="models")
     across = np.log10(x) if log else x
     line, r = _fit_line(across, fid), _correlation(across, fid)
     ends = np.array([across.min(), across.max()])
-    ax.plot(10**ends if log else ends, [line.at(end) for end in ends], color=COLORS["gray"], lw=1)
+    ax.plot(10**ends if log else ends, [line.at(end) for end in ends], color="black", lw=1)
     ax.set(xlabel=label, ylabel="FID-50K at 400K steps", ylim=(0, 170), xscale="log" if log else "linear")
     ax.grid(alpha=0.3)
     if log:
@@ -60,10 +61,10 @@ def _draw_models(ax, panel: str, named: bool = True) -> float:
 
 def _plot_scaling(panels: tuple[str, ...] = ("plain", "gflops")) -> Figure:
     """Plot the FID of Table 4's twelve models against their size; the area of a dot shows parameters."""
-    fig, axes = figure(1, len(panels), (4.7 * len(panels), 3.9), sharey=True)
+    fig, axes = figure(1, len(panels), (4.9 * len(panels), 3.9), sharey=True)
     parts = []
     for ax, panel in zip(axes.flat, panels):
-        r = _draw_models(ax, panel, named=panel != "plain")
+        r = _draw_models(ax, panel, panel != "plain")
         ax.set_title(f"correlation {r:.3f}", fontsize=10)
         parts.append(f"{_AXES[panel][1]}: correlation {r:.3f}")
     for ax in axes[0, 1:]:
@@ -75,7 +76,7 @@ def _plot_scaling(panels: tuple[str, ...] = ("plain", "gflops")) -> Figure:
 def _plot_bars(names: list[str], columns: dict[str, list], title: str) -> Figure:
     """Plot a small table as bars with their numbers."""
     fig, axes = figure(1, len(columns), (9.5, 1.1 + 0.36 * len(names)), sharey=True)
-    colors = (COLORS["gray"], COLORS["x_t"], COLORS["eps"])[-len(columns) :]
+    colors = ("0.75", "0.6", "0.45")[-len(columns) :]
     for ax, (label, values), color in zip(axes.flat, columns.items(), colors):
         bars = ax.barh(range(len(names)), values, color=color)
         ax.bar_label(bars, [f"{value:.4g}" for value in values], padding=3, fontsize=9)
@@ -101,25 +102,49 @@ def _draw_trainings(ax) -> None:
     compute, compute_long = (
         [_training_compute(row["gflops"], 1000 * row["steps_k"]) for row in some] for some in (rows, long)
     )
-    ax.plot(compute, [row["fid"] for row in rows], "o", color=COLORS["x_t"], alpha=0.6)
-    ax.plot(compute_long, [row["fid"] for row in long], "s-", color=COLORS["cond"], lw=1, ms=5)
-    ax.text(compute_long[-1], 18, "XL/2 to\n7M steps", color=COLORS["cond"], fontsize=8, ha="center")
+    ax.plot(compute, [row["fid"] for row in rows], "o", color=COLORS["gray"], alpha=0.6)
+    ax.plot(compute_long, [row["fid"] for row in long], "s-", color="black", lw=1, ms=5)
+    ax.text(compute_long[-1], 18, "XL/2 to\n7M steps", fontsize=8, ha="center")
     ax.set(xlabel="training compute, Gflops", xscale="log", xlim=(2e7, 2e12), ylim=(0, 170))
     ax.minorticks_off()
     ax.set_xticks([1e8, 1e9, 1e10, 1e11, 1e12], ["10⁸", "10⁹", "10¹⁰", "10¹¹", "10¹²"])
     ax.grid(alpha=0.3)
 
 
-def _plot_training_compute() -> Figure:
-    """Plot training compute against FID: Figure 9 of the paper, as far as its numbers are printed."""
-    fig, axes = figure(1, 1, (6.4, 3.6))
-    _draw_trainings(axes[0, 0])
-    axes[0, 0].set(ylabel="FID-50K", title="all trainings of Table 4 at 256 pixels, adaLN-Zero")
-    runs = ", ".join(f"{row['fid']} at {row['steps_k']} thousand steps" for row in _long_runs())
-    fig.alt_text = (
-        f"Training compute against FID-50K: twelve models at 400 thousand steps fall; XL/2 has {runs}."
-    )
+def _plot_differences(panels: dict[str, list[Comparison]], xlabel: str = "difference") -> Figure:
+    """Plot differences with their confidence intervals: a row for each comparison, a dot for each seed.
+
+    A hollow marker was chosen after the results were seen. The word counts all comparisons of the figure.
+    """
+    count = sum(map(len, panels.values()))
+    widest = max(len(rows) for rows in panels.values())
+    fig, axes = figure(1, len(panels), (9.8 if len(panels) > 1 else 7, 1.3 + 0.34 * widest))
+    parts, labels = [], []
+    for ax, (title, rows) in zip(axes.flat, panels.items()):
+        names = [row.label for row in rows]
+        parts.append(_draw_differences(ax, rows, count))
+        ax.set(title=title, xlabel=xlabel, ylim=(len(rows) - 0.5, -0.5))
+        ax.set_yticks(range(len(rows)), names if names != labels else [""] * len(rows), fontsize=8)
+        labels = names
+    fig.alt_text = " ".join(f"{title}: {part}." for title, part in zip(panels, parts))
     return fig
+
+
+def _draw_differences(ax, rows: list[Comparison], count: int) -> str:
+    """Draw the comparisons of one panel; returns them in words."""
+    words = []
+    ax.axvline(0, color="black", lw=1)
+    for place, row in enumerate(rows):
+        found = row.difference
+        gaps, word = row.second - row.first, found.word(count)
+        ends = [[found.mean - found.low], [found.high - found.mean]]
+        face = COLORS["gray"] if row.planned else "white"
+        ax.plot(gaps, [place + 0.22] * len(gaps), "o", color=COLORS["gray"], ms=3, alpha=0.6)
+        ax.errorbar(found.mean, place, xerr=ends, fmt="o", color="black", mfc=face, capsize=3, ms=6)
+        ax.text(1.02, place, word, transform=ax.get_yaxis_transform(), va="center", fontsize=8)
+        words.append(f"{row.label} {found}, {word}{'' if row.planned else ', chosen afterwards'}")
+    ax.tick_params(axis="y", length=0)
+    return "; ".join(words)
 
 
 _SAMPLING_STEPS = 250  # of Table 4
@@ -163,9 +188,9 @@ def _plot_compute(
     r = _draw_models(axes[0, 0], panel, named=False)
     _draw_trainings(axes[0, 1])
     for ax, x in ((axes[0, 0], row[panel]), (axes[0, 1], train)):
-        ax.axvline(x, color=COLORS["wrong" if wrong else "eps"], lw=1.5, label="chosen")
+        ax.axvline(x, color=COLORS["wrong"] if wrong else "black", lw=1.5, label="chosen")
         if fid is not None and (steps_k == 400 or ax is axes[0, 1]):  # the left panel is of 400K steps
-            ax.plot(x, fid, "o", ms=15, mfc="none", mec=COLORS["eps"], mew=2, label="measured")
+            ax.plot(x, fid, "o", ms=15, mfc="none", mec="black", mew=2, label="measured")
     compute = f"training {train:.2g} Gflops; an image {image / 1000:.3g} Tflops"
     title = f"{model}, {steps_k}K steps, {sampling} sampling steps\ncorrelation {r:.2f}"
     axes[0, 0].set_title(title, fontsize=10, color=COLORS["wrong"] if wrong else "black")

@@ -3,8 +3,16 @@
 import numpy as np
 import pytest
 
+from dit_nb.lab.comparisons import Comparison
 from dit_nb.lab.paper_tables import read_paper_table
-from dit_nb.teach.explore.scaling import _look_up, _plot_bars, _plot_compute, _plot_scaling, explore_compute
+from dit_nb.teach.explore.scaling import (
+    _look_up,
+    _plot_bars,
+    _plot_compute,
+    _plot_differences,
+    _plot_scaling,
+    explore_compute,
+)
 from dit_nb.visual import COLORS
 from support_explorers import turn
 
@@ -125,6 +133,18 @@ def test_bars_have_their_numbers():
     fig = _plot_bars(["a", "b"], {"fid": [2.0, 1.5]}, "two")
     assert [patch.get_width() for patch in fig.axes[0].patches] == [2.0, 1.5]
     assert fig.alt_text == "two. fid: a 2, b 1.5."
+
+
+def test_differences_show_their_intervals_and_words():
+    first, second = np.arange(5.0), np.arange(5.0) + [1.0, 1.1, 0.9, 1.0, 1.05]
+    rows = [Comparison("b − a", first, second), Comparison("late", second, first, False)]
+    fig = _plot_differences({"one": rows, "two": rows[:1]})
+    ax = fig.axes[0]
+    assert [text.get_text() for text in ax.texts] == ["clear", "clear"]
+    (bar, late) = (box.get_children()[0] for box in ax.containers)
+    assert bar.get_xdata()[0] == pytest.approx(1.01) and late.get_xdata()[0] == pytest.approx(-1.01)
+    assert late.get_markerfacecolor() == "white" != bar.get_markerfacecolor()
+    assert "b − a +1.01 (+0.92 to +1.10), clear;" in fig.alt_text and "chosen afterwards" in fig.alt_text
 
 
 def test_axes_never_move(budget):
