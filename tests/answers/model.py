@@ -113,6 +113,52 @@ def dit_forward_mean(parts, x, t, y):
     return _end(parts, x, c / 2)
 
 
+@wrong("dit_forward", "divided by 1000")
+def dit_forward_small_timesteps(parts, x, t, y):
+    x, _ = _start(parts, x, t, y)
+    c = parts.t_embedder(t / 1000) + parts.y_embedder(y)
+    for block in parts.blocks:
+        x = block(x, c)
+    return _end(parts, x, c)
+
+
+@wrong("dit_forward", "The condition is added to the tokens")
+def dit_forward_condition_in_the_stream(parts, x, t, y):
+    x, c = _start(parts, x, t, y)
+    x = x + c.unsqueeze(1)
+    for block in parts.blocks:
+        x = block(x, c)
+    return _end(parts, x, c)
+
+
+@wrong("dit_forward", "but never moved")
+def dit_forward_view_only(parts, x, t, y):
+    (n, _, height, width), (tokens, c) = x.shape, _start(parts, x, t, y)
+    for block in parts.blocks:
+        tokens = block(tokens, c)
+    return parts.final_layer(tokens, c).view(n, -1, height, width).chunk(2, 1)
+
+
+@wrong("dit_forward", "must have")
+def dit_forward_grid_exchanged(parts, x, t, y):
+    x, c = _start(parts, x, t, y)
+    for block in parts.blocks:
+        x = block(x, c)
+    (h, w), p = parts.grid, parts.patch_size
+    return unpatchify(parts.final_layer(x, c), (w, h), p).chunk(2, 1)
+
+
+@wrong("dit_forward", "The tensor of variance values has the right shape, but wrong numbers")
+def dit_forward_noise_twice(parts, x, t, y):
+    eps, _ = dit_forward_library(parts, x, t, y)
+    return eps, eps
+
+
+@wrong("dit_forward", "must have")
+def dit_forward_split_of_the_batch(parts, x, t, y):
+    return torch.cat(dit_forward_library(parts, x, t, y), 1).chunk(2, dim=3)
+
+
 @wrong("dit_forward", "only the last block counts")
 def dit_forward_parallel(parts, x, t, y):
     x, c = _start(parts, x, t, y)
@@ -264,6 +310,22 @@ def block_macs_plain_block(tokens, width, mlp_ratio):
 @wrong("block_macs", "four vectors, as in plain adaLN")
 def block_macs_four_vectors(tokens, width, mlp_ratio):
     return block_macs_plain_block(tokens, width, mlp_ratio) + 4 * width**2
+
+
+@wrong("block_macs", "it is a matrix from D numbers")
+def block_macs_six_vectors(tokens, width, mlp_ratio):
+    return block_macs_plain_block(tokens, width, mlp_ratio) + 6 * width
+
+
+@wrong("block_macs", "it is mlp_ratio times D")
+def block_macs_narrow_mlp(tokens, width, mlp_ratio):
+    mlp = tokens * width * mlp_ratio + tokens * mlp_ratio * width
+    return 4 * tokens * width**2 + mlp + 2 * width * tokens**2 + 6 * width**2
+
+
+@wrong("block_macs", "These are the weights of the block")
+def block_macs_weights_of_the_block(tokens, width, mlp_ratio):
+    return torch.full_like(tokens, (4 + 2 * mlp_ratio + 6) * width**2)
 
 
 @wrong("block_macs", "counted once; there are two products")

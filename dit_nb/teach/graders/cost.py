@@ -73,6 +73,10 @@ _BLOCK_MACS = Exercise(
             _block_macs(modulation=lambda T, D: 4 * D * D),
             _ONCE,
         ),
+        "The modulation counts 6 D; it is a matrix from D numbers to 6 D.": (
+            _block_macs(modulation=lambda T, D: 6 * D),
+            _ONCE,
+        ),
         "The pairs of tokens are counted once; there are two products, for the scores and for the values.": (
             _block_macs(pairs=lambda T, D: D * T * T),
             _PAIRS,
@@ -110,6 +114,16 @@ _BLOCK_MACS = Exercise(
         ),
         "The argument mlp_ratio is not used: the MLP is always four times as wide.": _block_macs(
             mlp=lambda T, D, r: 8 * D * D * T
+        ),
+        "The hidden layer of the MLP is counted as mlp_ratio numbers; it is mlp_ratio times D.": (
+            _block_macs(mlp=lambda T, D, r: 2 * r * D * T),
+            "lesson 13, 'A block': the second term.",
+        ),
+        "These are the weights of the block, the same for every image; work depends on the tokens.": (
+            _block_macs(
+                linear=lambda T, D: 4 * D * D, mlp=lambda T, D, r: 2 * r * D * D, pairs=lambda T, D: 0
+            ),
+            "lesson 13, 'One multiply-add': work = weights × tokens.",
         ),
         "These are flops, twice the number asked for: a multiply-add counts once.": (
             lambda T, D, r: 2 * _block_macs()(T, D, r),

@@ -189,6 +189,11 @@ def _channels_first(parts, x, c):
     return rearrange(parts.final_layer(x, c), "n (h w) (c p q) -> n c (h p) (w q)", h=h, p=p, q=p)
 
 
+def _only_reshaped(parts, x, c):
+    (h, w), p = parts.grid, parts.patch_size
+    return parts.final_layer(x, c).reshape(len(x), -1, h * p, w * p)
+
+
 _LAST_LAYER = "lesson 12, 'The final layer': the trap."
 _CLASS = "lesson 12, 'The model': the lines of forward."
 
@@ -223,6 +228,16 @@ _DIT_FORWARD = Exercise(
         ),
         "The two embeddings are averaged; c is their sum.": (
             _forward(lambda parts, t, y: _condition(parts, t, y) / 2),
+            _CLASS,
+        ),
+        "The timestep is divided by 1000; the embedder takes it as it is, 0 to 999.": (
+            _forward(lambda parts, t, y: parts.t_embedder(t / 1000) + parts.y_embedder(y)),
+            "lesson 05, 'A timestep as waves'.",
+        ),
+        "The condition is added to the tokens; the blocks take it as their second argument, and that is enough.": (
+            _forward(
+                run=lambda parts, x, c: _run_blocks(parts, x + c[:, None], c),
+            ),
             _CLASS,
         ),
         "Every block gets the tokens of the patch embedding, so only the last block counts.": (
@@ -263,6 +278,10 @@ _DIT_FORWARD = Exercise(
             _forward(finish=_channels_first),
             _LAST_LAYER,
         ),
+        "The tokens are reshaped to an image, but never moved: every patch must return to its place.": (
+            _forward(finish=_only_reshaped),
+            "lesson 03, 'Trap: reshape without permute'.",
+        ),
         "Noise and variance values are exchanged: the noise comes first.": (
             _forward(split=lambda image: _halves(image)[::-1]),
             "lesson 12, 'A forward pass by hand': the second channel.",
@@ -273,7 +292,7 @@ _DIT_FORWARD = Exercise(
         ),
     },
     _CLASS,
-    result_names=("noise", "variance values"),
+    result_names=("noise", "tensor of variance values"),
     reference=_forward(),
 )
 
