@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.patheffects import Normal, Stroke
 from torch import Tensor
 
 from dit_nb.data import digits
@@ -81,12 +82,12 @@ def _draw_gaussians(ax, error: float, v: float, step: _ReverseStep, log_variance
     grid = np.linspace(-6, 6, 241)
     center = error * float(factor * (-0.5 * low).exp())
     spread = math.exp(float(log_variance(torch.tensor(v).double(), low, high) - low) / 2)
-    for mean, sd, color in ((0, 1, "x_t"), (center, spread, "gate")):
+    for mean, sd, color in ((0, 1, "gray"), (center, spread, "x_t")):
         density = np.exp(-(((grid - mean) / sd) ** 2) / 2) / sd / math.sqrt(2 * math.pi)
         ax.fill_between(grid, density, color=COLORS[color], alpha=0.25)
         ax.plot(grid, density, color=COLORS[color], lw=2)
-    ax.text(-5.8, 0.66, "true posterior", color=COLORS["x_t"])
-    ax.text(-5.8, 0.6, "model", color=COLORS["gate"])
+    ax.text(-5.8, 0.66, "true posterior", color=COLORS["gray"])
+    ax.text(-5.8, 0.6, "model", color=COLORS["x_t"])
     ax.set(xlim=(-6, 6), ylim=(0, 0.72), xticks=[-4, 4], yticks=[])
     ax.set_xlabel("x at t - 1, in true standard deviations")
 
@@ -98,13 +99,14 @@ def _draw_kl(ax, step: _ReverseStep, log_variance: Callable) -> None:
     artist = ax.imshow(bits.clamp(min=1e-9).log10(), extent=(-1.2, 1.2, -1.5, 1.5), **options)
     best = _VALUES[bits.argmin(0)]
     best[(best.abs() > 1.45) | (bits.amax(0) - bits.amin(0) < 1e-3)] = torch.nan
-    ax.plot(_ERRORS, best, color=COLORS["cond"], lw=2)
+    outline = [Stroke(linewidth=4, foreground="white"), Normal()]
+    ax.plot(_ERRORS, best, "--", color="black", lw=2, path_effects=outline)
     bar = ax.figure.colorbar(artist, ax=ax, ticks=[-3, 0], label="KL divergence")
     bar.ax.set_yticklabels(["0.001", "1 bit"])
     ax.set(xlim=(-1.2, 1.2), ylim=(-1.5, 1.5), xticks=[-1, 1], yticks=[-1, 1])
     ax.set(xlabel="error of the predicted noise", ylabel="variance value v")
-    for y, name, color in ((-1.12, "best v", "cond"), (-1.38, "digit model", "x_t")):
-        ax.text(-1.14, y, name, color=COLORS[color], fontsize=9, backgroundcolor="white")
+    for y, name, color in ((-1.12, "best v: dashed", "black"), (-1.38, "digit model: star", COLORS["eps"])):
+        ax.text(-1.14, y, name, color=color, fontsize=9, backgroundcolor="white")
 
 
 def _draw_arrow(ax, start: tuple[float, float], direction: tuple[float, float], color: str) -> None:
@@ -133,10 +135,10 @@ def _plot_variance(
     fig, (axes,) = figure(1, 2, (9, 3.4), width_ratios=[1, 1.35])
     _draw_gaussians(axes[0], error, v, step, log_variance)
     _draw_kl(axes[1], step, log_variance)
-    color = COLORS["wrong" if no_detach else "gate"]
+    color = COLORS["wrong"] if no_detach else "black"
     _draw_arrow(axes[1], (error, v), descent, color)
     near = min(trained, key=lambda k: abs(math.log(k / step.t)))
-    axes[1].plot(*trained[near], "*", color=COLORS["x_t"], ms=15, mec="white")
+    axes[1].plot(*trained[near], "*", color=COLORS["eps"], ms=15, mec="white")
     axes[0].set_title(f"t = {step.t}: KL {bits:.3g} bits")
     axes[1].set_title(f"minus gradient: eps {descent[0]:.2g}, v {descent[1]:.2g}", color=color)
     fig.alt_text = (
