@@ -9,6 +9,126 @@ from einops import rearrange, repeat
 
 from . import right, wrong
 
+# ---- to_model_range
+
+
+@right("to_model_range")
+def to_model_range_einops(images):
+    return rearrange(images.float(), "n h w c -> n c h w") / 127.5 - 1
+
+
+@right("to_model_range")
+def to_model_range_two_steps(images):
+    x = images.double() / 255
+    return (2 * x - 1).moveaxis(-1, 1)
+
+
+@wrong("to_model_range", "from 0 to 1; they")
+def to_model_range_unit(images):
+    return images.permute(0, 3, 1, 2) / 255
+
+
+@wrong("to_model_range", "must become exactly 1")
+def to_model_range_over_128(images):
+    return images.permute(0, 3, 1, 2).float() / 128 - 1
+
+
+@wrong("to_model_range", "divided by 256")
+def to_model_range_over_256_unit(images):
+    return images.permute(0, 3, 1, 2) / 256
+
+
+@wrong("to_model_range", "from -0.5 to 0.5")
+def to_model_range_half(images):
+    return images.permute(0, 3, 1, 2) / 255 - 0.5
+
+
+@wrong("to_model_range", "from 0 to 2")
+def to_model_range_zero_to_two(images):
+    return images.permute(0, 3, 1, 2) / 127.5
+
+
+@wrong("to_model_range", "not scaled")
+def to_model_range_centered(images):
+    return images.permute(0, 3, 1, 2) - 127.5
+
+
+@wrong("to_model_range", "applied to bytes")
+def to_model_range_two_x(images):
+    return images.permute(0, 3, 1, 2).float() * 2 - 1
+
+
+@wrong("to_model_range", "before the division")
+def to_model_range_minus_first(images):
+    return (images.permute(0, 3, 1, 2).float() - 1) / 127.5
+
+
+@wrong("to_model_range", "Black and white")
+def to_model_range_negative(images):
+    return 1 - 2 * (images.permute(0, 3, 1, 2) / 255)
+
+
+@wrong("to_model_range", "only moved")
+def to_model_range_float_only(images):
+    return images.permute(0, 3, 1, 2).float()
+
+
+@wrong("to_model_range", "its own darkest")
+def to_model_range_min_max(images):
+    x = images.permute(0, 3, 1, 2).float()
+    low, high = x.amin((1, 2, 3), keepdim=True), x.amax((1, 2, 3), keepdim=True)
+    return 2 * (x - low) / (high - low) - 1
+
+
+@wrong("to_model_range", "largest byte that occurs")
+def to_model_range_over_max(images):
+    return images.permute(0, 3, 1, 2) / images.max() * 2 - 1
+
+
+@wrong("to_model_range", "mean 0 and variance 1")
+def to_model_range_standardized(images):
+    x = images.permute(0, 3, 1, 2).double()
+    flat = x.flatten(1)
+    return (x - flat.mean(1).view(-1, 1, 1, 1)) / flat.std(1).view(-1, 1, 1, 1)
+
+
+@wrong("to_model_range", "ImageNet's means")
+def to_model_range_imagenet(images):
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    return ((images.double() / 255 - mean.double()) / std.double()).permute(0, 3, 1, 2)
+
+
+@wrong("to_model_range", "whole-number division")
+def to_model_range_floor(images):
+    return images.permute(0, 3, 1, 2).float() // 127.5 - 1
+
+
+@wrong("to_model_range", "start again at 0")
+def to_model_range_uint8_twice(images):
+    return (images * 2).permute(0, 3, 1, 2) / 255 - 1
+
+
+@wrong("to_model_range", "no negative numbers")
+def to_model_range_uint8_minus(images):
+    return (images.permute(0, 3, 1, 2) - 128) / 127.5
+
+
+@wrong("to_model_range", "reshape does not move")
+def to_model_range_reshape(images):
+    n, h, w, c = images.shape
+    return images.reshape(n, c, h, w).float() / 127.5 - 1
+
+
+@wrong("to_model_range", "Height and width")
+def to_model_range_turned(images):
+    return images.permute(0, 3, 2, 1).float() / 127.5 - 1
+
+
+@wrong("to_model_range", "shape (2, 3, 4, 3)")
+def to_model_range_channels_last(images):
+    return images.float() / 127.5 - 1
+
+
 # ---- posterior_weights
 
 

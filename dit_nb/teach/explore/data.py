@@ -1,16 +1,69 @@
-"""Explorer of lesson 01: from a photograph to a square training image."""
+"""Explorers of lesson 01: the range of the pixels against noise, and from a photograph to a training image."""
 
 from functools import partial
 
 import numpy as np
+import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Ellipse, Rectangle
+from torch import Tensor
 
-from dit_nb.data import _center_crop, _to_tensor
+from dit_nb.data import _center_crop, _to_tensor, digits, running_example
+from dit_nb.objective import Diffusion
 from dit_nb.teach.explore.core import Explorer, choice, mistake, slider, stops, switch
+from dit_nb.utils import randn
 from dit_nb.visual import COLORS, figure, show_image
 
-__all__ = ["explore_crop"]
+__all__ = ["explore_crop", "explore_range"]
+
+_RANGES = {"0 to 0.1": (0.0, 0.1), "0 to 1": (0.0, 1.0), "-1 to 1": (-1.0, 1.0)}
+
+
+def _scale(images: Tensor, low: float, high: float) -> Tensor:
+    """Map values from [-1, 1] to [low, high]."""
+    return low + (images + 1) / 2 * (high - low)
+
+
+def _plot_range(diffusion: Diffusion, pixels: Tensor, t: int, scale: str, wrong: bool) -> Figure:
+    """Show a digit in a range, the same with the noise of t, and the histograms of its two parts."""
+    low, high = (0.0, 255.0) if wrong else _RANGES[scale]
+    bar, color = float(diffusion.alphas_cumprod[t]), COLORS["wrong" if wrong else "x_t"]
+    x0 = _scale(running_example()[0], low, high)
+    noise = randn(x0.shape, torch.Generator().manual_seed(0))
+    x_t = bar**0.5 * x0 + (1 - bar) ** 0.5 * noise
+    signal = bar**0.5 * _scale(pixels, low, high)  # what is left of all pixels
+    share = float(signal.var() / (signal.var() + 1 - bar))
+    fig, (axes,) = figure(1, 3, (9, 2.9), width_ratios=[1, 1, 2])
+    middle, half = (high + low) / 2, (high - low) / 2
+    show_image(axes[0], (x0[0] - middle) / half, "clean")
+    width = bar**0.5 * half + (1 - bar) ** 0.5  # of image and noise: black to gray in the figure
+    show_image(axes[1], (x_t[0] - bar**0.5 * middle) / width, f"noise of t = {t}")
+    edges = np.linspace(-3.5, max(3.5, 1.05 * bar**0.5 * high), 60)
+    noises = (1 - bar) ** 0.5 * randn((20_000,), torch.Generator().manual_seed(1))
+    axes[2].hist(noises.numpy(), edges, color=COLORS["eps"], alpha=0.6, density=True)
+    axes[2].hist(signal.flatten().numpy(), edges, color=color, alpha=0.6, density=True)
+    axes[2].set(xlabel="value: image in blue, noise in orange", yticks=[], ylabel="density")
+    title = f"{100 * share:.1f} % of the variance is image" + (" (bytes)" if wrong else f" ({scale})")
+    axes[2].set_title(title, fontsize=10, color=color if wrong else "black")
+    fig.alt_text = f"A digit, clean and with the noise of t = {t}; histograms of image and noise: {title}."
+    return fig
+
+
+def explore_range() -> Explorer:
+    """Explore how soon an image disappears in noise, for several ranges of its pixels."""
+    return Explorer(
+        partial(_plot_range, Diffusion(), digits().train.images),
+        "the range of the pixels, against noise of variance 1",
+        """
+        1. *Move t from 0 to 999.* The image disappears gradually: at t = 200 half of the variance is image, at
+           t = 600 hardly 1 %.
+        2. *Set the range to 0 to 0.1, and t to 100.* The digit is gone after a tenth of the timesteps.
+        3. *Switch the mistake on, at t = 999.* Bytes never disappear: a quarter of the variance is still image.
+        """,
+        t=slider("t", 0, 999, 200),
+        scale=stops("range", list(_RANGES), "-1 to 1"),
+        wrong=mistake("bytes from 0 to 255 as they are"),
+    )
 
 
 def _bundled_photos() -> dict:

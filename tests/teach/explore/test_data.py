@@ -1,4 +1,4 @@
-"""The explorer of lesson 01, against PIL."""
+"""The explorers of lesson 01, against PIL and against variances."""
 
 import math
 
@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dit_nb.data import _center_crop
-from dit_nb.teach.explore.data import _bundled_photos, explore_crop
+from dit_nb.data import _center_crop, digits, running_example
+from dit_nb.objective import Diffusion
+from dit_nb.teach.explore.data import _bundled_photos, explore_crop, explore_range
 from support_explorers import axes, is_wrong, pixels
 
 
@@ -96,3 +97,34 @@ def test_own_photo():
         assert training_image(explorer).shape == (64, 64, 3)
         x, y = axes(explorer)[0].patches[0].get_xy()
         assert x == 0 and abs(y - (1 + place) / 2 * (640 - 213)) <= 1
+
+
+@pytest.fixture(scope="module")
+def ranges():
+    return explore_range()
+
+
+def percent(explorer):
+    """What the title says: how much of the variance is image."""
+    return float(axes(explorer)[2].get_title().split(" %")[0])
+
+
+@pytest.mark.parametrize(
+    "t, scale, factor", [(200, "-1 to 1", 1), (0, "0 to 1", 0.5), (600, "0 to 0.1", 0.05)]
+)
+def test_share_of_the_variance(ranges, t, scale, factor):
+    ranges.reset().set(t=t, scale=scale)
+    bar = float(Diffusion().alphas_cumprod[t])
+    of_image = bar * (factor * digits().train.images.numpy()).var()
+    assert math.isclose(percent(ranges), 100 * of_image / (of_image + 1 - bar), abs_tol=0.051)
+    clean = (running_example()[0][0, 0].numpy() + 1) / 2
+    assert np.allclose(pixels(axes(ranges)[0]), clean, atol=1e-5)
+
+
+def test_what_the_experiments_say(ranges):
+    assert 49 < percent(ranges.reset()) < 55
+    assert percent(ranges.set(t=600)) < 2
+    assert percent(ranges.set(t=100, scale="0 to 0.1")) < 2
+    assert not is_wrong(axes(ranges)[2].title)
+    assert 24 < percent(ranges.set(t=999, wrong=True)) < 30
+    assert is_wrong(axes(ranges)[2].title)

@@ -15,20 +15,10 @@ from dit_nb.teach.graders.framework.report import Report
 __all__ = ["grade", "all_exercises", "reference_solution", "use_or_fallback"]
 
 _MODULES = (
-    *(
-        "noise",
-        "patchify",
-        "positions",
-        "conditioning",
-        "attention",
-        "in_context",
-        "cross_attention",
-        "layer_norm",
-        "block",
-    ),
-    *("adaln", "adaln_zero", "model", "cost", "schedule", "posterior", "objective", "likelihood", "sampling", "few_steps", "guidance"),
-    *("training", "latents", "evaluation", "evidence", "anatomy"),
-)
+    "data noise patchify positions conditioning attention in_context cross_attention layer_norm block "
+    "adaln adaln_zero model cost schedule posterior objective likelihood sampling few_steps guidance "
+    "training latents evaluation evidence anatomy"
+).split()
 _STALE = (
     "It is right on the first call, but wrong for other numbers of the same shape: "
     "does it keep something from an earlier call?"
