@@ -240,6 +240,40 @@ def training_step_mse(model, optimizer, scheduler, diffusion, x0, y, t, noise):
     return loss.item()
 
 
+@wrong("training_step", "Only the bound")
+def training_step_vb(model, optimizer, scheduler, diffusion, x0, y, t, noise):
+    optimizer.zero_grad()
+    loss = diffusion.training_losses(model, x0, t, y, noise)["vb"].mean()
+    loss.backward()
+    clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    scheduler.step()
+    return loss.item()
+
+
+@wrong("training_step", "once more")
+def training_step_mean_of_means(model, optimizer, scheduler, diffusion, x0, y, t, noise):
+    optimizer.zero_grad()
+    loss = diffusion.training_losses(model, x0, t, y, noise)["loss"].mean() / x0.shape[0]
+    loss.backward()
+    clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    scheduler.step()
+    return loss.item()
+
+
+@wrong("training_step", "wrong numbers")
+def training_step_twice(model, optimizer, scheduler, diffusion, x0, y, t, noise):
+    optimizer.zero_grad()
+    loss = diffusion.training_losses(model, x0, t, y, noise)["loss"].mean()
+    loss.backward()
+    clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    optimizer.step()
+    scheduler.step()
+    return loss.item()
+
+
 @wrong("training_step", "given noise is not used")
 def training_step_own_noise(model, optimizer, scheduler, diffusion, x0, y, t, noise):
     optimizer.zero_grad()
@@ -394,6 +428,24 @@ def update_ema_parenthesis(average, model, decay, step):
 @wrong("update_ema", "larger of both")
 def update_ema_max(average, model, decay, step):
     d = max(decay, (1 + step) / (10 + step))
+    with torch.no_grad():
+        for old, new in zip(average.parameters(), model.parameters()):
+            old.lerp_(new, 1 - d)
+    return d
+
+
+@wrong("update_ema", "goes on toward 1")
+def update_ema_no_limit(average, model, decay, step):
+    d = (1 + step) / (10 + step)
+    with torch.no_grad():
+        for old, new in zip(average.parameters(), model.parameters()):
+            old.lerp_(new, 1 - d)
+    return d
+
+
+@wrong("update_ema", "wrong numbers")
+def update_ema_k_over_10_k(average, model, decay, step):
+    d = min(decay, step / (10 + step))
     with torch.no_grad():
         for old, new in zip(average.parameters(), model.parameters()):
             old.lerp_(new, 1 - d)
@@ -636,6 +688,25 @@ def overfit_short(step, x0, y, steps, generator):
 @wrong("overfit", "the last loss alone")
 def overfit_last(step, x0, y, steps, generator):
     return overfit_loop(step, x0, y, steps, generator)[-1:]
+
+
+@wrong("overfit", "the record of the timesteps has shape")
+def overfit_arguments(step, x0, y, steps, generator):
+    losses = []
+    for _ in range(steps):
+        t = torch.randint(0, 1000, (len(x0),), generator=generator)
+        losses.append(step(x0, y, torch.randn(x0.shape, generator=generator), t))
+    return losses
+
+
+@wrong("overfit", "wrong numbers")
+def overfit_noised(step, x0, y, steps, generator):
+    losses = []
+    for _ in range(steps):
+        t = torch.randint(0, 1000, (len(x0),), generator=generator)
+        noise = torch.randn(x0.shape, generator=generator)
+        losses.append(step(0.5 * x0 + 0.5 * noise, y, t, noise))
+    return losses
 
 
 @wrong("overfit", "returns a float")

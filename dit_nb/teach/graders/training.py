@@ -188,6 +188,13 @@ _TRAINING_STEP = Exercise(
             _step(loss_of=lambda losses: losses["mse"].mean()),
             "which entry of the losses is the whole objective.",
         ),
+        "Only the bound is trained; the noise learns from the other part of the loss.": (
+            _step(loss_of=lambda losses: losses["vb"].mean()),
+            "which entry of the losses is the whole objective.",
+        ),
+        "The mean of the losses is divided by the number of images once more.": _step(
+            loss_of=lambda losses: losses["loss"].mean() / len(losses["loss"]),
+        ),
         "The given noise is not used: training_losses makes its own if it gets none.": _step(
             inputs=lambda x0, t, y, noise: (x0, t, y)
         ),
@@ -322,6 +329,10 @@ _UPDATE_EMA = Exercise(
             _update(lambda decay, step: max(decay, (1 + step) / (10 + step))),
             _WARMUP_HINT,
         ),
+        "The decay that was asked for is not used: the warm-up goes on toward 1.": (
+            _update(lambda decay, step: (1 + step) / (10 + step)),
+            _WARMUP_HINT,
+        ),
         "The two decays are multiplied; take the smaller one.": (
             _update(lambda decay, step: decay * (1 + step) / (10 + step)),
             _WARMUP_HINT,
@@ -389,7 +400,9 @@ def _watch_overfit(fn: Callable, factor: float, x0: Tensor, y: Tensor, steps: in
     def step(x0, y, t, noise):
         for kept, value in zip(seen, (t, noise)):
             kept.append(torch.as_tensor(value).detach().clone())
-        return factor * float((x0 + noise).mean() + y.sum() + seen[0][-1].double().mean() / 1000)
+        return factor * float(
+            x0.mean() + noise.double().mean() + y.sum() + seen[0][-1].double().mean() / 1000
+        )
 
     losses = fn(step, x0, y, steps, torch.Generator().manual_seed(seed))
     if not isinstance(losses, Tensor | list | tuple):
