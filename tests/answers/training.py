@@ -690,7 +690,7 @@ def overfit_last(step, x0, y, steps, generator):
     return overfit_loop(step, x0, y, steps, generator)[-1:]
 
 
-@wrong("overfit", "the record of the timesteps has shape")
+@wrong("overfit", "record of the timesteps has shape")
 def overfit_arguments(step, x0, y, steps, generator):
     losses = []
     for _ in range(steps):

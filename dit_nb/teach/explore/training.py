@@ -55,7 +55,7 @@ def _plot_training(
 ) -> Figure:
     """Show the path of two weights and of their average, and the loss of both."""
     path, average = (a[: updates + 1] for a in run)
-    color, name = COLORS["wrong" if swapped else "x_t"], "average, swapped" if swapped else "average"
+    color, name = COLORS["wrong"] if swapped else "black", "average, swapped" if swapped else "average"
     fig, axes = figure(1, 2, (9, 3.6), width_ratios=(1.25, 1))
     _draw_contours(axes[0, 0])
     axes[0, 0].plot(*path.T, color=COLORS["gray"], lw=0.6, alpha=0.7)
