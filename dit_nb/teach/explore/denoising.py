@@ -130,8 +130,8 @@ def plot_denoising(run: _DenoisingRun, percent: int, **_) -> Figure:
 
 def _draw_bits(ax, run: _DenoisingRun, i: int) -> None:
     """The terms of the bound, from noise (left) to image, with step i highlighted."""
-    ax.plot(run.t, run.bits.clamp(1e-5), ".-", color=COLORS["x_t"], lw=1, ms=4)
-    ax.plot(run.t[i], run.bits[i].clamp(1e-5), "o", color=COLORS["eps"], ms=9)
+    ax.plot(run.t, run.bits.clamp(1e-5), ".-", color=COLORS["gray"], lw=1, ms=4)
+    ax.plot(run.t[i], run.bits[i].clamp(1e-5), "o", color=COLORS["x_t"], ms=9)
     ax.set(xlim=(1010, -10), ylim=(1e-5, 3), yscale="log", xlabel="timestep t", ylabel="bits / dim")
     ax.set(xticks=[999, 500, 0], yticks=[1e-4, 1e-2, 1])
     ax.minorticks_off()

@@ -95,7 +95,7 @@ def _draw_tradeoff(ax, sweeps: dict[str, tuple], label: int, bug: str, now: int)
     ax.plot(*real, "x", color="black", ms=10, mew=2)
     ax.annotate("real", real, (6, 6), textcoords="offset points")
     for name, (_, margin, distance) in sweeps.items():
-        color = COLORS["gray" if name != bug else "cond" if bug == "none" else "wrong"]
+        color = COLORS["gray" if name != bug else "x_t" if bug == "none" else "wrong"]
         ax.plot(distance, margin.mean(1), ".-", color=color)
         for w, offset in ((0.0, (-14, -14)), (1.0, (-14, -14)), (8.0, (6, 8))) if name == "none" else ():
             at = distance[_SCALES.index(w)], margin[_SCALES.index(w)].mean()
