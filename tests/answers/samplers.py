@@ -416,23 +416,23 @@ def keep_known_in_place(diffusion, x_prev, t, known, mask, noise):
     return x_prev
 
 
-# ---- log_snr_timesteps
+# ---- even_log_snr
 
 
-@right("log_snr_timesteps")
+@right("even_log_snr")
 def timesteps_numpy(alphas_cumprod, steps):
     values = np.log(alphas_cumprod.numpy() / (1 - alphas_cumprod.numpy()))
     return torch.tensor([np.abs(values - v).argmin() for v in np.linspace(values[0], values[-1], steps)])
 
 
-@right("log_snr_timesteps")
+@right("even_log_snr")
 def timesteps_lambda(alphas_cumprod, steps):
     lam = torch.log(torch.sqrt(alphas_cumprod) / torch.sqrt(1 - alphas_cumprod))
     grid = lam[0] + (lam[-1] - lam[0]) * torch.arange(steps, dtype=torch.float64) / (steps - 1)
     return torch.stack([(lam - value).abs().argmin() for value in grid])
 
 
-@right("log_snr_timesteps")
+@right("even_log_snr")
 def timesteps_noise_to_signal(alphas_cumprod, steps):
     values = (1 / alphas_cumprod - 1).log()
     grid = torch.linspace(values[-1].item(), values[0].item(), steps, dtype=torch.float64).flip(0)
@@ -448,108 +448,108 @@ def snr_logs(alphas_cumprod):
     return alphas_cumprod.log() - (1 - alphas_cumprod).log()
 
 
-@wrong("log_snr_timesteps", "even in t; they")
+@wrong("even_log_snr", "even in t; they")
 def timesteps_even(alphas_cumprod, steps):
     return torch.tensor([round(i * (len(alphas_cumprod) - 1) / (steps - 1)) for i in range(steps)])
 
 
-@wrong("log_snr_timesteps", "rounded down")
+@wrong("even_log_snr", "rounded down")
 def timesteps_even_int(alphas_cumprod, steps):
     return torch.tensor([int(i * (len(alphas_cumprod) - 1) / (steps - 1)) for i in range(steps)])
 
 
-@wrong("log_snr_timesteps", "even in SNR; the logarithm")
+@wrong("even_log_snr", "even in SNR; the logarithm")
 def timesteps_snr(alphas_cumprod, steps):
     return nearest(alphas_cumprod / (1 - alphas_cumprod), steps)
 
 
-@wrong("log_snr_timesteps", "even in the share of signal")
+@wrong("even_log_snr", "even in the share of signal")
 def timesteps_bar(alphas_cumprod, steps):
     return nearest(alphas_cumprod, steps)
 
 
-@wrong("log_snr_timesteps", "logarithm of the share of signal")
+@wrong("even_log_snr", "logarithm of the share of signal")
 def timesteps_log_bar(alphas_cumprod, steps):
     return nearest(torch.log(alphas_cumprod), steps)
 
 
-@wrong("log_snr_timesteps", "even in the share of noise")
+@wrong("even_log_snr", "even in the share of noise")
 def timesteps_noise(alphas_cumprod, steps):
     return nearest((1 - alphas_cumprod) ** 0.5, steps)
 
 
-@wrong("log_snr_timesteps", "logarithm of the noise")
+@wrong("even_log_snr", "logarithm of the noise")
 def timesteps_log_noise(alphas_cumprod, steps):
     return nearest(torch.log((1 - alphas_cumprod) ** 0.5), steps)
 
 
-@wrong("log_snr_timesteps", "even in sigma")
+@wrong("even_log_snr", "even in sigma")
 def timesteps_sigma(alphas_cumprod, steps):
     return nearest(((1 - alphas_cumprod) / alphas_cumprod).sqrt(), steps)
 
 
-@wrong("log_snr_timesteps", "logarithm of t")
+@wrong("even_log_snr", "logarithm of t")
 def timesteps_geometric(alphas_cumprod, steps):
     T = len(alphas_cumprod)
     return torch.tensor([round(T ** (i / (steps - 1))) - 1 for i in range(steps)])
 
 
-@wrong("log_snr_timesteps", "falling order")
+@wrong("even_log_snr", "falling order")
 def timesteps_falling(alphas_cumprod, steps):
     return nearest(snr_logs(alphas_cumprod).flip(0), steps).neg() + len(alphas_cumprod) - 1
 
 
-@wrong("log_snr_timesteps", "The last timestep, T - 1, is missing")
+@wrong("even_log_snr", "The last timestep, T - 1, is missing")
 def timesteps_arange(alphas_cumprod, steps):
     values = snr_logs(alphas_cumprod)
     wanted = values[0] + (values[-1] - values[0]) * torch.arange(steps, dtype=torch.float64) / steps
     return (values[None] - wanted[:, None]).abs().argmin(dim=1)
 
 
-@wrong("log_snr_timesteps", "The first timestep, 0, is missing")
+@wrong("even_log_snr", "The first timestep, 0, is missing")
 def timesteps_arange_from_1(alphas_cumprod, steps):
     values = snr_logs(alphas_cumprod)
     wanted = values[0] + (values[-1] - values[0]) * torch.arange(1, steps + 1, dtype=torch.float64) / steps
     return (values[None] - wanted[:, None]).abs().argmin(dim=1)
 
 
-@wrong("log_snr_timesteps", "one timestep too many")
+@wrong("even_log_snr", "one timestep too many")
 def timesteps_intervals(alphas_cumprod, steps):
     return nearest(snr_logs(alphas_cumprod), steps + 1)
 
 
-@wrong("log_snr_timesteps", "next timestep beyond")
+@wrong("even_log_snr", "next timestep beyond")
 def timesteps_beyond(alphas_cumprod, steps):
     values = snr_logs(alphas_cumprod)
     wanted = torch.linspace(values[0].item(), values[-1].item(), steps, dtype=torch.float64)
     return torch.tensor([int((values > w).sum()) for w in wanted]).clamp(max=len(values) - 1)
 
 
-@wrong("log_snr_timesteps", "last timestep before")
+@wrong("even_log_snr", "last timestep before")
 def timesteps_before(alphas_cumprod, steps):
     values = snr_logs(alphas_cumprod)
     wanted = torch.linspace(values[0].item(), values[-1].item(), steps, dtype=torch.float64)
     return torch.tensor([int((values >= w).sum()) - 1 for w in wanted])
 
 
-@wrong("log_snr_timesteps", "values of log SNR; return")
+@wrong("even_log_snr", "values of log SNR; return")
 def timesteps_values(alphas_cumprod, steps):
     values = snr_logs(alphas_cumprod)
     return torch.linspace(values[0].item(), values[-1].item(), steps, dtype=torch.float64)
 
 
-@wrong("log_snr_timesteps", "log SNRs of the chosen")
+@wrong("even_log_snr", "log SNRs of the chosen")
 def timesteps_their_values(alphas_cumprod, steps):
     values = snr_logs(alphas_cumprod)
     return values[nearest(values, steps)]
 
 
-@wrong("log_snr_timesteps", "shares of signal at the chosen")
+@wrong("even_log_snr", "shares of signal at the chosen")
 def timesteps_their_bars(alphas_cumprod, steps):
     return alphas_cumprod[nearest(snr_logs(alphas_cumprod), steps)]
 
 
-@wrong("log_snr_timesteps", "must return a tensor, but returns a list")
+@wrong("even_log_snr", "must return a tensor, but returns a list")
 def timesteps_list(alphas_cumprod, steps):
     return nearest(snr_logs(alphas_cumprod), steps).tolist()
 

@@ -12,7 +12,7 @@ from dit_nb.teach.graders.framework.core import grade
 from dit_nb.teach.graders.framework.exercise import Case, Exercise, RandomInputs
 from dit_nb.teach.graders.framework.report import Report
 
-__all__ = ["check_log_snr_timesteps", "check_second_order_step"]
+__all__ = ["check_even_log_snr", "check_second_order_step"]
 
 
 def _timesteps_loops(alphas_cumprod: Tensor, steps: int) -> Tensor:
@@ -54,8 +54,8 @@ def _choose(
     return choose
 
 
-_LOG_SNR_TIMESTEPS = Exercise(
-    "log_snr_timesteps",
+_EVEN_LOG_SNR = Exercise(
+    "even_log_snr",
     _timesteps_loops,
     _schedule_cases,
     {
@@ -122,9 +122,9 @@ _LOG_SNR_TIMESTEPS = Exercise(
 )
 
 
-def check_log_snr_timesteps(fn: Callable, **grade_options) -> Report:
+def check_even_log_snr(fn: Callable, **grade_options) -> Report:
     """Check fn(alphas_cumprod (T,), steps) -> (steps,) long, rising timesteps."""
-    return grade(_LOG_SNR_TIMESTEPS, fn, **grade_options)
+    return grade(_EVEN_LOG_SNR, fn, **grade_options)
 
 
 def _second_order_loops(

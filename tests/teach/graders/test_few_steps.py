@@ -19,7 +19,7 @@ def test_the_timesteps_are_the_nearest_to_even_distances(check_identity):
             and bool((gap <= others + 1e-9).all())
         )
 
-    check_identity("log_snr_timesteps", holds)
+    check_identity("even_log_snr", holds)
 
 
 def one_step_error(fn, h):
