@@ -1207,6 +1207,31 @@ def modulate_scale_only(x, shift, scale):
     return x + x * scale
 
 
+@wrong("modulate", "The scale is missing")
+def modulate_shift_only(x, shift, scale):
+    return x + shift
+
+
+@wrong("modulate", "The shift is subtracted")
+def modulate_minus(x, shift, scale):
+    return x * (1 + scale) - shift
+
+
+@wrong("modulate", "divided by 1 + scale")
+def modulate_divides(x, shift, scale):
+    return x / (1 + scale) + shift
+
+
+@wrong("modulate", "The 1 is added to the tokens")
+def modulate_one_plus_x(x, shift, scale):
+    return (1 + x) * scale + shift
+
+
+@wrong("modulate", "added to the shift too")
+def modulate_one_twice(x, shift, scale):
+    return x * (1 + scale) + (1 + shift)
+
+
 @wrong("modulate", "changes its input x")
 def modulate_in_place(x, shift, scale):
     x *= 1 + scale
@@ -1218,70 +1243,196 @@ def modulate_in_place(x, shift, scale):
 
 
 @right("adaln_fields")
-def adaln_fields_chunk(c, weight, bias):
-    return F.linear(F.silu(c), weight, bias)[:, None].chunk(6, dim=-1)
+def adaln_fields_split(c, weight, bias):
+    return F.linear(F.silu(c), weight, bias)[:, None].split(c.shape[1], dim=-1)
 
 
 @right("adaln_fields")
 def adaln_fields_einops(c, weight, bias):
     numbers = (c * c.sigmoid()) @ weight.T + bias
-    return list(rearrange(numbers, "n (field d) -> field n 1 d", field=6))
+    return list(rearrange(numbers, "n (field d) -> field n 1 d", d=c.shape[-1]))
+
+
+@right("adaln_fields")
+def adaln_fields_one_by_one(c, weight, bias):
+    parts = zip(weight.split(c.shape[1]), bias.split(c.shape[1]))
+    return tuple((F.silu(c) @ w.T + b).unsqueeze(1) for w, b in parts)
 
 
 @wrong("adaln_fields", "as it is; a SiLU")
 def adaln_fields_no_silu(c, weight, bias):
-    return F.linear(c, weight, bias)[:, None].chunk(6, dim=-1)
+    return F.linear(c, weight, bias)[:, None].split(c.shape[1], dim=-1)
 
 
 @wrong("adaln_fields", "comes after the linear layer")
 def adaln_fields_silu_behind(c, weight, bias):
-    return F.silu(F.linear(c, weight, bias))[:, None].chunk(6, dim=-1)
+    return F.silu(F.linear(c, weight, bias))[:, None].split(c.shape[1], dim=-1)
+
+
+@wrong("adaln_fields", "one after it")
+def adaln_fields_silu_twice(c, weight, bias):
+    return [F.silu(field) for field in adaln_fields_split(c, weight, bias)]
 
 
 @wrong("adaln_fields", "ReLU")
 def adaln_fields_relu(c, weight, bias):
-    return F.linear(F.relu(c), weight, bias)[:, None].chunk(6, dim=-1)
+    return F.linear(F.relu(c), weight, bias)[:, None].split(c.shape[1], dim=-1)
+
+
+@wrong("adaln_fields", "GELU")
+def adaln_fields_gelu(c, weight, bias):
+    return F.linear(F.gelu(c), weight, bias)[:, None].split(c.shape[1], dim=-1)
+
+
+@wrong("adaln_fields", "replaced by its sigmoid")
+def adaln_fields_sigmoid(c, weight, bias):
+    return F.linear(c.sigmoid(), weight, bias)[:, None].split(c.shape[1], dim=-1)
+
+
+@wrong("adaln_fields", "The bias is missing")
+def adaln_fields_no_bias(c, weight, bias):
+    return (F.silu(c) @ weight.mT)[:, None].split(c.shape[1], dim=-1)
+
+
+@wrong(
+    "adaln_fields",
+    "must return 4 tensors: first field, second field, third field, fourth field, but returns a tuple of 6",
+)
+def adaln_fields_six(c, weight, bias):
+    return F.linear(F.silu(c), weight, bias)[:, None].chunk(6, dim=-1)
+
+
+@wrong("adaln_fields", "must return 6 tensors")
+def adaln_fields_four(c, weight, bias):
+    shift1, scale1, shift2, scale2 = F.linear(F.silu(c), weight, bias).unsqueeze(1).chunk(4, dim=-1)
+    return shift1, scale1, shift2, scale2
 
 
 @wrong("adaln_fields", "Scale comes before shift")
 def adaln_fields_scale_first(c, weight, bias):
-    shift1, scale1, gate1, shift2, scale2, gate2 = adaln_fields_chunk(c, weight, bias)
-    return scale1, shift1, gate1, scale2, shift2, gate2
+    parts = list(adaln_fields_split(c, weight, bias))
+    each = {2: 2, 4: 2, 6: 3}[len(parts)]
+    for i in range(0, len(parts), each):
+        parts[i], parts[i + 1] = parts[i + 1], parts[i]
+    return parts
 
 
-@wrong("adaln_fields", "The gates come first")
-def adaln_fields_gate_first(c, weight, bias):
-    shift1, scale1, gate1, shift2, scale2, gate2 = adaln_fields_chunk(c, weight, bias)
-    return gate1, shift1, scale1, gate2, shift2, scale2
-
-
-@wrong("adaln_fields", "The two branches alternate")
+@wrong("adaln_fields", "The branches alternate")
 def adaln_fields_alternating(c, weight, bias):
-    numbers = F.linear(F.silu(c), weight, bias)
-    parts = rearrange(numbers, "n (field branch d) -> branch field n 1 d", field=3, branch=2)
-    return (*parts[0], *parts[1])
+    parts = adaln_fields_split(c, weight, bias)
+    return [*parts[::2], *parts[1::2]]
 
 
-@wrong("adaln_fields", "The MLP's three come before")
+@wrong("adaln_fields", "MLP come before those of the attention")
 def adaln_fields_mlp_first(c, weight, bias):
-    parts = adaln_fields_chunk(c, weight, bias)
-    return parts[3:] + parts[:3]
+    mlp, attention = adaln_fields_split(c, weight, bias), ()
+    half = len(mlp) // 2
+    attention, mlp = mlp[:half], mlp[half:]
+    return mlp + attention
 
 
-@wrong("adaln_fields", "every sixth number")
+@wrong("adaln_fields", "taken in steps")
 def adaln_fields_strided(c, weight, bias):
-    numbers = F.linear(F.silu(c), weight, bias)
-    return tuple(numbers[:, None, i::6] for i in range(6))
+    numbers, count = F.linear(F.silu(c), weight, bias), len(weight) // c.shape[1]
+    return tuple(numbers[:, None, i::count] for i in range(count))
 
 
 @wrong("adaln_fields", "no axis for the tokens")
 def adaln_fields_flat(c, weight, bias):
-    return F.linear(F.silu(c), weight, bias).chunk(6, dim=1)
+    return F.linear(F.silu(c), weight, bias).split(c.shape[1], dim=1)
 
 
-@wrong("adaln_fields", "6 tensors")
+@wrong("adaln_fields", "4 tensors: first field, second field, third field, fourth field, but")
 def adaln_fields_uncut(c, weight, bias):
     return F.linear(F.silu(c), weight, bias)
+
+
+# ---- absorb
+
+
+@right("absorb")
+def absorb_broadcast(weight, bias, shift, scale):
+    return weight * (1 + scale), bias + (shift @ weight.T).squeeze(1)
+
+
+@right("absorb")
+def absorb_diagonal(weight, bias, shift, scale):
+    weights = torch.stack([weight @ torch.diag(1 + one[0]) for one in scale])
+    return weights, F.linear(shift, weight, bias)[:, 0]
+
+
+@right("absorb")
+def absorb_einsum(weight, bias, shift, scale):
+    shift, scale = shift.squeeze(1), scale.squeeze(1)
+    weights = weight + einsum(weight, scale, "k d, n d -> n k d")
+    return [weights, einsum(weight, shift, "k d, n d -> n k") + bias]
+
+
+@wrong("absorb", "multiplied by the scale")
+def absorb_no_one(weight, bias, shift, scale):
+    return weight * scale, bias + (shift @ weight.T)[:, 0]
+
+
+@wrong("absorb", "shift is multiplied by 1 + scale")
+def absorb_shift_through_new_weights(weight, bias, shift, scale):
+    weights = weight * (1 + scale)
+    return weights, bias + (weights @ shift.mT)[..., 0]
+
+
+@wrong("absorb", "acts on the rows")
+def absorb_rows(weight, bias, shift, scale):
+    return weight * (1 + scale.transpose(1, 2)), bias + (shift @ weight.T)[:, 0]
+
+
+@wrong("absorb", "own bias is missing")
+def absorb_no_bias(weight, bias, shift, scale):
+    return weight * (1 + scale), (shift @ weight.T)[:, 0]
+
+
+@wrong("absorb", "ignore the shift")
+def absorb_no_shift(weight, bias, shift, scale):
+    return weight * (1 + scale), bias.repeat(len(shift), 1)
+
+
+@wrong("absorb", "added to the bias as it is")
+def absorb_shift_unmapped(weight, bias, shift, scale):
+    return weight * (1 + scale), bias + shift[:, 0]
+
+
+@wrong("absorb", "transposed weight")
+def absorb_shift_transposed(weight, bias, shift, scale):
+    return weight * (1 + scale), bias + shift[:, 0] @ weight
+
+
+@wrong("absorb", "The bias is scaled too")
+def absorb_bias_scaled(weight, bias, shift, scale):
+    return weight * (1 + scale), bias * (1 + scale[:, 0]) + shift[:, 0] @ weight.T
+
+
+@wrong("absorb", "Shift and scale are exchanged")
+def absorb_exchanged(weight, bias, shift, scale):
+    return absorb_broadcast(weight, bias, scale, shift)
+
+
+@wrong("absorb", "the first image's layer")
+def absorb_first(weight, bias, shift, scale):
+    w, b = absorb_broadcast(weight, bias, shift, scale)
+    return w[:1].expand_as(w), b[:1].expand_as(b)
+
+
+@wrong("absorb", "The weights are transposed")
+def absorb_transposed(weight, bias, shift, scale):
+    return weight.T * (1 + scale.transpose(1, 2)), bias + shift[:, 0] @ weight.T
+
+
+@wrong("absorb", "an axis too many")
+def absorb_unsqueezed(weight, bias, shift, scale):
+    return weight * (1 + scale), F.linear(shift, weight, bias)
+
+
+@wrong("absorb", "2 tensors: weights, biases")
+def absorb_applied(weight, bias, shift, scale):
+    return F.linear(1 + scale + shift, weight, bias)
 
 
 # ---- adaln_zero

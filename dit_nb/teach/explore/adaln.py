@@ -23,10 +23,9 @@ _CHANNELS = ("all channels", "a stamp and a stencil")
 
 
 class _PhotoTokens(NamedTuple):
-    """A photograph as tokens, before and after LayerNorm, and channel masks for shift and scale."""
+    """A photograph as tokens after LayerNorm, and channel masks for shift and scale."""
 
-    raw: Tensor  # (1, 192, 192) 12 x 16 patches of 8x8 pixels, 3 colors
-    normalized: Tensor  # (1, 192, 192)
+    normalized: Tensor  # (1, 192, 192) 12 x 16 patches of 8x8 pixels, 3 colors, after LayerNorm
     masks: Tensor  # (2, 2, 192) channels of the shift and of the scale: all; a cross and the left half
 
 
@@ -35,9 +34,7 @@ def _photo_tokens() -> _PhotoTokens:
     i, j = torch.meshgrid(torch.arange(8), torch.arange(8), indexing="ij")
     small = torch.stack([(i == j) | (i + j == 7), j < 4]).float()  # a cross, the left half
     masks = patchify(small[:, None].expand(2, 3, 8, 8), 8)[:, 0]  # (2, 192)
-    return _PhotoTokens(
-        raw, F.layer_norm(raw, (192,), eps=1e-6), torch.stack([torch.ones_like(masks), masks])
-    )
+    return _PhotoTokens(F.layer_norm(raw, (192,), eps=1e-6), torch.stack([torch.ones_like(masks), masks]))
 
 
 def _plot_modulate(
@@ -58,26 +55,23 @@ def _plot_modulate(
     left, right = axes[0]
     left.imshow(_to_pixels(unpatchify(out, (12, 16), 8)[0] / 2.5), interpolation="nearest")
     corner = (patch % 16 * 8 - 0.5, patch // 16 * 8 - 0.5)
-    left.add_patch(Rectangle(corner, 8, 8, fill=False, ec=COLORS["wrong"], lw=2))
+    for rim, width in (("black", 4.5), ("white", 2)):
+        left.add_patch(Rectangle(corner, 8, 8, fill=False, ec=rim, lw=width))
     left.set(xticks=[], yticks=[])
     formula = "scale" if wrong else "(1 + scale)"
     left.set_title(f"x * {formula} + shift, scale {scale:g}, shift {shift:g}", fontsize=10, color=color)
     edges, moments = np.linspace(-5, 5, 41), []
-    stages = (
-        ("input", tokens.raw, "gray"),
-        ("normalized", tokens.normalized, "x_t"),
-        ("modulated", out, "cond"),
-    )
-    for name, values, hue in stages:
+    for name, values in (("normalized", tokens.normalized), ("modulated", out)):
         v = values[0, patch]
         mean, std = round(float(v.mean()), 1) + 0, v.std(unbiased=False)  # + 0: no minus before a zero
         moments.append(f"{name}: mean {mean:.1f}, std {std:.1f}")
-        counts = np.histogram(v.clamp(-4.99, 4.99), edges)[0].clip(max=60)
-        last = {"fill": True, "alpha": 0.6, "color": color} if hue == "cond" else {"color": COLORS[hue]}
-        right.stairs(counts, edges, lw=2, label=moments[-1], **last)
+        counts = np.histogram(v.clamp(-4.99, 4.99), edges)[0]
+        look = {"fill": True, "alpha": 0.5, "color": color} if name == "modulated" else {"color": "black"}
+        right.stairs(counts, edges, lw=1.5, label=moments[-1], **look)
     right.legend(fontsize=9, loc="upper left", frameon=False)
-    right.set(xlim=(-5, 5), ylim=(0, 100), xticks=[-4, 0, 4], yticks=[0, 60])
-    right.set(xlabel="value", ylabel="count, cut at 60")
+    top = max(60, *(patch_.get_data().values.max() for patch_ in right.patches))
+    right.set(xlim=(-5, 5), ylim=(0, 1.5 * top), xticks=[-4, 0, 4])
+    right.set(xlabel="value", ylabel="count")
     right.set_title(f"the 192 values of token {patch}", fontsize=10)
     fig.alt_text = (
         f"A photograph of tokens after LayerNorm, scale {scale:g} and shift {shift:g} on {_CHANNELS[channels]}. "
@@ -96,16 +90,16 @@ def explore_modulate(modulate: Callable = modulate) -> Explorer:
         partial(_plot_modulate, modulate, _photo_tokens()),
         "shift and scale",
         """
-        1. *Choose all channels.* With scale -1 the photograph is gone; only the shift is left, the same in
+        1. *Set the scale to -1, then move the shift.* The photograph is gone; only the shift is left, the same in
            every patch.
-        2. *Set shift and scale to 0, then select sky, roof and tree.* The gray values differ; the blue and
-           the green ones have mean 0 and standard deviation 1 everywhere.
+        2. *Set shift and scale to 0, then select sky, roof and tree.* Mean 0 and standard deviation 1 everywhere:
+           LayerNorm has removed brightness and contrast, and this modulation gives nothing back.
         3. *Leave both at 0 and switch the mistake on.* Without the 1, a scale of 0 multiplies by 0: all
            values collapse to one number.
         """,
-        shift=slider("shift", -2.0, 2.0, 1.0, 0.5),
-        scale=slider("scale", -2.0, 2.0, -1.0, 0.5),
-        channels=choice("on", [(name, i) for i, name in enumerate(_CHANNELS)], 1),
+        shift=slider("shift", -2.0, 2.0, 0.0, 0.5),
+        scale=slider("scale", -2.0, 2.0, 0.0, 0.5),
+        channels=choice("on", [(name, i) for i, name in enumerate(_CHANNELS)], 0),
         patch=choice("token", [("sky", 8), ("roof", 69), ("tree", 163)], 8),
         wrong=mistake("x * scale + shift, without the 1"),
     )

@@ -1,4 +1,4 @@
-"""Graders of lesson 10: modulation, and the six modulation fields from the condition."""
+"""Graders of lesson 10: modulation, its fields from the condition, and the layers that absorb it."""
 
 import math
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from dit_nb.teach.graders.framework.core import grade
 from dit_nb.teach.graders.framework.exercise import Case, Exercise, RandomInputs
 from dit_nb.teach.graders.framework.report import Report
 
-__all__ = ["check_modulate", "check_adaln_fields"]
+__all__ = ["check_absorb", "check_adaln_fields", "check_modulate"]
 
 
 def _modulate_loops(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -54,6 +54,21 @@ _MODULATE = Exercise(
             torch.addcmul(2 * x + shift, x, scale)
         ),
         "The shift is missing.": lambda x, shift, scale: torch.addcmul(x, x, scale),
+        "The scale is missing.": lambda x, shift, scale: x + shift,
+        "The shift is subtracted; it must be added.": lambda x, shift, scale: torch.addcmul(
+            x - shift, x, scale
+        ),
+        "The tokens are divided by 1 + scale; they must be multiplied by it.": lambda x, shift, scale: (
+            x / (1 + scale) + shift
+        ),
+        "The 1 is added to the tokens; it belongs to the scale.": (
+            lambda x, shift, scale: (1 + x) * scale + shift,
+            "lesson 10, 'Why 1 + scale'.",
+        ),
+        "The 1 is added to the shift too: a shift of 0 must change nothing.": (
+            lambda x, shift, scale: torch.addcmul(x + 1 + shift, x, scale),
+            "lesson 10, 'Why 1 + scale'.",
+        ),
     },
     "lesson 10, 'Modulate'.",
     reference=modulate,
@@ -73,30 +88,49 @@ def _fields_loops(c: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, ...]
         pairs = zip(weight.tolist(), bias.tolist())
         images.append([sum((a * b for a, b in zip(line, hidden)), start) for line, start in pairs])
     table = c.new_tensor(images)
-    return tuple(table[:, None, i * width : (i + 1) * width] for i in range(6))
+    return tuple(table[:, None, i : i + width] for i in range(0, len(weight), width))
 
 
 def _field_cases(rng: RandomInputs) -> list[Case]:
-    sizes = [(3, 3), (2, 5), (6, 4), (rng.choice(4, 5), 2)]
+    """Four fields (adaLN), six (adaLN-Zero) and two (final layer)."""
+    sizes = [(3, 3, 4), (6, 4, 6), (2, 5, 4), (rng.choice(4, 5), 6, 2)]
     return [
-        Case(f"N = {n}, D = {d}", (rng.normal(n, d), rng.normal(6 * d, d), rng.normal(6 * d)))
-        for n, d in sizes
+        Case(f"N = {n}, D = {d}, {f} fields", (rng.normal(n, d), rng.normal(f * d, d), rng.normal(f * d)))
+        for n, d, f in sizes
     ]
 
 
-def _fields(
-    activation: Callable = nn.functional.silu,
-    order: tuple = (0, 1, 2, 3, 4, 5),
-    shape: str = "n (f d) -> f n 1 d",
-) -> Callable:
-    """Six fields with another activation or order."""
+def _linear(c: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return nn.functional.linear(c, weight, bias)
+
+
+def _cut(numbers: Tensor, count: int, shape: str = "n (f d) -> f n 1 d") -> tuple[Tensor, ...]:
+    return tuple(rearrange(numbers, shape, f=count))
+
+
+def _fields(activation: Callable = nn.functional.silu, shape: str = "n (f d) -> f n 1 d") -> Callable:
+    """All fields, with another activation or cut."""
+    return lambda c, w, b: _cut(_linear(activation(c), w, b), len(w) // c.shape[1], shape)
+
+
+def _reordered(order: Callable) -> Callable:
+    """All fields in another order: `order(count)` lists them."""
 
     def fields(c, weight, bias):
-        parts = rearrange(activation(c) @ weight.T + bias, shape, f=6)
-        return tuple(parts[i] for i in order)
+        parts = _fields()(c, weight, bias)
+        return tuple(parts[i] for i in order(len(parts)))
 
     return fields
 
+
+def _branch_by_branch(count: int, swap: tuple[int, ...]) -> list[int]:
+    """The fields of each branch in another order."""
+    each = count // 2 if count > 2 else 2
+    order = [i for i in swap if i < each]
+    return [branch * each + i for branch in range(count // each) for i in order]
+
+
+_CUT = "lesson 10, 'From t and y to shift and scale'."
 
 _ADALN_FIELDS = Exercise(
     "adaln_fields",
@@ -104,27 +138,33 @@ _ADALN_FIELDS = Exercise(
     _field_cases,
     {
         "The condition goes into the linear layer as it is; a SiLU comes before it.": _fields(lambda c: c),
-        "The SiLU comes after the linear layer; it must come before it.": lambda c, w, b: tuple(
-            nn.functional.silu(f) for f in _fields(lambda c: c)(c, w, b)
+        "The SiLU comes after the linear layer; it must come before it.": lambda c, w, b: _cut(
+            nn.functional.silu(_linear(c, w, b)), len(w) // c.shape[1]
+        ),
+        "There is a SiLU before the linear layer and one after it; only the first is right.": lambda c, w, b: (
+            _cut(nn.functional.silu(_linear(nn.functional.silu(c), w, b)), len(w) // c.shape[1])
         ),
         "The condition goes through a ReLU; it must go through a SiLU.": _fields(torch.relu),
-        "Scale comes before shift; in the checkpoints of DiT the order is shift, scale, gate.": (
-            _fields(order=(1, 0, 2, 4, 3, 5)),
-            "lesson 11, 'The order that checkpoints have'.",
+        "The condition goes through a GELU, as in the MLP; here it must go through a SiLU.": _fields(
+            nn.functional.gelu
         ),
-        "The gates come first; in the checkpoints of DiT the order is shift, scale, gate.": (
-            _fields(order=(2, 0, 1, 5, 3, 4)),
-            "lesson 11, 'The order that checkpoints have'.",
+        "The condition is replaced by its sigmoid; a SiLU multiplies it by its sigmoid.": _fields(
+            torch.sigmoid
         ),
-        "The two branches alternate; attention's three must come first, then the MLP's three.": (
-            _fields(order=(0, 2, 4, 1, 3, 5)),
-            "lesson 11, 'The order that checkpoints have'.",
+        "The bias is missing.": lambda c, w, b: _fields()(c, w, 0 * b),
+        "Scale comes before shift; in the checkpoints of DiT, shift comes first.": (
+            _reordered(lambda count: _branch_by_branch(count, (1, 0, 2))),
+            _CUT,
         ),
-        "The MLP's three come before those of attention.": (
-            _fields(order=(3, 4, 5, 0, 1, 2)),
-            "lesson 11, 'The order that checkpoints have'.",
+        "The branches alternate; all fields of the attention must come first, then those of the MLP.": (
+            _reordered(lambda count: [*range(0, count, 2), *range(1, count, 2)]),
+            _CUT,
         ),
-        "Each field takes every sixth number; it must take neighboring numbers.": (
+        "The fields of the MLP come before those of the attention.": (
+            _reordered(lambda count: [*range(count // 2, count), *range(count // 2)]),
+            _CUT,
+        ),
+        "The numbers of a field are taken in steps; a field must take D neighboring numbers.": (
             _fields(shape="n (d f) -> f n 1 d"),
             "how the result of the linear layer is split.",
         ),
@@ -133,12 +173,114 @@ _ADALN_FIELDS = Exercise(
             "lesson 10, 'The trap that raises no error'.",
         ),
     },
-    "lesson 10, 'From t and y to shift and scale'.",
-    result_names=tuple(f"{f} of {b}" for b in ("attention", "the MLP") for f in ("shift", "scale", "gate")),
+    _CUT,
+    result_names=("first field", "second field", "third field", "fourth field", "fifth field", "sixth field"),
     reference=_fields(),
 )
 
 
 def check_adaln_fields(fn: Callable, **grade_options) -> Report:
-    """Check fn(c (N, D), weight (6D, D), bias (6D,)) -> six tensors (N, 1, D)."""
+    """Check fn(c (N, D), weight (FD, D), bias (FD,)) -> F tensors (N, 1, D)."""
     return grade(_ADALN_FIELDS, fn, **grade_options)
+
+
+def _absorb_loops(weight: Tensor, bias: Tensor, shift: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Each image's layer, read off by its effect on the tokens 0, (1, 0, ...), (0, 1, 0, ...) and so on."""
+    weights, biases = [], []
+    for add, factor in zip(shift[:, 0].tolist(), scale[:, 0].tolist()):
+
+        def layer(h, add=add, factor=factor):
+            modulated = [value + value * f + a for value, f, a in zip(h, factor, add)]
+            return [
+                sum((w * z for w, z in zip(row, modulated)), b)
+                for row, b in zip(weight.tolist(), bias.tolist())
+            ]
+
+        at_zero, width = layer([0.0] * len(add)), len(add)
+        columns = [layer([float(i == j) for j in range(width)]) for i in range(width)]
+        weights.append([[column[k] - at_zero[k] for column in columns] for k in range(len(at_zero))])
+        biases.append(at_zero)
+    return weight.new_tensor(weights), weight.new_tensor(biases)
+
+
+def _absorb_cases(rng: RandomInputs) -> list[Case]:
+    """As many outputs as channels and images; all sizes different."""
+    sizes = [(3, 3, 3), (2, 4, 3), (4, 3, 5), (rng.choice(2, 3), 6, rng.choice(4, 5))]
+    return [
+        Case(
+            f"{n} images, K = {k}, D = {d}",
+            (rng.normal(k, d), rng.normal(k), rng.normal(n, 1, d), rng.normal(n, 1, d)),
+        )
+        for n, k, d in sizes
+    ]
+
+
+def _absorbed(
+    factor: Callable = lambda scale: 1 + scale,
+    offset: Callable = lambda w, b, shift, scale: b + shift[:, 0] @ w.T,
+) -> Callable:
+    """The layers, with another factor of the weights or other biases."""
+    return lambda w, b, shift, scale: (w * factor(scale), offset(w, b, shift, scale))
+
+
+_FIXED = "lesson 10, 'Fixed shift and scale do nothing'."
+
+_ABSORB = Exercise(
+    "absorb",
+    _absorb_loops,
+    _absorb_cases,
+    {
+        "The weights are multiplied by the scale; a scale of 0 must leave them as they are.": (
+            _absorbed(lambda scale: scale),
+            "lesson 10, 'Why 1 + scale'.",
+        ),
+        "The shift is multiplied by 1 + scale: in a modulation the shift is added last.": (
+            _absorbed(offset=lambda w, b, shift, scale: b + (shift * (1 + scale))[:, 0] @ w.T),
+            "lesson 10, 'Modulate'.",
+        ),
+        "The scale acts on the rows of the weight; it belongs to the columns, one for each channel that comes in.": (
+            lambda w, b, shift, scale: (w * (1 + scale).mT, b + shift[:, 0] @ w.T),
+            _FIXED,
+        ),
+        "The layer's own bias is missing.": (
+            _absorbed(offset=lambda w, b, shift, scale: shift[:, 0] @ w.T),
+            _FIXED,
+        ),
+        "The biases ignore the shift.": (
+            _absorbed(offset=lambda w, b, shift, scale: b.expand(len(shift), -1)),
+            _FIXED,
+        ),
+        "The shift is added to the bias as it is; it goes through the layer like every token.": (
+            _absorbed(offset=lambda w, b, shift, scale: b + shift[:, 0]),
+            _FIXED,
+        ),
+        "The shift meets the transposed weight.": (
+            _absorbed(offset=lambda w, b, shift, scale: b + shift[:, 0] @ w),
+            _FIXED,
+        ),
+        "The bias is scaled too; it is added after the modulated tokens went through the weight.": (
+            _absorbed(offset=lambda w, b, shift, scale: b * (1 + scale[:, 0]) + shift[:, 0] @ w.T),
+            _FIXED,
+        ),
+        "Shift and scale are exchanged.": lambda w, b, shift, scale: _absorbed()(w, b, scale, shift),
+        "All images get the first image's layer.": lambda w, b, shift, scale: _absorbed()(
+            w, b, shift[:1].expand_as(shift), scale[:1].expand_as(scale)
+        ),
+        "The weights are transposed: a layer's weight is (K, D), outputs before inputs.": lambda w, b, shift, scale: (
+            (w * (1 + scale)).mT,
+            b + shift[:, 0] @ w.T,
+        ),
+        "The biases have an axis too many: they must be (N, K).": lambda w, b, shift, scale: (
+            w * (1 + scale),
+            b + shift @ w.T,
+        ),
+    },
+    _FIXED,
+    result_names=("weights", "biases"),
+    reference=_absorbed(),
+)
+
+
+def check_absorb(fn: Callable, **grade_options) -> Report:
+    """Check fn(weight (K, D), bias (K,), shift (N, 1, D), scale (N, 1, D)) -> weights (N, K, D), biases (N, K)."""
+    return grade(_ABSORB, fn, **grade_options)

@@ -1,4 +1,4 @@
-"""Graders of adaLN: modulations compose, and PyTorch's layers give the six fields."""
+"""Graders of adaLN: modulations compose, and PyTorch's layers give the fields and what absorbs them."""
 
 import torch
 import torch.nn.functional as F
@@ -23,16 +23,27 @@ def test_modulations_compose(check_identity):
 
 
 def test_fields_are_blocks_of_a_linear_layer_after_silu(check_identity):
-    """For each block of rows alone: the other five fields are zero."""
+    """For each block of rows alone: the other fields are zero."""
 
     def holds(fn, c, weight, bias):
-        width = c.shape[1]
-        for i in range(6):
-            rows = torch.arange(6 * width) // width == i
+        width, count = c.shape[1], len(weight) // c.shape[1]
+        for i in range(count):
+            rows = torch.arange(count * width) // width == i
             fields = fn(c, weight * rows[:, None], bias * rows)
             expected = F.linear(F.silu(c), weight[rows], bias[rows])[:, None]
             if relative(fields[i], expected) > 1e-9 or any(f.any() for j, f in enumerate(fields) if j != i):
                 return False
-        return len(fields) == 6
+        return len(fields) == count
 
     check_identity("adaln_fields", holds)
+
+
+def test_absorbed_layers_do_what_modulation_and_layer_do(check_identity):
+    def holds(fn, weight, bias, shift, scale):
+        generator = torch.Generator().manual_seed(0)
+        h = torch.randn(len(shift), 7, weight.shape[1], generator=generator, dtype=weight.dtype)
+        weights, biases = fn(weight, bias, shift, scale)
+        got = torch.stack([F.linear(tokens, w, b) for tokens, w, b in zip(h, weights, biases)])
+        return relative(got, F.linear(h * (1 + scale) + shift, weight, bias)) < 1e-9 and biases.ndim == 2
+
+    check_identity("absorb", holds)

@@ -111,7 +111,11 @@ def _compare(exercise: Exercise, case: Case, expected: tuple, value) -> _Outcome
     wrapped = len(expected) == 1 and isinstance(value, tuple | list)  # a comma too many
     if not len(parts) == len(got) == len(expected) or wrapped:
         one = len(expected) == 1 or exercise.probe is not None
-        wanted = "a tensor" if one else f"{len(expected)} tensors: {', '.join(exercise.result_names)}"
+        wanted = (
+            "a tensor"
+            if one
+            else f"{len(expected)} tensors: {', '.join(exercise.result_names[: len(expected)])}"
+        )
         return outcome(None, "type", f"it must return {wanted}, but returns {_describe(value)}")
     triples = list(zip(exercise.result_names, got, expected))
     for name, g, e in triples:
@@ -139,8 +143,9 @@ def _observe(exercise: Exercise, fn: Callable, case: Case, expected: tuple, seco
     except KeyboardInterrupt:  # from the person at the keyboard
         raise
     except BaseException as error:
-        # PyTorch also raises NotImplementedError, for kernels that it lacks.
-        blank = isinstance(error, NotImplementedError) and "implemented for" not in str(error)
+        # PyTorch and einops also raise NotImplementedError, for what they lack.
+        lacks = ("implemented for", "not yet supported")
+        blank = isinstance(error, NotImplementedError) and not any(words in str(error) for words in lacks)
         return outcome("blank" if blank else "error", _describe_error(error, fn))
     finally:
         replaced = _restore_torch(before)
