@@ -91,7 +91,7 @@ def _plot_attention_maps(
     for ax, size in ((axes[0, 0], p), (axes[0, 1], 1)):
         _frame(ax, position[1] * size, position[0] * size, size, size, COLORS["x_t"])
         ax.set(xticks=[], yticks=[])
-    _frame(axes[0, 2], head[0] * (side + 1), head[1] * (side + 1), side, side, "white")
+    _frame(axes[0, 2], head[0] * (side + 1), head[1] * (side + 1), side, side, COLORS["gray"])
     depth, heads = weights.shape[:2]
     centers = [[n * (side + 1) + (side - 1) / 2 for n in range(count)] for count in (depth, heads)]
     axes[0, 2].set(xlabel="block", ylabel="head", xticks=centers[0], yticks=centers[1])
