@@ -15,6 +15,7 @@ from dit_nb.blocks.adaln_zero import AdaLNZeroBlock
 from dit_nb.config import DiTConfig
 from dit_nb.data import digits, running_example
 from dit_nb.model import DiT, _init_weights
+from dit_nb.objective import Diffusion
 from dit_nb.patchify import unpatchify
 from dit_nb.teach.explore.core import Explorer, mistake, stops
 from dit_nb.visual import COLORS, figure
@@ -100,12 +101,10 @@ def _train_and_trace(
         torch.manual_seed(0)
         model, data, digit, rows = _gate_model(block, gate, wrong), digits().train, running_example(), []
         optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3, weight_decay=0)
+        diffusion = Diffusion()
         for step in range(_STEPS[-1] + 1):
             i, t, eps = torch.randint(len(data), (16,)), torch.randint(1000, (16,)), torch.randn(16, 1, 8, 8)
-            angle = t.view(-1, 1, 1, 1) / 999 * torch.pi / 2
-            x_t = (
-                angle.cos() * data.images[i] + angle.sin() * eps
-            )  # a simple schedule; lesson 14 has the real one
+            x_t = diffusion.q_sample(data.images[i], t, eps)
             loss = F.mse_loss(model(x_t, t, data.labels[i])[:, :1], eps)
             optimizer.zero_grad()
             loss.backward()
@@ -132,7 +131,7 @@ def _plot_gate(trace: _GateTrace, gate: float, step: int, wrong: bool = False) -
     """Show a digit after each block, which parameters receive a gradient, and the scale of the residual stream."""
     k, color = _STEPS.index(step), COLORS["wrong" if wrong else "x_t"]
     gradients, frames, rms, gates = trace.gradients[k], trace.frames[k], trace.rms[k], trace.gates[k]
-    fig, axes = figure(3, 1, (9, 3.6), height_ratios=[0.58, 1, 1])
+    fig, axes = figure(3, 1, (9, 4.1), height_ratios=[0.58, 1, 1])
     top, middle, bottom = axes[:, 0]
     strip = np.full((8, 9 * len(frames)), np.nan)  # one image: fourteen axes would be slow
     for i, frame in enumerate(frames):
@@ -143,19 +142,20 @@ def _plot_gate(trace: _GateTrace, gate: float, step: int, wrong: bool = False) -
     logs = gradients.clamp(min=1e-30).log10()  # NaN stays NaN
     artist = middle.imshow(logs, cmap=cmap, vmin=-5, vmax=0.5, extent=(*ends, 2.5, -0.5), aspect="auto")
     middle.vlines(np.arange(_DEPTH + 1) + 0.5, -0.5, 2.5, color="#c8c8c8", lw=1)
-    bottom.stairs(gates, np.arange(_DEPTH + 1) + 0.5, fill=True, color=COLORS["gate"])
+    for fill in (True, False):  # the outline shows gates of 0, too
+        bottom.stairs(gates, np.arange(_DEPTH + 1) + 0.5, fill=fill, color=COLORS["gate"], lw=2)
     bottom.plot(range(_DEPTH + 1), rms, "o-", color=color)
     bottom.text(-0.4, 3.3, "RMS of the residual stream", color=color)
     bottom.text(4, 3.3, "mean absolute gate", color=COLORS["gate"])
     fig.alt_text = _describe(trace, k)
-    top.set_title(fig.alt_text, fontsize=10, color=COLORS["wrong"] if wrong else "black")
+    top.set_title(fig.alt_text.replace("; ", ";\n"), fontsize=10, color=COLORS["wrong"] if wrong else "black")
     top.axis("off")
     for ax in (middle, bottom):
         ax.set(xlim=ends, xticks=[])
     middle.set(yticks=[0, 1, 2], yticklabels=["weights", "gates", "shift, scale"])
-    bottom.set(ylim=(0, 3.9), yticks=[0, 3], xticks=[0, _DEPTH + 1])
-    bottom.set_xticklabels(["in", "out"])
-    bottom.set_xlabel("in: embeddings; twelve blocks; out: final layer", labelpad=-8)
+    bottom.set(ylim=(-0.1, 3.9), yticks=[0, 3], xticks=range(_DEPTH + 2))
+    bottom.set_xticklabels(["in", *range(1, _DEPTH + 1), "out"], fontsize=9)
+    bottom.set_xlabel("block (in: embeddings; out: final layer)")
     bar = fig.colorbar(artist, ax=axes, ticks=[-4, 0], aspect=40, pad=0.01)
     bar.ax.set_yticklabels(["0.0001", "1"])
     bar.set_label("gradient norm; white is exactly 0")
