@@ -271,6 +271,25 @@ def posterior_weights_transposed(x_t, alpha_bar, images):
     return posterior_weights_loop(x_t, alpha_bar, images).T
 
 
+@wrong("posterior_weights", "for the standard deviation of the noise")
+def posterior_weights_normal_variance(x_t, alpha_bar, images):
+    shape = (-1, 1, 1, 1, 1)
+    law = torch.distributions.Normal(alpha_bar.sqrt().view(shape) * images, (1 - alpha_bar).view(shape))
+    return law.log_prob(x_t[:, None]).flatten(2).sum(2).softmax(1)
+
+
+@wrong("posterior_weights", "makes its noise larger")
+def posterior_weights_rescaled(x_t, alpha_bar, images):
+    x0 = x_t / alpha_bar.sqrt().view(-1, 1, 1, 1)
+    return (-(x0[:, None] - images).pow(2).flatten(2).sum(2) / (2 * (1 - alpha_bar))[:, None]).softmax(1)
+
+
+@wrong("posterior_weights", "coefficient of the noise")
+def posterior_weights_exchanged(x_t, alpha_bar, images):
+    gaps = x_t[:, None] - (1 - alpha_bar).sqrt().view(-1, 1, 1, 1, 1) * images
+    return (-gaps.pow(2).flatten(2).sum(2) / (2 * (1 - alpha_bar))[:, None]).softmax(1)
+
+
 # ---- label_posterior
 
 
@@ -422,6 +441,28 @@ def label_posterior_underflow(x_t, alpha_bar, images, labels, num_classes):
 @wrong("label_posterior", "The first alpha_bar")
 def label_posterior_first_bar(x_t, alpha_bar, images, labels, num_classes):
     return posterior_weights_first_bar(x_t, alpha_bar, images) @ F.one_hot(labels, num_classes).double()
+
+
+@wrong("label_posterior", "normalized by itself")
+def label_posterior_softmax_in_class(x_t, alpha_bar, images, labels, num_classes):
+    d = _squared_distances(x_t, alpha_bar, images) / (2 * (1 - alpha_bar))[:, None]
+    columns = [(-d[:, labels == k]).softmax(1).sum(1) for k in range(num_classes)]
+    return torch.stack(columns, 1)
+
+
+@wrong("label_posterior", "for the standard deviation of the noise")
+def label_posterior_normal_variance(x_t, alpha_bar, images, labels, num_classes):
+    return posterior_weights_normal_variance(x_t, alpha_bar, images) @ F.one_hot(labels, num_classes).double()
+
+
+@wrong("label_posterior", "makes its noise larger")
+def label_posterior_rescaled(x_t, alpha_bar, images, labels, num_classes):
+    return posterior_weights_rescaled(x_t, alpha_bar, images) @ F.one_hot(labels, num_classes).double()
+
+
+@wrong("label_posterior", "coefficient of the noise")
+def label_posterior_exchanged(x_t, alpha_bar, images, labels, num_classes):
+    return posterior_weights_exchanged(x_t, alpha_bar, images) @ F.one_hot(labels, num_classes).double()
 
 
 # ---- patchify

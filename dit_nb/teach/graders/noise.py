@@ -87,6 +87,9 @@ _SIGNAL_VARIANCE = (
     "The squared distances are divided by the variance of the signal, not by that of the noise."
 )
 _HALVED = "The squared distances are halved, but not divided by the variance of the noise."
+_VARIANCE_SQUARED = "1 - alpha_bar is taken for the standard deviation of the noise; it is the variance."
+_RESCALED = "x_t is divided by the root of alpha_bar, which makes its noise larger; the exponent must follow."
+_EXCHANGED = "The clean images have the coefficient of the noise."
 _NOT_SQUARED = "The distances are not squared."
 _ABSOLUTE = "Absolute differences are added up; a Gaussian needs the squared ones."
 _PIXEL_MEAN = (
@@ -108,6 +111,9 @@ _IN_WEIGHTS = {
     _NO_VARIANCE: _wrong(variance=torch.ones_like),
     _HALVED: _wrong(variance=lambda bar: torch.full_like(bar, 2)),
     _SIGNAL_VARIANCE: _wrong(variance=lambda bar: 2 * bar),
+    _VARIANCE_SQUARED: (_wrong(variance=lambda bar: 2 * (1 - bar) ** 2), f"{_POSTERIOR}."),
+    _RESCALED: _wrong(variance=lambda bar: 2 * (1 - bar) * bar),
+    _EXCHANGED: (_wrong(signal=lambda bar: (1 - bar).sqrt()), "lesson 02, 'A noisy image'."),
     _NOT_SQUARED: _wrong(distance=lambda gaps: gaps.square().sum((2, 3, 4)).sqrt()),
     _ABSOLUTE: _wrong(distance=lambda gaps: gaps.abs().sum((2, 3, 4))),
     _PIXEL_MEAN: _wrong(distance=lambda gaps: gaps.square().mean((2, 3, 4))),
@@ -219,6 +225,10 @@ def _divided(classes: Callable) -> Callable:
     return normalized
 
 
+def _divided_in_class(weights: Tensor, labels: Tensor, k: int) -> Tensor:
+    return _per_class(weights, labels, k, lambda w: w.new_full((len(w),), float(w.shape[1] > 0)))
+
+
 def _label_posterior(weights: Callable = _weights, classes: Callable = _sums) -> Callable:
     """label_posterior with parameters for known mistakes."""
     return lambda x_t, bar, images, labels, k: classes(weights(x_t, bar, images), labels, k)
@@ -260,6 +270,9 @@ _LABEL_POSTERIOR = Exercise(
         "Each class keeps one of its images: with an index that repeats, += adds only one value.": (
             _label_posterior(classes=_last_only),
             "the last hint of the exercise.",
+        ),
+        "Each class is normalized by itself, so that each has all the probability.": _label_posterior(
+            classes=lambda w, labels, k: _divided_in_class(w, labels, k)
         ),
         "The probabilities go through a softmax once more: they sum to 1 already.": _label_posterior(
             classes=lambda w, labels, k: _sums(w, labels, k).softmax(1)
