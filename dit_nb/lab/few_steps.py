@@ -18,7 +18,7 @@ from dit_nb.pretrained import digit_model, make_diffusion
 from dit_nb.sampling import ddim_sample
 from dit_nb.speed import InferenceModel
 
-__all__ = ["record", "RESULTS"]
+__all__ = ["RESULTS"]
 
 RESULTS = Path(__file__).parent / "results" / "few_steps.csv"
 _STEPS, _SEEDS, _IMAGES = (4, 8, 16), 5, 300  # number of steps, seeds, images of one configuration
@@ -30,7 +30,7 @@ def _schedules(full: Diffusion, steps: int) -> dict[str, Diffusion]:
     return {"t": full.respaced(str(steps)), "log SNR": respaced_by_log_snr(full, steps)}
 
 
-def record(model: Callable, full: Diffusion, steps: int, seed: int, images: int, measure: Callable) -> list:
+def _record(model: Callable, full: Diffusion, steps: int, seed: int, images: int, measure: Callable) -> list:
     """Sample with every solver and spacing from the same noise; return a row (solver, spacing, steps, seed, value) each."""
     labels = torch.arange(images) % 10
     x_T = torch.randn(images, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
@@ -49,7 +49,7 @@ def main() -> None:
     fast, rows = InferenceModel(model.cpu()), []
     for seed in range(_SEEDS):
         for steps in _STEPS:
-            rows += record(
+            rows += _record(
                 fast, full, steps, seed, _IMAGES, partial(classifier.distance, reference=split.held_out)
             )
             print(*rows[-4:], sep="\n", flush=True)
