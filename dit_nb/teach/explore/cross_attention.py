@@ -13,12 +13,15 @@ from torch import Tensor, nn
 from dit_nb.attention import CrossAttention
 from dit_nb.conditioning import LabelEmbedder, TimestepEmbedder
 from dit_nb.data import digits, running_example
+from dit_nb.objective import Diffusion
 from dit_nb.patchify import PatchEmbed, patchify
 from dit_nb.positions import sincos_2d
 from dit_nb.teach.explore.core import Explorer, _PatchGrid, choice, mistake, slider, stops
 from dit_nb.visual import COLORS, _to_pixels, figure
 
 __all__ = ["explore_cross_attention"]
+
+_TIMESTEP = 60  # of the noisy digits: a fifth of noise
 
 
 class _CrossAttentionExample(NamedTuple):
@@ -39,14 +42,15 @@ def _least_squares(x: Tensor, wanted: Tensor) -> Tensor:  # (D, k)
 def _make_example(attention: Callable = CrossAttention, width: int = 64) -> _CrossAttentionExample:
     """Four heads: ink, row, column, random. Each attends to y where its feature is above the mean, to t below."""
     data, d = digits().train, width // 4
-    images = data.images[:300] + 0.2 * torch.randn(300, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(300, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    images = Diffusion().q_sample(data.images[:300], torch.full((300,), _TIMESTEP), noise)
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(1)
         embed, time, label = PatchEmbed(2, 1, width), TimestepEmbedder(width), LabelEmbedder(10, width, 0)
         cross = attention(width, 4)
         embed.proj.weight *= 0.5  # or ink would dominate the position
         tokens = F.layer_norm(embed(images) + sincos_2d((4, 4), width).float(), (width,))  # (300, 16, D)
-        both = torch.stack([time(torch.full((10,), 250)), label(torch.arange(10))], dim=1)
+        both = torch.stack([time(torch.full((10,), _TIMESTEP)), label(torch.arange(10))], dim=1)
         context = F.layer_norm(both, (width,))  # (10, 2, D)
         ink = patchify(images, 2).mean(dim=-1)  # (300, 16)
         row = torch.linspace(-1, 1, 4).repeat_interleave(4).expand_as(ink)
@@ -78,23 +82,23 @@ def _plot_cross_attention(
     with torch.no_grad():
         weights = example.attention.attention_weights(example.tokens[digit : digit + 1], context)
     weights = weights[0, head, :, -1]  # (16,)
-    color, mark = COLORS["wrong" if wrong else "cond"], {"fill": False, "ec": COLORS["wrong"], "lw": 3}
+    color, mark = COLORS["wrong" if wrong else "cond"], {"fill": False, "ec": COLORS["x_t"], "lw": 3}
     fig, axes = figure(1, 3, (9, 3.3), width_ratios=[1, 1, 1.5])
     left, middle, right = axes[0]
     left.imshow(_to_pixels(example.images[digit]), cmap="gray", vmin=0, vmax=1)
-    middle.imshow(weights.view(4, 4), cmap="PiYG", vmin=0, vmax=1, extent=(-0.5, 7.5, 7.5, -0.5))
+    middle.imshow(weights.view(4, 4), cmap="Greens", vmin=0, vmax=1, extent=(-0.5, 7.5, 7.5, -0.5))
     for ax in (left, middle):
         ax.add_patch(Rectangle((patch % 4 * 2 - 0.5, patch // 4 * 2 - 0.5), 2, 2, **mark))
         ax.set(xticks=[], yticks=[])
     right.hlines(range(16), 0, 1, color="#CCCCCC", lw=3)
-    dots = [COLORS["wrong"] if i == patch else color for i in range(16)]
+    dots = [COLORS["x_t"] if i == patch else color for i in range(16)]
     right.scatter(weights, range(16), s=60, c=dots, zorder=3)
     ends = ["", "t + y"] if wrong else ["t", "y"]
     right.set(xlim=(-0.05, 1.05), ylim=(15.7, -0.7), xticks=[0, 1], xticklabels=ends, yticks=[0, 5, 10, 15])
     right.set(ylabel="patch")
     left.set_title(f"noisy {digit}\nits 16 patches are queries", fontsize=10)
     name = "t + y" if wrong else "y"
-    middle.set_title(f"weight on {name}, head '{_HEADS[head]}'\npink 0, white 0.5, green 1", fontsize=10)
+    middle.set_title(f"weight on {name}, head '{_HEADS[head]}'\nwhite 0, dark green 1", fontsize=10)
     others = "" if wrong else f", {1 - weights[patch]:.2f} to t"
     numbers = f"patch {patch}: {weights[patch]:.2f} to {name}{others}"
     headline = "one key: every weight is 1" if wrong else "each patch has its own mix of t and y"
