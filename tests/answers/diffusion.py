@@ -119,6 +119,26 @@ def q_sample_own_float32_noise(x0, t, noise, alphas_cumprod):
     return q_sample_view(x0, t, torch.randn(*x0.shape), alphas_cumprod)
 
 
+@wrong("q_sample", "The noise has no coefficient")
+def q_sample_whole_noise(x0, t, noise, alphas_cumprod):
+    return col(alphas_cumprod, t).sqrt() * x0 + noise
+
+
+@wrong("q_sample", "The image has no coefficient")
+def q_sample_whole_image(x0, t, noise, alphas_cumprod):
+    return x0 + (1 - col(alphas_cumprod, t)).sqrt() * noise
+
+
+@wrong("q_sample", "the same coefficient")
+def q_sample_one_coefficient(x0, t, noise, alphas_cumprod):
+    return col(alphas_cumprod, t).sqrt() * (x0 + noise)
+
+
+@wrong("q_sample", "clipped to [-1, 1]")
+def q_sample_clipped(x0, t, noise, alphas_cumprod):
+    return q_sample_view(x0, t, noise, alphas_cumprod).clip(-1, 1)
+
+
 # ---- q_posterior
 
 
@@ -339,6 +359,38 @@ def q_posterior_product_of_betas(x0, x_t, t, betas):
     return mean, col(torch.cat([variance[1:2], variance[1:]]).log(), t)
 
 
+@wrong("q_posterior", "The timesteps are shifted by one: in code")
+def q_posterior_paper_count(x0, x_t, t, betas):
+    return q_posterior_tables(x0, x_t, torch.where(t > 0, t - 1, t), betas)
+
+
+@wrong("q_posterior", "so that t = 0 wraps around")
+def q_posterior_paper_count_wraps(x0, x_t, t, betas):
+    return q_posterior_tables(x0, x_t, (t - 1) % len(betas), betas)
+
+
+@wrong("q_posterior", "is the standard deviation")
+def q_posterior_std(x0, x_t, t, betas):
+    mean, log = q_posterior_tables(x0, x_t, t, betas)
+    return mean, (0.5 * log).exp()
+
+
+@wrong("q_posterior", "base 10")
+def q_posterior_log10(x0, x_t, t, betas):
+    return q_posterior_with(x0, x_t, t, betas, log=lambda v: v.log() / math.log(10))
+
+
+@wrong("q_posterior", "base 2")
+def q_posterior_log2(x0, x_t, t, betas):
+    return q_posterior_with(x0, x_t, t, betas, log=lambda v: v.log() / math.log(2))
+
+
+@wrong("q_posterior", "is a sample, with noise")
+def q_posterior_sample(x0, x_t, t, betas):
+    mean, log = q_posterior_tables(x0, x_t, t, betas)
+    return mean + torch.exp(0.5 * log) * torch.randn_like(x_t), log
+
+
 # ---- eps_to_x0
 
 
@@ -439,6 +491,17 @@ def eps_to_x0_clipped(x_t, t, eps, alphas_cumprod):
 def eps_to_x0_negative(x_t, t, eps, alphas_cumprod):
     a = col(alphas_cumprod, t)
     return ((1 - a).sqrt() * eps - x_t) / a.sqrt()
+
+
+@wrong("eps_to_x0", "Neither coefficient is used")
+def eps_to_x0_plain(x_t, t, eps, alphas_cumprod):
+    return x_t - eps
+
+
+@wrong("eps_to_x0", "whole difference must be divided by it")
+def eps_to_x0_like_velocity(x_t, t, eps, alphas_cumprod):
+    a = col(alphas_cumprod, t)
+    return a.sqrt() * x_t - (1 - a).sqrt() * eps
 
 
 # ---- from_velocity
@@ -595,6 +658,41 @@ def from_velocity_image_only(x_t, t, v, alphas_cumprod):
     return from_velocity_rotate(x_t, t, v, alphas_cumprod)[0]
 
 
+@wrong("from_velocity", "rotates on, instead of back")
+def from_velocity_rotate_on(x_t, t, v, alphas_cumprod):
+    cos, sin, _, _ = velocity_parts(x_t, t, v, alphas_cumprod)
+    return cos * x_t + sin * v, -(sin * x_t - cos * v) / sin
+
+
+@wrong("from_velocity", "x_t minus the velocity")
+def from_velocity_difference(x_t, t, v, alphas_cumprod):
+    return x_t - v, from_velocity_rotate(x_t, t, v, alphas_cumprod)[1]
+
+
+@wrong("from_velocity", "clipped to [-1, 1]")
+def from_velocity_clipped(x_t, t, v, alphas_cumprod):
+    x0, score = from_velocity_rotate(x_t, t, v, alphas_cumprod)
+    return x0.clip(-1, 1), score
+
+
+@wrong("from_velocity", "The score is that of pure noise")
+def from_velocity_score_at_zero(x_t, t, v, alphas_cumprod):
+    _, _, x0, _ = velocity_parts(x_t, t, v, alphas_cumprod)
+    return x0, -x_t / (1 - col(alphas_cumprod, t))
+
+
+@wrong("from_velocity", "uses the image where it needs the noise")
+def from_velocity_score_of_image(x_t, t, v, alphas_cumprod):
+    _, sin, x0, _ = velocity_parts(x_t, t, v, alphas_cumprod)
+    return x0, -x0 / sin
+
+
+@wrong("from_velocity", "divided by the signal's coefficient")
+def from_velocity_score_by_signal(x_t, t, v, alphas_cumprod):
+    cos, _, x0, eps = velocity_parts(x_t, t, v, alphas_cumprod)
+    return x0, -eps / cos
+
+
 # ---- learned_log_variance
 
 
@@ -684,6 +782,17 @@ def learned_log_variance_clamped_early(values, min_log, max_log):
 @wrong("learned_log_variance", "logarithm of the standard deviation")
 def learned_log_variance_std(values, min_log, max_log):
     return 0.5 * learned_log_variance_middle(values, min_log, max_log)
+
+
+@wrong("learned_log_variance", "(v - 1)/2")
+def learned_log_variance_minus(values, min_log, max_log):
+    return min_log + (values - 1) / 2 * (max_log - min_log)
+
+
+@wrong("learned_log_variance", "both must stay logarithms")
+def learned_log_variance_of_variances(values, min_log, max_log):
+    share = (values + 1) / 2
+    return share * max_log.exp() + (1 - share) * min_log.exp()
 
 
 # ---- normal_kl
@@ -828,6 +937,22 @@ def normal_kl_negative(mean1, logvar1, mean2, logvar2):
     return -normal_kl_stds(mean1, logvar1, mean2, logvar2)
 
 
+@wrong("normal_kl", "The means are added")
+def normal_kl_plus(mean1, logvar1, mean2, logvar2):
+    return normal_kl_formula(mean1, logvar1, -mean2, logvar2)
+
+
+@wrong("normal_kl", "divided by the log variance itself")
+def normal_kl_by_log(mean1, logvar1, mean2, logvar2):
+    ratio = logvar1 - logvar2
+    return 0.5 * (ratio.exp() - ratio - 1 + (mean1 - mean2) ** 2 / logvar2)
+
+
+@wrong("normal_kl", "as if they were variances")
+def normal_kl_no_exp(mean1, logvar1, mean2, logvar2):
+    return 0.5 * (torch.log(logvar2 / logvar1) - 1 + (logvar1 + (mean1 - mean2) ** 2) / logvar2)
+
+
 # ---- discretized_gaussian_nll
 
 
@@ -914,12 +1039,12 @@ for name, (words, probability, factor) in BIN_SLIPS.items():
     )
 
 
-@wrong("discretized_gaussian_nll", "clamp its probability at 1e-12")
+@wrong("discretized_gaussian_nll", "clamp the probability at 1e-12")
 def nll_no_floor(x, mean, log_scale, bins):
     return -nll_with(x, mean, log_scale, 1 / (bins - 1)).log()
 
 
-@wrong("discretized_gaussian_nll", "clamp its probability at 1e-12")
+@wrong("discretized_gaussian_nll", "clamp the probability at 1e-12")
 def nll_own_floor(x, mean, log_scale, bins):
     return -(nll_with(x, mean, log_scale, 1 / (bins - 1)) + 1e-20).log()
 
@@ -974,6 +1099,26 @@ def nll_density_times_width(x, mean, log_scale, bins):
 @wrong("discretized_gaussian_nll", "summed up")
 def nll_sum(x, mean, log_scale, bins):
     return nll_tanh(x, mean, log_scale, bins).sum()
+
+
+@wrong("discretized_gaussian_nll", "the CDF at the value itself")
+def nll_cdf(x, mean, log_scale, bins):
+    return -share_below((x - mean) / log_scale.exp()).clamp(min=1e-12).log()
+
+
+@wrong("discretized_gaussian_nll", "at the lower edge is not subtracted")
+def nll_upper_cdf(x, mean, log_scale, bins):
+    return -share_below((x + 1 / (bins - 1) - mean) / log_scale.exp()).clamp(min=1e-12).log()
+
+
+@wrong("discretized_gaussian_nll", "base 10")
+def nll_log10(x, mean, log_scale, bins):
+    return -nll_with(x, mean, log_scale, 1 / (bins - 1)).clamp(min=1e-12).log10()
+
+
+@wrong("discretized_gaussian_nll", "clamp the probability at 1e-12")
+def nll_high_floor(x, mean, log_scale, bins):
+    return -nll_with(x, mean, log_scale, 1 / (bins - 1)).clamp(min=1e-8).log()
 
 
 # ---- hybrid_loss
@@ -1114,6 +1259,24 @@ def hybrid_loss_arguments(output, noise, vb_terms):
 @wrong("hybrid_loss", "they are added")
 def hybrid_loss_average(output, noise, vb_terms):
     return 0.5 * hybrid_loss_chunk(output, noise, vb_terms)
+
+
+@wrong("hybrid_loss", "multiplied by 1000")
+def hybrid_loss_sum_over_t(output, noise, vb_terms):
+    eps, values = output.chunk(2, dim=1)
+    return (noise - eps).square().mean((1, 2, 3)) + 1000 * vb_terms(eps.detach(), values)
+
+
+@wrong("hybrid_loss", "with the noise, too")
+def hybrid_loss_all_channels(output, noise, vb_terms):
+    eps, values = output.chunk(2, dim=1)
+    return (output - noise.repeat(1, 2, 1, 1)).square().mean((1, 2, 3)) + vb_terms(eps.detach(), values)
+
+
+@wrong("hybrid_loss", "split alternately")
+def hybrid_loss_alternate(output, noise, vb_terms):
+    eps, values = output[:, 0::2], output[:, 1::2]
+    return (noise - eps).square().mean((1, 2, 3)) + vb_terms(eps.detach(), values)
 
 
 # ---- ddpm_step
@@ -1514,6 +1677,12 @@ def respaced_betas_early(alphas_cumprod, kept):
     return respaced_betas_ratio(alphas_cumprod, [k - 1 for k in kept])
 
 
+@wrong("respaced_betas", "alphas_cumprod is 0, and the first beta infinite")
+def respaced_betas_zero_before(alphas_cumprod, kept):
+    bar = torch.nn.functional.pad(alphas_cumprod[kept], (1, 0))
+    return 1 - bar[1:] / bar[:-1]
+
+
 # ---- timestep_of_snr
 
 
@@ -1646,3 +1815,13 @@ def timestep_of_snr_float(betas, std, snr):
 @wrong("timestep_of_snr", "has shape (), but must have (6,)")
 def timestep_of_snr_one_number(betas, std, snr):
     return first_below(snr_table(betas, std), snr)[0]
+
+
+@wrong("timestep_of_snr", "the logarithm of the ratio")
+def timestep_of_snr_log(betas, std, snr):
+    return (snr_table(betas, std).log() > snr[:, None]).sum(1)
+
+
+@wrong("timestep_of_snr", "in decibels")
+def timestep_of_snr_decibels(betas, std, snr):
+    return (10 * torch.log10(snr_table(betas, std)) > snr[:, None]).sum(1)

@@ -83,6 +83,15 @@ _NORMAL_KL = Exercise(
         "The ratio of the log variances is used; it must be the ratio of the variances.": lambda *a: _kl(
             *a, ratio=lambda v1, v2: v1 / v2
         ),
+        "The means are added; it is their distance that counts.": lambda *a: _kl(
+            *a, gap=lambda m1, m2: (m1 + m2) ** 2
+        ),
+        "The distance of the means is divided by the log variance itself, which can be negative.": lambda m1, v1, m2, v2: (
+            _kl(m1, v1, m1, v2) + 0.5 * (m1 - m2) ** 2 / v2
+        ),
+        "The log variances are used as if they were variances: their ratio has a logarithm of its own.": lambda m1, v1, m2, v2: (
+            0.5 * ((v2 / v1).log() + v1 / v2 - 1 + (m1 - m2) ** 2 / v2)
+        ),
         "The distance of the means is missing.": lambda *a: _kl(*a, gap=lambda m1, m2: 0 * (m1 - m2)),
         "The distance of the means is divided by a standard deviation; it must be a variance.": lambda *a: (
             _kl(*a, by=lambda v1, v2: v2 / 2)
@@ -125,7 +134,7 @@ def _nll_loops(x: Tensor, mean: Tensor, log_scale: Tensor, bins: int) -> Tensor:
     return x.new_tensor(nats).reshape(x.shape)
 
 
-_NO_FLOOR = "A pixel far from the mean gets an infinite or huge cost: clamp its probability at 1e-12."
+_NO_FLOOR = "Only pixels far from the mean are wrong: clamp the probability at 1e-12, so that its logarithm stays finite."
 
 
 def _bin_cases(rng: RandomInputs) -> list[Case]:
@@ -221,6 +230,13 @@ _DISCRETIZED_GAUSSIAN_NLL = Exercise(
         ),
         "These are probabilities; return the negative of their logarithm.": _nll(log=lambda p: p, sign=1.0),
         "These are negative probabilities; return the negative of their logarithm.": _nll(log=lambda p: p),
+        "It is the CDF at the value itself; a bin has two edges, and its probability is a difference.": lambda x, mean, log_scale, bins: (
+            -torch.special.ndtr((x - mean) / log_scale.exp()).clamp(min=1e-12).log()
+        ),
+        "It is the CDF at the upper edge; the CDF at the lower edge is not subtracted.": lambda x, mean, log_scale, bins: (
+            -torch.special.ndtr((x - mean + 1 / (bins - 1)) / log_scale.exp()).clamp(min=1e-12).log()
+        ),
+        "The logarithm has base 10; it must be the natural one.": _nll(log=torch.log10),
         "The mean is added; each edge is measured from the mean.": _nll(center=lambda x, mean: x + mean),
         "The mean is not used: each edge is measured from the mean.": _nll(
             center=lambda x, mean: x + 0 * mean

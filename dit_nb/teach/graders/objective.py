@@ -90,6 +90,12 @@ _EPS_TO_X0 = Exercise(
             _eps_to_x0_by(lambda x, e, b: _eps_to_x0(x, e, b).clamp(-1, 1)),
             "the task asks for the image that solves the equation; samplers clip it afterwards.",
         ),
+        "Neither coefficient is used: x_t is not the sum of image and noise.": _eps_to_x0_by(
+            lambda x, e, b: x - e
+        ),
+        "The image's coefficient multiplies x_t; the whole difference must be divided by it.": _eps_to_x0_by(
+            lambda x, e, b: _signal_scale(b) * x - _noise_scale(b) * e
+        ),
         "The sign of the whole is wrong: it is noise minus x_t.": _eps_to_x0_by(
             lambda x, e, b: -_eps_to_x0(x, e, b)
         ),
@@ -171,6 +177,29 @@ _FROM_VELOCITY = Exercise(
         ),
         "The image is right, but it is subtracted from x_t without its coefficient: x_t holds only a part of it.": (
             _velocity(eps=lambda x, v, s, n: (x - (s * x - n * v)) / n),
+            _SCORE_HINT,
+        ),
+        "Both signs are wrong: it rotates on, instead of back.": (
+            _velocity(clean=lambda x, v, s, n: s * x + n * v, eps=lambda x, v, s, n: n * x - s * v),
+            _VELOCITY_HINT,
+        ),
+        "The image is x_t minus the velocity, without coefficients.": (
+            _velocity(clean=lambda x, v, s, n: x - v),
+            _VELOCITY_HINT,
+        ),
+        "The image is clipped to [-1, 1]; nothing in the equations does that.": lambda *a: (
+            lambda clean, score: (clean.clamp(-1, 1), score)
+        )(*_velocity()(*a)),
+        "The score is that of pure noise: the clean image is not subtracted from x_t.": (
+            _velocity(eps=lambda x, v, s, n: x, score=lambda x, n: -x / n**2),
+            _SCORE_HINT,
+        ),
+        "The score uses the image where it needs the noise.": (
+            _velocity(eps=lambda x, v, s, n: s * x - n * v),
+            _SCORE_HINT,
+        ),
+        "The score is divided by the signal's coefficient; it must be the noise's.": (
+            _velocity(score=lambda eps, n: -eps / (1 - n**2).sqrt()),
             _SCORE_HINT,
         ),
         "The second result is the noise; the score is asked for.": (
@@ -331,6 +360,16 @@ _HYBRID_LOSS = Exercise(
         ),
         "The squared error is detached too: nothing trains eps.": lambda output, *rest: _hybrid_loss()(
             torch.cat([output.chunk(2, 1)[0].detach(), output.chunk(2, 1)[1]], 1), *rest
+        ),
+        "The bound is multiplied by 1000; its weight is 1.": _hybrid_loss(
+            add=lambda mse, vb: mse + 1000 * vb
+        ),
+        "The squared error compares the variance values with the noise, too.": lambda output, noise, vb_terms: (
+            ((output - torch.cat([noise, noise], 1)) ** 2).flatten(1).mean(1)
+            + vb_terms(output.chunk(2, 1)[0].detach(), output.chunk(2, 1)[1])
+        ),
+        "The channels are split alternately; eps is the first half, the variance values the second.": lambda output, noise, vb_terms: (
+            _hybrid_loss()(torch.cat([output[:, ::2], output[:, 1::2]], 1), noise, vb_terms)
         ),
         "The error is not squared.": _hybrid_loss(square=lambda gap: gap.abs().flatten(1).mean(1)),
         "The squared error is halved; its weight is 1.": _hybrid_loss(

@@ -145,6 +145,20 @@ _Q_POSTERIOR = Exercise(
             _q_posterior(noisy=lambda beta, bar, before: (1 - before) * bar.sqrt() / (1 - bar)),
             "the difference between alpha and alpha bar.",
         ),
+        "The timesteps are shifted by one: in code they are counted from 0, and entry t belongs to timestep t.": (
+            lambda x0, x_t, t, betas: _q_posterior()(x0, x_t, (t - 1).clamp(min=0), betas)
+        ),
+        "The timesteps are shifted by one, so that t = 0 wraps around: entry t belongs to timestep t.": (
+            lambda x0, x_t, t, betas: _q_posterior()(x0, x_t, t - 1, betas)
+        ),
+        "The second result is the standard deviation; return the logarithm of the variance.": _q_posterior(
+            log=lambda v: v.sqrt()
+        ),
+        "The logarithm has base 10; it must be the natural one.": _q_posterior(log=torch.log10),
+        "The logarithm has base 2; it must be the natural one.": _q_posterior(log=torch.log2),
+        "The first result is a sample, with noise; return the mean.": lambda *a: (
+            lambda mean, log: (mean + (log / 2).exp() * torch.randn_like(mean), log)
+        )(*_q_posterior()(*a)),
         "The weight of x_0 lacks its square root.": _q_posterior(
             clean=lambda beta, bar, before: beta * before / (1 - bar)
         ),
@@ -231,6 +245,12 @@ _LEARNED_LOG_VARIANCE = Exercise(
         "The fraction is v + 1/2: parentheses are missing around v + 1.": _interpolate(lambda v: v + 1 / 2),
         "The fraction is v + 1, which runs from 0 to 2; it must run from 0 to 1.": _interpolate(
             lambda v: v + 1
+        ),
+        "The fraction is (v - 1)/2, which runs from -1 to 0; it must run from 0 to 1.": _interpolate(
+            lambda v: (v - 1) / 2
+        ),
+        "The variances are interpolated, and the result is a variance; both must stay logarithms.": (
+            lambda v, low, high: torch.lerp(low.exp(), high.exp(), (v + 1) / 2)
         ),
         "The fraction is v / 2, which runs from -1/2 to 1/2; it must run from 0 to 1.": _interpolate(
             lambda v: v / 2

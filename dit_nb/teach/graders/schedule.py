@@ -87,6 +87,18 @@ _Q_SAMPLE = Exercise(
             _q_sample(_signal_scale, lambda b: 1 - b.sqrt()),
             "whether the squares of the two coefficients sum to 1.",
         ),
+        "The noise has no coefficient: x_t holds only a part of it.": _q_sample(
+            _signal_scale, torch.ones_like
+        ),
+        "The image has no coefficient: x_t holds only a part of it.": _q_sample(
+            torch.ones_like, _noise_scale
+        ),
+        "Image and noise have the same coefficient; their squares must sum to 1.": _q_sample(
+            _signal_scale, _signal_scale
+        ),
+        "The result is clipped to [-1, 1]; noisy images leave that range.": lambda *a: _q_sample(
+            _signal_scale, _noise_scale
+        )(*a).clamp(-1, 1),
         "The noise is subtracted; it is added.": _q_sample(_signal_scale, lambda b: -_noise_scale(b)),
         "The coefficients are those of standard deviation and variance exchanged: alphas_cumprod is squared, not rooted.": (
             _q_sample(lambda b: b**2, lambda b: (1 - b) ** 2)
@@ -181,6 +193,9 @@ _RESPACED_BETAS = Exercise(
         "These are differences; a beta is 1 minus the ratio of two neighbors.": _betas_from(
             lambda bar, before: before - bar
         ),
+        "Before the first kept step alphas_cumprod is 0, and the first beta infinite; it is 1 there.": _betas_from(
+            lambda bar, before: 1 - bar / torch.cat([bar.new_zeros(1), before[1:]])
+        ),
         "The first beta is 1, which leaves no signal: before the first kept step, alphas_cumprod is 1.": lambda bar, kept: (
             torch.cat([bar.new_ones(1), 1 - bar[kept][1:] / bar[kept][:-1]])
         ),
@@ -272,6 +287,12 @@ _TIMESTEP_OF_SNR = Exercise(
         ),
         "It compares the signal with snr, and forgets to divide by the noise.": _first_timestep(
             lambda bar, std: std**2 * bar
+        ),
+        "The table is the logarithm of the ratio, but snr is not a logarithm.": _first_timestep(
+            lambda bar, std: (std**2 * bar / (1 - bar)).log()
+        ),
+        "The table is in decibels, but snr is a plain ratio.": _first_timestep(
+            lambda bar, std: 10 * (std**2 * bar / (1 - bar)).log10()
         ),
         "The ratio is upside down: it is that of noise to signal.": _first_timestep(
             lambda bar, std: (1 - bar) / (std**2 * bar), find=lambda ratio, snr: (ratio < snr[:, None]).sum(1)
