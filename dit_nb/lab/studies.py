@@ -232,6 +232,7 @@ STUDIES = {
         "Only shift and scale at zero: the combination that `zero` lacks, added after its result was seen.",
         [{"gates": "shift_scale_only", "depth": 6, "steps": 1000}],
         _run_depth_study,
+        seeds=3,
         fast=_FAST,
     ),
     "init": Study(
