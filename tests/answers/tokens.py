@@ -278,7 +278,7 @@ def posterior_weights_normal_variance(x_t, alpha_bar, images):
     return law.log_prob(x_t[:, None]).flatten(2).sum(2).softmax(1)
 
 
-@wrong("posterior_weights", "makes its noise larger")
+@wrong("posterior_weights", "makes their noise larger")
 def posterior_weights_rescaled(x_t, alpha_bar, images):
     x0 = x_t / alpha_bar.sqrt().view(-1, 1, 1, 1)
     return (-(x0[:, None] - images).pow(2).flatten(2).sum(2) / (2 * (1 - alpha_bar))[:, None]).softmax(1)
@@ -455,7 +455,7 @@ def label_posterior_normal_variance(x_t, alpha_bar, images, labels, num_classes)
     return posterior_weights_normal_variance(x_t, alpha_bar, images) @ F.one_hot(labels, num_classes).double()
 
 
-@wrong("label_posterior", "makes its noise larger")
+@wrong("label_posterior", "makes their noise larger")
 def label_posterior_rescaled(x_t, alpha_bar, images, labels, num_classes):
     return posterior_weights_rescaled(x_t, alpha_bar, images) @ F.one_hot(labels, num_classes).double()
 

@@ -88,7 +88,10 @@ _SIGNAL_VARIANCE = (
 )
 _HALVED = "The squared distances are halved, but not divided by the variance of the noise."
 _VARIANCE_SQUARED = "1 - alpha_bar is taken for the standard deviation of the noise; it is the variance."
-_RESCALED = "x_t is divided by the root of alpha_bar, which makes its noise larger; the exponent must follow."
+_RESCALED = (
+    "The noisy images are divided by the root of alpha_bar, which makes their noise larger too: "
+    "the variance changes."
+)
 _EXCHANGED = "The clean images have the coefficient of the noise."
 _NOT_SQUARED = "The distances are not squared."
 _ABSOLUTE = "Absolute differences are added up; a Gaussian needs the squared ones."
