@@ -31,7 +31,8 @@ def built(tmp_path_factory):
 
 def test_the_wheel_holds_modules_and_data(built):
     wheel, _, _ = built
-    for name in ("py.typed", "models/digits/sampling.json", "lab/results/bench.json"):
+    models = ("models/digits/sampling.json", "models/blocks/adaln/model.safetensors")
+    for name in ("py.typed", *models, "lab/results/bench.json"):
         assert f"dit_nb/{name}" in wheel
     assert sum(name.startswith("dit_nb/teach/classroom/course/") for name in wheel) == 5
     modules = {str(p.relative_to(ROOT)) for p in (ROOT / "dit_nb").rglob("*.py")}
