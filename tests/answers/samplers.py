@@ -760,7 +760,7 @@ def cfg_eps_minus(cond, uncond, cfg_scale):
     return uncond - cfg_scale * (cond - uncond)
 
 
-@wrong("cfg_eps", "Only the prediction with the label")
+@wrong("cfg_eps", "Only the prediction with the label is left")
 def cfg_eps_scaled_cond(cond, uncond, cfg_scale):
     return cfg_scale * cond
 
@@ -969,3 +969,112 @@ def combine_batch(uncond, conds, weights):
 @wrong("combine_conditions", "the predictions averaged")
 def combine_average(uncond, conds, weights):
     return cfg_eps_walk(conds.mean(0), uncond, weights.sum())
+
+
+# ---- found in a trial
+
+
+@wrong("ddim_step", "a DDPM step with less noise")
+def ddim_step_of_the_mean(diffusion, prediction, x_t, t, noise, eta):
+    std = torch.exp(0.5 * prediction.log_variance)
+    return prediction.mean + (t != 0).view(-1, 1, 1, 1) * eta * std * noise
+
+
+@wrong("ddim_step", "standard deviation of the prediction")
+def ddim_step_predicted_sigma(diffusion, prediction, x_t, t, noise, eta):
+    return ddim_step_with(
+        diffusion, prediction, x_t, t, noise, eta * torch.exp(0.5 * prediction.log_variance)
+    )
+
+
+@wrong("ddim_step", "which must be scaled first")
+def ddim_step_eps_unscaled(diffusion, prediction, x_t, t, noise, eta):
+    now, _ = ddim_levels(diffusion, t)
+    eps = (x_t - prediction.x0) / (1 - now).sqrt()
+    return ddim_step_with(diffusion, prediction, x_t, t, noise, eta * sigma_of(diffusion, t), eps=eps)
+
+
+@wrong("ddim_step", "In the noise, the clean image")
+def ddim_step_eps_no_root(diffusion, prediction, x_t, t, noise, eta):
+    now, _ = ddim_levels(diffusion, t)
+    eps = (x_t - now * prediction.x0) / (1 - now).sqrt()
+    return ddim_step_with(diffusion, prediction, x_t, t, noise, eta * sigma_of(diffusion, t), eps=eps)
+
+
+@wrong("keep_known", "subtracted from the known pixels")
+def keep_known_minus(diffusion, x_prev, t, known, mask, noise):
+    return keep_known_where(diffusion, x_prev, t, known, mask, -noise)
+
+
+@wrong("keep_known", "next noisier level")
+def keep_known_t_plus_1(diffusion, x_prev, t, known, mask, noise):
+    later = (t + 1).clamp(max=diffusion.num_timesteps - 1)
+    return torch.where(mask > 0, diffusion.q_sample(known, later, noise), x_prev)
+
+
+@wrong("keep_known", "added to all pixels")
+def keep_known_noise_everywhere(diffusion, x_prev, t, known, mask, noise):
+    bar = col(diffusion.alphas_cumprod_prev, t)
+    return merge(mask, bar.sqrt() * known, x_prev) + (1 - bar).sqrt() * noise
+
+
+@wrong("even_log_snr", "Both ends are missing")
+def timesteps_without_ends(alphas_cumprod, steps):
+    return nearest(snr_logs(alphas_cumprod), steps + 2)[1:-1]
+
+
+@wrong("even_log_snr", "the signal's scale")
+def timesteps_signal(alphas_cumprod, steps):
+    return nearest(alphas_cumprod**0.5, steps)
+
+
+@wrong("second_order_step", "integrated exactly")
+def second_order_exact(x, x0, last_x0, before, now, after):
+    h, slope = lam(after) - lam(now), (x0 - last_x0) / (lam(now) - lam(before))
+    return first_order(x, x0, now, after) + torch.sqrt(after) * (h - 1 + torch.exp(-h)) * slope
+
+
+@wrong("second_order_step", "starts at the older prediction")
+def second_order_from_last(x, x0, last_x0, before, now, after):
+    r = (lam(now) - lam(before)) / (lam(after) - lam(now))
+    return first_order(x, last_x0 + (x0 - last_x0) / (2 * r), now, after)
+
+
+@wrong("second_order_step", "exponent has the wrong sign")
+def second_order_exp_h(x, x0, last_x0, before, now, after):
+    h = lam(after) - lam(now)
+    d = x0 + h / (2 * (lam(now) - lam(before))) * (x0 - last_x0)
+    return torch.sqrt((1 - after) / (1 - now)) * x + torch.sqrt(after) * torch.expm1(h) * d
+
+
+@wrong("second_order_step", "added in full")
+def second_order_no_minus_1(x, x0, last_x0, before, now, after):
+    d = x0 + (lam(after) - lam(now)) / (2 * (lam(now) - lam(before))) * (x0 - last_x0)
+    return torch.sqrt((1 - after) / (1 - now)) * x + torch.sqrt(after) * d
+
+
+@wrong("cfg_eps", "subtracted once")
+def cfg_eps_half_of_the_other_convention(cond, uncond, cfg_scale):
+    return (1 + cfg_scale) * cond - uncond
+
+
+@wrong("cfg_eps", "on the prediction without the label")
+def cfg_eps_minus_scaled_uncond(cond, uncond, cfg_scale):
+    return cond - cfg_scale * uncond
+
+
+@wrong("guided_output", "the scale is not used")
+def guided_output_uncond_eps(cond, uncond, cfg_scale):
+    c = cond.shape[1] // 2
+    return torch.cat([uncond[:, :c], cond[:, c:]], dim=1)
+
+
+@wrong("guided_output", "Only the scaled difference")
+def guided_output_difference(cond, uncond, cfg_scale):
+    c = cond.shape[1] // 2
+    return torch.cat([cfg_scale * (cond[:, :c] - uncond[:, :c]), cond[:, c:]], dim=1)
+
+
+@wrong("combine_conditions", "gets all of them")
+def combine_sum_of_weights(uncond, conds, weights):
+    return uncond + weights.sum() * (conds - uncond).sum(0)

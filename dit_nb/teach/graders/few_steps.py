@@ -96,6 +96,12 @@ _EVEN_LOG_SNR = Exercise(
         "The first timestep, 0, is missing: the values begin one distance after the start.": lambda bar, steps: (
             _choose()(bar, steps + 1)[1:]
         ),
+        "Both ends are missing: 0 and T - 1 are among the timesteps.": lambda bar, steps: _choose()(
+            bar, steps + 2
+        )[1:-1],
+        "The timesteps are even in the signal's scale; it must be the log of signal over noise.": _choose(
+            torch.sqrt
+        ),
         "There is one timestep too many: this many steps have as many timesteps, not one more.": lambda bar, steps: (
             _choose()(bar, steps + 1)
         ),
@@ -269,6 +275,27 @@ _SECOND_ORDER_STEP = Exercise(
                 * (after.sqrt() - ((1 - after) / (1 - now)).sqrt() * now.sqrt())
                 * x0
             )
+        ),
+        "The line is integrated exactly; here its value in the middle of the step stands for the whole step.": (
+            lambda x, x0, last, before, now, after: (
+                _integrate(x, x0, now, after)
+                + after.sqrt()
+                * ((_log_snr(after) - _log_snr(now)) / 2 - 1 + ((_log_snr(now) - _log_snr(after)) / 2).exp())
+                * (x0 - last)
+                / ((_log_snr(now) - _log_snr(before)) / 2)
+            )
+        ),
+        "The extrapolation starts at the older prediction; it must start at the newer one.": lambda x, x0, last, *levels: (
+            _integrate(x, last + _half_step(*levels) * (x0 - last), *levels[1:])
+        ),
+        "The exponent has the wrong sign: the noise must become less.": _second_order(
+            step=lambda x, x0, now, after: (
+                ((1 - after) / (1 - now)).sqrt() * x
+                + after.sqrt() * (((_log_snr(after) - _log_snr(now)) / 2).exp() - 1) * x0
+            )
+        ),
+        "The clean image is added in full: the part of it that is in x already must be taken off.": _second_order(
+            step=lambda x, x0, now, after: ((1 - after) / (1 - now)).sqrt() * x + after.sqrt() * x0
         ),
         "This is the extrapolated clean image; the step must go to the level `after` only.": _second_order(
             step=lambda x, x0, now, after: x0

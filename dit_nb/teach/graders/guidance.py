@@ -56,13 +56,22 @@ _CFG_EPS = Exercise(
             lambda c, u, w: u - w * (c - u),
             "the sign of the difference.",
         ),
-        "Only the prediction with the label is scaled; the one without it is missing.": lambda c, u, w: w * c,
+        "Only the prediction with the label is left, scaled; the one without it is missing, or cancels.": lambda c, u, w: (
+            w * c
+        ),
         "The prediction without the label is subtracted in full, whatever the scale.": lambda c, u, w: (
             w * c - u
         ),
         "The prediction without the label is scaled and added to the one with it.": lambda c, u, w: c + w * u,
         "The prediction without the label is subtracted; the line starts at it.": lambda c, u, w: (
             w * (c - u) - u
+        ),
+        "The prediction without the label is subtracted once, though the one with it grows with 1 + scale.": (
+            lambda c, u, w: (1 + w) * c - u,
+            "what both weights must add up to.",
+        ),
+        "The scale is on the prediction without the label; it belongs to the difference of the two.": (
+            lambda c, u, w: c - w * u
         ),
         "Both predictions are added and scaled; it is their difference that is scaled.": lambda c, u, w: (
             w * (c + u)
@@ -129,6 +138,12 @@ _GUIDED_OUTPUT = Exercise(
             "lesson 18, 'Three channels of four'.",
         ),
         "Only the first channel is guided; here all channels of eps are.": _guided(lambda c: 1),
+        "The noise is the one without the label: the scale is not used.": lambda c, u, w: torch.cat(
+            [u.chunk(2, 1)[0], c.chunk(2, 1)[1]], 1
+        ),
+        "Only the scaled difference of the noise is returned; it starts at the one without the label.": lambda c, u, w: (
+            torch.cat([(w * (c - u)).chunk(2, 1)[0], c.chunk(2, 1)[1]], 1)
+        ),
         "Nothing is guided: this is the output with the label.": lambda c, u, w: c.clone(),
         "The two outputs are exchanged: the guidance leads away from the label.": (
             lambda c, u, w: torch.cat([torch.lerp(c, u, w).chunk(2, 1)[0], c.chunk(2, 1)[1]], 1),
@@ -233,6 +248,9 @@ _COMBINE_CONDITIONS = Exercise(
         "The directions are averaged; the logarithms of probabilities add up.": (
             lambda u, c, w: u + (_over_conditions(w) * (c - u)).mean(0),
             "lesson 18, 'Several conditions'.",
+        ),
+        "The weights are summed, so that every condition gets all of them.": lambda u, c, w: (
+            u + w.sum() * (c - u).sum(0)
         ),
         "The weights are not used: every condition counts in full.": _combine(torch.ones_like),
         "The weights are divided by their sum; each is a scale of its own.": _combine(lambda w: w / w.sum()),

@@ -313,6 +313,22 @@ _DDIM_STEP = Exercise(
         "The clean image is scaled to the level of t; it must be scaled to that of the step before.": (
             lambda d, p, x, t, e, eta: _ddim_mixed(d, p, x, t, e, eta, signal="after")
         ),
+        "This is a DDPM step with less noise: DDIM does not use the mean of the prediction.": lambda d, p, x, t, e, eta: (
+            p.mean + eta * _not_last(t) * (p.log_variance / 2).exp() * e
+        ),
+        "Sigma is the standard deviation of the prediction; DDIM's follows from the schedule alone.": (
+            lambda d, p, x, t, e, eta: _ddim(std=lambda eta, variance: eta * (p.log_variance / 2).exp())(
+                d, p, x, t, e, eta
+            )
+        ),
+        "The noise in x_t is what is left of x_t without the clean image, which must be scaled first.": _ddim(
+            old_noise=lambda d, p, x, t: (x - p.x0) / (1 - _per_image(d.alphas_cumprod, t)).sqrt()
+        ),
+        "In the noise, the clean image is scaled by alphas_cumprod; its root is missing.": _ddim(
+            old_noise=lambda d, p, x, t: (
+                (x - _per_image(d.alphas_cumprod, t) * p.x0) / (1 - _per_image(d.alphas_cumprod, t)).sqrt()
+            )
+        ),
         "Instead of the noise in x_t, x_t itself is used: the clean image is in it a second time.": _ddim(
             old_noise=lambda d, p, x, t: x
         ),
@@ -412,6 +428,18 @@ _KEEP_KNOWN = Exercise(
         "The known pixels have the noise of one step forward; they need all the noise up to the level of x_prev.": (
             _keep(lambda d: 1 - d.betas),
             "alphas_cumprod_prev.",
+        ),
+        "The noise is subtracted from the known pixels; add it.": _keep(
+            noised=lambda bar, known, e: bar.sqrt() * known - (1 - bar).sqrt() * e
+        ),
+        "The known pixels have the noise of the next noisier level; x_prev has less.": (
+            _keep(lambda d: torch.cat([d.alphas_cumprod[1:], d.alphas_cumprod[-1:]])),
+            "which level x_prev has.",
+        ),
+        "The noise is added to all pixels; x_prev has its noise already.": lambda d, x, t, known, mask, e: (
+            mask * _per_image(d.alphas_cumprod_prev, t).sqrt() * known
+            + (1 - mask) * x
+            + (1 - _per_image(d.alphas_cumprod_prev, t)).sqrt() * e
         ),
         "The mask is inverted: the known pixels are sampled, and the unknown ones replaced.": _keep(
             merge=lambda mask, known, x: (1 - mask) * known + mask * x
