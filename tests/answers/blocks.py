@@ -118,6 +118,58 @@ def attention_maps(q, k, v):
     return F.softmax(q @ k.transpose(2, 3) / q.shape[3] ** 0.5, dim=-1)
 
 
+@wrong("attention", "go through a sigmoid")
+def attention_sigmoid(q, k, v):
+    scores = q @ k.transpose(2, 3) / q.shape[-1] ** 0.5
+    return scores.sigmoid() @ v
+
+
+@wrong("attention", "divided by their sum; a softmax")
+def attention_over_sum(q, k, v):
+    scores = q @ k.transpose(2, 3) / q.shape[-1] ** 0.5
+    return scores / scores.sum(dim=-1, keepdim=True) @ v
+
+
+@wrong("attention", "exponentials are not divided")
+def attention_exp_only(q, k, v):
+    scores = q @ k.transpose(2, 3) / q.shape[-1] ** 0.5
+    return scores.exp() @ v
+
+
+@wrong("attention", "log_softmax is for losses")
+def attention_log(q, k, v):
+    scores = q @ k.transpose(2, 3) / q.shape[-1] ** 0.5
+    return F.log_softmax(scores, dim=-1) @ v
+
+
+@wrong("attention", "wrong sign")
+def attention_minus(q, k, v):
+    scores = q @ k.transpose(2, 3) / q.shape[-1] ** 0.5
+    return F.softmax(-scores, dim=-1) @ v
+
+
+@wrong("attention", "the mean of the keys")
+def attention_mean_of_keys(q, k, v):
+    scores = q @ k.transpose(2, 3) / q.shape[-1] ** 0.5
+    return F.softmax(scores, dim=-1) @ k
+
+
+@wrong("attention", "compared with values")
+def attention_scores_of_values(q, k, v):
+    return F.scaled_dot_product_attention(q, v, v)
+
+
+@wrong("attention", "a residual connection")
+def attention_adds_queries(q, k, v):
+    return q + F.scaled_dot_product_attention(q, k, v)
+
+
+@wrong("attention", "normalized first")
+def attention_cosine(q, k, v):
+    q, k = (z / z.norm(dim=-1, keepdim=True) for z in (q, k))
+    return F.scaled_dot_product_attention(q, k, v)
+
+
 # ---- multi_head
 
 
@@ -229,6 +281,38 @@ def multi_head_unscaled(q, k, v, num_heads):
     return rearrange(attention_unscaled(q, k, v), "n h t d -> n t (h d)")
 
 
+@wrong("multi_head", "images and heads exchanged")
+def multi_head_exchanged_back(q, k, v, num_heads):
+    q, k, v = (rearrange(x, "n t (h d) -> (n h) t d", h=num_heads) for x in (q, k, v))
+    return rearrange(F.scaled_dot_product_attention(q, k, v), "(h n) t d -> n t (h d)", h=num_heads)
+
+
+@wrong("multi_head", "as in a language model")
+def multi_head_causal(q, k, v, num_heads):
+    q, k, v = (rearrange(x, "n t (h d) -> n h t d", h=num_heads) for x in (q, k, v))
+    return rearrange(F.scaled_dot_product_attention(q, k, v, is_causal=True), "n h t d -> n t (h d)")
+
+
+@wrong("multi_head", "divided by its square root")
+def multi_head_over_d(q, k, v, num_heads):
+    q, k, v = (rearrange(x, "n t (h d) -> n h t d", h=num_heads) for x in (q, k, v))
+    return rearrange(F.scaled_dot_product_attention(q, k, v, scale=1 / q.shape[-1]), "n h t d -> n t (h d)")
+
+
+@wrong("multi_head", "from the number of tokens")
+def multi_head_root_tokens(q, k, v, num_heads):
+    q, k, v = (rearrange(x, "n t (h d) -> n h t d", h=num_heads) for x in (q, k, v))
+    return rearrange(
+        F.scaled_dot_product_attention(q, k, v, scale=q.shape[2] ** -0.5), "n h t d -> n t (h d)"
+    )
+
+
+@wrong("multi_head", "from the number of heads")
+def multi_head_root_heads(q, k, v, num_heads):
+    q, k, v = (rearrange(x, "n t (h d) -> n h t d", h=num_heads) for x in (q, k, v))
+    return rearrange(F.scaled_dot_product_attention(q, k, v, scale=num_heads**-0.5), "n h t d -> n t (h d)")
+
+
 # ---- add_scores
 
 
@@ -319,6 +403,16 @@ def add_scores_returns_scores(q1, k1, q2, k2):
 @wrong("add_scores", "do not fit together")
 def add_scores_keys_added(q1, k1, q2, k2):
     return torch.cat([q1, q2], dim=-1), k1 + k2
+
+
+@wrong("add_scores", "different orders, and")
+def add_scores_crossed_plain(q1, k1, q2, k2):
+    return torch.cat([q1, q2], dim=-1), torch.cat([k2, k1], dim=-1)
+
+
+@wrong("add_scores", "keys stand in both halves")
+def add_scores_first_keys_twice(q1, k1, q2, k2):
+    return math.sqrt(2) * torch.cat([q1, q2], dim=-1), torch.cat([k1, k1], dim=-1)
 
 
 # ---- in_context
@@ -1015,6 +1109,53 @@ def layer_norm_no_keepdim(x, eps):
     return (x - x.mean(-1)[..., :-1, None]) / x.std(-1)
 
 
+@wrong("layer_norm", "standard deviation stands under the root")
+def layer_norm_std_in_root(x, eps):
+    centered = x - x.mean(-1, keepdim=True)
+    return centered / torch.sqrt(x.std(-1, keepdim=True, correction=0) + eps)
+
+
+@wrong("layer_norm", "squared deviations are summed")
+def layer_norm_sum(x, eps):
+    centered = x - x.mean(-1, keepdim=True)
+    return centered / torch.sqrt((centered**2).sum(-1, keepdim=True) + eps)
+
+
+@wrong("layer_norm", "parentheses are missing")
+def layer_norm_parentheses(x, eps):
+    return x - x.mean(-1, keepdim=True) / torch.sqrt(x.var(-1, keepdim=True, correction=0) + eps)
+
+
+@wrong("layer_norm", "The mean of the squares is taken")
+def layer_norm_mean_square(x, eps):
+    centered = x - x.mean(-1, keepdim=True)
+    return centered / torch.sqrt((x**2).mean(-1, keepdim=True) + eps)
+
+
+@wrong("layer_norm", "The root of eps")
+def layer_norm_root_eps(x, eps):
+    centered = x - x.mean(-1, keepdim=True)
+    return centered / (x.var(-1, keepdim=True, correction=0).sqrt() + math.sqrt(eps))
+
+
+@wrong("layer_norm", "mean absolute deviation")
+def layer_norm_absolute(x, eps):
+    centered = x - x.mean(-1, keepdim=True)
+    return centered / (centered.abs().mean(-1, keepdim=True) + eps)
+
+
+@wrong("layer_norm", "and that divides by D - 1")
+def layer_norm_variance_unbiased(x, eps):
+    centered = x - x.mean(-1, keepdim=True)
+    return centered / (x.var(-1, keepdim=True) + eps)
+
+
+@wrong("layer_norm", "It multiplies by the root")
+def layer_norm_multiplies(x, eps):
+    centered = x - x.mean(-1, keepdim=True)
+    return centered * torch.sqrt(x.var(-1, keepdim=True, correction=0) + eps)
+
+
 # ---- plain_block
 
 
@@ -1153,6 +1294,64 @@ def plain_block_in_place(x, norm1, attn, norm2, mlp):
     return x
 
 
+@wrong("plain_block", "the MLP post-norm")
+def plain_block_half_post(x, norm1, attn, norm2, mlp):
+    x = x + attn(norm1(x))
+    return norm2(x + mlp(x))
+
+
+@wrong("plain_block", "The second sum starts at the normalized")
+def plain_block_second_from_copy(x, norm1, attn, norm2, mlp):
+    x = norm2(x + attn(norm1(x)))
+    return x + mlp(x)
+
+
+@wrong("plain_block", "The first sum starts at the normalized")
+def plain_block_first_from_copy(x, norm1, attn, norm2, mlp):
+    x = norm1(x)
+    x = x + attn(x)
+    return x + mlp(norm2(x))
+
+
+@wrong("plain_block", "only reaches the MLP")
+def plain_block_only_through_mlp(x, norm1, attn, norm2, mlp):
+    return x + mlp(norm2(attn(norm1(x))))
+
+
+@wrong("plain_block", "The input is missing")
+def plain_block_without_input(x, norm1, attn, norm2, mlp):
+    h = attn(norm1(x))
+    return h + mlp(norm2(x + h))
+
+
+@wrong("plain_block", "on the attention's result, not")
+def plain_block_norm1_behind(x, norm1, attn, norm2, mlp):
+    x = x + norm1(attn(x))
+    return x + mlp(norm2(x))
+
+
+@wrong("plain_block", "multiply the stream")
+def plain_block_multiplies(x, norm1, attn, norm2, mlp):
+    x = x * attn(norm1(x))
+    return x * mlp(norm2(x))
+
+
+@wrong("plain_block", "is subtracted")
+def plain_block_subtracts(x, norm1, attn, norm2, mlp):
+    x = x - attn(norm1(x))
+    return x - mlp(norm2(x))
+
+
+@wrong("plain_block", "second norm is used for both")
+def plain_block_norm2_twice(x, norm1, attn, norm2, mlp):
+    return plain_block_two_lines(x, norm2, attn, norm2, mlp)
+
+
+@wrong("plain_block", "normalized once more")
+def plain_block_norm_at_the_end(x, norm1, attn, norm2, mlp):
+    return norm2(plain_block_two_lines(x, norm1, attn, norm2, mlp))
+
+
 # ---- modulate
 
 
@@ -1237,6 +1436,31 @@ def modulate_in_place(x, shift, scale):
     x *= 1 + scale
     x += shift
     return x
+
+
+@wrong("modulate", "subtracted from 1")
+def modulate_one_minus(x, shift, scale):
+    return x * (1 - scale) + shift
+
+
+@wrong("modulate", "the exponential of the scale")
+def modulate_exp(x, shift, scale):
+    return x * torch.exp(scale) + shift
+
+
+@wrong("modulate", "The shift is multiplied by the scale")
+def modulate_shift_times_scale(x, shift, scale):
+    return x * (1 + scale) + shift * scale
+
+
+@wrong("modulate", "normalized again")
+def modulate_norm_again(x, shift, scale):
+    return F.layer_norm(x, x.shape[-1:]) * (1 + scale) + shift
+
+
+@wrong("modulate", "averaged over the images")
+def modulate_mean_image(x, shift, scale):
+    return x * (1 + scale.mean(dim=0)) + shift.mean(dim=0)
 
 
 # ---- adaln_fields
@@ -1347,6 +1571,21 @@ def adaln_fields_uncut(c, weight, bias):
     return F.linear(F.silu(c), weight, bias)
 
 
+@wrong("adaln_fields", "through a tanh")
+def adaln_fields_tanh(c, weight, bias):
+    return F.linear(c.tanh(), weight, bias)[:, None].split(c.shape[1], dim=-1)
+
+
+@wrong("adaln_fields", "added to its SiLU")
+def adaln_fields_silu_residual(c, weight, bias):
+    return F.linear(c + F.silu(c), weight, bias)[:, None].split(c.shape[1], dim=-1)
+
+
+@wrong("adaln_fields", "reverse order")
+def adaln_fields_reversed(c, weight, bias):
+    return adaln_fields_split(c, weight, bias)[::-1]
+
+
 # ---- absorb
 
 
@@ -1430,9 +1669,39 @@ def absorb_unsqueezed(weight, bias, shift, scale):
     return weight * (1 + scale), F.linear(shift, weight, bias)
 
 
-@wrong("absorb", "2 tensors: weights, biases")
+@wrong("absorb", "2 tensors: weight, bias")
 def absorb_applied(weight, bias, shift, scale):
     return F.linear(1 + scale + shift, weight, bias)
+
+
+@wrong("absorb", "divided by 1 + scale")
+def absorb_divides(weight, bias, shift, scale):
+    return weight / (1 + scale), bias + (shift @ weight.T)[:, 0]
+
+
+@wrong("absorb", "The scale is added to the weights")
+def absorb_adds_scale(weight, bias, shift, scale):
+    return weight + scale, bias + (shift @ weight.T)[:, 0]
+
+
+@wrong("absorb", "The weights are not modulated")
+def absorb_no_scale(weight, bias, shift, scale):
+    return weight.repeat(len(scale), 1, 1), bias + (shift @ weight.T)[:, 0]
+
+
+@wrong("absorb", "The shift is added to the weights")
+def absorb_shift_in_weights(weight, bias, shift, scale):
+    return weight * (1 + scale) + shift, bias.repeat(len(shift), 1)
+
+
+@wrong("absorb", "subtracted from the biases")
+def absorb_minus(weight, bias, shift, scale):
+    return weight * (1 + scale), bias - (shift @ weight.T)[:, 0]
+
+
+@wrong("absorb", "The shift is multiplied by the scale")
+def absorb_shift_times_scale(weight, bias, shift, scale):
+    return weight * (1 + scale), bias + ((shift * scale) @ weight.T)[:, 0]
 
 
 # ---- adaln_zero

@@ -61,6 +61,22 @@ _MODULATE = Exercise(
         "The tokens are divided by 1 + scale; they must be multiplied by it.": lambda x, shift, scale: (
             x / (1 + scale) + shift
         ),
+        "The scale is subtracted from 1; it must be added to 1.": lambda x, shift, scale: (
+            x * (1 - scale) + shift
+        ),
+        "The factor is the exponential of the scale; it must be 1 + scale.": (
+            lambda x, shift, scale: x * scale.exp() + shift,
+            "lesson 10, 'Why 1 + scale'.",
+        ),
+        "The shift is multiplied by the scale: it must be added as it is.": lambda x, shift, scale: (
+            torch.addcmul(x, x, scale) + shift * scale
+        ),
+        "The tokens are normalized again; they come normalized.": lambda x, shift, scale: (
+            nn.functional.layer_norm(x, x.shape[-1:]) * (1 + scale) + shift
+        ),
+        "Shift and scale are averaged over the images; each image has its own.": lambda x, shift, scale: (
+            x * (1 + scale.mean(0, keepdim=True)) + shift.mean(0, keepdim=True)
+        ),
         "The 1 is added to the tokens; it belongs to the scale.": (
             lambda x, shift, scale: (1 + x) * scale + shift,
             "lesson 10, 'Why 1 + scale'.",
@@ -150,6 +166,14 @@ _ADALN_FIELDS = Exercise(
         ),
         "The condition is replaced by its sigmoid; a SiLU multiplies it by its sigmoid.": _fields(
             torch.sigmoid
+        ),
+        "The condition goes through a tanh; it must go through a SiLU.": _fields(torch.tanh),
+        "The condition is added to its SiLU; the SiLU replaces it.": _fields(
+            lambda c: c + nn.functional.silu(c)
+        ),
+        "The fields come in reverse order; they must stay in the order of the weight's rows.": (
+            _reordered(lambda count: list(range(count))[::-1]),
+            _CUT,
         ),
         "The bias is missing.": lambda c, w, b: _fields()(c, w, 0 * b),
         "Scale comes before shift; in the checkpoints of DiT, shift comes first.": (
@@ -242,6 +266,30 @@ _ABSORB = Exercise(
             lambda w, b, shift, scale: (w * (1 + scale).mT, b + shift[:, 0] @ w.T),
             _FIXED,
         ),
+        "The weights are divided by 1 + scale; they must be multiplied by it.": (
+            _absorbed(lambda scale: 1 / (1 + scale)),
+            "lesson 10, 'Modulate'.",
+        ),
+        "The scale is added to the weights; it must multiply them.": (
+            lambda w, b, shift, scale: (w + scale, b + shift[:, 0] @ w.T),
+            _FIXED,
+        ),
+        "The weights are not modulated: the scale belongs to them.": (
+            lambda w, b, shift, scale: (w.expand(len(scale), -1, -1), b + shift[:, 0] @ w.T),
+            _FIXED,
+        ),
+        "The shift is added to the weights; a summand of the tokens is a summand of the result.": (
+            lambda w, b, shift, scale: (w * (1 + scale) + shift, b.expand(len(shift), -1)),
+            _FIXED,
+        ),
+        "The shift is subtracted from the biases; it must be added.": (
+            _absorbed(offset=lambda w, b, shift, scale: b - shift[:, 0] @ w.T),
+            "lesson 10, 'Modulate'.",
+        ),
+        "The shift is multiplied by the scale: in a modulation the shift is added last.": (
+            _absorbed(offset=lambda w, b, shift, scale: b + (shift * scale)[:, 0] @ w.T),
+            "lesson 10, 'Modulate'.",
+        ),
         "The layer's own bias is missing.": (
             _absorbed(offset=lambda w, b, shift, scale: shift[:, 0] @ w.T),
             _FIXED,
@@ -276,7 +324,7 @@ _ABSORB = Exercise(
         ),
     },
     _FIXED,
-    result_names=("weights", "biases"),
+    result_names=("weight", "bias"),
     reference=_absorbed(),
 )
 

@@ -6,7 +6,7 @@ from itertools import product
 
 import torch
 from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
 
 from dit_nb.teach.graders.framework.core import grade
 from dit_nb.teach.graders.framework.exercise import Case, Exercise, RandomInputs
@@ -93,6 +93,41 @@ _ATTENTION = Exercise(
         ),
         "The softmax runs over the heads; each head weights its own keys.": _attention(
             weights=lambda s: s.softmax(1)
+        ),
+        "The scores go through a sigmoid, one by one; only a softmax makes the weights of a query sum to 1.": (
+            _attention(weights=torch.sigmoid),
+            "lesson 06, 'Three stages'.",
+        ),
+        "The scores are divided by their sum; a softmax takes their exponentials first.": (
+            _attention(weights=lambda s: s / s.sum(-1, keepdim=True)),
+            "lesson 06, 'The recipe, in loops'.",
+        ),
+        "The exponentials are not divided by their sum, so the weights do not sum to 1.": (
+            _attention(weights=torch.exp),
+            "lesson 06, 'The recipe, in loops'.",
+        ),
+        "The weights are logarithms: log_softmax is for losses, softmax for weights.": (
+            _attention(weights=lambda s: s.log_softmax(-1)),
+            "lesson 06, 'Three stages'.",
+        ),
+        "The scores have the wrong sign: the worst key gets most weight.": _attention(
+            lambda q, k: -(q.shape[-1] ** -0.5)
+        ),
+        "This is the mean of the keys; the weights belong to the values.": (
+            lambda q, k, v: _attention()(q, k, k),
+            "lesson 06, 'The recipe, in loops'.",
+        ),
+        "Queries are compared with values; they must be compared with keys.": (
+            lambda q, k, v: _attention()(q, v, v),
+            "lesson 06, 'The recipe, in loops'.",
+        ),
+        "The queries are added to the result: that is a residual connection, the block's task.": (
+            lambda q, k, v: q + _attention()(q, k, v)
+        ),
+        "Queries and keys are normalized first; their lengths are part of the score.": (
+            lambda q, k, v: _attention()(
+                nn.functional.normalize(q, dim=-1), nn.functional.normalize(k, dim=-1), v
+            )
         ),
         "The softmax runs over the images of the batch; each image weights its own keys.": _attention(
             weights=lambda s: s.softmax(0)
@@ -197,6 +232,33 @@ _MULTI_HEAD = Exercise(
             lambda q, k, v, h: _multi_head()(q, k, v, q.shape[-1] // h),
             "lesson 06, 'Many heads'.",
         ),
+        "The heads come back with images and heads exchanged: leave the axes in the order in which they were split.": (
+            lambda q, k, v, h: (
+                rearrange(
+                    _merge_heads(_attention()(*(_split_heads(x, h) for x in (q, k, v)))),
+                    "n t (h d) -> (n h) t d",
+                    h=h,
+                )
+                .unflatten(0, (h, -1))
+                .permute(1, 2, 0, 3)
+                .flatten(2)
+            )
+        ),
+        "A token attends only to those before it, as in a language model; patches attend to all.": _multi_head(
+            attention=_attention(weights=_causal_weights)
+        ),
+        "The scores are divided by the width of a head; they should be divided by its square root.": (
+            _multi_head(attention=_attention(lambda q, k: 1 / q.shape[-1])),
+            "lesson 06, 'Why divide by √d?'.",
+        ),
+        "The scale comes from the number of tokens; it must come from the width of a head.": (
+            _multi_head(attention=_attention(lambda q, k: q.shape[2] ** -0.5)),
+            "lesson 06, 'Why divide by √d?': the trap.",
+        ),
+        "The scale comes from the number of heads; it must come from the width of a head.": (
+            _multi_head(attention=_attention(lambda q, k: q.shape[1] ** -0.5)),
+            "lesson 06, 'Why divide by √d?'.",
+        ),
         "There is only one head: num_heads is given, but not used.": lambda q, k, v, h: _multi_head()(
             q, k, v, 1
         ),
@@ -285,6 +347,12 @@ _ADD_SCORES = Exercise(
         ),
         "Queries and keys are in different orders: each query meets the other head's keys.": (
             lambda q1, k1, q2, k2: (2**0.5 * torch.cat([q1, q2], -1), torch.cat([k2, k1], -1))
+        ),
+        "Queries and keys are in different orders, and the scores are too small by √2.": (
+            lambda q1, k1, q2, k2: (torch.cat([q1, q2], -1), torch.cat([k2, k1], -1))
+        ),
+        "The first head's keys stand in both halves; each query needs the keys of its own head.": (
+            lambda q1, k1, q2, k2: (2**0.5 * torch.cat([q1, q2], -1), torch.cat([k1, k1], -1))
         ),
         "The heads stand side by side on the axis of the heads: there are still two of them.": (
             _concatenated(dim=1),

@@ -131,6 +131,46 @@ _PLAIN_BLOCK = Exercise(
             lambda x, n1, a, n2, m: x + a(y := n1(x)) + m(y),
             _STREAM,
         ),
+        "The attention is pre-norm, the MLP post-norm: both norms belong inside their branches.": (
+            lambda x, n1, a, n2, m: n2((y := x + a(n1(x))) + m(y)),
+            _PLACE,
+        ),
+        "The second sum starts at the normalized tokens; it must start at the stream.": (
+            lambda x, n1, a, n2, m: (y := n2(x + a(n1(x)))) + m(y),
+            _PLACE,
+        ),
+        "The first sum starts at the normalized tokens; it must start at the stream.": (
+            lambda x, n1, a, n2, m: (y := (z := n1(x)) + a(z)) + m(n2(y)),
+            _PLACE,
+        ),
+        "What the attention wrote is not added; it only reaches the MLP.": (
+            lambda x, n1, a, n2, m: x + m(n2(a(n1(x)))),
+            _STREAM,
+        ),
+        "The input is missing in the result, which must be the input plus what both branches wrote.": (
+            lambda x, n1, a, n2, m: (y := a(n1(x))) + m(n2(x + y)),
+            _STREAM,
+        ),
+        "The first norm is on the attention's result, not on its input.": (
+            lambda x, n1, a, n2, m: (y := x + n1(a(x))) + m(n2(y)),
+            _PLACE,
+        ),
+        "The branches multiply the stream; they must be added to it.": (
+            lambda x, n1, a, n2, m: (y := x * a(n1(x))) * m(n2(y)),
+            _STREAM,
+        ),
+        "What the branches write is subtracted; it must be added.": (
+            lambda x, n1, a, n2, m: (y := x - a(n1(x))) - m(n2(y)),
+            _STREAM,
+        ),
+        "The second norm is used for both branches; the attention has its own.": (
+            lambda x, n1, a, n2, m: _plain_block(x, n2, a, n2, m),
+            _PLACE,
+        ),
+        "The result is normalized once more: the block leaves the stream as the sum that it is.": (
+            lambda x, n1, a, n2, m: n2(_plain_block(x, n1, a, n2, m)),
+            _PLACE,
+        ),
         "The first norm is used for both branches; the MLP has its own.": (
             lambda x, n1, a, n2, m: _plain_block(x, n1, a, n1, m),
             _PLACE,

@@ -67,6 +67,30 @@ _LAYER_NORM = Exercise(
         "The small constant is always 1e-5, PyTorch's own; the one that is given must be used.": lambda x, eps: (
             _layer_norm(x, 1e-5)
         ),
+        "The standard deviation stands under the root; the variance belongs there.": lambda x, eps: (
+            (x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True, unbiased=False) + eps).sqrt()
+        ),
+        "The squared deviations are summed; the variance is their mean.": lambda x, eps: (
+            (x - (m := x.mean(-1, keepdim=True))) / ((x - m).square().sum(-1, keepdim=True) + eps).sqrt()
+        ),
+        "Only the mean is divided by the root: parentheses are missing.": lambda x, eps: (
+            x - x.mean(-1, keepdim=True) / (x.var(-1, keepdim=True, unbiased=False) + eps).sqrt()
+        ),
+        "The mean of the squares is taken for the variance, which is that of the deviations.": lambda x, eps: (
+            (x - x.mean(-1, keepdim=True)) / (x.square().mean(-1, keepdim=True) + eps).sqrt()
+        ),
+        "The root of eps is added to the standard deviation; eps belongs under one root with the variance.": lambda x, eps: (
+            (x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True, unbiased=False) + eps**0.5)
+        ),
+        "It divides by the mean absolute deviation; it should divide by the root of the variance.": lambda x, eps: (
+            (x - (m := x.mean(-1, keepdim=True))) / ((x - m).abs().mean(-1, keepdim=True) + eps)
+        ),
+        "It divides by the variance, and that divides by D - 1: two mistakes at once.": lambda x, eps: (
+            (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True) + eps)
+        ),
+        "It multiplies by the root of the variance; it should divide by it.": lambda x, eps: (
+            (x - x.mean(-1, keepdim=True)) * (x.var(-1, keepdim=True, unbiased=False) + eps).sqrt()
+        ),
         "It divides by the variance; it should divide by its square root.": lambda x, eps: (
             (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True, unbiased=False) + eps)
         ),
