@@ -24,11 +24,13 @@ def _scale(images: Tensor, low: float, high: float) -> Tensor:
     return low + (images + 1) / 2 * (high - low)
 
 
-def _plot_range(diffusion: Diffusion, pixels: Tensor, t: int, scale: str, wrong: bool) -> Figure:
+def _plot_range(
+    diffusion: Diffusion, example: Tensor, pixels: Tensor, t: int, scale: str, wrong: bool
+) -> Figure:
     """Show a digit in a range, the same with the noise of t, and the histograms of its two parts."""
     low, high = (0.0, 255.0) if wrong else _RANGES[scale]
     bar, color = float(diffusion.alphas_cumprod[t]), COLORS["wrong" if wrong else "x_t"]
-    x0 = _scale(running_example()[0], low, high)
+    x0 = _scale(example, low, high)
     noise = randn(x0.shape, torch.Generator().manual_seed(0))
     x_t = bar**0.5 * x0 + (1 - bar) ** 0.5 * noise
     signal = bar**0.5 * _scale(pixels, low, high)  # what is left of all pixels
@@ -40,8 +42,9 @@ def _plot_range(diffusion: Diffusion, pixels: Tensor, t: int, scale: str, wrong:
     show_image(axes[1], (x_t[0] - bar**0.5 * middle) / width, f"noise of t = {t}")
     edges = np.linspace(-3.5, max(3.5, 1.05 * bar**0.5 * high), 60)
     noises = (1 - bar) ** 0.5 * randn((20_000,), torch.Generator().manual_seed(1))
-    axes[2].hist(noises.numpy(), edges, color=COLORS["eps"], alpha=0.6, density=True)
-    axes[2].hist(signal.flatten().numpy(), edges, color=color, alpha=0.6, density=True)
+    for values, shade in ((noises, COLORS["eps"]), (signal.flatten(), color)):
+        heights = np.histogram(values.numpy(), edges, density=True)[0]
+        axes[2].stairs(heights, edges, fill=True, color=shade, alpha=0.6)
     axes[2].set(xlabel="value: image in blue, noise in orange", yticks=[], ylabel="density")
     title = f"{100 * share:.1f} % of the variance is image" + (" (bytes)" if wrong else f" ({scale})")
     axes[2].set_title(title, fontsize=10, color=color if wrong else "black")
@@ -52,7 +55,7 @@ def _plot_range(diffusion: Diffusion, pixels: Tensor, t: int, scale: str, wrong:
 def explore_range() -> Explorer:
     """Explore how soon an image disappears in noise, for several ranges of its pixels."""
     return Explorer(
-        partial(_plot_range, Diffusion(), digits().train.images),
+        partial(_plot_range, Diffusion(), running_example()[0], digits().train.images),
         "the range of the pixels, against noise of variance 1",
         """
         1. *Move t from 0 to 999.* The image disappears gradually: at t = 200 half of the variance is image, at
