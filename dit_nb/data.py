@@ -26,7 +26,6 @@ def _to_tensor(image) -> Tensor:
     return array / 127.5 - 1
 
 # %% ../nbs/1_tokens/01_data.ipynb #010010
-#| code-fold: true
 @dataclass(frozen=True)
 class ImageSet:
     "Data set of images and labels in memory."
@@ -81,7 +80,6 @@ def running_example() -> tuple[Tensor, Tensor]:
     return train.images[i : i + 1], train.labels[i : i + 1]
 
 # %% ../nbs/1_tokens/01_data.ipynb #010023
-#| code-fold: true
 def sample_photo(name: str = "china.jpg", size: int | tuple[int, int] = (96, 128)) -> Tensor:
     """Load a real photograph that is bundled with scikit-learn.
 
@@ -100,7 +98,6 @@ def sample_photo(name: str = "china.jpg", size: int | tuple[int, int] = (96, 128
     return _to_tensor(photo)[None]
 
 # %% ../nbs/1_tokens/01_data.ipynb #010024
-#| code-fold: true
 def _center_crop(image, size: int):
     """Shrink the shorter side to `size` without aliasing and keep the middle, as ADM and DiT do."""
     from PIL.Image import Resampling
@@ -113,7 +110,6 @@ def _center_crop(image, size: int):
     return image.crop((left, top, left + size, top + size))
 
 # %% ../nbs/1_tokens/01_data.ipynb #010041
-#| code-fold: true
 def _to_uint8(images: Tensor) -> Tensor:
     """Scale values from -1 to 1 to bytes, 0 to 255, each rounded to the nearest."""
     return ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
