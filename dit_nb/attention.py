@@ -43,7 +43,6 @@ def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v)
 
 # %% ../nbs/2_transformer/06_attention.ipynb #060040
-#| code-fold: true
 def _check_heads(hidden_size: int, num_heads: int) -> None:
     if num_heads < 1 or hidden_size % num_heads:
         raise UserError(f"hidden_size is {hidden_size}, but must be a multiple of num_heads {num_heads}.")

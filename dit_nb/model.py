@@ -144,7 +144,6 @@ def _side_by_side(t_emb: Tensor, y_emb: Tensor | None) -> Tensor:  # (N, D), and
     return torch.cat([t_emb[:, None], y_emb if y_emb.ndim == 3 else y_emb[:, None]], dim=1)
 
 # %% ../nbs/2_transformer/12_model.ipynb #120036
-#| code-fold: true
 def _check_inputs(model: DiT, x: Tensor, t: Tensor, y: Tensor | None) -> None:
     "Raise a UserError that names the argument of `DiT.forward` that does not fit."
     wanted = model.image_shape

@@ -166,7 +166,7 @@ def show_matrix(
     colorbar: str | None = "",
     **options,
 ):
-    """Plot a heat map on given axes, and return the artist.
+    """Plot a heat map on given axes, and return the artist. Zero is white: in grays, or in red and blue if `signed`.
 
     Args:
         ax: matplotlib axes
@@ -183,7 +183,7 @@ def show_matrix(
     if signed:
         limit = float(matrix.abs().max()) if limit is None else limit
         options = {"cmap": "RdBu_r", "vmin": -limit, "vmax": limit, **options}
-    options = {"aspect": "auto", "interpolation": "nearest", "cmap": "viridis", **options}
+    options = {"aspect": "auto", "interpolation": "nearest", "cmap": "Greys", **options}
     artist = ax.imshow(matrix.numpy(), **options)
     ax.set(xlabel=xlabel, ylabel=ylabel)
     ax.set_title(title, fontsize=10)

@@ -15,8 +15,9 @@ LESSONS = sorted(ROOT.glob("nbs/[1-5]_*/[0-9]*.ipynb"))
 GUIDES = sorted(ROOT.glob("nbs/guides/*.ipynb"))
 DRAWING_MODULES = sorted([*ROOT.glob("dit_nb/teach/explore/*.py"), ROOT / "dit_nb/visual.py"])
 
-# Colors without a meaning of their own, and the color maps of the conventions: brightness is gray, zero is white in
-# what has a sign, and what has none goes from dark to light. Distributions of points have gray maps, too.
+# Colors without a meaning of their own, and the color maps of the conventions: brightness is gray from black to white;
+# everywhere else zero is white, in grays, or in red and blue for what has a sign. On top of a picture, where zero is
+# transparent, and for labels, it is viridis.
 NEUTRAL = {"black", "white", "none", "k", "w"}
 MAPS = {"gray", "Greys", "gray_r", "RdBu_r", "viridis"}
 COLOR_ARGUMENTS = {

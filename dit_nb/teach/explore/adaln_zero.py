@@ -138,9 +138,10 @@ def _plot_gate(trace: _GateTrace, gate: float, step: int, wrong: bool = False) -
         strip[:, 9 * i : 9 * i + 8] = frame
     ends = (-0.5, _DEPTH + 1.5)
     top.imshow(strip, cmap="gray", vmin=-1, vmax=1, extent=(*ends, 0, 1), aspect="auto")
-    cmap = plt.get_cmap("YlOrBr").with_extremes(under="white", bad="#c8c8c8")
+    cmap = plt.get_cmap("Greys").with_extremes(under="white")
     logs = gradients.clamp(min=1e-30).log10()  # NaN stays NaN
     artist = middle.imshow(logs, cmap=cmap, vmin=-5, vmax=0.5, extent=(*ends, 2.5, -0.5), aspect="auto")
+    middle.patch.set(hatch="////", edgecolor="#c8c8c8")  # where there is no such parameter
     middle.vlines(np.arange(_DEPTH + 1) + 0.5, -0.5, 2.5, color="#c8c8c8", lw=1)
     for fill in (True, False):  # the outline shows gates of 0, too
         bottom.stairs(gates, np.arange(_DEPTH + 1) + 0.5, fill=fill, color=COLORS["gate"], lw=2)

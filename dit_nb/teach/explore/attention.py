@@ -55,11 +55,11 @@ def _show_stages(ax, image: Tensor, query: int, stages: Tensor, limit: float) ->
     ax.imshow(_to_pixels(image[0]), cmap="gray", vmin=0, vmax=1, extent=boxes[0])
     for values, box in zip(maps, boxes[1:3]):
         ax.imshow(values, cmap="RdBu_r", vmin=-limit, vmax=limit, extent=box)
-    ax.imshow(maps[2], cmap="plasma", vmin=0, vmax=0.5, extent=boxes[3])
+    ax.imshow(maps[2], cmap="Greys", vmin=0, vmax=0.5, extent=boxes[3])
     for i in range(4):
         _frame(ax, (_STEP * i + query % side - 0.5, query // side - 0.5), 1)
     for k, (*scores, weight) in enumerate(stages.T.tolist()):
-        dark = [False, *(abs(score) > 0.6 * limit for score in scores), weight < 0.3]
+        dark = [False, *(abs(score) > 0.6 * limit for score in scores), weight > 0.25]
         texts = ["", *(f"{score:.1f}" for score in scores), f"{weight:.0%}" if weight >= 0.005 else ""]
         for i in (i for i in range(4) if texts[i]):
             xy, color = (_STEP * i + k % side, k // side), "white" if dark[i] else "black"
@@ -82,7 +82,7 @@ def _show_heads(ax, weights: Tensor, block: int, head: int) -> None:
         middle = (row[0] + row[-1] + side) / 2 * pixel - 0.5
         ax.text(middle, top + (side + 1.5) * pixel, f"block {b + 1}", ha="center", va="top")
     box = (-0.5, strip.shape[1] * pixel - 0.5, top + side * pixel, top)
-    ax.imshow(strip, cmap="plasma", vmin=0, vmax=0.5, extent=box)
+    ax.imshow(strip, cmap="Greys", vmin=0, vmax=0.5, extent=box)
     _frame(ax, ((start[block][head] - 0.5) * pixel - 0.5, top - 0.5 * pixel), (side + 1) * pixel)
 
 

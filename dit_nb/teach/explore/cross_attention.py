@@ -86,7 +86,7 @@ def _plot_cross_attention(
     fig, axes = figure(1, 3, (9, 3.3), width_ratios=[1, 1, 1.5])
     left, middle, right = axes[0]
     left.imshow(_to_pixels(example.images[digit]), cmap="gray", vmin=0, vmax=1)
-    middle.imshow(weights.view(4, 4), cmap="Greens", vmin=0, vmax=1, extent=(-0.5, 7.5, 7.5, -0.5))
+    middle.imshow(weights.view(4, 4), cmap="Greys", vmin=0, vmax=1, extent=(-0.5, 7.5, 7.5, -0.5))
     for ax in (left, middle):
         ax.add_patch(Rectangle((patch % 4 * 2 - 0.5, patch // 4 * 2 - 0.5), 2, 2, **mark))
         ax.set(xticks=[], yticks=[])

@@ -117,7 +117,7 @@ def plot_denoising(run: _DenoisingRun, percent: int, **_) -> Figure:
         (run.x_t[i, 0], f"$x_t$ at t = {run.t[i]}", "gray", -1, 1),
         (run.x0[i, 0], "predicted $x_0$", "gray", -1, 1),
         (run.eps[i, 0], "predicted noise", "RdBu_r", -3, 3),
-        (run.fraction[i, 0], "variance: small to large", "viridis", 0, 1),
+        (run.fraction[i, 0], "variance: small to large", "Greys", 0, 1),
     ]
     _draw_panels(axes[0, 0], panels)
     _draw_bits(axes[1, 0], run, i)
