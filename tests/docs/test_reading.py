@@ -58,18 +58,30 @@ def strays(source: str) -> list[str]:
     except SyntaxError:
         return []
     found = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.keyword) and isinstance(node.value, ast.Constant):
-            value = node.value.value
-            if node.arg in COLOR_ARGUMENTS and isinstance(value, str):
-                found += [] if is_shade_of_gray(value) or value in COLORS else [value]
-            if node.arg == "cmap" and isinstance(value, str):
-                found += [] if value in MAPS else [value]
+    for name, value in named_constants(tree):
+        if name in COLOR_ARGUMENTS and isinstance(value, str):
+            found += [] if is_shade_of_gray(value) or value in COLORS else [value]
+        if name == "cmap" and isinstance(value, str):
+            found += [] if value in MAPS else [value]
     return found
 
 
+def named_constants(tree: ast.AST):
+    """Yield name and value of each keyword argument and each entry of a dictionary that is a constant."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.keyword) and isinstance(node.value, ast.Constant):
+            yield node.arg, node.value.value
+        if isinstance(node, ast.Dict):
+            pairs = zip(node.keys, node.values)
+            yield from (
+                (k.value, v.value)
+                for k, v in pairs
+                if isinstance(k, ast.Constant) and isinstance(v, ast.Constant)
+            )
+
+
 def test_stray_colors_are_found():
-    assert strays('ax.plot(x, color="red"); ax.imshow(x, cmap="jet")') == ["red", "jet"]
+    assert strays('ax.plot(x, color="red"); ax.imshow(x, **{"cmap": "jet"})') == ["red", "jet"]
     assert strays('ax.plot(x, color=COLORS["eps"], mec="0.6"); ax.imshow(x, cmap="gray", fc="#BBBBBB")') == []
 
 

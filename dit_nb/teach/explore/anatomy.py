@@ -80,7 +80,7 @@ def _plot_attention_maps(
     fig, axes = figure(1, 3, (9, 2.9), width_ratios=[1, 1, 1.7])
     axes[0, 0].imshow(maps.x_t, cmap="gray", vmin=-1, vmax=1)
     axes[0, 0].set_title(f"patch {patch} of the noised digit", fontsize=10)
-    options = {"aspect": "equal", "vmin": 0, "vmax": 0.5, "cmap": "magma", "colorbar": None}
+    options = {"aspect": "equal", "vmin": 0, "vmax": 0.5, "colorbar": None}
     title = f"attended by (sum {total:.2f})" if column else f"attends to (sum {total:.2f})"
     show_matrix(axes[0, 1], weights[head], title, **options)
     axes[0, 1].title.set_color(COLORS["wrong"] if column else "black")

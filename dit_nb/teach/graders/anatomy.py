@@ -25,6 +25,13 @@ class _Stream(nn.Module):
         return x
 
 
+class _Gain(nn.Module):
+    """A part that returns more in training than in evaluation, as dropout does on average."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * (2.5 if self.training else 0.5)
+
+
 class _Fails(nn.Module):
     """A part that raises an error while `broken` is set."""
 
@@ -39,7 +46,7 @@ class _Fails(nn.Module):
 def _replaced(model: nn.Module, layer: nn.Module, x: Tensor, replace: Callable) -> Tensor:
     """The model's output, computed part by part without hooks."""
     residual = isinstance(model, _Stream)
-    for part in model.parts if residual else model:
+    for part in model.parts if residual else model.children():
         out = part(x)
         out = replace(out) if part is layer else out
         x = x + out if residual else out
@@ -59,6 +66,10 @@ _LEFT_AFTER_ERROR = (
     "Remove it in a finally."
 )
 _FOREIGN_HOOK = "It is right until the layer has a hook of somebody else, which must stay as it is."
+_MODE = (
+    "It is right until a part differs in training and in evaluation: it changes the mode of the model, "
+    "which must stay as it is."
+)
 _IN_PLACE = (
     "It is right until the layer returns its own input: the hook changes that tensor in place, and with it "
     "the residual stream. Return a new tensor."
@@ -76,7 +87,7 @@ def _linear(rng: RandomInputs, width: int) -> nn.Linear:
 
 
 def _model_cases(rng: RandomInputs) -> list[Case]:
-    """A residual stream, a chain, a part that returns its input, a foreign hook, and a model that fails."""
+    """A stream, a chain, a layer that returns its input, a foreign hook, a mode, and a model that fails."""
     cases = []
     for n, t, d, which in [(4, 3, 5, 1), (3, 3, 4, 0)]:
         parts = [nn.Sequential(_linear(rng, d), nn.Tanh()) for _ in range(3)]
@@ -93,6 +104,8 @@ def _model_cases(rng: RandomInputs) -> list[Case]:
     cases.append(
         Case("a hook is there already", (_Stream(*parts), parts[0], rng.normal(3, 2, 3)), _FOREIGN_HOOK)
     )
+    parts = _linear(rng, 3), _Gain()
+    cases.append(Case("a part differs in training", (_Stream(*parts), parts[0], rng.normal(3, 2, 3)), _MODE))
     parts = _linear(rng, 3), _Fails()
     cases.append(Case("the model fails", (_Stream(*parts), parts[0], rng.normal(3, 2, 3)), _LEFT_AFTER_ERROR))
     return cases
