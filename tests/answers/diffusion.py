@@ -795,6 +795,47 @@ def learned_log_variance_of_variances(values, min_log, max_log):
     return share * max_log.exp() + (1 - share) * min_log.exp()
 
 
+@wrong("learned_log_variance", "smaller end is missing")
+def learned_log_variance_no_start(values, min_log, max_log):
+    return 0.5 * (values + 1) * (max_log - min_log)
+
+
+@wrong("learned_log_variance", "larger end is added to the smaller")
+def learned_log_variance_end_added(values, min_log, max_log):
+    return min_log + 0.5 * (values + 1) * max_log
+
+
+@wrong("learned_log_variance", "starts at the larger end")
+def learned_log_variance_from_larger(values, min_log, max_log):
+    return max_log + 0.5 * (values + 1) * (max_log - min_log)
+
+
+def _clamped_mix(values, min_log, max_log, least):
+    fraction = 0.5 * (values + 1)
+    variance = fraction * max_log.exp() + (1 - fraction) * min_log.exp()
+    return torch.log(torch.clamp(variance, min=least))
+
+
+@wrong("learned_log_variance", "clamped at 1e-20")
+def learned_log_variance_clamped_20(values, min_log, max_log):
+    return _clamped_mix(values, min_log, max_log, 1e-20)
+
+
+@wrong("learned_log_variance", "clamped at 1e-12")
+def learned_log_variance_clamped_12(values, min_log, max_log):
+    return _clamped_mix(values, min_log, max_log, 1e-12)
+
+
+@wrong("learned_log_variance", "clamped at 1e-10")
+def learned_log_variance_clamped_10(values, min_log, max_log):
+    return _clamped_mix(values, min_log, max_log, 1e-10)
+
+
+@wrong("learned_log_variance", "clamped at 1e-08")
+def learned_log_variance_clamped_8(values, min_log, max_log):
+    return _clamped_mix(values, min_log, max_log, 1e-8)
+
+
 # ---- normal_kl
 
 
@@ -1121,6 +1162,47 @@ def nll_high_floor(x, mean, log_scale, bins):
     return -nll_with(x, mean, log_scale, 1 / (bins - 1)).clamp(min=1e-8).log()
 
 
+def _nll_of_edges(x, bins, cdf, floor=1e-12):
+    """Two edges through a CDF of (side) -> probability below the edge; the ends extend to infinity."""
+    half = 1 / (bins - 1)
+    upper = torch.where(x > 1 - half, torch.ones_like(x), cdf(half))
+    lower = torch.where(x < half - 1, torch.zeros_like(x), cdf(-half))
+    return -torch.log((upper - lower).clamp(min=floor))
+
+
+_UNFLOORED = "not clamped at 1e-12"
+
+
+@wrong("discretized_gaussian_nll", "The half step is not divided")
+def nll_half_step_undivided(x, mean, log_scale, bins):
+    return _nll_of_edges(x, bins, lambda edge: torch.special.ndtr((x - mean) / log_scale.exp() + edge))
+
+
+@wrong("discretized_gaussian_nll", _UNFLOORED)
+def nll_half_step_undivided_no_floor(x, mean, log_scale, bins):
+    return _nll_of_edges(x, bins, lambda edge: torch.special.ndtr((x - mean) / log_scale.exp() + edge), 0.0)
+
+
+@wrong("discretized_gaussian_nll", "Only the half step is divided")
+def nll_only_half_step_divided(x, mean, log_scale, bins):
+    return _nll_of_edges(x, bins, lambda edge: torch.special.ndtr(x - mean + edge / log_scale.exp()))
+
+
+@wrong("discretized_gaussian_nll", "edges are multiplied by the standard deviation")
+def nll_times_scale(x, mean, log_scale, bins):
+    return _nll_of_edges(x, bins, lambda edge: torch.special.ndtr((x - mean + edge) * log_scale.exp()))
+
+
+@wrong("discretized_gaussian_nll", "all edges are mirrored")
+def nll_mirrored(x, mean, log_scale, bins):
+    return _nll_of_edges(x, bins, lambda edge: torch.special.ndtr((mean - x + edge) / log_scale.exp()))
+
+
+@wrong("discretized_gaussian_nll", _UNFLOORED)
+def nll_mirrored_no_floor(x, mean, log_scale, bins):
+    return _nll_of_edges(x, bins, lambda edge: torch.special.ndtr((mean - x + edge) / log_scale.exp()), 0.0)
+
+
 # ---- hybrid_loss
 
 
@@ -1277,6 +1359,25 @@ def hybrid_loss_all_channels(output, noise, vb_terms):
 def hybrid_loss_alternate(output, noise, vb_terms):
     eps, values = output[:, 0::2], output[:, 1::2]
     return (noise - eps).square().mean((1, 2, 3)) + vb_terms(eps.detach(), values)
+
+
+@wrong("hybrid_loss", "with the noise that was added")
+def hybrid_loss_bound_of_noise(output, noise, vb_terms):
+    eps, values = output.chunk(2, dim=1)
+    return (eps - noise).pow(2).flatten(1).mean(1) + vb_terms(noise, values)
+
+
+@wrong("hybrid_loss", "with the error of the noise")
+def hybrid_loss_bound_of_error(output, noise, vb_terms):
+    eps, values = output.chunk(2, dim=1)
+    error = eps - noise
+    return error.pow(2).flatten(1).mean(1) + vb_terms(error.detach(), values)
+
+
+@wrong("hybrid_loss", "added noise is not subtracted")
+def hybrid_loss_of_prediction(output, noise, vb_terms):
+    eps, values = output.chunk(2, dim=1)
+    return eps.pow(2).flatten(1).mean(1) + vb_terms(eps.detach(), values)
 
 
 # ---- ddpm_step
@@ -1683,6 +1784,30 @@ def respaced_betas_zero_before(alphas_cumprod, kept):
     return 1 - bar[1:] / bar[:-1]
 
 
+@wrong("respaced_betas", "counted from timestep 0 of the table")
+def respaced_from_first_entry(alphas_cumprod, kept):
+    bar = alphas_cumprod[kept]
+    return 1 - bar / torch.cat([alphas_cumprod[:1], bar[:-1]])
+
+
+@wrong("respaced_betas", "kept step after it")
+def respaced_shifted_wrong_way(alphas_cumprod, kept):
+    bar = alphas_cumprod[kept]
+    return 1 - bar / torch.cat([bar[1:], torch.ones(1, dtype=bar.dtype)])
+
+
+@wrong("respaced_betas", "ratio is squared")
+def respaced_squared(alphas_cumprod, kept):
+    bar = alphas_cumprod[kept]
+    return 1 - bar.square() / torch.cat([torch.ones(1, dtype=bar.dtype), bar[:-1]]).square()
+
+
+@wrong("respaced_betas", "divided by the later entry")
+def respaced_over_later(alphas_cumprod, kept):
+    bar = alphas_cumprod[kept]
+    return torch.cat([torch.ones(1, dtype=bar.dtype), bar[:-1]]) / bar - 1
+
+
 # ---- timestep_of_snr
 
 
@@ -1825,3 +1950,31 @@ def timestep_of_snr_log(betas, std, snr):
 @wrong("timestep_of_snr", "in decibels")
 def timestep_of_snr_decibels(betas, std, snr):
     return (10 * torch.log10(snr_table(betas, std)) > snr[:, None]).sum(1)
+
+
+@wrong("timestep_of_snr", "counts the timesteps at or below")
+def timestep_counts_below(betas, std, snr):
+    bar = torch.cumprod(1 - betas, dim=0)
+    ratio = std**2 * bar / (1 - bar)
+    return (ratio[None] <= snr[:, None]).sum(dim=1)
+
+
+@wrong("timestep_of_snr", "or it cancels")
+def timestep_std_cancels(betas, std, snr):
+    bar = torch.cumprod(1 - betas, dim=0)
+    ratio = std**2 * bar / (std**2 * (1 - bar))
+    return (ratio[None] > snr[:, None]).sum(dim=1)
+
+
+@wrong("timestep_of_snr", "root is taken of the noise alone")
+def timestep_noise_root(betas, std, snr):
+    bar = torch.cumprod(1 - betas, dim=0)
+    ratio = std**2 * bar / torch.sqrt(1 - bar)
+    return (ratio[None] > snr[:, None]).sum(dim=1)
+
+
+@wrong("timestep_of_snr", "root is taken of the signal alone")
+def timestep_signal_root(betas, std, snr):
+    bar = torch.cumprod(1 - betas, dim=0)
+    ratio = std**2 * torch.sqrt(bar) / (1 - bar)
+    return (ratio[None] > snr[:, None]).sum(dim=1)

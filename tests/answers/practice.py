@@ -532,3 +532,54 @@ def mean_ablation_output(model, layer, x):
 @wrong("mean_ablation", "output of one image")
 def mean_ablation_first_image(model, layer, x):
     return _hooked(model, layer, x, lambda m, args, out: out[0].expand_as(out))
+
+
+@wrong("frechet", "negative ones made positive")
+def frechet_elementwise_abs(a, b):
+    gap, cov_a, cov_b = _moments(a, b)
+    return gap @ gap + torch.trace(cov_a + cov_b - 2 * torch.sqrt(torch.abs(cov_a @ cov_b)))
+
+
+@wrong("frechet", "multiplied entry by entry")
+def frechet_product_of_entries(a, b):
+    gap, cov_a, cov_b = _moments(a, b)
+    root = np.real(sqrtm((cov_a * cov_b).numpy()))
+    return float(gap @ gap + cov_a.trace() + cov_b.trace()) - 2 * np.trace(root)
+
+
+@wrong("frechet", "root is taken of the trace")
+def frechet_root_of_trace(a, b):
+    gap, cov_a, cov_b = _moments(a, b)
+    return gap @ gap + cov_a.trace() + cov_b.trace() - 2 * torch.trace(cov_a @ cov_b).sqrt()
+
+
+@wrong("frechet", "product of two traces")
+def frechet_product_of_traces(a, b):
+    gap, cov_a, cov_b = _moments(a, b)
+    return gap @ gap + cov_a.trace() + cov_b.trace() - 2 * (cov_a.trace() * cov_b.trace()).sqrt()
+
+
+@wrong("frechet", "absolute differences of the means")
+def frechet_absolute_gap(a, b):
+    gap, cov_a, cov_b = _moments(a, b)
+    return gap.abs().sum() + cov_a.trace() + cov_b.trace() - 2 * _last_trace(cov_a, cov_b)
+
+
+@wrong("frechet", "All entries of the covariances")
+def frechet_all_entries(a, b):
+    gap, cov_a, cov_b = _moments(a, b)
+    return gap @ gap + cov_a.sum() + cov_b.sum() - 2 * _last_trace(cov_a, cov_b)
+
+
+@wrong("mean_ablation", "changes the mode of the model")
+def mean_ablation_evaluates(model, layer, x):
+    model.eval()
+    return _hooked(model, layer, x, lambda m, args, out: out.mean(0, keepdim=True).expand_as(out))
+
+
+@wrong("mean_ablation", "changes the mode of the model")
+def mean_ablation_evaluates_and_trains(model, layer, x):
+    model.eval()
+    output = _hooked(model, layer, x, lambda m, args, out: out.mean(0, keepdim=True).expand_as(out))
+    model.train()
+    return output

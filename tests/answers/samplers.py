@@ -1078,3 +1078,144 @@ def guided_output_difference(cond, uncond, cfg_scale):
 @wrong("combine_conditions", "gets all of them")
 def combine_sum_of_weights(uncond, conds, weights):
     return uncond + weights.sum() * (conds - uncond).sum(0)
+
+
+@wrong("ddpm_step", "comes back as it was")
+def ddpm_step_keeps_last(diffusion, prediction, x_t, t, noise):
+    noisy = prediction.mean + torch.exp(0.5 * prediction.log_variance) * noise
+    return torch.where((t == 0).view(-1, 1, 1, 1), x_t, noisy)
+
+
+@wrong("ddpm_step", "The result is clipped")
+def ddpm_step_clipped(diffusion, prediction, x_t, t, noise):
+    return ddpm_step_mask(diffusion, prediction, x_t, t, noise).clamp(-1, 1)
+
+
+@wrong("ddpm_step", "The mean is clipped")
+def ddpm_step_clipped_mean(diffusion, prediction, x_t, t, noise):
+    clipped = prediction._replace(mean=prediction.mean.clamp(-1, 1))
+    return ddpm_step_mask(diffusion, clipped, x_t, t, noise)
+
+
+@wrong("ddim_step", "The clean image is clipped in the step")
+def ddim_step_clips_again(diffusion, prediction, x_t, t, noise, eta):
+    clipped = prediction._replace(x0=prediction.x0.clamp(-1, 1))
+    return ddim_step_official(diffusion, clipped, x_t, t, noise, eta)
+
+
+@wrong("ddim_step", "clipped where it is scaled, but not in the noise")
+def ddim_step_clips_half(diffusion, prediction, x_t, t, noise, eta):
+    eps = diffusion.x0_to_eps(x_t, t, prediction.x0)
+    clipped = prediction._replace(x0=prediction.x0.clamp(-1, 1))
+    return ddim_step_with(diffusion, clipped, x_t, t, noise, eta * sigma_of(diffusion, t), eps=eps)
+
+
+@wrong("ddim_step", "The result is clipped")
+def ddim_step_clipped_result(diffusion, prediction, x_t, t, noise, eta):
+    return ddim_step_official(diffusion, prediction, x_t, t, noise, eta).clamp(-1, 1)
+
+
+@wrong("ddim_step", "The first factor of sigma has no root")
+def ddim_step_first_factor_no_root(diffusion, prediction, x_t, t, noise, eta):
+    bar, before = col(diffusion.alphas_cumprod, t), col(diffusion.alphas_cumprod_prev, t)
+    sigma = eta * (1 - before) / (1 - bar) * torch.sqrt(1 - bar / before)
+    return ddim_step_with(diffusion, prediction, x_t, t, noise, sigma)
+
+
+@wrong("ddim_step", "The second factor of sigma has no root")
+def ddim_step_second_factor_no_root(diffusion, prediction, x_t, t, noise, eta):
+    bar, before = col(diffusion.alphas_cumprod, t), col(diffusion.alphas_cumprod_prev, t)
+    sigma = eta * torch.sqrt((1 - before) / (1 - bar)) * (1 - bar / before)
+    return ddim_step_with(diffusion, prediction, x_t, t, noise, sigma)
+
+
+@wrong("keep_known", "noise of two steps before; x_prev")
+def keep_known_two_back(diffusion, x_prev, t, known, mask, noise):
+    bar = col(diffusion.alphas_cumprod_prev, (t - 1).clamp(min=0))
+    return torch.where(mask > 0, bar.sqrt() * known + (1 - bar).sqrt() * noise, x_prev)
+
+
+@wrong("keep_known", "two steps before, and at t = 0")
+def keep_known_two_back_wraps(diffusion, x_prev, t, known, mask, noise):
+    bar = col(diffusion.alphas_cumprod_prev, t - 1)
+    return torch.where(mask > 0, bar.sqrt() * known + (1 - bar).sqrt() * noise, x_prev)
+
+
+def _wanted(values, steps):
+    return torch.linspace(values[0].item(), values[-1].item(), steps, dtype=torch.float64)
+
+
+@wrong("even_log_snr", "The last timestep is chosen each time")
+def timesteps_signed(alphas_cumprod, steps):
+    values = snr_logs(alphas_cumprod)
+    return torch.argmin(values[None] - _wanted(values, steps)[:, None], dim=1)
+
+
+@wrong("even_log_snr", "The first timestep is chosen each time")
+def timesteps_signed_other_way(alphas_cumprod, steps):
+    values = snr_logs(alphas_cumprod)
+    return torch.argmin(_wanted(values, steps)[:, None] - values[None], dim=1)
+
+
+@wrong("even_log_snr", "farthest timestep")
+def timesteps_farthest(alphas_cumprod, steps):
+    values = snr_logs(alphas_cumprod)
+    return torch.argmax((values[None] - _wanted(values, steps)[:, None]).abs(), dim=1)
+
+
+def _middle(x0, last_x0, before, now, after):
+    return x0 + (lam(after) - lam(now)) / (2 * (lam(now) - lam(before))) * (x0 - last_x0)
+
+
+def _roots(bar):
+    return bar**0.5, (1 - bar) ** 0.5
+
+
+@wrong("second_order_step", "image is not divided by its noise")
+def second_order_x_undivided(x, x0, last_x0, before, now, after):
+    (a, b), (a1, b1) = _roots(now), _roots(after)
+    return b1 * (x + (a1 / b1 - a / b) * _middle(x0, last_x0, before, now, after))
+
+
+@wrong("second_order_step", "image is multiplied by its noise")
+def second_order_x_multiplied(x, x0, last_x0, before, now, after):
+    (a, b), (a1, b1) = _roots(now), _roots(after)
+    return b1 * (x * b + (a1 / b1 - a / b) * _middle(x0, last_x0, before, now, after))
+
+
+@wrong("second_order_step", "change of lambda stands where")
+def second_order_lambda(x, x0, last_x0, before, now, after):
+    b, b1 = _roots(now)[1], _roots(after)[1]
+    return b1 * (x / b + (lam(after) - lam(now)) * _middle(x0, last_x0, before, now, after))
+
+
+@wrong("second_order_step", "change of the signal stands where")
+def second_order_signal_change(x, x0, last_x0, before, now, after):
+    (a, b), (a1, b1) = _roots(now), _roots(after)
+    return b1 * (x / b + (a1 - a) * _middle(x0, last_x0, before, now, after))
+
+
+@wrong("second_order_step", "change of SNR stands where")
+def second_order_snr_change(x, x0, last_x0, before, now, after):
+    b, b1 = _roots(now)[1], _roots(after)[1]
+    change = after / (1 - after) - now / (1 - now)
+    return b1 * (x / b + change * _middle(x0, last_x0, before, now, after))
+
+
+@wrong("guided_output", "halves are taken in the wrong order")
+def guided_output_halves_misread(cond, uncond, cfg_scale):
+    (values, eps), (_, bare) = cond.chunk(2, 1), uncond.chunk(2, 1)
+    return torch.cat([bare + cfg_scale * (eps - bare), values], 1)
+
+
+@wrong("guided_output", "noise comes twice")
+def guided_output_twice(cond, uncond, cfg_scale):
+    eps, bare = cond.chunk(2, 1)[0], uncond.chunk(2, 1)[0]
+    guided = bare + cfg_scale * (eps - bare)
+    return torch.cat([guided, guided], 1)
+
+
+@wrong("guided_output", "second half is the noise with the label")
+def guided_output_eps_as_values(cond, uncond, cfg_scale):
+    eps, bare = cond.chunk(2, 1)[0], uncond.chunk(2, 1)[0]
+    return torch.cat([bare + cfg_scale * (eps - bare), eps], 1)

@@ -521,7 +521,7 @@ def update_ema_returns_decay(average, model, decay, step):
     return decay
 
 
-@wrong("update_ema", "return missing")
+@wrong("update_ema", "nothing is returned")
 def update_ema_no_return(average, model, decay, step):
     update_ema_data(average, model, decay, step)
 
@@ -709,7 +709,7 @@ def overfit_noised(step, x0, y, steps, generator):
     return losses
 
 
-@wrong("overfit", "returns a float")
+@wrong("overfit", "last loss alone")
 def overfit_last_number(step, x0, y, steps, generator):
     return overfit_loop(step, x0, y, steps, generator)[-1]
 
@@ -977,3 +977,83 @@ def generate_scalar_t(step, decode, z, y, num_steps, scale, shift):
         for t in range(num_steps - 1, -1, -1):
             z = step(z, torch.tensor([t]), y)
         return decode(z / scale + shift).clamp(-1, 1)
+
+
+@wrong("to_latents", "added to the standard deviation")
+def to_latents_noise_plus_std(mean, log_variance, noise, scale, shift):
+    return scale * (mean + torch.exp(log_variance / 2) + noise - shift)
+
+
+@wrong("to_latents", "mean is multiplied by the standard deviation")
+def to_latents_sum_times_std(mean, log_variance, noise, scale, shift):
+    return scale * ((mean + noise) * torch.exp(log_variance / 2) - shift)
+
+
+@wrong("to_latents", "noise has variance 1")
+def to_latents_unit_noise(mean, log_variance, noise, scale, shift):
+    return scale * (mean + noise - shift)
+
+
+@wrong("to_latents", "half is outside of exp")
+def to_latents_half_variance(mean, log_variance, noise, scale, shift):
+    return scale * (mean + 0.5 * torch.exp(log_variance) * noise - shift)
+
+
+@wrong("to_latents", "one over the standard deviation")
+def to_latents_precision(mean, log_variance, noise, scale, shift):
+    return scale * (mean + torch.exp(-0.5 * log_variance) * noise - shift)
+
+
+@wrong("to_latents", "doubled instead of halved")
+def to_latents_doubled(mean, log_variance, noise, scale, shift):
+    return scale * (mean + torch.exp(2 * log_variance) * noise - shift)
+
+
+@wrong("to_latents", "The noise is subtracted")
+def to_latents_minus_noise(mean, log_variance, noise, scale, shift):
+    return scale * (mean - torch.exp(log_variance / 2) * noise - shift)
+
+
+@wrong("to_latents", "This is the way out")
+def to_latents_inverse(mean, log_variance, noise, scale, shift):
+    return sample(mean, log_variance, noise) / scale + shift
+
+
+@wrong("to_latents", "but then the shift is added")
+def to_latents_scale_then_plus(mean, log_variance, noise, scale, shift):
+    return scale * sample(mean, log_variance, noise) + shift
+
+
+@wrong("to_latents", "noise alone is scaled")
+def to_latents_scaled_noise(mean, log_variance, noise, scale, shift):
+    return mean - shift + scale * torch.exp(log_variance / 2) * noise
+
+
+def _clipped_update(model, optimizer, scheduler, losses):
+    optimizer.zero_grad()
+    losses.mean().backward()
+    clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    scheduler.step()
+
+
+@wrong("training_step", "nothing is returned")
+def training_step_no_return(model, optimizer, scheduler, diffusion, x0, y, t, noise):
+    losses = diffusion.training_losses(model, x0, t, y, noise=noise)
+    _clipped_update(model, optimizer, scheduler, losses["loss"])
+
+
+@wrong("training_step", "returns the sum of the losses")
+def training_step_returns_sum(model, optimizer, scheduler, diffusion, x0, y, t, noise):
+    losses = diffusion.training_losses(model, x0, t, y, noise=noise)["loss"]
+    _clipped_update(model, optimizer, scheduler, losses)
+    return losses.sum().item()
+
+
+@wrong("update_ema", "Without its parentheses")
+@torch.no_grad()
+def update_ema_no_parentheses(average, model, decay, step):
+    decay = min(decay, 1 + step / 10 + step)
+    for old, new in zip(average.parameters(), model.parameters()):
+        old.lerp_(new, 1 - decay)
+    return decay

@@ -163,6 +163,28 @@ _FRECHET = Exercise(
         ),
         _SINGULAR: _frechet(root_trace=_unclipped_root_trace),
         "There is one mean for all features; each feature needs its own.": _frechet(mean=lambda x: x.mean()),
+        "The root is taken of each entry, with negative ones made positive; the matrix needs a root of its own.": (
+            _frechet(root_trace=lambda a, b: (a @ b).abs().sqrt().trace()),
+            _ROOT_HINT,
+        ),
+        "The covariances are multiplied entry by entry; the formula has the product of two matrices.": (
+            _frechet(root_trace=lambda a, b: torch.linalg.eigvalsh(a * b).clamp(min=0).sqrt().sum()),
+            "lesson 21, 'From lines to ellipses'.",
+        ),
+        "The root is taken of the trace; it must be the trace of a root.": (
+            _frechet(root_trace=lambda a, b: (a @ b).trace().clamp(min=0).sqrt()),
+            _ROOT_HINT,
+        ),
+        "The root is taken of the product of two traces; it must be the trace of a root.": (
+            _frechet(root_trace=lambda a, b: (a.trace() * b.trace()).sqrt()),
+            _ROOT_HINT,
+        ),
+        "The absolute differences of the means are added up; their squares should be.": _frechet(
+            length=lambda gap: gap.abs().sum()
+        ),
+        "All entries of the covariances are added up; a trace is the sum of the diagonal.": lambda a, b: (
+            _frechet()(a, b) + sum(c.sum() - c.trace() for c in (_cov(a), _cov(b)))
+        ),
     },
     "lesson 21, 'From lines to ellipses'.",
     tolerance=1e-6,  # a general matrix root loses half the digits if the covariance is singular

@@ -123,6 +123,19 @@ _EVEN_LOG_SNR = Exercise(
             lambda bar, steps: bar[_choose()(bar, steps)],
             "what is returned.",
         ),
+        "The last timestep is chosen each time: the smallest difference is the most negative one, and nearest means the "
+        "smallest in size.": (
+            _choose(find=lambda values, wanted: (values - wanted[:, None]).argmin(1)),
+            "the sign of a difference.",
+        ),
+        "The first timestep is chosen each time: the smallest difference is the most negative one, and nearest means the "
+        "smallest in size.": (
+            _choose(find=lambda values, wanted: (wanted[:, None] - values).argmin(1)),
+            "the sign of a difference.",
+        ),
+        "The farthest timestep is chosen for each value, not the nearest.": _choose(
+            find=lambda values, wanted: (values - wanted[:, None]).abs().argmax(1)
+        ),
     },
     "lesson 17, 'The time that matters'.",
 )
@@ -299,6 +312,31 @@ _SECOND_ORDER_STEP = Exercise(
         ),
         "This is the extrapolated clean image; the step must go to the level `after` only.": _second_order(
             step=lambda x, x0, now, after: x0
+        ),
+        "The noisy image is not divided by its noise, though the rest of the step is in units of the noise.": _second_order(
+            step=lambda x, x0, now, after: _integrate(0 * x, x0, now, after) + (1 - after).sqrt() * x
+        ),
+        "The noisy image is multiplied by its noise; in units of the noise it is divided by it.": _second_order(
+            step=lambda x, x0, now, after: (
+                _integrate(0 * x, x0, now, after) + ((1 - after) * (1 - now)).sqrt() * x
+            )
+        ),
+        "The change of lambda stands where that of its exponential belongs.": _second_order(
+            step=lambda x, x0, now, after: (
+                ((1 - after) / (1 - now)).sqrt() * x
+                + (1 - after).sqrt() * (_log_snr(after) - _log_snr(now)) / 2 * x0
+            )
+        ),
+        "The change of the signal stands where that of signal over noise belongs.": _second_order(
+            step=lambda x, x0, now, after: (
+                ((1 - after) / (1 - now)).sqrt() * x + (1 - after).sqrt() * (after.sqrt() - now.sqrt()) * x0
+            )
+        ),
+        "The change of SNR stands where that of its root, signal over noise, belongs.": _second_order(
+            step=lambda x, x0, now, after: (
+                ((1 - after) / (1 - now)).sqrt() * x
+                + (1 - after).sqrt() * (after / (1 - after) - now / (1 - now)) * x0
+            )
         ),
     },
     "lesson 17, 'A solver of second order'.",

@@ -173,6 +173,16 @@ _GUIDED_OUTPUT = Exercise(
             lambda c, u, w: _guided(lambda k: k)(c, u, w + 1),
             "lesson 18, 'Other people's scales'.",
         ),
+        "The halves are taken in the wrong order: noise is the first half of each output, and the variance values the second.": (
+            lambda c, u, w: torch.cat([torch.lerp(u, c, w).chunk(2, 1)[1], c.chunk(2, 1)[0]], 1),
+            "the order of the channels.",
+        ),
+        "The noise comes twice; the second half must be the variance values.": lambda c, u, w: torch.cat(
+            [torch.lerp(u, c, w).chunk(2, 1)[0]] * 2, 1
+        ),
+        "The second half is the noise with the label; it must be the variance values.": lambda c, u, w: (
+            torch.cat([torch.lerp(u, c, w).chunk(2, 1)[0], c.chunk(2, 1)[0]], 1)
+        ),
     },
     "lesson 18, 'The wrapper'.",
     reference=_guided(lambda c: c),

@@ -94,6 +94,39 @@ _TO_LATENTS = Exercise(
             _encode(noise_of=torch.randn_like),
             "the argument noise.",
         ),
+        "The noise is added to the standard deviation; it must be multiplied by it.": (
+            lambda m, v, e, scale, shift: (m + (v / 2).exp() + e - shift) * scale,
+            _POSTERIOR_HINT,
+        ),
+        "The mean is multiplied by the standard deviation, too; only the noise is.": (
+            lambda m, v, e, scale, shift: ((m + e) * (v / 2).exp() - shift) * scale,
+            _POSTERIOR_HINT,
+        ),
+        "The noise has variance 1: the log variance is not used.": (
+            _encode(torch.ones_like),
+            _POSTERIOR_HINT,
+        ),
+        "The half is outside of exp: the variance is halved, where its root is needed.": (
+            _encode(lambda v: v.exp() / 2),
+            _POSTERIOR_HINT,
+        ),
+        "The sign of the logarithm is wrong: this is one over the standard deviation.": (
+            _encode(lambda v: (-v / 2).exp()),
+            _POSTERIOR_HINT,
+        ),
+        "The logarithm is doubled instead of halved.": (_encode(lambda v: (2 * v).exp()), _POSTERIOR_HINT),
+        "The noise is subtracted; it is added.": (_encode(lambda v: -(v / 2).exp()), _POSTERIOR_HINT),
+        "This is the way out: the scale divides, and the shift is added.": (
+            _encode(scaled=lambda z, scale, shift: z / scale + shift),
+            _CODEC_HINT,
+        ),
+        "The latents are multiplied by the scale, but then the shift is added: encoding subtracts it first.": (
+            _encode(scaled=lambda z, scale, shift: z * scale + shift),
+            _CODEC_HINT,
+        ),
+        "The noise alone is scaled: sample first, then scale the sum.": lambda m, v, e, scale, shift: (
+            m - shift + scale * (v / 2).exp() * e
+        ),
     },
     "lesson 20, 'The codec'.",
     reference=_encode(),

@@ -162,12 +162,13 @@ def _nll(
     sign: float = -1.0,
     floor: float = 1e-12,
     center: Callable = lambda x, mean: x - mean,
+    divided: Callable = lambda gap, edge, scale: (gap + edge) / scale,
 ) -> Callable:
     """Negative log-likelihood of a bin, with parameters for known mistakes."""
 
     def nll(x, mean, log_scale, bins):
-        scale = std(log_scale)
-        upper, lower = (torch.special.ndtr((center(x, mean) + side * half(bins)) / scale) for side in (1, -1))
+        scale, gap = std(log_scale), center(x, mean)
+        upper, lower = (torch.special.ndtr(divided(gap, side * half(bins), scale)) for side in (1, -1))
         upper = torch.where(x > 0.999, 1.0, upper) if ends[1] else upper
         lower = torch.where(x < -0.999, 0.0, lower) if ends[0] else lower
         return sign * log((upper - lower).clamp(min=floor))
@@ -211,6 +212,14 @@ _BIN_MISTAKES = {  # message -> (options of _nll, hint)
         {"std": lambda log: (2 * log).exp()},
         "",
     ),
+    "The half step is not divided by the standard deviation; the whole distance from the mean to an edge is.": (
+        {"divided": lambda gap, edge, scale: gap / scale + edge},
+        "",
+    ),
+    "The distance from the mean is measured from the wrong side: all edges are mirrored, and the outermost bins wrong.": (
+        {"center": lambda x, mean: mean - x},
+        "",
+    ),
     "It is in bits; it should be in nats.": ({"log": torch.log2}, ""),
     "These are log probabilities; the negative log-likelihood has the other sign.": ({"sign": 1.0}, ""),
 }
@@ -225,6 +234,12 @@ _DISCRETIZED_GAUSSIAN_NLL = Exercise(
             f"{message} And probabilities are not clamped at 1e-12.": (_nll(**options, floor=0.0), hint)
             for message, (options, hint) in _BIN_MISTAKES.items()
         },
+        "Only the half step is divided by the standard deviation; the whole distance from the mean to an edge is.": _nll(
+            divided=lambda gap, edge, scale: gap + edge / scale
+        ),
+        "The edges are multiplied by the standard deviation; they are measured in standard deviations.": _nll(
+            std=lambda log: (-log).exp()
+        ),
         "The log scale is used as it is; it is the logarithm of the standard deviation.": _nll(
             std=lambda log: log
         ),

@@ -331,9 +331,8 @@ _HYBRID_LOSS = Exercise(
         "The loss is right, but the bound trains eps; it must train the variance values only.": _hybrid_loss(
             detach=lambda e: e
         ),
-        "The loss is right, but nothing trains the variance values: is the detach on the wrong half?": _hybrid_loss(
-            detach_values=Tensor.detach
-        ),
+        "The loss is right, but nothing trains the variance values: are both halves detached, or is the bound computed "
+        "without gradients?": _hybrid_loss(detach_values=Tensor.detach),
         "The detach is on the variance values; it must be on eps.": _hybrid_loss(
             detach=lambda e: e, detach_values=Tensor.detach
         ),
@@ -388,6 +387,15 @@ _HYBRID_LOSS = Exercise(
         ),
         "The squared error and the bound are averaged; they are added.": _hybrid_loss(
             add=lambda mse, vb: (mse + vb) / 2
+        ),
+        "The bound is computed with the noise that was added; it needs the noise that was predicted.": lambda output, noise, vb_terms: (
+            _hybrid_loss()(output, noise, lambda eps, values: vb_terms(noise, values))
+        ),
+        "The bound is computed with the error of the noise; it needs the predicted noise itself.": lambda output, noise, vb_terms: (
+            _hybrid_loss()(output, noise, lambda eps, values: vb_terms(eps - noise, values))
+        ),
+        "The added noise is not subtracted: this squares the prediction, not its error.": lambda output, noise, vb_terms: (
+            _hybrid_loss()(output, 0 * noise, vb_terms)
         ),
     },
     "lesson 15, 'The hybrid loss'.",

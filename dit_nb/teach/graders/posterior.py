@@ -270,6 +270,24 @@ _LEARNED_LOG_VARIANCE = Exercise(
         "The result is the logarithm of the standard deviation: half of what is asked for.": (
             lambda v, low, high: torch.lerp(low, high, (v + 1) / 2) / 2
         ),
+        "The smaller end is missing: the result is only the way from it.": lambda v, low, high: (
+            (v + 1) / 2 * (high - low)
+        ),
+        "The larger end is added to the smaller one; the distance of the two must be.": lambda v, low, high: (
+            low + (v + 1) / 2 * high
+        ),
+        "It starts at the larger end, and goes on beyond it; a value of -1 must give the smaller one.": lambda v, low, high: (
+            high + (v + 1) / 2 * (high - low)
+        ),
+        **{
+            f"The variances are interpolated, and clamped at {least:g}; their logarithms should be interpolated.": (
+                lambda v, low, high, least=least: (
+                    torch.lerp(low.exp(), high.exp(), (v + 1) / 2).clamp(min=least).log()
+                ),
+                "lesson 15, 'The learned variance': on a log scale.",
+            )
+            for least in (1e-20, 1e-12, 1e-10, 1e-8)
+        },
     },
     "lesson 15, 'The learned variance'.",
     reference=learned_log_variance,

@@ -37,12 +37,13 @@ def _ddpm_loops(
 
 
 def _step_cases(rng: RandomInputs, *more) -> list[Case]:
-    """Ten steps; the first, another, every or no image is at t = 0; predicted x0 is clipped."""
+    """Ten steps; the first, another, every or no image is at t = 0; predicted x0 is clipped, once not."""
     diffusion, cases = Diffusion().respaced("10"), []
     firsts = [[0, 3, 9, 5], [4, 0, 1], [2, 7], [0, 0, 6, 8, 2], [0, 0]]
     for i, (shape, t) in enumerate(zip([*_SHAPES, (5, 2, 3, 5), (2, 1, 3, 4)], map(torch.tensor, firsts))):
         x_t, noise = rng.normal(*shape), rng.normal(*shape)
-        prediction = diffusion.predict(rng.normal(shape[0], 2 * shape[1], *shape[2:]), x_t, t, clip_x0=True)
+        output = rng.normal(shape[0], 2 * shape[1], *shape[2:])
+        prediction = diffusion.predict(output, x_t, t, clip_x0=i != 3)
         label = f"t = {', '.join(map(str, t.tolist()))}" + "".join(f", eta = {m[i]:g}" for m in more)
         cases.append(Case(label, (diffusion, prediction, x_t, t, noise, *(m[i] for m in more))))
     return cases
@@ -142,6 +143,16 @@ _DDPM_STEP = Exercise(
         "The noise has the variance of a step forward; use the variance of the prediction.": (
             lambda d, p, x, t, e: p.mean + _not_last(t) * _per_image(d.betas, t).sqrt() * e,
             "what the prediction says about the variance.",
+        ),
+        "At t = 0 the image comes back as it was; the last step goes to the mean of the prediction.": (
+            lambda d, p, x, t, e: torch.where(_not_last(t) > 0, p.mean + (p.log_variance / 2).exp() * e, x),
+            "what is left of a step if no noise is added.",
+        ),
+        "The result is clipped to [-1, 1]; only a clean image is in this range.": lambda *a: _ddpm()(
+            *a
+        ).clamp(-1, 1),
+        "The mean is clipped to [-1, 1]; only a clean image is in this range.": lambda d, p, x, t, e: (
+            p.mean.clamp(-1, 1) + _not_last(t) * (p.log_variance / 2).exp() * e
         ),
     },
     "lesson 16, 'The right way'.",
@@ -338,6 +349,25 @@ _DDIM_STEP = Exercise(
         "The noise in x_t is not divided by its standard deviation.": _ddim(
             old_noise=lambda d, p, x, t: _eps_divided(d, p, x, t, torch.ones_like)
         ),
+        "The clean image is clipped in the step; whether it is clipped is decided before, in the prediction.": (
+            lambda d, p, x, t, e, eta: _ddim()(d, p._replace(x0=p.x0.clamp(-1, 1)), x, t, e, eta)
+        ),
+        "The clean image is clipped where it is scaled, but not in the noise; the prediction has decided about clipping.": (
+            lambda d, p, x, t, e, eta: _ddim(old_noise=lambda *_: d.x0_to_eps(x, t, p.x0))(
+                d, p._replace(x0=p.x0.clamp(-1, 1)), x, t, e, eta
+            )
+        ),
+        "The result is clipped to [-1, 1]; only a clean image is in this range.": lambda *a: _ddim()(
+            *a
+        ).clamp(-1, 1),
+        "The first factor of sigma has no root.": (
+            _ddim(variance=lambda after, before: ((1 - before) / (1 - after)) ** 2 * (1 - after / before)),
+            "both factors of sigma.",
+        ),
+        "The second factor of sigma has no root.": (
+            _ddim(variance=lambda after, before: (1 - before) / (1 - after) * (1 - after / before) ** 2),
+            "both factors of sigma.",
+        ),
     },
     "lesson 16, 'DDIM: the same noise, less of it'.",
     tolerance=1e-8,
@@ -478,6 +508,14 @@ _KEEP_KNOWN = Exercise(
                 + (1 - mask) * x
             ),
             _BROADCAST_HINT,
+        ),
+        "The known pixels have the noise of two steps before; x_prev is one step before t.": (
+            _keep(lambda d: torch.cat([d.alphas_cumprod_prev[:1], d.alphas_cumprod_prev[:-1]])),
+            "to which step each entry of the two tables belongs.",
+        ),
+        "The known pixels have the noise of two steps before, and at t = 0 the level wraps around to a noisy one.": (
+            _keep(lambda d: d.alphas_cumprod_prev.roll(1)),
+            "to which step each entry of the two tables belongs.",
         ),
     },
     "lesson 16, 'Known pixels'.",

@@ -210,6 +210,18 @@ _RESPACED_BETAS = Exercise(
                 bar[[k - 1 for k in kept]]
             )
         ),
+        "The first beta is counted from timestep 0 of the table; before any step, alphas_cumprod is 1.": lambda bar, kept: (
+            1 - bar[kept] / torch.cat([bar[:1], bar[kept][:-1]])
+        ),
+        "Each beta uses the kept step after it, not the one before it: the table is shifted the wrong way.": _betas_from(
+            lambda bar, before: 1 - bar / torch.cat([bar[1:], bar.new_ones(1)])
+        ),
+        "The ratio is squared; entries of the table are powers already.": _betas_from(
+            lambda bar, before: 1 - (bar / before) ** 2
+        ),
+        "The difference is divided by the later entry; the signal before the step is the whole of which a beta is a part.": _betas_from(
+            lambda bar, before: (before - bar) / bar
+        ),
     },
     "lesson 14, 'New steps need new betas'.",
     tolerance=1e-10,
@@ -272,7 +284,7 @@ _TIMESTEP_OF_SNR = Exercise(
         "The standard deviation is not squared: powers are variances.": _first_timestep(
             lambda bar, std: std * bar / (1 - bar)
         ),
-        "The standard deviation is not used: data of another variance cross at another timestep.": (
+        "The standard deviation is not used, or it cancels: data of another variance cross at another timestep.": (
             _first_timestep(lambda bar, std: bar / (1 - bar)),
             "the variance of the term that holds the image.",
         ),
@@ -323,6 +335,15 @@ _TIMESTEP_OF_SNR = Exercise(
         ),
         "It is the last timestep at which the ratio is at most snr; wanted is the first.": _first_timestep(
             find=lambda ratio, snr: torch.full_like(snr, ratio.shape[-1] - 1).long()
+        ),
+        "It counts the timesteps at or below the number; those above it come before the first.": _first_timestep(
+            find=lambda ratio, snr: (ratio <= snr[:, None]).sum(1)
+        ),
+        "A root is taken of the noise alone: the two powers are variances.": _first_timestep(
+            lambda bar, std: std**2 * bar / (1 - bar).sqrt()
+        ),
+        "A root is taken of the signal alone: the two powers are variances.": _first_timestep(
+            lambda bar, std: std**2 * bar.sqrt() / (1 - bar)
         ),
     },
     "lesson 14, 'The jump'.",

@@ -65,7 +65,10 @@ def _watch_steps(fn: Callable, start: Tensor, gain: float, kind: str, diffusion:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch's, about the order of scheduler and optimizer
         for batch in zip(*batches):
+            before = parameters_to_vector(model.parameters()).detach().clone()
             loss = fn(model, optimizer, scheduler, diffusion, *batch)
+            if loss is None and not torch.equal(before, parameters_to_vector(model.parameters())):
+                loss = math.inf  # it did something, and only its loss is missing
             if not isinstance(loss, Tensor | float | int):
                 return loss
             losses.append(loss if isinstance(loss, Tensor) else torch.tensor(loss, dtype=torch.float64))
@@ -208,6 +211,13 @@ _TRAINING_STEP = Exercise(
         "It returns the loss of each image; return their mean.": _step(
             returned=lambda loss, losses: losses["loss"].detach()
         ),
+        "The weights are updated, but nothing is returned: return the mean loss as a number.": (
+            _step(returned=lambda loss, losses: None),
+            "the last line of the task.",
+        ),
+        "It returns the sum of the losses, though it trains their mean: return the mean.": _step(
+            returned=lambda loss, losses: losses["loss"].sum().item()
+        ),
     },
     _ORDER_HINT,
     result_names=("record of the weights", "record of the losses", "flag whether the loss holds a graph"),
@@ -248,7 +258,10 @@ def _watch_average(fn: Callable, start: Tensor, weights: Tensor, decay: float, f
     average, averages, models, decays, graphs = _linear(start).requires_grad_(False), [], [], [], []
     for k, numbers in enumerate(weights):
         model = _linear(numbers)
+        before = parameters_to_vector(average.parameters()).detach().clone()
         used = fn(average, model, decay, first + k)
+        if used is None and not torch.equal(before, parameters_to_vector(average.parameters())):
+            used = math.inf  # it did something, and only the decay is missing
         if not isinstance(used, Tensor | float | int):
             return used
         averages.append(parameters_to_vector(average.parameters()).detach().clone())
@@ -309,7 +322,8 @@ _UPDATE_EMA = Exercise(
             _update(move=lambda average, model, decay: _lerp(average, model, 1 - decay)),
             "the formula of lesson 19, 'The average that is sampled from'.",
         ),
-        "There is no warm-up: the decay is the same from the first update on.": (
+        "There is no warm-up: the decay is the same from the first update on. Without its parentheses the fraction is "
+        "never below 1, and has no effect.": (
             _update(lambda decay, step: decay),
             _WARMUP_HINT,
         ),
@@ -365,6 +379,9 @@ _UPDATE_EMA = Exercise(
         "It returns the decay that was asked for; return the one that was used.": lambda average, model, decay, step: (
             max(decay, _update()(average, model, decay, step))
         ),
+        "The average is updated, but nothing is returned: return the decay that was used.": _update(
+            returned=lambda decay: None
+        ),
     },
     "lesson 19, 'The average that is sampled from'.",
     result_names=("average", "model in training", "decay", "flag whether the average holds a graph"),
@@ -405,6 +422,7 @@ def _watch_overfit(fn: Callable, factor: float, x0: Tensor, y: Tensor, steps: in
         )
 
     losses = fn(step, x0, y, steps, torch.Generator().manual_seed(seed))
+    losses = [losses] if isinstance(losses, float) else losses
     if not isinstance(losses, Tensor | list | tuple):
         return losses
     t, noise = (torch.stack(kept) if kept else torch.empty(0) for kept in seen)
