@@ -45,7 +45,9 @@ _PARTS = (
     _Part(20.4, 4.5, 2.4, 0.9, "loss", "", "eps", (15, 19)),
     _Part(20.4, 0.5, 2.4, 0.9, "one step: $x_{t-1}$", "", "x_t", (16, 17, 18)),
 )
-_WHOLE = _Part(11.05, 2.45, 4.3, 2.8, "", "", "gray", (0, 12, 13, 19, 21, 22, 23, 24))
+_ALL = 24  # the lesson that builds everything lights every part
+_PARTS = tuple(part._replace(lessons=(*part.lessons, _ALL)) for part in _PARTS)
+_WHOLE = _Part(11.05, 2.45, 4.3, 2.8, "", "", "gray", (0, 12, 13, 19, 21, 22, 23, _ALL))
 _LIT = "#FFF3C4"  # background of the current part
 _ARROWS = (
     *((1.4, 4.0, 1.4, 3.4), (1.4, 1.0, 1.4, 1.6), (2.3, 2.5, 3.7, 2.5), (5.5, 2.5, 5.9, 2.5)),
@@ -90,8 +92,8 @@ def _draw_part(ax, part: _Part, lesson: int | None, small: bool) -> None:
 
 
 def _numbers(lessons: tuple[int, ...]) -> str:
-    """Lesson numbers as they stand in the folder: (8, 9) gives "08 09"."""
-    return " ".join(f"{n:02d}" for n in lessons)
+    """Lesson numbers as they stand in the folder, but for the lesson of all parts: (8, 9, 24) gives "08 09"."""
+    return " ".join(f"{n:02d}" for n in lessons if n != _ALL)
 
 
 def _draw_image(ax, x: float, image: Tensor, **colors) -> None:

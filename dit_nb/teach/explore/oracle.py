@@ -79,7 +79,7 @@ def explore_ideal_denoiser() -> Explorer:
         "the best prediction of a noisy digit",
         """
         1. *Move t from 999 down.* A mean of all digits turns into a blend of some, then into one digit.
-        2. *Set noise to 10.* The same digit at the same t, but now the posterior is lost: 8 % for a 3.
+        2. *Set noise to 10, then move it.* The digit and t stay, but the posterior changes a lot.
         3. *Set t = 400 and switch the mistake on.* Without the roots x_t is too small and holds less of the
            image: the 3 falls from 45 % to 24 %.
         """,

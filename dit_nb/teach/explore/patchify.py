@@ -37,13 +37,25 @@ def _show_patches(ax, image: Tensor, mask: Tensor, p: int, token: int) -> None:
     ax.vlines(np.arange(1, columns) * p - 0.5, -0.5, height - 0.5, color=COLORS["x_t"], lw=1)
     count = rows * columns
     numbered = set(range(count)) if count <= 16 else {*range(columns), *range(0, count, columns)}
+    box = {"boxstyle": "round,pad=0.15", "fc": "white", "ec": "none", "alpha": 0.85}
     for k in {token} | numbered if columns <= 16 else {token}:
         x, y = (k % columns + 0.5) * p - 0.5, (k // columns + 0.5) * p - 0.5
-        ax.text(x, y, k, ha="center", va="center", color="white", fontsize=9)
+        ax.text(x, y, k, ha="center", va="center", color=COLORS["x_t"], fontsize=9, bbox=box)
 
 
-def _show_tokens(ax, tokens: Tensor, channels: int, token: int) -> None:
-    """The tokens (1, T, p*p*C) as rows of pixels, all darkened but one."""
+def _outline(ax, region: np.ndarray, color: str) -> tuple[float, float]:
+    """Draw the border of the pixels (H, W) that are true; return the upper right corner of the first ones."""
+    padded = np.pad(region, 1)
+    y, x = np.nonzero(padded[1:] != padded[:-1])
+    ax.hlines(y - 0.5, x - 1.5, x - 0.5, color=color, lw=2)
+    y, x = np.nonzero(padded[:, 1:] != padded[:, :-1])
+    ax.vlines(x - 0.5, y - 1.5, y - 0.5, color=color, lw=2)
+    top = np.argmax(region.any(1))
+    return np.flatnonzero(region[top])[-1] + 0.5, top - 0.5
+
+
+def _show_tokens(ax, tokens: Tensor, channels: int, token: int, color: str) -> None:
+    """The tokens (1, T, p*p*C) as rows of pixels, all darkened but one, which is framed."""
     _, count, width = tokens.shape
     pixels = _to_pixels(rearrange(tokens[0], "t (pixel c) -> c t pixel", c=channels))
     pixels[np.arange(count) != token] *= 0.6
@@ -57,7 +69,7 @@ def _show_tokens(ax, tokens: Tensor, channels: int, token: int) -> None:
         box[1] - box[0],
         1,
         fill=False,
-        ec=COLORS["x_t"],
+        ec=color,
         lw=2.5 if count <= 16 else 1,
         clip_on=False,
     )
@@ -92,13 +104,15 @@ def _plot_patchify(
     is_image = torch.equal(again, image)
     fig, axes = figure(1, 3, (9, 3.3))
     _show_patches(axes[0, 0], image, mask, p, token)
-    _show_tokens(axes[0, 1], tokens, channels, token)
+    color = COLORS["x_t" if is_square else "wrong"]
+    _show_tokens(axes[0, 1], tokens, channels, token, color)
     show_image(axes[0, 2], again[0])
-    for ax, corner in zip(axes[0, [0, 2]], ((x, y), new_corner)):
+    start = (x + p - 0.5, y - 0.5) if is_square else _outline(axes[0, 0], mask[0].amax(0).numpy() > 0, color)
+    for ax, corner in [(axes[0, 0], (x, y)), (axes[0, 2], new_corner)][0 if is_square else 1 :]:
         corner = (corner[0] - 0.5, corner[1] - 0.5)
-        ax.add_patch(Rectangle(corner, p, p, fill=False, ec=COLORS["x_t"], lw=2.5, clip_on=False))
+        ax.add_patch(Rectangle(corner, p, p, fill=False, ec=color, lw=2.5, clip_on=False))
     ends = {"coordsA": axes[0, 0].transData, "coordsB": axes[0, 1].transData}
-    link = ConnectionPatch((x + p - 0.5, y - 0.5), (-0.5, token), **ends, color=COLORS["x_t"], lw=2)
+    link = ConnectionPatch(start, (-0.5, token), **ends, color=color, lw=2)
     link.set_in_layout(False)
     fig.add_artist(link)
     shape = f"{new_grid[0]} x {new_grid[1]}"
