@@ -35,7 +35,7 @@ def _draw_circle(ax, signal: Tensor, noise: Tensor, i: int, color: str) -> None:
     a, b = float(signal[i]), float(noise[i])
     ax.plot([0, a], [b, b], color=COLORS["x_t"], lw=3)
     ax.plot([a, a], [0, b], color=COLORS["eps"], lw=3)
-    ax.plot(a, b, "o", color=color, ms=11)
+    ax.plot(a, b, "o", color="black", ms=9)
     ax.set(xlim=(0, 1.08), ylim=(0, 1.08), aspect="equal", xlabel="signal weight", ylabel="noise weight")
     ax.set(xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
     ax.set_title(f"norm {math.hypot(a, b):.2f}" + ("" if math.hypot(a, b) > 0.995 else ", must be 1"))
@@ -52,7 +52,7 @@ def _draw_weights(ax, kept: list[int], signal: Tensor, noise: Tensor, i: int) ->
     style = "." if len(kept) < 300 else "-"
     for curve, name in ((signal, "x_t"), (noise, "eps")):
         ax.plot(kept, curve, style, color=COLORS[name], lw=2)
-        ax.plot(kept[i], curve[i], "o", color=COLORS[name], ms=9)
+        ax.plot(kept[i], curve[i], "o", color="black", ms=7)
     ax.axvline(kept[i], color=COLORS["gray"], lw=0.8)
     for y, name, label in ((signal[-1], "x_t", "signal"), (noise[-1], "eps", "noise")):
         ax.text(990, float(y) + (0.04 if y < 0.5 else -0.1), label, ha="right", color=COLORS[name])
