@@ -170,6 +170,29 @@ def attention_cosine(q, k, v):
     return F.scaled_dot_product_attention(q, k, v)
 
 
+@wrong("attention", "divided by the number of keys")
+def attention_linear_mean(q, k, v):
+    return (q @ k.transpose(-1, -2)) / q.shape[-1] ** 0.5 @ v / k.shape[-2]
+
+
+@wrong("attention", "depends on their lengths too")
+def attention_cosines(q, k, v):
+    scores = F.cosine_similarity(q.unsqueeze(3), k.unsqueeze(2), dim=-1)
+    return scores.softmax(dim=-1) @ v
+
+
+@wrong("attention", "comes twice")
+def attention_two_softmaxes(q, k, v):
+    weights = torch.softmax(q @ k.mT / q.shape[-1] ** 0.5, dim=-1)
+    return torch.softmax(weights, dim=-1) @ v
+
+
+@wrong("attention", "to the best key")
+def attention_best_key(q, k, v):
+    best = (q @ k.mT).argmax(dim=-1, keepdim=True)
+    return torch.take_along_dim(v, best, dim=2)
+
+
 # ---- multi_head
 
 
@@ -313,6 +336,33 @@ def multi_head_root_heads(q, k, v, num_heads):
     return rearrange(F.scaled_dot_product_attention(q, k, v, scale=num_heads**-0.5), "n h t d -> n t (h d)")
 
 
+@wrong("multi_head", "averaged over the heads")
+def multi_head_mean_weights(q, k, v, num_heads):
+    n, t, width = q.shape
+    qs, ks, vs = (x.reshape(n, -1, num_heads, width // num_heads).transpose(1, 2) for x in (q, k, v))
+    weights = (qs @ ks.mT / (width // num_heads) ** 0.5).softmax(dim=-1).mean(dim=1)
+    return (weights[:, None] @ vs).transpose(1, 2).reshape(n, t, width)
+
+
+@wrong("multi_head", "attend to each other")
+def multi_head_over_heads(q, k, v, num_heads):
+    n, t, width = q.shape
+    qs, ks, vs = (x.reshape(n, -1, num_heads, width // num_heads) for x in (q, k, v))
+    return F.scaled_dot_product_attention(qs, ks, vs).reshape(n, t, width)
+
+
+@wrong("multi_head", "The results of the heads are averaged")
+def multi_head_mean_result(q, k, v, num_heads):
+    qs, ks, vs = (rearrange(x, "n t (h d) -> n h t d", h=num_heads) for x in (q, k, v))
+    return F.scaled_dot_product_attention(qs, ks, vs).mean(dim=1)
+
+
+@wrong("multi_head", "share one softmax")
+def multi_head_summed_scores(q, k, v, num_heads):
+    scores = q @ k.mT / (q.shape[-1] // num_heads) ** 0.5
+    return scores.softmax(dim=-1) @ v
+
+
 # ---- add_scores
 
 
@@ -413,6 +463,27 @@ def add_scores_crossed_plain(q1, k1, q2, k2):
 @wrong("add_scores", "keys stand in both halves")
 def add_scores_first_keys_twice(q1, k1, q2, k2):
     return math.sqrt(2) * torch.cat([q1, q2], dim=-1), torch.cat([k1, k1], dim=-1)
+
+
+@wrong("add_scores", "not scaled at all")
+def add_scores_undone(q1, k1, q2, k2):
+    q, k = torch.cat([q1, q2], -1), torch.cat([k1, k2], -1)
+    return q * q.shape[-1] ** 0.5, k
+
+
+@wrong("add_scores", "half of what they should be")
+def add_scores_divided(q1, k1, q2, k2):
+    return torch.cat([q1, q2], dim=-1), torch.cat([k1, k2], dim=-1) / math.sqrt(2)
+
+
+@wrong("add_scores", "on the first head only")
+def add_scores_first_factor(q1, k1, q2, k2):
+    return torch.cat([q1, q2], dim=-1), torch.cat([math.sqrt(2) * k1, k2], dim=-1)
+
+
+@wrong("add_scores", "on the second head only")
+def add_scores_second_factor(q1, k1, q2, k2):
+    return torch.cat([q1, q2 * math.sqrt(2)], dim=-1), torch.cat([k1, k2], dim=-1)
 
 
 # ---- in_context
@@ -605,6 +676,20 @@ def in_context_split(x, c, blocks):
     for block in blocks:
         tokens = block(tokens)
     return tokens.split([x.shape[1], 2], dim=1)
+
+
+@wrong("in_context", "once more")
+def in_context_own_residual(x, c, blocks):
+    tokens = torch.cat([x, c], dim=1)
+    for block in blocks:
+        tokens = tokens + block(tokens)
+    return tokens[:, : x.shape[1]]
+
+
+@wrong("in_context", "are added up")
+def in_context_sum_of_blocks(x, c, blocks):
+    tokens = torch.cat([x, c], dim=1)
+    return torch.stack([block(tokens) for block in blocks]).sum(dim=0)[:, :-2]
 
 
 # ---- label_mask
@@ -871,6 +956,27 @@ def cross_attention_t_for_transpose(x, context, w_q, w_k, w_v):
     return ((x @ w_q) @ (context @ w_k).view(x.shape[2], -1)).softmax(-1) @ (context @ w_v)
 
 
+@wrong("cross_attention", "The values are made with w_k")
+def cross_attention_values_by_keys(x, context, w_q, w_k, w_v):
+    return F.scaled_dot_product_attention(x @ w_q, context @ w_k, context @ w_k)
+
+
+@wrong("cross_attention", "The keys are made with w_q")
+def cross_attention_keys_by_queries(x, context, w_q, w_k, w_v):
+    return F.scaled_dot_product_attention(x @ w_q, context @ w_q, context @ w_v)
+
+
+@wrong("cross_attention", "The keys are made with w_v")
+def cross_attention_keys_by_values(x, context, w_q, w_k, w_v):
+    return F.scaled_dot_product_attention(x @ w_q, context @ w_v, context @ w_v)
+
+
+@wrong("cross_attention", "The queries are added")
+def cross_attention_query_residual(x, context, w_q, w_k, w_v):
+    q = x @ w_q
+    return q + F.scaled_dot_product_attention(q, context @ w_k, context @ w_v)
+
+
 # ---- padded_attention
 
 
@@ -996,6 +1102,47 @@ def padded_attention_wrong_axis(q, k, v, lengths):
 @wrong("padded_attention", "stopped with")
 def padded_attention_no_axis(q, k, v, lengths):
     return F.scaled_dot_product_attention(q, k, v, attn_mask=torch.arange(k.shape[1] + 1) < lengths[:, None])
+
+
+@wrong("padded_attention", "The last places")
+def padded_attention_left_padding(q, k, v, lengths):
+    size = k.shape[1]
+    real = torch.arange(size) >= size - lengths[:, None]
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=real[:, None])
+
+
+@wrong("padded_attention", "plus infinity")
+def padded_attention_plus_infinity(q, k, v, lengths):
+    padding = torch.arange(k.shape[1]) >= lengths[:, None]
+    scores = q @ k.mT / q.shape[-1] ** 0.5
+    return scores.masked_fill(padding[:, None], float("inf")).softmax(dim=-1) @ v
+
+
+@wrong("padded_attention", "are -10")
+def padded_attention_minus_ten(q, k, v, lengths):
+    padding = torch.arange(k.shape[1]) >= lengths[:, None]
+    scores = q @ k.mT / q.shape[-1] ** 0.5
+    return torch.where(padding[:, None], -10.0, scores).softmax(dim=-1) @ v
+
+
+@wrong("padded_attention", "are -1, a score")
+def padded_attention_minus_one(q, k, v, lengths):
+    padding = torch.arange(k.shape[1]) >= lengths[:, None]
+    scores = q @ k.mT / q.shape[-1] ** 0.5
+    return torch.where(padding[:, None], -1.0, scores).softmax(dim=-1) @ v
+
+
+@wrong("padded_attention", "made of numbers")
+def padded_attention_float_mask(q, k, v, lengths):
+    real = torch.arange(k.shape[1]) < lengths[:, None]
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=real[:, None].to(q.dtype))
+
+
+@wrong("padded_attention", "multiplied with the scores")
+def padded_attention_times_infinity(q, k, v, lengths):
+    padding = torch.arange(k.shape[1]) >= lengths[:, None]
+    factor = torch.ones(padding.shape, dtype=q.dtype).masked_fill(padding, float("-inf"))
+    return (q @ k.mT / q.shape[-1] ** 0.5 * factor[:, None]).softmax(dim=-1) @ v
 
 
 # ---- layer_norm
@@ -1154,6 +1301,30 @@ def layer_norm_variance_unbiased(x, eps):
 def layer_norm_multiplies(x, eps):
     centered = x - x.mean(-1, keepdim=True)
     return centered * torch.sqrt(x.var(-1, keepdim=True, correction=0) + eps)
+
+
+@wrong("layer_norm", "the mean is not")
+def layer_norm_mean_undivided(x, eps):
+    variance = x.var(dim=-1, keepdim=True, correction=0)
+    return x / torch.sqrt(variance + eps) - x.mean(dim=-1, keepdim=True)
+
+
+@wrong("layer_norm", "The mean deviation is squared")
+def layer_norm_square_of_mean(x, eps):
+    deviation = x - x.mean(dim=-1, keepdim=True)
+    return deviation / torch.sqrt(deviation.mean(dim=-1, keepdim=True) ** 2 + eps)
+
+
+@wrong("layer_norm", "subtracted from the variance")
+def layer_norm_minus_eps(x, eps):
+    deviation = x - x.mean(dim=-1, keepdim=True)
+    return deviation / torch.sqrt((deviation**2).mean(dim=-1, keepdim=True) - eps)
+
+
+@wrong("layer_norm", "constant is squared")
+def layer_norm_squared_eps(x, eps):
+    deviation = x - x.mean(dim=-1, keepdim=True)
+    return deviation / torch.sqrt((deviation**2).mean(dim=-1, keepdim=True) + eps**2)
 
 
 # ---- plain_block
@@ -1463,6 +1634,11 @@ def modulate_mean_image(x, shift, scale):
     return x * (1 + scale.mean(dim=0)) + shift.mean(dim=0)
 
 
+@wrong("modulate", "the parentheses around 1 + scale")
+def modulate_no_parentheses(x, shift, scale):
+    return x * 1 + scale + shift
+
+
 # ---- adaln_fields
 
 
@@ -1586,6 +1762,18 @@ def adaln_fields_reversed(c, weight, bias):
     return adaln_fields_split(c, weight, bias)[::-1]
 
 
+@wrong("adaln_fields", "The first two fields")
+def adaln_fields_first_two(c, weight, bias):
+    shift, scale, *others = F.linear(F.silu(c), weight, bias)[:, None].split(c.shape[1], dim=-1)
+    return scale, shift, *others
+
+
+@wrong("adaln_fields", "All fields are the first one")
+def adaln_fields_same_slice(c, weight, bias):
+    numbers, width = F.linear(F.silu(c), weight, bias), c.shape[1]
+    return [numbers[:, None, :width] for _ in range(len(weight) // width)]
+
+
 # ---- absorb
 
 
@@ -1704,6 +1892,26 @@ def absorb_shift_times_scale(weight, bias, shift, scale):
     return weight * (1 + scale), bias + ((shift * scale) @ weight.T)[:, 0]
 
 
+@wrong("absorb", "added up over the channels")
+def absorb_sum_of_shift(weight, bias, shift, scale):
+    return weight * (1 + scale), bias + shift.sum(dim=-1)
+
+
+@wrong("absorb", "averaged over the channels")
+def absorb_mean_of_products(weight, bias, shift, scale):
+    return weight * (1 + scale), bias + torch.mean(weight * shift, dim=2)
+
+
+@wrong("absorb", "undoes a modulation")
+def absorb_inverse(weight, bias, shift, scale):
+    return weight / (1 + scale), bias - torch.einsum("kd,nd->nk", weight, shift[:, 0])
+
+
+@wrong("absorb", "subtracted from 1")
+def absorb_one_minus_scale(weight, bias, shift, scale):
+    return weight * (1 - scale), bias + torch.einsum("kd,nd->nk", weight, shift[:, 0])
+
+
 # ---- adaln_zero
 
 
@@ -1793,7 +2001,7 @@ def adaln_zero_overwrites_x(x, branch, shift, scale, gate):
     return x + gate * branch(x * (1 + scale) + shift)
 
 
-@wrong("adaln_zero", "wrong numbers")
+@wrong("adaln_zero", "outside the gate")
 def adaln_zero_mixed(x, branch, shift, scale, gate):
     return x + gate * branch(norm(x)) * (1 + scale) + shift
 
@@ -1894,9 +2102,51 @@ def adaln_zero_eps_outside(x, branch, shift, scale, gate):
     return x + gate * branch(h * (1 + scale) + shift)
 
 
-@wrong("adaln_zero", "wrong numbers")
+@wrong("adaln_zero", "never called")
 def adaln_zero_no_branch(x, branch, shift, scale, gate):
     return x + gate * (norm(x) * (1 + scale) + shift)
+
+
+@wrong("adaln_zero", "undoes most of it")
+def adaln_zero_norm_after_modulation(x, branch, shift, scale, gate):
+    h = F.layer_norm(x * (1 + scale) + shift, x.shape[-1:], eps=1e-6)
+    return x + gate * branch(h)
+
+
+@wrong("adaln_zero", "one mean for each image")
+def adaln_zero_image_norm(x, branch, shift, scale, gate):
+    h = F.layer_norm(x, x.shape[1:], eps=1e-6)
+    return x + gate * branch(h * (1 + scale) + shift)
+
+
+@wrong("adaln_zero", "over the images of the batch")
+def adaln_zero_batch_norm(x, branch, shift, scale, gate):
+    h = (x - x.mean(0)) / (x.var(0, correction=0) + 1e-6).sqrt()
+    return x + gate * branch(h * (1 + scale) + shift)
+
+
+@wrong("adaln_zero", "two mistakes at once")
+def adaln_zero_std(x, branch, shift, scale, gate):
+    h = (x - x.mean(dim=-1, keepdim=True)) / (x.std(dim=-1, keepdim=True) + 1e-6)
+    return x + gate * branch(h * (1 + scale) + shift)
+
+
+@wrong("adaln_zero", "has no small constant")
+def adaln_zero_no_eps(x, branch, shift, scale, gate):
+    h = (x - x.mean(-1, keepdim=True)) / x.std(-1, keepdim=True, correction=0)
+    return x + gate * branch(h * (1 + scale) + shift)
+
+
+@wrong("adaln_zero", "subtracted from 1")
+def adaln_zero_one_minus_scale(x, branch, shift, scale, gate):
+    h = F.layer_norm(x, x.shape[-1:], eps=1e-6)
+    return x + gate * branch(h * (1 - scale) + shift)
+
+
+@wrong("adaln_zero", "gate is added")
+def adaln_zero_gate_added(x, branch, shift, scale, gate):
+    h = F.layer_norm(x, x.shape[-1:], eps=1e-6)
+    return x + (gate + branch(h * (1 + scale) + shift))
 
 
 # ---- zero_init
@@ -1950,7 +2200,7 @@ def zero_init_frozen(linear):
     linear.bias = nn.Parameter(torch.zeros_like(linear.bias), requires_grad=False)
 
 
-@wrong("zero_init", "the order matters")
+@wrong("zero_init", "instead of them")
 def zero_init_then_xavier(linear):
     zero_init_nn(linear)
     nn.init.xavier_uniform_(linear.weight)
@@ -1995,6 +2245,30 @@ def zero_init_of_the_layer(linear):
 def zero_init_in_place(linear):
     linear.weight *= 0
     linear.bias *= 0
+
+
+@wrong("zero_init", "Weight and bias are small")
+def zero_init_tiny(linear):
+    nn.init.normal_(linear.weight, std=1e-6)
+    nn.init.normal_(linear.bias, std=1e-6)
+
+
+@wrong("zero_init", "the bias small")
+def zero_init_small_bias(linear):
+    nn.init.zeros_(linear.weight)
+    nn.init.constant_(linear.bias, 0.01)
+
+
+@wrong("zero_init", "The bias is removed")
+def zero_init_no_bias(linear):
+    nn.init.zeros_(linear.weight)
+    linear.bias = None
+
+
+@wrong("zero_init", "the bias ones")
+def zero_init_ones_bias(linear):
+    nn.init.constant_(linear.weight, 0.0)
+    nn.init.constant_(linear.bias, 1.0)
 
 
 # ---- stop_attention
@@ -2105,3 +2379,9 @@ def stop_attention_noisy_modulation(block):
 @wrong("stop_attention", "stopped with AttributeError")
 def stop_attention_wrong_name(block):
     nn.init.zeros_(block.attention.proj.weight)
+
+
+@wrong("stop_attention", "the weights of all its layers")
+def stop_attention_weights_only(block):
+    for layer in (block.attn.qkv, block.attn.proj):
+        nn.init.zeros_(layer.weight)

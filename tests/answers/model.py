@@ -260,6 +260,79 @@ def dit_forward_side_by_side(parts, x, t, y):
     return _end(parts, x, c)
 
 
+def _forward_of(parts, x, c_blocks, c_final=None, positions=None, skip=0):
+    tokens = parts.x_embedder(x) + (parts.pos_embed if positions is None else positions)
+    for block in parts.blocks[skip:]:
+        tokens = block(tokens, c_blocks)
+    out = parts.final_layer(tokens, c_blocks if c_final is None else c_final)
+    return unpatchify(out, parts.grid, parts.patch_size).chunk(2, dim=1)
+
+
+@wrong("dit_forward", "The first block does not run")
+def dit_forward_first_skipped(parts, x, t, y):
+    return _forward_of(parts, x, parts.t_embedder(t) + parts.y_embedder(y), skip=1)
+
+
+@wrong("dit_forward", "subtracted from the image")
+def dit_forward_subtracts(parts, x, t, y):
+    noise, values = _forward_of(parts, x, parts.t_embedder(t) + parts.y_embedder(y))
+    return x - noise, values
+
+
+@wrong("dit_forward", "added to the noise")
+def dit_forward_adds_image(parts, x, t, y):
+    noise, values = _forward_of(parts, x, parts.t_embedder(t) + parts.y_embedder(y))
+    return noise + x, values
+
+
+@wrong("dit_forward", "through an exponential")
+def dit_forward_exp(parts, x, t, y):
+    noise, values = _forward_of(parts, x, parts.t_embedder(t) + parts.y_embedder(y))
+    return noise, torch.exp(values)
+
+
+@wrong("dit_forward", "through a sigmoid")
+def dit_forward_sigmoid(parts, x, t, y):
+    noise, values = _forward_of(parts, x, parts.t_embedder(t) + parts.y_embedder(y))
+    return noise, torch.sigmoid(values)
+
+
+@wrong("dit_forward", "The final layer gets y alone")
+def dit_forward_final_y(parts, x, t, y):
+    label = parts.y_embedder(y)
+    return _forward_of(parts, x, parts.t_embedder(t) + label, label)
+
+
+@wrong("dit_forward", "The blocks get t alone")
+def dit_forward_blocks_t(parts, x, t, y):
+    time = parts.t_embedder(t)
+    return _forward_of(parts, x, time, time + parts.y_embedder(y))
+
+
+@wrong("dit_forward", "The blocks get y alone")
+def dit_forward_blocks_y(parts, x, t, y):
+    label = parts.y_embedder(y)
+    return _forward_of(parts, x, label, parts.t_embedder(t) + label)
+
+
+@wrong("dit_forward", "through a SiLU")
+def dit_forward_silu(parts, x, t, y):
+    c = parts.t_embedder(t) + parts.y_embedder(y)
+    return _forward_of(parts, x, c * c.sigmoid())
+
+
+@wrong("dit_forward", "The positions multiply")
+def dit_forward_positions_multiply(parts, x, t, y):
+    extra = parts.x_embedder(x) * (parts.pos_embed - 1)
+    return _forward_of(parts, x, parts.t_embedder(t) + parts.y_embedder(y), positions=extra)
+
+
+@wrong("dit_forward", "The first position is added")
+def dit_forward_first_position(parts, x, t, y):
+    c = parts.t_embedder(t) + parts.y_embedder(y)
+    return _forward_of(parts, x, c, positions=parts.pos_embed[0, 0])
+
+
 # ---- block_macs
 
 
@@ -392,3 +465,39 @@ def block_macs_with_biases(tokens, width, mlp_ratio):
 @wrong("block_macs", "but must have")
 def block_macs_of_one_image(tokens, width, mlp_ratio):
     return block_macs_formula(tokens[:1], width, mlp_ratio)
+
+
+@wrong("block_macs", "The ratio is squared")
+def block_macs_squared_ratio(tokens, width, mlp_ratio):
+    mlp = 2 * (mlp_ratio * width) ** 2 * tokens
+    return 4 * width**2 * tokens + 2 * width * tokens**2 + mlp + 6 * width**2
+
+
+@wrong("block_macs", "cost D squared each")
+def block_macs_wide_pairs(tokens, width, mlp_ratio):
+    return (4 + 2 * mlp_ratio) * width**2 * tokens + 2 * (width * tokens) ** 2 + 6 * width**2
+
+
+@wrong("block_macs", "as many pairs as its square")
+def block_macs_linear_pairs(tokens, width, mlp_ratio):
+    return (4 + 2 * mlp_ratio) * width**2 * tokens + 2 * width * tokens + 6 * width**2
+
+
+@wrong("block_macs", "three vectors")
+def block_macs_one_branch(tokens, width, mlp_ratio):
+    return (4 + 2 * mlp_ratio) * width**2 * tokens + 2 * width * tokens**2 + 3 * width**2
+
+
+@wrong("block_macs", "counted for both branches")
+def block_macs_six_each(tokens, width, mlp_ratio):
+    return (4 + 2 * mlp_ratio) * width**2 * tokens + 2 * width * tokens**2 + 2 * 6 * width**2
+
+
+@wrong("block_macs", "has two vectors")
+def block_macs_shift_and_scale(tokens, width, mlp_ratio):
+    return (4 + 2 * mlp_ratio) * width**2 * tokens + 2 * width * tokens**2 + 2 * width**2
+
+
+@wrong("block_macs", "the sum over all images")
+def block_macs_total(tokens, width, mlp_ratio):
+    return ((4 + 2 * mlp_ratio) * width**2 * tokens + 2 * width * tokens**2 + 6 * width**2).sum()

@@ -129,6 +129,18 @@ def to_model_range_channels_last(images):
     return images.float() / 127.5 - 1
 
 
+@wrong("to_model_range", "All numbers get mean 0")
+def to_model_range_standardized_batch(images):
+    x = images.permute(0, 3, 1, 2).float()
+    return (x - x.mean()) / x.std()
+
+
+@wrong("to_model_range", "Each channel gets mean 0")
+def to_model_range_standardized_channels(images):
+    x = images.float()
+    return ((x - x.mean((0, 1, 2))) / x.std((0, 1, 2))).permute(0, 3, 1, 2)
+
+
 # ---- posterior_weights
 
 
@@ -290,6 +302,18 @@ def posterior_weights_exchanged(x_t, alpha_bar, images):
     return (-gaps.pow(2).flatten(2).sum(2) / (2 * (1 - alpha_bar))[:, None]).softmax(1)
 
 
+@wrong("posterior_weights", "are multiplied by the variance of the noise")
+def posterior_weights_precedence(x_t, alpha_bar, images):
+    d = _squared_distances(x_t, alpha_bar, images)
+    return (-d / 2 * (1 - alpha_bar)[:, None]).softmax(1)
+
+
+@wrong("posterior_weights", "1 minus the root of alpha_bar")
+def posterior_weights_one_minus_root(x_t, alpha_bar, images):
+    d = _squared_distances(x_t, alpha_bar, images)
+    return (-d / (2 * (1 - alpha_bar.sqrt()))[:, None]).softmax(1)
+
+
 # ---- label_posterior
 
 
@@ -372,7 +396,7 @@ def label_posterior_prior(x_t, alpha_bar, images, labels, num_classes):
     return (torch.bincount(labels, minlength=num_classes) / len(labels)).double().repeat(len(x_t), 1)
 
 
-@wrong("label_posterior", "a class without images")
+@wrong("label_posterior", "Only classes with images")
 def label_posterior_classes_found(x_t, alpha_bar, images, labels, num_classes):
     w = posterior_weights_loop(x_t, alpha_bar, images)
     return torch.stack([w[:, labels == k].sum(1) for k in labels.unique()], 1)
@@ -463,6 +487,29 @@ def label_posterior_rescaled(x_t, alpha_bar, images, labels, num_classes):
 @wrong("label_posterior", "coefficient of the noise")
 def label_posterior_exchanged(x_t, alpha_bar, images, labels, num_classes):
     return posterior_weights_exchanged(x_t, alpha_bar, images) @ F.one_hot(labels, num_classes).double()
+
+
+@wrong("label_posterior", "are multiplied by the variance of the noise")
+def label_posterior_precedence(x_t, alpha_bar, images, labels, num_classes):
+    d = _squared_distances(x_t, alpha_bar, images)
+    return (-d / 2 * (1 - alpha_bar)[:, None]).softmax(1) @ F.one_hot(labels, num_classes).double()
+
+
+@wrong("label_posterior", "1 minus the root of alpha_bar")
+def label_posterior_one_minus_root(x_t, alpha_bar, images, labels, num_classes):
+    d = _squared_distances(x_t, alpha_bar, images)
+    return (-d / (2 * (1 - alpha_bar.sqrt()))[:, None]).softmax(1) @ F.one_hot(labels, num_classes).double()
+
+
+@wrong("label_posterior", "which is nan for a class without images")
+def label_posterior_nan_means(x_t, alpha_bar, images, labels, num_classes):
+    means = torch.stack([images[labels == k].mean(dim=0) for k in range(num_classes)])
+    return posterior_weights_loop(x_t, alpha_bar, means)
+
+
+@wrong("label_posterior", "a last class without images is lost")
+def label_posterior_one_hot_guess(x_t, alpha_bar, images, labels, num_classes):
+    return posterior_weights_loop(x_t, alpha_bar, images) @ F.one_hot(labels).double()
 
 
 # ---- patchify
@@ -574,6 +621,29 @@ def patchify_keeps_the_squares(images, patch_size):
     return rearrange(images, "n c (h p) (w q) -> n (h w) p q c", p=patch_size, q=patch_size)
 
 
+@wrong("patchify", "between row and column")
+def patchify_channel_between(images, patch_size):
+    p = patch_size
+    n, c, h, w = images.shape
+    x = images.reshape(n, c, h // p, p, w // p, p).permute(0, 2, 4, 3, 1, 5)
+    return x.reshape(n, -1, p * p * c)
+
+
+@wrong("patchify", "a strip of a row")
+def patchify_channels_last_strip(images, patch_size):
+    n, c, h, w = images.shape
+    t = (h // patch_size) * (w // patch_size)
+    return images.permute(0, 2, 3, 1).reshape(n, t, patch_size**2 * c)
+
+
+@wrong("patchify", "a strip of a row")
+def patchify_not_transposed(images, patch_size):
+    p = patch_size
+    n, c, h, w = images.shape
+    x = images.reshape(n, c, h // p, p, w // p, p).permute(0, 2, 3, 4, 5, 1)
+    return x.reshape(n, (h // p) * (w // p), p * p * c)
+
+
 # ---- unpatchify
 
 
@@ -673,6 +743,20 @@ def unpatchify_spread(tokens, grid, patch_size):
     return rearrange(tokens, "n (h w) (p q c) -> n c (p h) (q w)", h=h, w=w, p=patch_size, q=patch_size)
 
 
+@wrong("unpatchify", "keep their order")
+def unpatchify_strips(tokens, grid, patch_size):
+    (h, w), p = grid, patch_size
+    x = tokens.reshape(len(tokens), h, w, p, p, -1).permute(0, 5, 1, 2, 3, 4)
+    return x.reshape(len(tokens), -1, h * p, w * p)
+
+
+@wrong("unpatchify", "from between row and column")
+def unpatchify_channel_between(tokens, grid, patch_size):
+    (h, w), p = grid, patch_size
+    x = tokens.reshape(len(tokens), h, w, p, -1, p).permute(0, 4, 1, 3, 2, 5)
+    return x.reshape(len(tokens), -1, h * p, w * p)
+
+
 # ---- conv_to_linear
 
 
@@ -706,6 +790,21 @@ def conv_to_linear_transposed(weight):
 @wrong("conv_to_linear", "mix")
 def conv_to_linear_channels_last_view(weight):
     return weight.permute(2, 3, 1, 0).reshape(weight.shape[0], -1)
+
+
+@wrong("conv_to_linear", "between row and column")
+def conv_to_linear_channel_between(weight):
+    return rearrange(weight, "d c p q -> d (p c q)")
+
+
+@wrong("conv_to_linear", "turned around")
+def conv_to_linear_flipped(weight):
+    return weight.flip(-1).flip(-2).permute(0, 2, 3, 1).flatten(1)
+
+
+@wrong("conv_to_linear", "Outputs and channels are exchanged")
+def conv_to_linear_by_channel(weight):
+    return weight.permute(1, 2, 3, 0).flatten(1)
 
 
 # ---- sincos_1d
@@ -781,9 +880,39 @@ def sincos_1d_turns(positions, dim):
     return sincos_1d_outer(2 * math.pi * positions.double(), dim)
 
 
-@wrong("sincos_1d", "wrong numbers")
+@wrong("sincos_1d", "rounded to whole numbers")
 def sincos_1d_whole_positions(positions, dim):
     return sincos_1d_outer(positions.long(), dim)
+
+
+def _sines_then_cosines(positions, omega):
+    angles = torch.outer(positions.double(), omega)
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+@wrong("sincos_1d", "counted from 1")
+def sincos_1d_from_one(positions, dim):
+    i = torch.arange(1, dim // 2 + 1, dtype=torch.float64)
+    return _sines_then_cosines(positions, 10000 ** (-i / (dim // 2)))
+
+
+@wrong("sincos_1d", "Each of the dim channels")
+def sincos_1d_all_channels(positions, dim):
+    angles = positions.double()[:, None] / 10000 ** (torch.arange(dim, dtype=torch.float64) / dim)
+    half = dim // 2
+    return torch.cat([angles[:, :half].sin(), angles[:, half:].cos()], dim=1)
+
+
+@wrong("sincos_1d", "counts the rows")
+def sincos_1d_row_numbers(positions, dim):
+    i = torch.arange(dim // 2, dtype=torch.float64)
+    return _sines_then_cosines(torch.arange(len(positions)), 10000 ** (-2 * i / dim))
+
+
+@wrong("sincos_1d", "reverse order")
+def sincos_1d_reversed(positions, dim):
+    i = torch.arange(dim // 2, dtype=torch.float64)
+    return _sines_then_cosines(positions, (10000 ** (-2 * i / dim)).flip(0))
 
 
 # ---- sincos_2d
@@ -908,6 +1037,26 @@ def sincos_2d_frequencies_of_dim(grid, dim):
     return torch.cat(parts, -1)
 
 
+def _wave_table(rows, columns, dim, omega):
+    halves = [torch.outer(axis.double(), omega) for axis in (columns, rows)]
+    return torch.cat([part for angles in halves for part in (angles.sin(), angles.cos())], dim=-1)
+
+
+@wrong("sincos_2d", "counted from 1, so that the first frequency")
+def sincos_2d_channels_from_one(grid, dim):
+    k = torch.arange(grid[0] * grid[1])
+    i = torch.arange(1, dim // 4 + 1, dtype=torch.float64)
+    return _wave_table(k // grid[1], k % grid[1], dim, 10000 ** (-i / (dim // 4)))
+
+
+@wrong("sincos_2d", "from the bottom")
+def sincos_2d_from_the_bottom(grid, dim):
+    k = torch.arange(grid[0] * grid[1])
+    i = torch.arange(dim // 4, dtype=torch.float64)
+    rows = torch.arange(grid[0]).flip(0).repeat_interleave(grid[1])
+    return _wave_table(rows, k % grid[1], dim, 10000 ** (-i / (dim // 4)))
+
+
 # ---- shift_positions
 
 
@@ -1008,6 +1157,54 @@ def shift_linspace(codes, steps):
 @wrong("shift_positions", "Nothing has moved")
 def shift_nothing(codes, steps):
     return codes
+
+
+def _angles_of_steps(codes, steps, divisor=None):
+    half = codes.shape[1] // 2
+    return steps * 10000 ** (-torch.arange(half, dtype=torch.float64) / (divisor or half))
+
+
+@wrong("shift_positions", "a plus where the cosine")
+def shift_positions_two_plus(codes, steps):
+    a, (sines, cosines) = _angles_of_steps(codes, steps), codes.chunk(2, dim=-1)
+    return torch.cat([sines * a.cos() + cosines * a.sin(), cosines * a.cos() + sines * a.sin()], dim=-1)
+
+
+@wrong("shift_positions", "a minus where the sine")
+def shift_positions_two_minus(codes, steps):
+    a, (sines, cosines) = _angles_of_steps(codes, steps), codes.chunk(2, dim=-1)
+    return torch.cat([sines * a.cos() - cosines * a.sin(), cosines * a.cos() - sines * a.sin()], dim=-1)
+
+
+@wrong("shift_positions", "have changed places")
+def shift_positions_sin_for_cos(codes, steps):
+    a, (sines, cosines) = _angles_of_steps(codes, steps), codes.chunk(2, dim=-1)
+    return torch.cat([sines * a.sin() + cosines * a.cos(), cosines * a.sin() - sines * a.cos()], dim=-1)
+
+
+@wrong("shift_positions", "along the axis of the positions")
+def shift_positions_roll(codes, steps):
+    return torch.roll(codes, shifts=-int(steps), dims=0)
+
+
+def _turned(codes, a):
+    sines, cosines = codes.chunk(2, dim=-1)
+    return torch.cat([sines * a.cos() + cosines * a.sin(), cosines * a.cos() - sines * a.sin()], dim=-1)
+
+
+@wrong("shift_positions", "half as fast")
+def shift_positions_slow(codes, steps):
+    return _turned(codes, _angles_of_steps(codes, steps, codes.shape[1]))
+
+
+@wrong("shift_positions", "twice as fast")
+def shift_positions_fast(codes, steps):
+    return _turned(codes, _angles_of_steps(codes, steps, codes.shape[1] / 4))
+
+
+@wrong("shift_positions", "rounded to a whole number")
+def shift_positions_whole_steps(codes, steps):
+    return _turned(codes, _angles_of_steps(codes, int(steps)))
 
 
 # ---- timestep_embedding
@@ -1132,6 +1329,35 @@ def timestep_embedding_harmonics(t, dim, max_period):
 def timestep_embedding_linspace(t, dim, max_period):
     args = t[:, None] * torch.linspace(1, 1 / max_period, dim // 2, dtype=torch.float64)
     return torch.cat([args.cos(), args.sin()], -1)
+
+
+def _cosines_then_sines(t, omega):
+    angles = t.double()[:, None] * omega
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+@wrong("timestep_embedding", "to the base 10")
+def timestep_embedding_log10(t, dim, max_period):
+    i = torch.arange(dim // 2, dtype=torch.float64)
+    return _cosines_then_sines(t, torch.exp(-math.log10(max_period) * i / (dim // 2)))
+
+
+@wrong("timestep_embedding", "The channels are counted from 1")
+def timestep_embedding_channels_from_one(t, dim, max_period):
+    i = torch.arange(1, dim // 2 + 1, dtype=torch.float64)
+    return _cosines_then_sines(t, max_period ** (-2 * i / dim))
+
+
+@wrong("timestep_embedding", "Each of the dim channels")
+def timestep_embedding_all_channels(t, dim, max_period):
+    angles = t.double()[:, None] / max_period ** (torch.arange(dim, dtype=torch.float64) / dim)
+    return torch.cat([angles[:, : dim // 2].cos(), angles[:, dim // 2 :].sin()], dim=1)
+
+
+@wrong("timestep_embedding", "reverse order")
+def timestep_embedding_reversed(t, dim, max_period):
+    i = torch.arange(dim // 2, dtype=torch.float64)
+    return _cosines_then_sines(t, (max_period ** (-2 * i / dim)).flip(0))
 
 
 # ---- label_dropout
@@ -1269,6 +1495,22 @@ def label_dropout_added(y, coins, dropout_prob, num_classes, training):
     return y + num_classes * ((coins < dropout_prob) & training)
 
 
+@wrong("label_dropout", "The first labels of the batch")
+def label_dropout_first(y, uniform, dropout_prob, num_classes, training):
+    y = y.clone()
+    if training:
+        y[: int(len(y) * dropout_prob)] = num_classes
+    return y
+
+
+@wrong("label_dropout", "A fixed number of labels")
+def label_dropout_smallest(y, uniform, dropout_prob, num_classes, training):
+    y = y.clone()
+    if training:
+        y[uniform.argsort()[: int(len(y) * dropout_prob)]] = num_classes
+    return y
+
+
 # ---- split_condition
 
 
@@ -1356,3 +1598,17 @@ def split_condition_rows(c, t_table, y_table):
 def split_condition_one_index(c, t_table, y_table):
     best = torch.cdist(c, (t_table[:, None] + y_table).flatten(0, 1)).argmin(1)
     return best, best
+
+
+@wrong("split_condition", "compared with ==")
+def split_condition_equal(c, t_table, y_table):
+    sums = (t_table[:, None] + y_table).flatten(0, 1)
+    index = (c[:, None] == sums).all(dim=-1).int().argmax(dim=1)
+    return index // len(y_table), index % len(y_table)
+
+
+@wrong("split_condition", "the timestep changes fastest")
+def split_condition_other_table(c, t_table, y_table):
+    sums = (y_table[:, None] + t_table).flatten(0, 1)
+    index = torch.cdist(c, sums).argmin(dim=1)
+    return index // len(y_table), index % len(y_table)

@@ -85,6 +85,10 @@ _MODULATE = Exercise(
             lambda x, shift, scale: torch.addcmul(x + 1 + shift, x, scale),
             "lesson 10, 'Why 1 + scale'.",
         ),
+        "The scale is added to the tokens, not multiplied: the parentheses around 1 + scale are missing.": (
+            lambda x, shift, scale: x + scale + shift,
+            "lesson 10, 'Why 1 + scale'.",
+        ),
     },
     "lesson 10, 'Modulate'.",
     reference=modulate,
@@ -195,6 +199,14 @@ _ADALN_FIELDS = Exercise(
         "The fields have no axis for the tokens: if T = N, they broadcast wrongly, without an error.": (
             _fields(shape="n (f d) -> f n d"),
             "lesson 10, 'The trap that raises no error'.",
+        ),
+        "The first two fields have changed places; all stay in the order of the weight's rows.": (
+            _reordered(lambda count: [1, 0, *range(2, count)]),
+            _CUT,
+        ),
+        "All fields are the first one: each must get a slice of its own.": (
+            _reordered(lambda count: [0] * count),
+            "how the result of the linear layer is split.",
         ),
     },
     _CUT,
@@ -321,6 +333,22 @@ _ABSORB = Exercise(
         "The biases have an axis too many: they must be (N, K).": lambda w, b, shift, scale: (
             w * (1 + scale),
             b + shift @ w.T,
+        ),
+        "The shift is added up over the channels; each channel is multiplied by its own column of the weight.": (
+            _absorbed(offset=lambda w, b, shift, scale: b + shift[:, 0].sum(-1, keepdim=True)),
+            _FIXED,
+        ),
+        "What the shift adds to the biases is averaged over the channels; it must be summed.": (
+            _absorbed(offset=lambda w, b, shift, scale: b + (shift * w).mean(-1)),
+            _FIXED,
+        ),
+        "This undoes a modulation: the weights are divided, and the shift is subtracted.": (
+            _absorbed(lambda scale: 1 / (1 + scale), lambda w, b, shift, scale: b - shift[:, 0] @ w.T),
+            "lesson 10, 'Modulate'.",
+        ),
+        "The scale is subtracted from 1; it must be added to 1.": (
+            _absorbed(lambda scale: 1 - scale),
+            "lesson 10, 'Why 1 + scale'.",
         ),
     },
     _FIXED,

@@ -155,6 +155,38 @@ _ADALN_ZERO = Exercise(
             ),
             "lesson 11, 'The gate': the residual.",
         ),
+        "The norm comes after the modulation, and undoes most of it: normalize first.": (
+            lambda x, branch, shift, scale, gate: x + gate * branch(_layer_norm(x * (1 + scale) + shift))
+        ),
+        "There is one mean for each image; each token needs its own.": (
+            _adaln_zero(norm=lambda x: _layer_norm(x, axis=(1, 2))),
+            "lesson 07, 'Whose mean?'.",
+        ),
+        "The norm runs over the images of the batch, so that each depends on its neighbors.": (
+            _adaln_zero(norm=lambda x: _layer_norm(x, axis=0)),
+            "lesson 07, 'Whose mean?'.",
+        ),
+        "The norm divides by D - 1, and the small constant is added to the standard deviation: two mistakes at once.": (
+            _adaln_zero(norm=lambda x: (x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True) + 1e-6)),
+            "lesson 07, 'LayerNorm by hand'.",
+        ),
+        "The norm has no small constant; DiT has 1e-6, which matters for small tokens.": (
+            _adaln_zero(norm=lambda x: _layer_norm(x, 0.0)),
+            "lesson 07, 'LayerNorm by hand'.",
+        ),
+        "The scale is subtracted from 1; it must be added to 1.": (
+            _adaln_zero(modulate=lambda h, shift, scale: h * (1 - scale) + shift),
+            "lesson 10, 'Why 1 + scale'.",
+        ),
+        "The gate is added to the branch; it must multiply it.": _adaln_zero(
+            residual=lambda x, out, gate: x + out + gate
+        ),
+        "The branch is never called: its result is what the gate multiplies.": (
+            lambda x, branch, shift, scale, gate: x + gate * (_layer_norm(x) * (1 + scale) + shift)
+        ),
+        "Shift and scale come after the branch, outside the gate; they belong between norm and branch.": (
+            lambda x, branch, shift, scale, gate: x + gate * branch(_layer_norm(x)) * (1 + scale) + shift
+        ),
     },
     "lesson 11, 'The gate'.",
     reference=_adaln_zero(),
@@ -166,11 +198,19 @@ def check_adaln_zero(fn: Callable, **grade_options) -> Report:
     return grade(_ADALN_ZERO, fn, **grade_options)
 
 
+def _numbers_of(parameter: nn.Parameter) -> Tensor:
+    """The numbers of a parameter; all small ones count as one thousandth, since any of them is one mistake."""
+    numbers = parameter.detach().clone()
+    small = numbers.numel() and 0 < numbers.abs().max() < 0.1
+    return torch.full_like(numbers, 1e-3) if small else numbers
+
+
 def _parameters_after(fn: Callable, linear: nn.Linear):
-    """Return the layer's parameters, and whether they can learn."""
+    """Return the layer's parameters, and whether they can learn; a bias that is gone is empty."""
     fn(linear)
-    learns = [float(p.requires_grad) for p in (linear.weight, linear.bias)]
-    return linear.weight.detach().clone(), linear.bias.detach().clone(), torch.tensor(learns)
+    parts = [torch.zeros(0) if p is None else p for p in (linear.weight, linear.bias)]
+    learns = [float(p.requires_grad) for p in parts]
+    return *map(_numbers_of, parts), torch.tensor(learns)
 
 
 def _zero_loops(linear: nn.Linear) -> None:
@@ -221,7 +261,7 @@ _ZERO_INIT = Exercise(
             _in_sequence(_zero_weight, _zero_bias, lambda linear: linear.requires_grad_(False)),
             "lesson 11, 'With all those zeros, how can it learn?'.",
         ),
-        "The usual random numbers are written again after the zeros: the order matters.": (
+        "The weight has the usual random numbers: are they written after the zeros, or instead of them?": (
             _in_sequence(_zero_bias, lambda linear: nn.init.xavier_uniform_(linear.weight)),
             "lesson 11, 'Five ways to break it'.",
         ),
@@ -237,6 +277,19 @@ _ZERO_INIT = Exercise(
         ),
         "The bias is zero, the weight PyTorch's own random numbers.": _in_sequence(
             nn.Linear.reset_parameters, _zero_bias
+        ),
+        "Weight and bias are small, but not zero.": _in_sequence(
+            lambda linear: nn.init.normal_(linear.weight, std=0.02),
+            lambda linear: nn.init.normal_(linear.bias, std=0.02),
+        ),
+        "The weight is zero, the bias small: it must be zero, too.": _in_sequence(
+            _zero_weight, lambda linear: nn.init.normal_(linear.bias, std=0.02)
+        ),
+        "The bias is removed; it must stay, with zeros that can learn.": _in_sequence(
+            _zero_weight, lambda linear: setattr(linear, "bias", None)
+        ),
+        "The weight is zero, the bias ones.": _in_sequence(
+            _zero_weight, lambda linear: nn.init.ones_(linear.bias)
         ),
     },
     "lesson 11, 'The gate'.",
@@ -371,6 +424,10 @@ _STOP_ATTENTION = Exercise(
         ),
         "The layer that makes the gates is not zero: the block is not the identity.": _set(
             0.1, "adaLN_modulation"
+        ),
+        "The attention still learns: the weights of all its layers are zero, but the last layer's bias opens the gate.": (
+            _set(0.0, "attn.qkv.weight", "attn.proj.weight"),
+            "lesson 11, 'Five ways to break it': weight and bias.",
         ),
     },
     "lesson 11, 'With all those zeros, how can it learn?': two zeros in one product.",

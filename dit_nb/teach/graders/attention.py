@@ -144,6 +144,20 @@ _ATTENTION = Exercise(
         "These are the weights; return the weighted mean of the values instead.": lambda q, k, v: (
             q @ k.mT * q.shape[-1] ** -0.5
         ).softmax(-1),
+        "There is no softmax: the scores are divided by the number of keys.": _attention(
+            weights=lambda s: s / s.shape[-1]
+        ),
+        "Queries and keys are normalized, and the scores not divided: a score depends on their lengths too.": (
+            lambda q, k, v: _attention(lambda q, k: 1)(
+                nn.functional.normalize(q, dim=-1), nn.functional.normalize(k, dim=-1), v
+            )
+        ),
+        "The softmax comes twice: weights are no scores.": _attention(
+            weights=lambda s: s.softmax(-1).softmax(-1)
+        ),
+        "All weight goes to the best key; the others count too.": _attention(
+            weights=lambda s: nn.functional.one_hot(s.argmax(-1), s.shape[-1]).to(s.dtype)
+        ),
     },
     "lesson 06, 'The recipe, in loops'.",
     tolerance=1e-8,
@@ -196,6 +210,13 @@ def _multi_head(
     """Multi-head attention with other ways to split and merge."""
     attend = _attention() if attention is None else attention
     return lambda q, k, v, h: merge(attend(*(split(x, h) for x in (q, k, v))))
+
+
+def _same_tokens(x: Tensor, q: Tensor) -> Tensor:
+    """Refuse other numbers of tokens, which only exchanged axes would mix up."""
+    if x.shape[:2] != q.shape[:2]:
+        raise ValueError("sizes do not fit")
+    return x
 
 
 _MULTI_HEAD = Exercise(
@@ -264,6 +285,23 @@ _MULTI_HEAD = Exercise(
         ),
         _OVER_QUERIES: _multi_head(attention=_attention(weights=lambda s: s.softmax(-2))),
         _NO_SCALE: (_multi_head(attention=_attention(lambda q, k: 1)), "lesson 06, 'Why divide by √d?'."),
+        "The weights are averaged over the heads; each head has weights of its own.": _multi_head(
+            attention=lambda q, k, v: (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1).mean(1, keepdim=True) @ v
+        ),
+        "The heads of one token attend to each other: the axis of the heads must come before that of the tokens.": (
+            _multi_head(
+                lambda x, h: x.unflatten(2, (h, -1)),
+                lambda x: x.flatten(2),
+                lambda q, k, v: _attention()(*(_same_tokens(x, q) for x in (q, k, v))),
+            ),
+            "lesson 06, 'Many heads': the way in.",
+        ),
+        "The results of the heads are averaged; they must stand side by side.": lambda q, k, v, h: (
+            _attention()(*(_split_heads(x, h) for x in (q, k, v))).mean(1)
+        ),
+        "The heads' scores are added and share one softmax; each head has a softmax of its own.": _multi_head(
+            attention=lambda q, k, v: (q @ k.mT * q.shape[-1] ** -0.5).sum(1, keepdim=True).softmax(-1) @ v
+        ),
     },
     "lesson 06, 'Many heads'.",
     tolerance=1e-8,
@@ -364,6 +402,20 @@ _ADD_SCORES = Exercise(
         ),
         "Only the first head is used.": lambda q1, k1, q2, k2: (q1, k1),
         "Only the second head is used.": lambda q1, k1, q2, k2: (q2, k2),
+        "The scores are not scaled at all: √(2d) undoes attention's whole division, and √d must stay.": (
+            lambda q1, k1, q2, k2: _concatenated((2 * q1.shape[-1]) ** 0.5)(q1, k1, q2, k2),
+            "lesson 06, 'Why divide by √d?'.",
+        ),
+        "The scores are half of what they should be: the factor √2 divides where it must multiply.": (
+            _concatenated(2**-0.5),
+            "lesson 06, 'Why divide by √d?'.",
+        ),
+        "The factor is on the first head only; both are divided by a root that is too large.": (
+            lambda q1, k1, q2, k2: _concatenated()(2**0.5 * q1, k1, q2, k2)
+        ),
+        "The factor is on the second head only; both are divided by a root that is too large.": (
+            lambda q1, k1, q2, k2: _concatenated()(q1, k1, 2**0.5 * q2, k2)
+        ),
     },
     "lesson 06, 'What a head can look for'.",
     result_names=("score",),

@@ -11,7 +11,15 @@ from dit_nb.conditioning import timestep_embedding
 from dit_nb.teach.graders.framework.core import grade
 from dit_nb.teach.graders.framework.exercise import Case, Exercise, RandomInputs
 from dit_nb.teach.graders.framework.report import Report
-from dit_nb.teach.graders.positions import _INTERLEAVED, _RISING, _TOO_EARLY, _waves
+from dit_nb.teach.graders.positions import (
+    _EACH_ITS_OWN,
+    _FROM_ONE,
+    _INTERLEAVED,
+    _RISING,
+    _TOO_EARLY,
+    _waves,
+    _waves_of_all,
+)
 
 __all__ = ["check_label_dropout", "check_split_condition", "check_timestep_embedding"]
 
@@ -105,6 +113,15 @@ _TIMESTEP_EMBEDDING = Exercise(
             lambda t, d, period: _embedding()(t + 1, d, period),
             "what happens to t before the waves.",
         ),
+        "The exponent has the logarithm to the base 10; exp needs the natural one.": (
+            lambda t, d, period: _embedding()(t, d, math.exp(math.log10(period))),
+            "the difference between log and log10.",
+        ),
+        _FROM_ONE: _embedding(lambda i, h: -(i + 1) / h),
+        _EACH_ITS_OWN: lambda t, d, period: _waves_of_all(t, d, period, _COS_SIN),
+        "The frequencies come in reverse order, the lowest first; the first is 1.": _embedding(
+            lambda i, h: -(h - 1 - i) / h
+        ),
     },
     "lesson 05, 'A timestep as waves'.",
     tolerance=2e-4,  # float32 is fine: at t = 999 it costs about 6e-5
@@ -156,6 +173,10 @@ def _label_dropout(
 ) -> Callable:
     """label_dropout with parameters for known mistakes."""
     return lambda y, u, p, k, on: torch.where(which(u, p, on), null(k), kept(y))
+
+
+def _first(u: Tensor, p: float) -> Tensor:
+    return torch.arange(len(u)) < int(p * len(u))
 
 
 _NULL_CLASS = "The null class must be a class of its own, after all the others: "
@@ -220,6 +241,14 @@ _LABEL_DROPOUT = Exercise(
         "The label becomes a number of its own plus K; all dropped labels become the same class, K.": (
             lambda y, u, p, k, on: y + k * ((u < p) & on)
         ),
+        "The first labels of the batch are dropped, as many as dropout_prob says; the random numbers decide.": (
+            _label_dropout(which=lambda u, p, on: _first(u, p) & on),
+            "the argument uniform.",
+        ),
+        "A fixed number of labels is dropped, those with the smallest random numbers; each image decides for itself.": (
+            _label_dropout(which=lambda u, p, on: _first(u, p)[u.argsort().argsort()] & on),
+            "which random numbers are compared, and with what.",
+        ),
     },
     "lesson 05, 'Labels, and no label'.",
     probe=_repeat,
@@ -242,7 +271,11 @@ def _split_condition_loops(c: Tensor, t_table: Tensor, y_table: Tensor) -> tuple
 
 
 def _split_cases(rng: RandomInputs) -> list[Case]:
-    """Labels as large as timesteps, larger, and smaller; both tables far from zero; the null class occurs."""
+    """Labels as large as timesteps, larger, and smaller; both tables far from zero; the null class occurs.
+
+    The sums are rounded, so that none is exactly equal to a sum of two rows.
+    """
+    rounded = 1 + 1e-12
     cases = []
     sizes = [(20, 4, 6, 1.0, 8), (12, 6, 5, 3.0, 6), (30, 3, 8, 0.3, 9), (9, 9, 6, 1.0, 12)]
     for steps, rows, width, scale, n in sizes:
@@ -251,10 +284,10 @@ def _split_cases(rng: RandomInputs) -> list[Case]:
         t, y = rng.integers(0, steps, n), rng.integers(0, rows, n)
         y[0], y[1], t[0] = rows - 1, 0, steps - 1
         label = f"{steps} timesteps, {rows - 1} labels and the null class, D = {width}"
-        cases.append(Case(label, (t_table[t] + y_table[y], t_table, y_table)))
+        cases.append(Case(label, ((t_table[t] + y_table[y]) * rounded, t_table, y_table)))
     t_table, y_table = 5.0 * torch.arange(2, 10)[:, None].double(), 1 + torch.arange(4)[:, None].double()
     t, y = rng.integers(1, 8, 6), rng.integers(1, 4, 6)
-    return [*cases, Case("numbers: D = 1", (t_table[t] + y_table[y], t_table, y_table))]
+    return [*cases, Case("numbers: D = 1", ((t_table[t] + y_table[y]) * rounded, t_table, y_table))]
 
 
 def _nearest(rows: Tensor, table: Tensor) -> Tensor:
@@ -334,6 +367,15 @@ _SPLIT_CONDITION = Exercise(
         "Both are the index of the sum; it must be split into two.": (
             lambda c, a, b: _joint(c, a, b, split=lambda i, k, n: (i, i)),
             "the second hint of the exercise.",
+        ),
+        "The sums are compared with ==; c is a sum only up to rounding, so look for the nearest.": lambda c, a, b: (
+            _joint(c, a, b, lambda x, s: 1.0 - (x[:, None] == s).all(2).double())
+        ),
+        "In the table of sums the timestep changes fastest, but the index is split as if the label did.": (
+            lambda c, a, b: _joint(
+                c, a, b, split=lambda i, k, n: ((i % k * n + i // k) // k, (i % k * n + i // k) % k)
+            ),
+            "the order of the axes in the table of sums.",
         ),
     },
     "lesson 05, 'One vector, or two'.",

@@ -133,6 +133,33 @@ _BLOCK_MACS = Exercise(
             lambda T, D, r: _block_macs()(T, D, r) + _biases(T, D, r),
             "lesson 13, 'One multiply-add': what is not counted.",
         ),
+        "The ratio is squared; only one side of each matrix of the MLP is wider.": (
+            _block_macs(mlp=lambda T, D, r: 2 * r * r * D * D * T),
+            "lesson 13, 'A block': the second term.",
+        ),
+        "The pairs of tokens cost D squared each; they take one multiply-add for each of D channels.": (
+            _block_macs(pairs=lambda T, D: 2 * D * D * T * T),
+            _PAIRS,
+        ),
+        "Attention grows with the number of tokens; there are as many pairs as its square.": (
+            _block_macs(pairs=lambda T, D: 2 * D * T),
+            _PAIRS,
+        ),
+        "The modulation has three vectors, those of one branch; there are two branches.": (
+            _block_macs(modulation=lambda T, D: 3 * D * D),
+            _ONCE,
+        ),
+        "The modulation is counted for both branches, but its six vectors are those of both.": (
+            _block_macs(modulation=lambda T, D: 12 * D * D),
+            _ONCE,
+        ),
+        "The modulation has two vectors; there are shift, scale and gate for each branch.": (
+            _block_macs(modulation=lambda T, D: 2 * D * D),
+            _ONCE,
+        ),
+        "It returns the sum over all images; each has a number of its own.": lambda T, D, r: _block_macs()(
+            T, D, r
+        ).sum(),
     },
     "lesson 13, 'A block'.",
     result_names=("number of multiply-adds",),

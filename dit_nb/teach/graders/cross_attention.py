@@ -128,6 +128,18 @@ _CROSS_ATTENTION = Exercise(
         "The image is added to the result; that is the block's business, not the attention's.": lambda x, *rest: (
             x + _cross_attention()(x, *rest)
         ),
+        "The values are made with w_k, the matrix of the keys; they have their own.": (
+            lambda x, c, w_q, w_k, w_v: _cross_attention()(x, c, w_q, w_k, w_k)
+        ),
+        "The keys are made with w_q, the matrix of the queries; they have their own.": (
+            lambda x, c, w_q, w_k, w_v: _cross_attention()(x, c, w_q, w_q, w_v)
+        ),
+        "The keys are made with w_v, the matrix of the values; they have their own.": (
+            lambda x, c, w_q, w_k, w_v: _cross_attention()(x, c, w_q, w_v, w_v)
+        ),
+        "The queries are added to the result; there is no residual connection here.": lambda x, c, w_q, *rest: (
+            x @ w_q + _cross_attention()(x, c, w_q, *rest)
+        ),
     },
     "lesson 09, 'The block'.",
     tolerance=1e-8,
@@ -183,6 +195,10 @@ def _zeroed(q: Tensor, k: Tensor, v: Tensor, lengths: Tensor) -> Tensor:
     return _attention()(q, k * real, v * real)
 
 
+def _filled(number: float) -> Callable:
+    return _padded(weigh=lambda s, real: s.masked_fill(~real, number).softmax(-1))
+
+
 _PADDING = "lesson 09, 'From two tokens to a sentence'."
 
 _PADDED_ATTENTION = Exercise(
@@ -229,6 +245,18 @@ _PADDED_ATTENTION = Exercise(
             scale=lambda q, k: 1 / q.shape[-1]
         ),
         _OVER_QUERIES: (_padded(weigh=lambda s, real: s.softmax(-2) * real), _PADDING),
+        "The last places of each sentence are taken for its words; the padding stands at the end.": (
+            lambda q, k, v, lengths: _padded(lambda p, n: p >= k.shape[1] - n)(q, k, v, lengths)
+        ),
+        "The scores of the padding are plus infinity, which makes nan of the weights.": _filled(math.inf),
+        "The scores of the padding are -10: its weight is small, and it must be exactly 0.": _filled(-10.0),
+        "The scores of the padding are -1, a score like any other.": _filled(-1.0),
+        "The mask is made of numbers, so that it is added to the scores: 1 for a word, 0 for padding.": _padded(
+            weigh=lambda s, real: (s + real).softmax(-1)
+        ),
+        "The mask of minus infinities is multiplied with the scores; add it, or fill it in.": _padded(
+            weigh=lambda s, real: (s * torch.where(real, 1.0, -math.inf)).softmax(-1)
+        ),
     },
     _PADDING,
     tolerance=1e-8,

@@ -94,6 +94,12 @@ _TO_MODEL_RANGE = Exercise(
         "Each image gets mean 0 and variance 1; the line through (0, -1) and (255, 1) is the same for all.": (
             _values(lambda x: (x - x.mean((1, 2, 3), True)) / x.std((1, 2, 3), keepdim=True))
         ),
+        "All numbers get mean 0 and variance 1; the line through (0, -1) and (255, 1) is the same for any images.": (
+            _values(lambda x: (x - x.mean()) / x.std())
+        ),
+        "Each channel gets mean 0 and variance 1; the line through (0, -1) and (255, 1) is the same for any images.": (
+            _values(lambda x: (x - x.mean((0, 2, 3), True)) / x.std((0, 2, 3), keepdim=True))
+        ),
         "These are ImageNet's means and deviations, which classifiers use.": _values(_imagenet),
         "A whole-number division leaves only a few values.": (
             _values(lambda x: x // 127.5 - 1),

@@ -146,6 +146,12 @@ _IN_CONTEXT = Exercise(
             lambda x, c, blocks: x + _appended(x, c, blocks)
         ),
         "The condition is not used at all.": lambda x, c, blocks: _run_blocks(x, blocks),
+        "The tokens are added to the result of each block once more: its residual connections are inside.": (
+            lambda x, c, blocks: _appended(x, c, [lambda z, block=block: z + block(z) for block in blocks])
+        ),
+        "Each block gets the image and condition that came in; the results are added up.": (
+            lambda x, c, blocks: sum(_appended(x, c, [block]) for block in blocks)
+        ),
     },
     "lesson 08, 'The plan'.",
     reference=lambda x, c, blocks: _run_blocks(torch.cat([c, x], 1), blocks)[:, 2:],

@@ -123,6 +123,18 @@ _LAYER_NORM = Exercise(
             lambda x, eps: (x - x.mean()) / (x.std() + eps),
             "lesson 07, 'Whose mean?'.",
         ),
+        "Only the tokens are divided by the root, the mean is not: subtract the mean first.": lambda x, eps: (
+            x / (x.var(-1, keepdim=True, unbiased=False) + eps).sqrt() - x.mean(-1, keepdim=True)
+        ),
+        "The mean deviation is squared, and it is 0; square the deviations first, then take their mean.": lambda x, eps: (
+            (x - x.mean(-1, keepdim=True)) / eps**0.5
+        ),
+        "The small constant is subtracted from the variance; it must be added.": lambda x, eps: _layer_norm(
+            x, -eps
+        ),
+        "The small constant is squared: eps is added to the variance as it is.": lambda x, eps: _layer_norm(
+            x, eps**2
+        ),
     },
     "lesson 07, 'LayerNorm by hand'.",
     tolerance=1e-8,

@@ -194,6 +194,17 @@ def _only_reshaped(parts, x, c):
     return parts.final_layer(x, c).reshape(len(x), -1, h * p, w * p)
 
 
+def _other_condition(of_blocks: Callable, of_final: Callable) -> Callable:
+    """Blocks and final layer get something else than the sum: a function of the embeddings of t and y."""
+
+    def forward(parts, x, t, y):
+        both = parts.t_embedder(t), parts.y_embedder(y)
+        tokens = _run_blocks(parts, _embed(parts, x), of_blocks(*both))
+        return _halves(_finish(parts, tokens, of_final(*both)))
+
+    return forward
+
+
 _LAST_LAYER = "lesson 12, 'The final layer': the trap."
 _CLASS = "lesson 12, 'The model': the lines of forward."
 
@@ -289,6 +300,50 @@ _DIT_FORWARD = Exercise(
         "Every other channel is taken; the noise is the first C channels, the variance values the rest.": (
             _forward(split=lambda image: (image[:, ::2], image[:, 1::2])),
             "lesson 12, 'A forward pass by hand': the second channel.",
+        ),
+        "The first block does not run.": (
+            _forward(run=lambda parts, x, c: _run_blocks(parts._replace(blocks=parts.blocks[1:]), x, c)),
+            "how many blocks there are.",
+        ),
+        "The noise is subtracted from the image; return the noise, samplers do the rest.": (
+            lambda parts, x, t, y: (x - _forward()(parts, x, t, y)[0], _forward()(parts, x, t, y)[1]),
+            _CLASS,
+        ),
+        "The image is added to the noise: the model as a whole has no residual connection.": (
+            lambda parts, x, t, y: (x + _forward()(parts, x, t, y)[0], _forward()(parts, x, t, y)[1]),
+            _CLASS,
+        ),
+        "The variance values go through an exponential; return them as they are.": (
+            _forward(split=lambda image: (_halves(image)[0], _halves(image)[1].exp())),
+            _CLASS,
+        ),
+        "The variance values go through a sigmoid; return them as they are.": (
+            _forward(split=lambda image: (_halves(image)[0], _halves(image)[1].sigmoid())),
+            _CLASS,
+        ),
+        "The final layer gets y alone as its condition; it needs the same c as the blocks.": (
+            _other_condition(lambda t, y: t + y, lambda t, y: y),
+            _CLASS,
+        ),
+        "The blocks get t alone as their condition; they need the same c as the final layer.": (
+            _other_condition(lambda t, y: t, lambda t, y: t + y),
+            _CLASS,
+        ),
+        "The blocks get y alone as their condition; they need the same c as the final layer.": (
+            _other_condition(lambda t, y: y, lambda t, y: t + y),
+            _CLASS,
+        ),
+        "The condition goes through a SiLU; the blocks have that inside.": (
+            _forward(lambda parts, t, y: torch.nn.functional.silu(_condition(parts, t, y))),
+            _CLASS,
+        ),
+        "The positions multiply the tokens; they are added.": (
+            _forward(embed=lambda parts, x: parts.x_embedder(x) * parts.pos_embed),
+            _CLASS,
+        ),
+        "The first position is added to all tokens; each patch has its own.": (
+            _forward(embed=lambda parts, x: parts.x_embedder(x) + parts.pos_embed[:, :1]),
+            _CLASS,
         ),
     },
     _CLASS,

@@ -88,6 +88,8 @@ _SIGNAL_VARIANCE = (
 )
 _HALVED = "The squared distances are halved, but not divided by the variance of the noise."
 _VARIANCE_SQUARED = "1 - alpha_bar is taken for the standard deviation of the noise; it is the variance."
+_TIMES_VARIANCE = "The squared distances are multiplied by the variance of the noise: / 2 * (1 - ...) divides by the 2 only."
+_ONE_MINUS_ROOT = "The variance of the noise is taken as 1 minus the root of alpha_bar."
 _RESCALED = (
     "The noisy images are divided by the root of alpha_bar, which makes their noise larger too: "
     "the variance changes."
@@ -115,6 +117,11 @@ _IN_WEIGHTS = {
     _HALVED: _wrong(variance=lambda bar: torch.full_like(bar, 2)),
     _SIGNAL_VARIANCE: _wrong(variance=lambda bar: 2 * bar),
     _VARIANCE_SQUARED: (_wrong(variance=lambda bar: 2 * (1 - bar) ** 2), f"{_POSTERIOR}."),
+    _TIMES_VARIANCE: (
+        _wrong(variance=lambda bar: 2 / (1 - bar)),
+        "the order of * and / without parentheses.",
+    ),
+    _ONE_MINUS_ROOT: (_wrong(variance=lambda bar: 2 * (1 - bar.sqrt())), "lesson 02, 'A noisy image'."),
     _RESCALED: _wrong(variance=lambda bar: 2 * (1 - bar) * bar),
     _EXCHANGED: (_wrong(signal=lambda bar: (1 - bar).sqrt()), "lesson 02, 'A noisy image'."),
     _NOT_SQUARED: _wrong(distance=lambda gaps: gaps.square().sum((2, 3, 4)).sqrt()),
@@ -179,10 +186,10 @@ def _many_against_one(rng: RandomInputs) -> tuple:
 
 
 def _label_cases(rng: RandomInputs) -> list[Case]:
-    """Classes of different sizes; one class without images; hardly any noise."""
+    """Classes of different sizes; classes without images, also the last one; hardly any noise."""
     sets = [
         ((4, 7, (2, 3, 4), 0.2, 0.6), [0, 0, 0, 1, 1, 2, 2], 3, "7 images, 3 classes"),
-        ((3, 6, (1, 2, 2), 0.1, 0.5), [0, 2, 2, 2, 3, 3], 4, "a class without images"),
+        ((3, 6, (1, 2, 2), 0.1, 0.5), [0, 0, 2, 2, 2, 2], 4, "a class without images"),
         ((2, 8, (3, 1, 2), 0.3, 0.8), [0, 0, 0, 0, 0, 1, 1, 2], 3, "classes of different sizes"),
     ]
     found = []
@@ -246,6 +253,18 @@ def _of_class_means(x_t: Tensor, alpha_bar: Tensor, images: Tensor, labels: Tens
     return result
 
 
+def _renumbered(labels: Tensor) -> tuple[Tensor, int]:
+    """Number the classes that occur, and count them."""
+    found, numbers = labels.unique(return_inverse=True)
+    return numbers, len(found)
+
+
+def _of_all_class_means(x_t: Tensor, alpha_bar: Tensor, images: Tensor, labels: Tensor, num_classes: int):
+    """Compare with the mean image of each class; without images it is nan."""
+    means = torch.stack([images[labels == c].mean(0) for c in range(num_classes)])
+    return _weights(x_t, alpha_bar, means)
+
+
 _LABEL_POSTERIOR = Exercise(
     "label_posterior",
     _label_posterior_loops,
@@ -287,6 +306,17 @@ _LABEL_POSTERIOR = Exercise(
             lambda x_t, bar, images, labels, k: (F.one_hot(labels, k).to(x_t.dtype).mean(0)).expand(
                 len(x_t), k
             )
+        ),
+        "Each noisy image is compared with the mean image of each class, which is nan for a class without images.": (
+            _of_all_class_means
+        ),
+        "The number of classes is taken from the labels: a last class without images is lost.": (
+            _label_posterior(classes=lambda w, labels, k: _sums(w, labels, int(labels.max()) + 1)),
+            "the argument num_classes.",
+        ),
+        "Only classes with images get a column; each of the num_classes classes needs one.": (
+            lambda x_t, bar, images, labels, k: _sums(_weights(x_t, bar, images), *_renumbered(labels)),
+            "the argument num_classes.",
         ),
     },
     "lesson 02, 'Which image is behind the noise?', and what the probability of 'this or that' is.",

@@ -79,6 +79,14 @@ _PATCHIFY = Exercise(
         "A patch is still a square of pixels; a token is one row of numbers.": lambda x, p: rearrange(
             x, "n c (h p) (w q) -> n (h w) p q c", p=p, q=p
         ),
+        "Within a patch, the channel stands between row and column; it must change fastest.": (
+            _patchify_by("n c (h p) (w q) -> n (h w) (p c q)"),
+            "lesson 03, 'The definition, in loops': the innermost loop.",
+        ),
+        "The channels are fastest, but a token is a strip of a row, not a square: the rows are never cut.": (
+            lambda x, p: x.movedim(1, 3).reshape(len(x), -1, p * p * x.shape[1]),
+            "lesson 03, 'Trap: reshape without permute'.",
+        ),
     },
     "lesson 03, 'The definition, in loops'.",
     same_dtype=True,
@@ -171,6 +179,15 @@ _UNPATCHIFY = Exercise(
             _unpatchify_by("n (h w) (p q c) -> n c (p h) (q w)"),
             "how an axis of H pixels is put together: which of the two parts changes slowly?",
         ),
+        "The channels come to the front, but rows, columns and pixels keep their order: each token becomes a strip.": (
+            lambda x, grid, p: rearrange(x, "n t (k c) -> n c (t k)", k=p * p).unflatten(
+                2, (grid[0] * p, grid[1] * p)
+            ),
+            "the third hint of the exercise: which axis stands beside which.",
+        ),
+        "It takes the channel from between row and column of a patch; the channel changes fastest.": (
+            _unpatchify_by("n (h w) (p c q) -> n c (h p) (w q)")
+        ),
     },
     "lesson 03, 'And back'.",
     same_dtype=True,
@@ -218,6 +235,15 @@ _CONV_TO_LINEAR = Exercise(
         "The numbers are never moved, so that those of several outputs mix.": lambda w: rearrange(
             w, "d c p q -> (p q c d)"
         ).reshape(len(w), -1),
+        "The channel stands between row and column; it must change fastest.": lambda w: w.transpose(
+            1, 2
+        ).flatten(1),
+        "The kernel is turned around, as in a true convolution; PyTorch's does not turn it.": lambda w: (
+            rearrange(w.flip(2, 3), "d c p q -> d (p q c)")
+        ),
+        "Outputs and channels are exchanged: there is a row for each output.": lambda w: rearrange(
+            w, "d c p q -> c (p q d)"
+        ),
     },
     "lesson 03, 'From patches to tokens of width D'.",
     same_dtype=True,

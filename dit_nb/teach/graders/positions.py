@@ -50,6 +50,19 @@ _TOO_EARLY = "The lowest frequency is reached one step too early, which shows on
 _TOO_FAST = "The frequencies fall twice as fast as they should: is the step counted in dim, or in dim/2?"
 _RISING = "The frequencies become higher from channel to channel; they should become lower."
 
+_FROM_ONE = "The channels are counted from 1, so that the first frequency is not 1; they are counted from 0."
+_EACH_ITS_OWN = (
+    "Each of the dim channels has its own frequency; a sine and its cosine share one, so there are dim/2."
+)
+
+
+def _waves_of_all(positions: Tensor, dim: int, period: float, order: tuple) -> Tensor:
+    """A frequency for each channel: the first kind for the high ones, the second for the low ones."""
+    omega = period ** (-torch.arange(dim, dtype=torch.float64) / dim)
+    angles = (positions.double()[:, None] * omega).chunk(2, -1)
+    return torch.cat([f(a) for f, a in zip(order, angles)], -1)
+
+
 _SINCOS_1D = Exercise(
     "sincos_1d",
     _waves_loops,
@@ -68,6 +81,17 @@ _SINCOS_1D = Exercise(
         _RISING: (lambda x, d: _waves(x, d, lambda i, h: i / h), "the sign of the exponent."),
         "The positions are treated as full turns: there is a factor of 2 pi too much.": lambda x, d: _waves(
             2 * math.pi * x.double(), d
+        ),
+        _FROM_ONE: lambda x, d: _waves(x, d, lambda i, h: -(i + 1) / h),
+        _EACH_ITS_OWN: lambda x, d: _waves_of_all(x, d, 10000.0, (torch.sin, torch.cos)),
+        "The positions that are given are not used: it counts the rows, 0, 1, 2 and so on.": lambda x, d: (
+            _waves(torch.arange(len(x)), d)
+        ),
+        "The frequencies come in reverse order, the lowest first; the first is 1.": lambda x, d: _waves(
+            x, d, lambda i, h: -(h - 1 - i) / h
+        ),
+        "The positions are rounded to whole numbers; any real number is a position.": lambda x, d: _waves(
+            x.long(), d
         ),
     },
     "lesson 04, 'What makes a good position embedding'.",
@@ -164,6 +188,10 @@ _SINCOS_2D = Exercise(
         "The index of the patch is embedded; the table must encode its row and its column.": lambda g, d: (
             _waves(torch.arange(g[0] * g[1]), d)
         ),
+        _FROM_ONE: lambda g, d: _table(g, d, _halves(d, power=lambda i, h: -(i + 1) / h)),
+        "The row is counted from the bottom; the first row of patches is 0.": lambda g, d: _table(
+            g, d, lambda r, c: _halves(d)(g[0] - 1 - r, c)
+        ),
     },
     "lesson 04, 'Two dimensions'.",
     tolerance=1e-5,
@@ -201,6 +229,19 @@ def _shifted(codes: Tensor, steps: float, **options) -> Tensor:
     sin_s, cos_s = _waves(torch.tensor([steps]), codes.shape[1], **options).chunk(2, -1)
     sines, cosines = codes.chunk(2, -1)
     return torch.cat([sines * cos_s + cosines * sin_s, cosines * cos_s - sines * sin_s], -1)
+
+
+def _combined(sines: Callable, cosines: Callable) -> Callable:
+    """Shift with other sums: of sine and cosine of the positions, then of the steps."""
+
+    def shift(codes: Tensor, steps: float) -> Tensor:
+        parts = (*codes.chunk(2, -1), *_waves(torch.tensor([steps]), codes.shape[1]).chunk(2, -1))
+        return torch.cat([sines(*parts), cosines(*parts)], -1)
+
+    return shift
+
+
+_SIGNS = "the sine and the cosine of a sum of two angles: which one has a minus?"
 
 
 def _shifted_one_after_the_other(codes: Tensor, steps: float) -> Tensor:
@@ -260,6 +301,29 @@ _SHIFT_POSITIONS = Exercise(
             _shifted(codes, steps, power=lambda i, half: -i / max(half - 1, 1))
         ),
         "Nothing has moved: this is the input.": lambda codes, steps: codes.clone(),
+        "The new cosines have a plus where the cosine of a sum has a minus.": (
+            _combined(lambda s, c, a, b: s * b + c * a, lambda s, c, a, b: c * b + s * a),
+            _SIGNS,
+        ),
+        "The new sines have a minus where the sine of a sum has a plus.": (
+            _combined(lambda s, c, a, b: s * b - c * a, lambda s, c, a, b: c * b - s * a),
+            _SIGNS,
+        ),
+        "The sine and the cosine of the steps' angle have changed places.": (
+            _combined(lambda s, c, a, b: s * a + c * b, lambda s, c, a, b: c * a - s * b),
+            "the sine and the cosine of a sum of two angles: with 0 steps nothing may change.",
+        ),
+        "The rows are moved along the axis of the positions; each row must move by itself, to positions in between too.": (
+            lambda codes, steps: codes.roll(-int(steps), 0)
+        ),
+        "The frequencies fall half as fast as they should: the step is counted in dim, not in dim/2.": (
+            lambda codes, steps: _shifted(codes, steps, power=lambda i, half: -i / (2 * half)),
+            "what the exponent is divided by.",
+        ),
+        _TOO_FAST: lambda codes, steps: _shifted(codes, steps, power=lambda i, half: -2 * i / half),
+        "The steps are rounded to a whole number; they may be fractional.": lambda codes, steps: _shifted(
+            codes, int(steps)
+        ),
     },
     "lesson 04, 'What makes a good position embedding': two facts.",
     tolerance=1e-8,
