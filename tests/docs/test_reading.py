@@ -12,7 +12,7 @@ from dit_nb.visual import COLORS
 
 ROOT = Path(__file__).resolve().parents[2]
 LESSONS = sorted(ROOT.glob("nbs/[1-5]_*/[0-9]*.ipynb"))
-GUIDES = sorted(ROOT.glob("nbs/guides/*.ipynb"))
+GUIDES = sorted([*ROOT.glob("nbs/guides/*.ipynb"), *ROOT.glob("nbs/assignments/*.ipynb")])
 DRAWING_MODULES = sorted([*ROOT.glob("dit_nb/teach/explore/*.py"), ROOT / "dit_nb/visual.py"])
 
 # Colors without a meaning of their own, and the color maps of the conventions: brightness is gray from black to white;
