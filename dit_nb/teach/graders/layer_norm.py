@@ -160,7 +160,8 @@ def check_layer_norm(fn: Callable, **grade_options) -> Report:
     report = grade(_LAYER_NORM, fn, **grade_options)
     if not report:
         return report
-    (x, eps), calls = _LAYER_NORM.cases(RandomInputs(_LAYER_NORM.name, 0))[0].args, _Calls()
+    cases = _isolated(lambda: _LAYER_NORM.cases(RandomInputs(_LAYER_NORM.name, 0)))
+    (x, eps), calls = cases[0].args, _Calls()
     with calls:
         _isolated(lambda: fn(x, eps))
     if not calls.layer_norm:

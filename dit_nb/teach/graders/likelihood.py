@@ -216,7 +216,7 @@ _BIN_MISTAKES = {  # message -> (options of _nll, hint)
         {"divided": lambda gap, edge, scale: gap / scale + edge},
         "",
     ),
-    "The distance from the mean is measured from the wrong side: all edges are mirrored, and the outermost bins wrong.": (
+    "The outermost bins are exchanged: the sign of the distance from the mean, or which end gets 0 and which 1.": (
         {"center": lambda x, mean: mean - x},
         "",
     ),
