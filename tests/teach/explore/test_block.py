@@ -46,7 +46,8 @@ def test_statements(explorer):
     assert [round(float(rms[0, 0, i]), 1) for i in (0, 24)] == [0.8, 3.9]
     assert (rms[0, 0].diff() > -0.1).all() and spread[0, 0].min() > 0.02
     assert 1800 < rms[2, 0, 24] < 1900
-    assert spread[0, 1, 2] < 1e-6 < 0.001 < spread[0, 1, 1]
+    assert spread[0, 1, 3] < 1e-12 < spread[0, 1, 2] < 1e-6 < 0.001 < spread[0, 1, 1]
+    assert spread[1, 1, 3] < 1e-12 < spread[1, 1, 2] < 1e-7  # the norm after each branch
     assert abs(pixels(axes(explorer)[0])).max() > 0.3
     assert abs(pixels(turn(explorer, blocks=2, wrong=True).axes[0])).max() < 0.01
 
@@ -55,7 +56,7 @@ def test_curves_and_marker(explorer):
     stack = _run_stack()
     fig = turn(explorer, norm=2, blocks=5)
     for ax, values in zip(fig.axes[1:3], (stack.spread[2, 0], stack.rms[2, 0])):
-        assert np.allclose(ax.lines[1].get_ydata(), values.clamp(min=1e-7))
+        assert np.allclose(ax.lines[1].get_ydata(), values.clamp(min=1e-15))
         assert np.allclose(ax.lines[2].get_ydata(), values[5]) and ax.lines[2].get_xdata() == [5]
     tokens = stack.states[2, 0, 5]
     expected = (tokens - tokens.mean(0)) / tokens.square().mean().sqrt()
