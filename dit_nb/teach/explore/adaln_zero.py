@@ -173,8 +173,8 @@ def explore_gate(block: Callable = AdaLNZeroBlock) -> Explorer:
         _plot_gate,
         "zero-initialized gates in the first training steps",
         """
-        1. *Move the step to 0, 1, 2.* First only the final linear layer receives a gradient. Then the gates,
-           and what stands before and after all blocks. Then everything.
+        1. *Press Reset, and move the step to 0, 1, 2.* First only the final linear layer receives a gradient.
+           Then the gates, and what stands before and after all blocks. Then everything.
         2. *At step 0, start the gates at 0.1, 0.3, 1.* The 3 dissolves on its way, earlier each time, and the
            RMS grows from block to block.
         3. *Switch the mistake on and change the initial gates.* They have no effect: the Xavier pass came

@@ -39,6 +39,9 @@ def _plot_cost(cost: Callable, size: str, patch: int, pixels: int, wrong: bool =
     right.plot(x, np.log10(right_total), color=COLORS["gray"], ls=":", lw=2, label="with the pairs")
     right.plot(x, np.log10(total), color=color, lw=2, label="without" if wrong else None)
     right.plot(x[at], np.log10(total[at]), "o", color=color, ms=9)
+    squared = right_total[sides.index(256)] * 4.0 ** (x - 8)  # twice the side, four times the work
+    slope = right.plot(x, np.log10(squared), color=COLORS["gray"], lw=1, label="slope 2")
+    right.legend(handles=slope, fontsize=9, loc="lower right", frameon=False)
     tokens = prod(configs[at].grid)
     for ax in axes[0]:
         ax.axvline(np.log2(pixels), color="black", lw=1, ls="--")
@@ -75,6 +78,6 @@ def explore_cost(cost: Callable = cost) -> Explorer:
         """,
         size=choice("size", list(SIZES), "XL"),
         patch=choice("patch", [8, 4, 2], 2),
-        pixels=stops("pixels", list(_PIXELS), 1024),
+        pixels=stops("pixels", list(_PIXELS), 512),
         wrong=mistake("leave out the token pairs"),
     )

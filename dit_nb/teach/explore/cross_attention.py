@@ -98,7 +98,7 @@ def _plot_cross_attention(
     right.set(ylabel="patch")
     left.set_title(f"noisy {digit}\nits 16 patches are queries", fontsize=10)
     name = "t + y" if wrong else "y"
-    middle.set_title(f"weight on {name}, head '{_HEADS[head]}'\nwhite 0, dark green 1", fontsize=10)
+    middle.set_title(f"weight on {name}, head '{_HEADS[head]}'\nwhite 0, black 1", fontsize=10)
     others = "" if wrong else f", {1 - weights[patch]:.2f} to t"
     numbers = f"patch {patch}: {weights[patch]:.2f} to {name}{others}"
     headline = "one key: every weight is 1" if wrong else "each patch has its own mix of t and y"
