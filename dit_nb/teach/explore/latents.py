@@ -7,6 +7,7 @@ import torch
 from einops import rearrange
 from matplotlib.figure import Figure
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from dit_nb.data import sample_photo
 from dit_nb.latents import LatentCodec
@@ -61,10 +62,11 @@ def _plot_latents(state: tuple, t: int, ablated: int, residual: bool, unscaled: 
     decoded = codec.decode(x_t * codec.scale if unscaled else x_t)
     fig, axes = figure(1, 3, (9, 3), width_ratios=(1.25, 1.25, 1))
     _draw_decoded(axes[0, 0], decoded, image, residual)
-    title = f"latents at t = {t}" + (f", channel {ablated} ablated" if ablated else "")
-    sheet = rearrange(x_t[0], "(r k) h w -> (r h) (k w)", k=(len(x_t[0]) + 1) // 2)
+    title = f"{len(x_t[0])} channels at t = {t}" + (f", {ablated} ablated" if ablated else "")
+    gaps = pad(x_t[0], (0, 1, 0, 1), value=torch.nan)
+    sheet = rearrange(gaps, "(r k) h w -> (r h) (k w)", k=(len(x_t[0]) + 1) // 2)[:-1, :-1]
     show_matrix(axes[0, 1], sheet, title, signed=True, limit=3, aspect="equal", colorbar=None)
-    axes[0, 1].set(xticks=[], yticks=[], xlabel="from -3 (blue) to 3 (red)")
+    axes[0, 1].set(xticks=[], yticks=[], xlabel="from −3 (blue) to 3 (red)")
     ratio = _draw_snr(axes[0, 2], latents.var().item(), codec.scale, schedule, t, unscaled)
     fig.alt_text = (
         f"{'Residual of a' if residual else 'A'} photograph decoded from its latents at t = {t}"
@@ -133,8 +135,8 @@ def explore_latents(codec: LatentCodec | None = None, image: Tensor | None = Non
         """
         1. *Switch the mistake on.* The photograph emerges from the noise: at every t, the signal-to-noise
            ratio is too high by the square of 1/scale.
-        2. *Reset, set t to 0, and ablate one channel after the other.* Each carries something of its own;
-           without the first, hardly any light and dark is left.
+        2. *Reset, set t to 0, and ablate one channel after the other.* Each carries something of its own.
+           Without which of them is hardly any light and dark left?
         3. *Reset, set t to 0, and show the residual.* Edges and texture: four numbers cannot hold what is
            smaller than a patch.
         """,
