@@ -97,9 +97,10 @@ def _draw_tradeoff(ax, sweeps: dict[str, tuple], label: int, bug: str, now: int)
     for name, (_, margin, distance) in sweeps.items():
         color = COLORS["gray" if name != bug else "x_t" if bug == "none" else "wrong"]
         ax.plot(distance, margin.mean(1), ".-", color=color)
-        for w, offset in ((0.0, (-14, -14)), (1.0, (-14, -14)), (8.0, (6, 8))) if name == "none" else ():
+        for w, offset in ((0.0, (-14, -14)), (1.0, (-32, -14)), (8.0, (12, 14))) if name == "none" else ():
             at = distance[_SCALES.index(w)], margin[_SCALES.index(w)].mean()
-            ax.annotate(f"w = {w:g}", at, offset, textcoords="offset points")
+            line = {"arrowstyle": "-", "color": COLORS["gray"], "shrinkA": 0, "shrinkB": 0}
+            ax.annotate(f"w = {w:g}", at, offset, textcoords="offset points", arrowprops=line)
         if name == bug:
             ax.plot(distance[now], margin.mean(1)[now], "o", color=color, ms=12)
     ax.set(xlim=(2, 7), ylim=(-4, 3), xticks=[2, 4, 6], yticks=[-3, 0, 3])
@@ -155,7 +156,7 @@ def explore_guidance(combine: Callable = cfg_eps) -> Explorer:
         "fidelity against diversity",
         """
         1. *Lower w to 0, then raise it to 8.* Any digit; plain conditional samples; then typical and similar
-           ones: the dot moves up and left, until 8 is too much.
+           ones: the dot moves up and left, until it turns back: 8 is too much.
         2. *Choose the mistake swapped.* Guidance removes the label: not one 3 is left. Plain conditional
            samples are now at w = 0.
         3. *Choose digit 0 and the mistake null is 0.* The scale has no effect: both predictions are for the
