@@ -211,7 +211,7 @@ def explore_modulation(model: DiT | None = None, modulation_map: Callable = modu
         _plot_modulation,
         "modulation by t and y",
         """
-        1. *Read the left map from right to left.* As the noise decreases, the gates grow: at t = 0 they are
+        1. *Read the left map from right to left.* As the noise decreases, the MLP's gates grow: at t = 0 they are
            at least twice as large as at t = 999.
         2. *Choose scale, and look at the last block.* It goes the other way: the MLP's input is scaled more
            at t = 600 than at t = 50.
@@ -313,7 +313,7 @@ def explore_ablation(
         1. *Go through the blocks.* Block 0 matters most. Without the MLP of block 4 or 5 the error rises, yet
            the digits stay.
         2. *Choose attention, and go through the blocks again.* No bar differs from the dashed line by more
-           than 0.02: the others compensate for any one of them.
+           than 0.02: the error hardly rises.
         3. *Set gates x 1, then switch the mistake on.* Nothing was ablated, and the rows are equal; with
            another seed they differ all the same.
         """,
@@ -340,6 +340,7 @@ def _plot_lens(result: _LensResult, k: int, bare: bool = False, **_) -> Figure:
     """Show the predicted x0 after each block, its change, and the error of the predicted noise."""
     shown, errors = (result.wrong, result.errors[1]) if bare else (result.right, result.errors[0])
     color, n = COLORS["wrong" if bare else "x_t"], len(shown)
+    of_noise = COLORS["wrong" if bare else "eps"]
     center = [9 * i + 3.5 for i in range(n + 2)]  # of each column, in pixels
     blank = torch.full_like(shown[:1], torch.nan)
     changes = torch.cat([blank, blank, shown.diff(dim=0), blank])
@@ -349,13 +350,15 @@ def _plot_lens(result: _LensResult, k: int, bare: bool = False, **_) -> Figure:
     axes[1, 0].imshow(_tile(changes[None, :, 0]), cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
     _frame(axes[0, 0], 9 * (k + 1), 0, 8, 8, color)
     title = f"predicted x0 after {k} blocks{', final shift and scale left out' * bare}"
-    axes[0, 0].set_title(f"{title}: error {errors[k]:.3f}", fontsize=10, color=color)
+    axes[0, 0].set_title(f"{title}; error of the noise {errors[k]:.3f}", fontsize=10, color=color)
     axes[0, 0].set(xticks=[], yticks=[], ylabel="predicted")
     axes[1, 0].set(xticks=[], yticks=[], ylabel="change\nred: up")
     axes[2, 0].plot(center[1:-1], result.errors[0], color=COLORS["gray"], lw=1)
-    axes[2, 0].plot(center[1:-1], errors, "o-", color=color)
-    axes[2, 0].plot(center[k + 1], errors[k], "o", color=color, ms=11)
-    axes[2, 0].set(ylabel="error", yscale="log", ylim=(1e-5, 10), xlim=(-0.5, 9 * (n + 2) - 1.5))
+    axes[2, 0].plot(center[1:-1], errors, "o-", color=of_noise)
+    axes[2, 0].plot(center[k + 1], errors[k], "o", color=of_noise, ms=11)
+    axes[2, 0].set(
+        ylabel="error of\nthe noise", yscale="log", ylim=(1e-5, 10), xlim=(-0.5, 9 * (n + 2) - 1.5)
+    )
     axes[2, 0].set_yticks([1e-4, 1e-2, 1], ["0.0001", "0.01", "1"])
     axes[2, 0].minorticks_off()
     axes[2, 0].set_xticks(center, ["noised", *range(n), "true"])
