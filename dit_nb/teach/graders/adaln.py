@@ -89,6 +89,26 @@ _MODULATE = Exercise(
             lambda x, shift, scale: x + scale + shift,
             "lesson 10, 'Why 1 + scale'.",
         ),
+        "The shift is in the factor: it multiplies the tokens, and must be added to them.": lambda x, shift, scale: (
+            x * (1 + scale + shift)
+        ),
+        "The shift multiplies the scaled tokens; it must be added.": lambda x, shift, scale: (
+            x * (1 + scale) * shift
+        ),
+        "The scale goes through a tanh: it must be used as it is.": lambda x, shift, scale: (
+            x * (1 + scale.tanh()) + shift
+        ),
+        "The scale goes through a sigmoid: a scale of 0 would halve the tokens.": lambda x, shift, scale: (
+            x * scale.sigmoid() + shift
+        ),
+        "1 is subtracted from the scale; it must be added.": lambda x, shift, scale: x * (scale - 1) + shift,
+        "The factor 1 + scale is used twice.": lambda x, shift, scale: x * (1 + scale) ** 2 + shift,
+        "Shift and scale come from the images in reverse order; each image has its own.": lambda x, shift, scale: (
+            x * (1 + scale.flip(0)) + shift.flip(0)
+        ),
+        "Shift and scale are averaged over the channels; each channel has its own.": lambda x, shift, scale: (
+            x * (1 + scale.mean(-1, keepdim=True)) + shift.mean(-1, keepdim=True)
+        ),
     },
     "lesson 10, 'Modulate'.",
     reference=modulate,
@@ -207,6 +227,30 @@ _ADALN_FIELDS = Exercise(
         "All fields are the first one: each must get a slice of its own.": (
             _reordered(lambda count: [0] * count),
             "how the result of the linear layer is split.",
+        ),
+        "The condition goes through a softplus; it must go through a SiLU.": _fields(nn.functional.softplus),
+        "The condition goes through a leaky ReLU; it must go through a SiLU.": _fields(
+            nn.functional.leaky_relu
+        ),
+        "The condition goes through an ELU; it must go through a SiLU.": _fields(nn.functional.elu),
+        "All fields are the last one: each must get a slice of its own.": _reordered(
+            lambda count: [count - 1] * count
+        ),
+        "1 is added to every field; only a scale gets it, and later, in the modulation.": lambda c, w, b: (
+            tuple(1 + field for field in _fields()(c, w, b))
+        ),
+        "The first field comes last; all stay in the order of the weight's rows.": _reordered(
+            lambda count: [*range(1, count), 0]
+        ),
+        "The axes of images and tokens are exchanged: a field must be (N, 1, D).": _fields(
+            shape="n (f d) -> f 1 n d"
+        ),
+        "The axis for the tokens is at the end: a field must be (N, 1, D).": _fields(
+            shape="n (f d) -> f n d 1"
+        ),
+        "The bias is added twice.": lambda c, w, b: _fields()(c, w, 2 * b),
+        "The condition is normalized, as tokens are, and the SiLU is missing.": _fields(
+            lambda c: nn.functional.layer_norm(c, c.shape[-1:])
         ),
     },
     _CUT,
@@ -349,6 +393,46 @@ _ABSORB = Exercise(
         "The scale is subtracted from 1; it must be added to 1.": (
             _absorbed(lambda scale: 1 - scale),
             "lesson 10, 'Why 1 + scale'.",
+        ),
+        "The factor is the exponential of the scale; it must be 1 + scale.": (
+            lambda w, b, shift, scale: (w * scale.exp(), b + shift[:, 0] @ w.T),
+            _FIXED,
+        ),
+        "The 1 is added to the weights; it belongs to the scale.": (
+            lambda w, b, shift, scale: ((1 + w) * scale, b + shift[:, 0] @ w.T),
+            _FIXED,
+        ),
+        "The layer's own bias is added twice.": (
+            lambda w, b, shift, scale: (w * (1 + scale), 2 * b + shift[:, 0] @ w.T),
+            _FIXED,
+        ),
+        "The 1 is added to the shift too: a shift of 0 must leave the biases as they are.": (
+            lambda w, b, shift, scale: (w * (1 + scale), b + (1 + shift[:, 0]) @ w.T),
+            _FIXED,
+        ),
+        "The shift's part multiplies the bias; it must be added.": (
+            lambda w, b, shift, scale: (w * (1 + scale), b * (shift[:, 0] @ w.T)),
+            _FIXED,
+        ),
+        "The scale goes through the layer to the biases; that is the shift's way.": (
+            lambda w, b, shift, scale: (w * (1 + scale), b + scale[:, 0] @ w.T),
+            _FIXED,
+        ),
+        "Neither scale nor shift is used: this is the layer as it was.": (
+            lambda w, b, shift, scale: (w.expand(len(shift), -1, -1), b.expand(len(shift), -1)),
+            _FIXED,
+        ),
+        "The scale is averaged over the channels; each column has its own.": (
+            lambda w, b, shift, scale: (w * (1 + scale.mean(-1, keepdim=True)), b + shift[:, 0] @ w.T),
+            _FIXED,
+        ),
+        "1 is subtracted from the scale; it must be added.": (
+            lambda w, b, shift, scale: (w * (scale - 1), b + shift[:, 0] @ w.T),
+            _FIXED,
+        ),
+        "The factor 1 + scale is used twice.": (
+            lambda w, b, shift, scale: (w * (1 + scale) ** 2, b + shift[:, 0] @ w.T),
+            _FIXED,
         ),
     },
     _FIXED,

@@ -187,6 +187,48 @@ _ADALN_ZERO = Exercise(
         "Shift and scale come after the branch, outside the gate; they belong between norm and branch.": (
             lambda x, branch, shift, scale, gate: x + gate * branch(_layer_norm(x)) * (1 + scale) + shift
         ),
+        "The gate multiplies the normalized tokens before they are modulated; it must multiply what the branch returns.": lambda x, branch, shift, scale, gate: (
+            x + branch(gate * _layer_norm(x) * (1 + scale) + shift)
+        ),
+        "Gate and scale are exchanged.": lambda x, branch, shift, scale, gate: (
+            x + scale * branch(_layer_norm(x) * (1 + gate) + shift)
+        ),
+        "Gate and shift are exchanged.": lambda x, branch, shift, scale, gate: (
+            x + shift * branch(_layer_norm(x) * (1 + scale) + gate)
+        ),
+        "The three fields are taken in the order gate, shift, scale; they come as shift, scale, gate.": lambda x, branch, shift, scale, gate: (
+            x + shift * branch(_layer_norm(x) * (1 + gate) + scale)
+        ),
+        "The three fields are taken in the order gate, shift and scale moved round; they come as shift, scale, gate.": lambda x, branch, shift, scale, gate: (
+            x + scale * branch(_layer_norm(x) * (1 + shift) + gate)
+        ),
+        "The gate is subtracted from 1, so that a gate of 0 is fully open.": lambda x, branch, shift, scale, gate: (
+            x + (1 - gate) * branch(_layer_norm(x) * (1 + scale) + shift)
+        ),
+        "The gate multiplies shift and scale; it must multiply what the branch returns.": lambda x, branch, shift, scale, gate: (
+            x + branch(_layer_norm(x) * (1 + gate * scale) + gate * shift)
+        ),
+        "The gate multiplies the input tokens as well; they must be added as they are.": lambda x, branch, shift, scale, gate: (
+            x + gate * (x + branch(_layer_norm(x) * (1 + scale) + shift))
+        ),
+        "The gate is used twice, as if it were squared.": lambda x, branch, shift, scale, gate: (
+            x + gate**2 * branch(_layer_norm(x) * (1 + scale) + shift)
+        ),
+        "The gate is used before and after the branch; only what comes out is gated.": lambda x, branch, shift, scale, gate: (
+            x + gate * branch(gate * (_layer_norm(x) * (1 + scale) + shift))
+        ),
+        "The gated branch is subtracted; it must be added.": lambda x, branch, shift, scale, gate: (
+            x - gate * branch(_layer_norm(x) * (1 + scale) + shift)
+        ),
+        "The scale is used where the gate belongs: the gate itself is not used.": lambda x, branch, shift, scale, gate: (
+            x + scale * branch(_layer_norm(x) * (1 + scale) + shift)
+        ),
+        "The shift is used where the gate belongs: the gate itself is not used.": lambda x, branch, shift, scale, gate: (
+            x + shift * branch(_layer_norm(x) * (1 + scale) + shift)
+        ),
+        "The gate is averaged to one number; each image and channel has its own.": lambda x, branch, shift, scale, gate: (
+            x + gate.mean() * branch(_layer_norm(x) * (1 + scale) + shift)
+        ),
     },
     "lesson 11, 'The gate'.",
     reference=_adaln_zero(),

@@ -158,6 +158,22 @@ _ATTENTION = Exercise(
         "All weight goes to the best key; the others count too.": _attention(
             weights=lambda s: nn.functional.one_hot(s.argmax(-1), s.shape[-1]).to(s.dtype)
         ),
+        "Negative scores become 0, and there is no softmax: the weights do not sum to 1.": _attention(
+            weights=lambda s: s.relu()
+        ),
+        "All keys get the same weight: the scores are not used.": _attention(
+            weights=lambda s: torch.full_like(s, 1 / s.shape[-1])
+        ),
+        "The scores lose their sign before the softmax.": _attention(weights=lambda s: s.abs().softmax(-1)),
+        "The scores go through a tanh, one by one; only a softmax makes the weights of a query sum to 1.": _attention(
+            weights=lambda s: s.tanh()
+        ),
+        "The weighted mean is divided by the number of keys: the weights sum to 1 already.": _attention(
+            weights=lambda s: s.softmax(-1) / s.shape[-1]
+        ),
+        "The scores go through a sigmoid before they are divided by their sum; a softmax takes exponentials.": _attention(
+            weights=lambda s: s.sigmoid() / s.sigmoid().sum(-1, keepdim=True)
+        ),
     },
     "lesson 06, 'The recipe, in loops'.",
     tolerance=1e-8,
@@ -302,6 +318,43 @@ _MULTI_HEAD = Exercise(
         "The heads' scores are added and share one softmax; each head has a softmax of its own.": _multi_head(
             attention=lambda q, k, v: (q @ k.mT * q.shape[-1] ** -0.5).sum(1, keepdim=True).softmax(-1) @ v
         ),
+        "The last head is lost: the result is too narrow.": _multi_head(
+            merge=lambda x: _merge_heads(x[:, :-1])
+        ),
+        "The first head is lost: the result is too narrow.": _multi_head(
+            merge=lambda x: _merge_heads(x[:, 1:])
+        ),
+        "Only the last head is returned: is the result replaced in the loop?": _multi_head(
+            merge=lambda x: x[:, -1]
+        ),
+        "Only the first head is returned: is there a return inside the loop?": _multi_head(
+            merge=lambda x: x[:, 0]
+        ),
+        "The results of the heads are added up; they must stand side by side.": _multi_head(
+            merge=lambda x: x.sum(1)
+        ),
+        "The heads are stacked on a new first axis; their channels must stand side by side.": _multi_head(
+            merge=lambda x: x.transpose(0, 1)
+        ),
+        "The heads still have an axis of their own; their channels must stand side by side.": _multi_head(
+            merge=lambda x: x
+        ),
+        "The heads stand behind each other on the axis of the tokens; their channels must stand side by side.": _multi_head(
+            merge=lambda x: x.flatten(1, 2)
+        ),
+        "The heads stand behind each other on the axis of the images; their channels must stand side by side.": _multi_head(
+            merge=lambda x: x.transpose(0, 1).flatten(0, 1)
+        ),
+        "The first head stands in every place: each head has channels of its own.": _multi_head(
+            merge=lambda x: _merge_heads(x[:, :1].expand_as(x))
+        ),
+        "The heads are joined in reverse order.": _multi_head(merge=lambda x: _merge_heads(x.flip(1))),
+        "The mean of the heads stands in every place; each head keeps its own result.": _multi_head(
+            merge=lambda x: _merge_heads(x.mean(1, keepdim=True).expand_as(x))
+        ),
+        "The last head is zero: does the loop end too early?": _multi_head(
+            merge=lambda x: _merge_heads(torch.cat([x[:, :-1], 0 * x[:, -1:]], 1))
+        ),
     },
     "lesson 06, 'Many heads'.",
     tolerance=1e-8,
@@ -415,6 +468,30 @@ _ADD_SCORES = Exercise(
         ),
         "The factor is on the second head only; both are divided by a root that is too large.": (
             lambda q1, k1, q2, k2: _concatenated()(q1, k1, 2**0.5 * q2, k2)
+        ),
+        "The second head's keys stand in both halves; each query needs the keys of its own head.": lambda q1, k1, q2, k2: (
+            2**0.5 * torch.cat([q1, q2], -1),
+            torch.cat([k2, k2], -1),
+        ),
+        "The second head's queries stand in both halves; each head has its own.": lambda q1, k1, q2, k2: (
+            2**0.5 * torch.cat([q2, q2], -1),
+            torch.cat([k1, k2], -1),
+        ),
+        "The first head's queries stand in both halves; each head has its own.": lambda q1, k1, q2, k2: (
+            2**0.5 * torch.cat([q1, q1], -1),
+            torch.cat([k1, k2], -1),
+        ),
+        "The second head's scores are subtracted; they must be added.": lambda q1, k1, q2, k2: (
+            2**0.5 * torch.cat([q1, -q2], -1),
+            torch.cat([k1, k2], -1),
+        ),
+        "The scores are too small by the fourth root of 2: the factor is on one side alone.": lambda q1, k1, q2, k2: (
+            2**0.25 * torch.cat([q1, q2], -1),
+            torch.cat([k1, k2], -1),
+        ),
+        "The factor is the root of a head's width; it must make up for the wider head alone.": lambda q1, k1, q2, k2: (
+            q1.shape[-1] ** 0.5 * torch.cat([q1, q2], -1),
+            torch.cat([k1, k2], -1),
         ),
     },
     "lesson 06, 'What a head can look for'.",

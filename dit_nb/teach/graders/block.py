@@ -200,6 +200,46 @@ _PLAIN_BLOCK = Exercise(
             lambda x, n1, a, n2, m: x + _plain_block(x, n1, a, n2, m),
             _STREAM,
         ),
+        "What the branches write is halved; it is added in full.": (
+            lambda x, n1, a, n2, m: (y := x + a(n1(x)) / 2) + m(n2(y)) / 2,
+            _STREAM,
+        ),
+        "Stream and branch are averaged; they are added.": (
+            lambda x, n1, a, n2, m: ((y := (x + a(n1(x))) / 2) + m(n2(y))) / 2,
+            _STREAM,
+        ),
+        "What the MLP writes is halved; it is added in full.": (
+            lambda x, n1, a, n2, m: (y := x + a(n1(x))) + m(n2(y)) / 2,
+            _STREAM,
+        ),
+        "The MLP reads the attention's normalized input, normalized once more: what the attention wrote is not in it.": (
+            lambda x, n1, a, n2, m: x + a(y := n1(x)) + m(n2(y)),
+            _STREAM,
+        ),
+        "The MLP reads the block's input as it is: what the attention wrote is not in it, and the norm is missing.": (
+            lambda x, n1, a, n2, m: x + a(n1(x)) + m(x),
+            _STREAM,
+        ),
+        "The stream is counted twice: the first sum adds it once too often.": (
+            lambda x, n1, a, n2, m: (y := 2 * x + a(n1(x))) + m(n2(y)),
+            _STREAM,
+        ),
+        "The stream is counted twice: the second sum adds it once too often.": (
+            lambda x, n1, a, n2, m: 2 * (y := x + a(n1(x))) + m(n2(y)),
+            _STREAM,
+        ),
+        "The two branches are parallel, and the input is not added.": (
+            lambda x, n1, a, n2, m: a(n1(x)) + m(n2(x)),
+            _STREAM,
+        ),
+        "There is one residual connection around both branches, and the second norm is missing: each branch has its own.": (
+            lambda x, n1, a, n2, m: x + m(a(n1(x))),
+            _STREAM,
+        ),
+        "The attention runs twice, and the MLP never.": (
+            lambda x, n1, a, n2, m: (y := x + a(n1(x))) + a(n2(y)),
+            "the diagram of lesson 07, 'The block'.",
+        ),
     },
     _PLACE,
     reference=_plain_block,

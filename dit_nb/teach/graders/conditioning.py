@@ -65,7 +65,7 @@ _COS_SIN = (torch.cos, torch.sin)
 
 def _embedding(power: Callable = lambda i, half: -i / half, scale: float = 1.0, **options) -> Callable:
     """Timestep embedding with the parameters of `_waves`."""
-    return lambda t, d, period: _waves(t * scale, d, power, period, **{"order": _COS_SIN, **options})
+    return lambda t, d, period: _waves(t.double() * scale, d, power, period, **{"order": _COS_SIN, **options})
 
 
 _TIMESTEP_EMBEDDING = Exercise(
@@ -122,9 +122,13 @@ _TIMESTEP_EMBEDDING = Exercise(
         "The frequencies come in reverse order, the lowest first; the first is 1.": _embedding(
             lambda i, h: -(h - 1 - i) / h
         ),
+        "The angles are converted as if they were degrees; t times a frequency is an angle already.": _embedding(
+            scale=math.pi / 180
+        ),
+        "The angles are half turns: there is a factor of pi too much.": _embedding(scale=math.pi),
     },
     "lesson 05, 'A timestep as waves'.",
-    tolerance=2e-4,  # float32 is fine: at t = 999 it costs about 6e-5
+    tolerance=1e-3,  # float32 is fine: at t = 999 it costs about 6e-5, and seven times that in full turns
     reference=timestep_embedding,
 )
 
@@ -287,7 +291,17 @@ def _split_cases(rng: RandomInputs) -> list[Case]:
         cases.append(Case(label, ((t_table[t] + y_table[y]) * rounded, t_table, y_table)))
     t_table, y_table = 5.0 * torch.arange(2, 10)[:, None].double(), 1 + torch.arange(4)[:, None].double()
     t, y = rng.integers(1, 8, 6), rng.integers(1, 4, 6)
-    return [*cases, Case("numbers: D = 1", ((t_table[t] + y_table[y]) * rounded, t_table, y_table))]
+    cases.append(Case("numbers: D = 1", ((t_table[t] + y_table[y]) * rounded, t_table, y_table)))
+    t_table = 5.0 * torch.arange(-4, 5)[:, None].double()
+    y_table = torch.tensor([[-2.0], [-1.0], [1.0], [2.0]], dtype=torch.float64)
+    t, y = rng.integers(0, 9, 6), rng.integers(0, 4, 6)
+    t[0], t[1] = 0, 8
+    cases.append(Case("of equal lengths", ((t_table[t] + y_table[y]) * rounded, t_table, y_table)))
+    middle = rng.integers(-40, 40, 6, 2).double()
+    t_table = torch.cat([0 * middle[:, :1], middle, -middle.sum(1, keepdim=True)], 1)
+    y_table = rng.integers(-40, 40, 4, 4).double()
+    t, y = torch.arange(6), rng.integers(0, 4, 6)
+    return [*cases, Case("of equal totals", ((t_table[t] + y_table[y]) * rounded, t_table, y_table))]
 
 
 def _nearest(rows: Tensor, table: Tensor) -> Tensor:
@@ -376,6 +390,12 @@ _SPLIT_CONDITION = Exercise(
                 c, a, b, split=lambda i, k, n: ((i % k * n + i // k) // k, (i % k * n + i // k) % k)
             ),
             "the order of the axes in the table of sums.",
+        ),
+        "Only the lengths are compared; two different sums may be equally long.": lambda c, a, b: _joint(
+            c, a, b, lambda x, s: (x.norm(dim=1, keepdim=True) - s.norm(dim=1)).abs()
+        ),
+        "Only the totals of the channels, or a single channel, are compared; two different sums may share them.": lambda c, a, b: (
+            _joint(c, a, b, lambda x, s: (x.sum(1, keepdim=True) - s.sum(1)).abs())
         ),
     },
     "lesson 05, 'One vector, or two'.",

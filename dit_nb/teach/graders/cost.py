@@ -160,6 +160,47 @@ _BLOCK_MACS = Exercise(
         "It returns the sum over all images; each has a number of its own.": lambda T, D, r: _block_macs()(
             T, D, r
         ).sum(),
+        "The modulation has five vectors: shift, scale and gate of one branch, and two of the other.": _block_macs(
+            modulation=lambda T, D: 5 * D * D
+        ),
+        "The modulation has one vector; there are shift, scale and gate for each of two branches.": _block_macs(
+            modulation=lambda T, D: D * D
+        ),
+        "The modulation has five vectors, and they are counted for every token: two mistakes at once.": _block_macs(
+            modulation=lambda T, D: 5 * D * D * T
+        ),
+        "The modulation has four vectors, and they are counted for every token: two mistakes at once.": _block_macs(
+            modulation=lambda T, D: 4 * D * D * T
+        ),
+        "The pairs are counted with the full width for each of 16 heads; the heads share the width.": _block_macs(
+            pairs=lambda T, D: 32 * D * T * T
+        ),
+        "The pairs are counted for one head of 16; the work of all heads counts.": _block_macs(
+            pairs=lambda T, D: D * T * T / 8
+        ),
+        "The linear layers of attention are counted once for an image; each token goes through them.": _block_macs(
+            linear=lambda T, D: 4 * D * D
+        ),
+        "The MLP is counted once for an image; each token goes through it.": _block_macs(
+            mlp=lambda T, D, r: 2 * r * D * D
+        ),
+        "The output projection of attention is counted once for an image; each token goes through it.": _block_macs(
+            linear=lambda T, D: 3 * D * D * T + D * D
+        ),
+        "One layer of the MLP is counted once for an image; each token goes through both.": _block_macs(
+            mlp=lambda T, D, r: r * D * D * T + r * D * D
+        ),
+        "The argument mlp_ratio is not used: the MLP is always twice as wide.": _block_macs(
+            mlp=lambda T, D, r: 4 * D * D * T
+        ),
+        "The linear layers of attention are counted as five matrices; there are q, k, v and the output.": _block_macs(
+            linear=lambda T, D: 5 * D * D * T
+        ),
+        "Only one of the four matrices of attention is counted.": _block_macs(linear=lambda T, D: D * D * T),
+        "The MLP is missing.": _block_macs(mlp=lambda T, D, r: 0),
+        "The pairs of tokens are counted in flops, the rest in multiply-adds: a multiply-add counts once.": _block_macs(
+            pairs=lambda T, D: 4 * D * T * T
+        ),
     },
     "lesson 13, 'A block'.",
     result_names=("number of multiply-adds",),

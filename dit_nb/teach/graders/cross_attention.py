@@ -140,6 +140,30 @@ _CROSS_ATTENTION = Exercise(
         "The queries are added to the result; there is no residual connection here.": lambda x, c, w_q, *rest: (
             x @ w_q + _cross_attention()(x, c, w_q, *rest)
         ),
+        "The softmax comes twice: weights are no scores.": _cross_attention(
+            attention=_attention(weights=lambda s: s.softmax(-1).softmax(-1))
+        ),
+        "Both condition tokens get the same weight: the scores are not used.": _cross_attention(
+            attention=_attention(weights=lambda s: torch.full_like(s, 1 / s.shape[-1]))
+        ),
+        "The scores have the wrong sign: the worst key gets most weight.": _cross_attention(
+            attention=_attention(lambda q, k: -(q.shape[-1] ** -0.5))
+        ),
+        "All weight goes to the better key; the other one counts too.": _cross_attention(
+            attention=_attention(weights=lambda s: (s == s.amax(-1, keepdim=True)).to(s.dtype))
+        ),
+        "The exponentials are not divided by their sum, so the weights do not sum to 1.": _cross_attention(
+            attention=_attention(weights=torch.exp)
+        ),
+        "The softmax runs over the images of the batch; each image weights its own keys.": _cross_attention(
+            attention=_attention(weights=lambda s: s.softmax(0))
+        ),
+        "The scores are multiplied by the square root of the width; they should be divided by it.": _cross_attention(
+            attention=_attention(lambda q, k: q.shape[-1] ** 0.5)
+        ),
+        "The scale comes after the softmax, so the weights no longer sum to 1.": lambda x, c, *w: (
+            _cross_attention(attention=_attention(lambda q, k: 1))(x, c, *w) / x.shape[-1] ** 0.5
+        ),
     },
     "lesson 09, 'The block'.",
     tolerance=1e-8,
@@ -257,6 +281,25 @@ _PADDED_ATTENTION = Exercise(
         "The mask of minus infinities is multiplied with the scores; add it, or fill it in.": _padded(
             weigh=lambda s, real: (s * torch.where(real, 1.0, -math.inf)).softmax(-1)
         ),
+        "The softmax comes twice: weights are no scores, and the padding gets weight again.": _padded(
+            weigh=lambda s, real: s.masked_fill(~real, -math.inf).softmax(-1).softmax(-1)
+        ),
+        "The weighted mean is divided by the number of words once more: the weights sum to 1 already.": _padded(
+            weigh=lambda s, real: s.masked_fill(~real, -math.inf).softmax(-1) / real.sum(-1, keepdim=True)
+        ),
+        "The scores have the wrong sign: the worst word gets most weight.": _padded(
+            weigh=lambda s, real: (-s).masked_fill(~real, -math.inf).softmax(-1)
+        ),
+        "The exponentials are not divided by their sum, so the weights do not sum to 1.": _padded(
+            weigh=lambda s, real: s.exp() * real
+        ),
+        "Each weight is a sigmoid of its own; a softmax makes those of all words sum to 1.": _padded(
+            weigh=lambda s, real: s.sigmoid() * real
+        ),
+        "All weight goes to the best word; the others count too.": _padded(
+            weigh=lambda s, real: (s == s.masked_fill(~real, -math.inf).amax(-1, keepdim=True)).to(s.dtype)
+        ),
+        "There is no softmax: the weights do not sum to 1.": _padded(weigh=lambda s, real: s * real),
     },
     _PADDING,
     tolerance=1e-8,

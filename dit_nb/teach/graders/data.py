@@ -112,6 +112,20 @@ _TO_MODEL_RANGE = Exercise(
             "permute, instead of reshape or view.",
         ),
         "Height and width are exchanged.": _values(lambda x: x.transpose(2, 3) / 127.5 - 1),
+        "1 is subtracted from values of 0 to 1, so they run from -1 to 0.": _values(lambda x: x / 255 - 1),
+        "The values run from -2 to 0.": _values(lambda x: x / 127.5 - 2),
+        "The middle is right, but the distance from it is divided by 128: white does not reach 1.": _values(
+            lambda x: (x - 127.5) / 128
+        ),
+        "The middle and half of the range are taken as 127; white goes beyond 1.": _values(
+            lambda x: (x - 127) / 127
+        ),
+        "128 is subtracted, and the difference divided by the whole range: the values run from -0.5 to 0.5.": _values(
+            lambda x: (x - 128) / 255
+        ),
+        "The values go through a tanh; the line through (0, -1) and (255, 1) is straight.": _values(
+            lambda x: (x / 127.5 - 1).tanh()
+        ),
     },
     "lesson 01, 'Why the range matters'.",
     tolerance=1e-6,

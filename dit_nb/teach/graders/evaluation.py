@@ -185,6 +185,21 @@ _FRECHET = Exercise(
         "All entries of the covariances are added up; a trace is the sum of the diagonal.": lambda a, b: (
             _frechet()(a, b) + sum(c.sum() - c.trace() for c in (_cov(a), _cov(b)))
         ),
+        "The root is that of the sum of the covariances; it must be that of their product.": _frechet(
+            root_trace=lambda a, b: _symmetric_root(a + b).trace()
+        ),
+        "The root is that of the mean of the covariances; it must be that of their product.": _frechet(
+            root_trace=lambda a, b: _symmetric_root((a + b) / 2).trace()
+        ),
+        "Two traces are multiplied; it must be the trace of a root of the product.": _frechet(
+            root_trace=lambda a, b: a.trace() * b.trace()
+        ),
+        "The size of the product stands where its root's trace belongs.": _frechet(
+            root_trace=lambda a, b: (a @ b).norm()
+        ),
+        "The term with the root is missing: a set would be far from itself.": _frechet(
+            root_trace=lambda a, b: 0 * a.trace()
+        ),
     },
     "lesson 21, 'From lines to ellipses'.",
     tolerance=1e-6,  # a general matrix root loses half the digits if the covariance is singular

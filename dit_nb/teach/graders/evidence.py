@@ -205,6 +205,36 @@ _PAIRED_INTERVAL = Exercise(
         "This is the second variant's own interval; the first is not subtracted.": lambda a, b, level: (
             _interval()(torch.zeros_like(b), b, level)
         ),
+        "The spread divides by n - 1 twice: once in the standard deviation, and again in the error of the mean.": _interval(
+            error=_scaled(lambda n: (n / (n - 1)) ** 0.5)
+        ),
+        "The middle is the median of the differences; asked is an interval for their mean.": lambda a, b, level: (
+            _interval()(a, b, level) + (b - a).quantile(0.5) - (b - a).mean()
+        ),
+        "The first number is the median of the differences; the ends lie around their mean, and the mean is asked for.": lambda a, b, level: (
+            torch.cat([(b - a).quantile(0.5)[None], _interval()(a, b, level)[1:]])
+        ),
+        "The quantile is taken at 1 - level / 2, as if level were the error that is allowed.": _interval(
+            quantile=lambda level, df: _quantile(1 - level, df)
+        ),
+        "The quantile is the normal distribution's, and one-sided: two mistakes at once.": _interval(
+            quantile=lambda level, df: _z(2 * level - 1, df)
+        ),
+        "The quantile is the normal distribution's, and the standard deviation divides by n: two mistakes at once.": _interval(
+            quantile=_z, error=_scaled(lambda n: ((n - 1) / n) ** 0.5)
+        ),
+        "The degrees of freedom are those of two independent groups, 2n - 2; there are n differences.": _interval(
+            quantile=lambda level, df: _quantile(level, 2 * df)
+        ),
+        "The spread is the second variant's alone; that of the differences counts.": _interval(
+            error=lambda a, b: (float(b.std()) / len(b) ** 0.5, len(b) - 1)
+        ),
+        "The half width is halved: the two numbers given are a whole half width apart.": _interval(
+            ends=lambda mean, half: (mean, mean - half / 2, mean + half / 2)
+        ),
+        "The half width is doubled.": _interval(
+            ends=lambda mean, half: (mean, mean - 2 * half, mean + 2 * half)
+        ),
     },
     "lesson 22, 'How to read a difference'.",
     tolerance=1e-6,

@@ -136,6 +136,21 @@ _EVEN_LOG_SNR = Exercise(
         "The farthest timestep is chosen for each value, not the nearest.": _choose(
             find=lambda values, wanted: (values - wanted[:, None]).abs().argmax(1)
         ),
+        "The timesteps are counted from 1; here they are counted from 0.": lambda bar, steps: (
+            _choose()(bar, steps) + 1
+        ),
+        "The timesteps are even in noise over signal; its logarithm is missing.": _choose(
+            lambda bar: (1 - bar) / bar
+        ),
+        "The timesteps are even in the root of SNR; its logarithm is what counts.": _choose(
+            lambda bar: (bar / (1 - bar)).sqrt()
+        ),
+        "The timesteps are even in the angle between signal and noise; it must be the log of their ratio.": _choose(
+            lambda bar: bar.sqrt().acos()
+        ),
+        "The timesteps are counted from the noisy end.": lambda bar, steps: (
+            len(bar) - 1 - _choose()(bar, steps).flip(0)
+        ),
     },
     "lesson 17, 'The time that matters'.",
 )
@@ -337,6 +352,30 @@ _SECOND_ORDER_STEP = Exercise(
                 ((1 - after) / (1 - now)).sqrt() * x
                 + (1 - after).sqrt() * (after / (1 - after) - now / (1 - now)) * x0
             )
+        ),
+        "The step is divided by the length of both steps together; the change belongs to the step before alone.": _second_order(
+            lambda before, now, after: 1 - 1 / (1 + 2 * _half_step(before, now, after))
+        ),
+        "Half of the step is divided by the length of both steps together; the change belongs to the step before alone.": _second_order(
+            lambda before, now, after: 0.5 - 0.5 / (1 + 2 * _half_step(before, now, after))
+        ),
+        "Half of the step is used without the length of the step before: the change must become a slope first.": _second_order(
+            lambda before, now, after: (_log_snr(after) - _log_snr(now)) / 2 / 2
+        ),
+        "The step is used without the length of the step before, and in full: half of it over that length belongs here.": _second_order(
+            lambda before, now, after: (_log_snr(after) - _log_snr(now)) / 2
+        ),
+        "The length of the step before is divided by that of both; it belongs below the line, alone.": _second_order(
+            lambda before, now, after: 1 / (1 + 2 * _half_step(before, now, after))
+        ),
+        "The slope is used for half a unit of lambda, whatever the length of the step.": _second_order(
+            lambda before, now, after: 1 / (_log_snr(now) - _log_snr(before))
+        ),
+        "Both steps are treated as equally long, and the predicted image is extrapolated to the end of the step.": _second_order(
+            lambda before, now, after: 1.0
+        ),
+        "The ratio of the two step lengths is upside down, and the half is missing.": _second_order(
+            lambda before, now, after: 1 / (2 * _half_step(before, now, after))
         ),
     },
     "lesson 17, 'A solver of second order'.",

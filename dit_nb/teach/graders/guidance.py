@@ -183,6 +183,30 @@ _GUIDED_OUTPUT = Exercise(
         "The second half is the noise with the label; it must be the variance values.": lambda c, u, w: (
             torch.cat([torch.lerp(u, c, w).chunk(2, 1)[0], c.chunk(2, 1)[0]], 1)
         ),
+        "The halves are taken along the batch: the first images are guided whole, the others not at all.": lambda c, u, w: (
+            torch.cat([torch.lerp(u, c, w)[: len(c) // 2], c[len(c) // 2 :]])
+        ),
+        "The halves are joined along the batch; they are channels of one image.": lambda c, u, w: torch.cat(
+            [torch.lerp(u, c, w).chunk(2, 1)[0], c.chunk(2, 1)[1]]
+        ),
+        "The outputs are split along the batch and joined along the channels: the halves are channels.": lambda c, u, w: (
+            torch.cat([torch.lerp(u, c, w).chunk(2, 0)[0], c.chunk(2, 0)[1]], 1)
+        ),
+        "The variance values of both outputs are added; they should be those with the label.": _guided(
+            lambda c: c, lambda cond, uncond: cond + uncond
+        ),
+        "The guidance is subtracted: it leads away from the label.": lambda c, u, w: _guided(lambda k: k)(
+            c, u, -w
+        ),
+        "Both predictions of the noise are added in full: at a scale of 1 the one without the label must cancel.": lambda c, u, w: (
+            torch.cat([(u + w * c).chunk(2, 1)[0], c.chunk(2, 1)[1]], 1)
+        ),
+        "The noise with the label is scaled; the one without it is missing.": lambda c, u, w: torch.cat(
+            [(w * c).chunk(2, 1)[0], c.chunk(2, 1)[1]], 1
+        ),
+        "The noise is the mean of both predictions: the scale is not used.": lambda c, u, w: torch.cat(
+            [((c + u) / 2).chunk(2, 1)[0], c.chunk(2, 1)[1]], 1
+        ),
     },
     "lesson 18, 'The wrapper'.",
     reference=_guided(lambda c: c),

@@ -152,6 +152,39 @@ _IN_CONTEXT = Exercise(
         "Each block gets the image and condition that came in; the results are added up.": (
             lambda x, c, blocks: sum(_appended(x, c, [block]) for block in blocks)
         ),
+        "Three tokens are removed at the end, and the last image token is one of them.": lambda x, c, blocks: (
+            _run_blocks(torch.cat([x, c], 1), blocks)[:, :-3]
+        ),
+        "One token is removed at the end; one condition token is left.": lambda x, c, blocks: _run_blocks(
+            torch.cat([x, c], 1), blocks
+        )[:, :-1],
+        "Three tokens are removed at the front, and the first image token is one of them.": lambda x, c, blocks: (
+            _run_blocks(torch.cat([c, x], 1), blocks)[:, 3:]
+        ),
+        "One token is removed at the front; one condition token is left.": lambda x, c, blocks: _run_blocks(
+            torch.cat([c, x], 1), blocks
+        )[:, 1:],
+        "One token is removed at each end: an image token is lost, and the first of the appended condition tokens stays.": lambda x, c, blocks: (
+            _run_blocks(torch.cat([x, c], 1), blocks)[:, 1:-1]
+        ),
+        "One token is removed at each end: an image token is lost, and the second of the condition tokens at the front stays.": lambda x, c, blocks: (
+            _run_blocks(torch.cat([c, x], 1), blocks)[:, 1:-1]
+        ),
+        "One token is removed at the front, an image token; both appended condition tokens stay.": lambda x, c, blocks: (
+            _run_blocks(torch.cat([x, c], 1), blocks)[:, 1:]
+        ),
+        "One token is removed at the end, an image token; both condition tokens at the front stay.": lambda x, c, blocks: (
+            _run_blocks(torch.cat([c, x], 1), blocks)[:, :-1]
+        ),
+        "The two condition tokens are returned; return the image tokens.": lambda x, c, blocks: _run_blocks(
+            torch.cat([x, c], 1), blocks
+        )[:, -2:],
+        "The condition tokens stand around the image tokens, but both are removed at the front.": lambda x, c, blocks: (
+            _run_blocks(torch.cat([c[:, :1], x, c[:, 1:]], 1), blocks)[:, 2:]
+        ),
+        "The condition tokens stand around the image tokens, but both are removed at the end.": lambda x, c, blocks: (
+            _run_blocks(torch.cat([c[:, :1], x, c[:, 1:]], 1), blocks)[:, :-2]
+        ),
     },
     "lesson 08, 'The plan'.",
     reference=lambda x, c, blocks: _run_blocks(torch.cat([c, x], 1), blocks)[:, 2:],
@@ -255,6 +288,29 @@ _LABEL_MASK = Exercise(
             T + 2, T + 2, dtype=torch.bool
         ).tril(),
         "This cuts off the first patch; y is the last token.": lambda T: _others_than(lambda T: 0)(T),
+        "What y attends to is closed; it is the image that must not attend to y.": _closed(
+            lambda T: (T + 1, slice(T))
+        ),
+        "The image loses its last patch, not y; y is the last token.": _closed(lambda T: (slice(T), T - 1)),
+        "The last patch may still attend to y: an index is off by one.": _closed(
+            lambda T: (slice(max(T - 1, 0)), T + 1), lambda T: (T, T + 1)
+        ),
+        "All but y lose y, but y loses the image too; what y itself attends to does no harm.": _closed(
+            lambda T: (slice(T + 1), T + 1), lambda T: (T + 1, slice(T))
+        ),
+        "Only y is kept from t; the image and t still attend to y.": _closed(lambda T: (T + 1, T)),
+        "Both t and the image lose both condition tokens; only y must be cut off.": _closed(
+            lambda T: (slice(T + 1), slice(T, T + 2))
+        ),
+        "The column of t is closed, even for t itself; the label is the last token.": _closed(
+            lambda T: (slice(None), T)
+        ),
+        "The row of t is closed: t attends to nothing, and the image still attends to y.": _closed(
+            lambda T: (T, slice(None))
+        ),
+        "This is a causal mask turned around: a token attends only to those behind it, and y is behind all.": lambda T: (
+            torch.ones(T + 2, T + 2, dtype=torch.bool).triu()
+        ),
     },
     "lesson 08, 'One attention map, four parts'.",
     same_dtype=True,

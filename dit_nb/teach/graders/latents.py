@@ -127,6 +127,46 @@ _TO_LATENTS = Exercise(
         "The noise alone is scaled: sample first, then scale the sum.": lambda m, v, e, scale, shift: (
             m - shift + scale * (v / 2).exp() * e
         ),
+        "The mean is scaled and shifted after it, and the noise is not scaled: sample first, then subtract and scale.": (
+            lambda m, v, e, scale, shift: m * scale - shift + (v / 2).exp() * e,
+            _CODEC_HINT,
+        ),
+        "The noise is scaled twice: sample first, then scale the sum once.": (
+            lambda m, v, e, scale, shift: (m + scale * (v / 2).exp() * e - shift) * scale,
+            _CODEC_HINT,
+        ),
+        "The scale comes before and after the shift; it belongs after it, once.": (
+            lambda m, v, e, scale, shift: ((m + (v / 2).exp() * e) * scale - shift) * scale,
+            _CODEC_HINT,
+        ),
+        "The logarithm of the standard deviation is used instead of the standard deviation.": (
+            lambda m, v, e, scale, shift: (m + v / 2 * e - shift) * scale,
+            _POSTERIOR_HINT,
+        ),
+        "The mean multiplies the noise; they are added.": (
+            lambda m, v, e, scale, shift: (m * (1 + (v / 2).exp() * e) - shift) * scale,
+            _POSTERIOR_HINT,
+        ),
+        "Mean and noise are exchanged: the noise is multiplied by the standard deviation.": (
+            lambda m, v, e, scale, shift: (e + (v / 2).exp() * m - shift) * scale,
+            _POSTERIOR_HINT,
+        ),
+        "The mean is missing: this is noise of the right width.": (
+            lambda m, v, e, scale, shift: ((v / 2).exp() * e - shift) * scale,
+            _POSTERIOR_HINT,
+        ),
+        "The standard deviation is a softplus of the logarithm; undo the logarithm of the variance.": (
+            lambda m, v, e, scale, shift: (m + torch.nn.functional.softplus(v) * e - shift) * scale,
+            _POSTERIOR_HINT,
+        ),
+        "The latents are clipped to [-1, 1]; only pixels are.": (
+            lambda m, v, e, scale, shift: (m + (v / 2).exp() * e - shift).clamp(-1, 1) * scale,
+            _CODEC_HINT,
+        ),
+        "The noise is added unscaled after the mean is encoded.": (
+            lambda m, v, e, scale, shift: (m - shift) * scale + e,
+            _POSTERIOR_HINT,
+        ),
     },
     "lesson 20, 'The codec'.",
     reference=_encode(),
@@ -292,6 +332,56 @@ _GENERATE = Exercise(
         "The images hold the graph of all steps, and memory grows with each: sample without gradients.": (
             _generate(no_grad=False),
             "torch.no_grad.",
+        ),
+        "The latents are clipped to [-1, 1] before the scale is undone; clip the decoded images.": (
+            _generate(raw=lambda z, scale, shift: z.clamp(-1, 1) / scale + shift),
+            "lesson 20, 'The codec'.",
+        ),
+        "The clipping comes before decoding instead of after it.": (
+            _generate(
+                raw=lambda z, scale, shift: (z / scale + shift).clamp(-1, 1),
+                images_of=lambda decode, z: decode(z),
+            ),
+            "lesson 20, 'The codec'.",
+        ),
+        "The latents are clipped before the scale is undone, and the images are not clipped.": (
+            _generate(
+                raw=lambda z, scale, shift: z.clamp(-1, 1) / scale + shift,
+                images_of=lambda decode, z: decode(z),
+            ),
+            "lesson 20, 'The codec'.",
+        ),
+        "Scale and shift are undone twice.": (
+            _generate(raw=lambda z, scale, shift: (z / scale + shift) / scale + shift),
+            "lesson 20, 'The codec'.",
+        ),
+        "The images go through a tanh; clip them.": (
+            _generate(images_of=lambda decode, z: decode(z).tanh()),
+            "lesson 20, 'The codec'.",
+        ),
+        "Scale and shift are undone after every step; undo them once, after the last.": (
+            lambda step, decode, z, y, n, scale, shift: _generate(raw=lambda z, *_: z)(
+                lambda *a: step(*a) / scale + shift, decode, z, y, n, scale, shift
+            ),
+            "lesson 20, 'The codec'.",
+        ),
+        "Scale and shift are undone in the images; they belong to the latents, before decoding.": (
+            lambda step, decode, z, y, n, scale, shift: _generate(raw=lambda z, *_: z)(
+                step, lambda z: decode(z) / scale + shift, z, y, n, scale, shift
+            ),
+            "lesson 20, 'The codec'.",
+        ),
+        "Scale and shift are undone in the noise; undo them after the last step.": (
+            lambda step, decode, z, y, n, scale, shift: _generate(raw=lambda z, *_: z)(
+                step, decode, z / scale + shift, y, n, scale, shift
+            ),
+            "lesson 20, 'The codec'.",
+        ),
+        "The noise is scaled like an encoded image; the sampler starts at the noise as it is.": (
+            lambda step, decode, z, y, n, scale, shift: _generate()(
+                step, decode, (z - shift) * scale, y, n, scale, shift
+            ),
+            "lesson 20, 'The codec'.",
         ),
     },
     _LOOP_HINT,

@@ -135,6 +135,58 @@ _LAYER_NORM = Exercise(
         "The small constant is squared: eps is added to the variance as it is.": lambda x, eps: _layer_norm(
             x, eps**2
         ),
+        "The mean is that of each token, but there is one variance for each image; each token needs its own.": (
+            lambda x, eps: (
+                (x - x.mean(-1, keepdim=True)) / (x.var((1, 2), keepdim=True, unbiased=False) + eps).sqrt()
+            ),
+            "lesson 07, 'Whose mean?'.",
+        ),
+        "The tokens are centered one by one, but then share one variance for each image; each token needs its own.": (
+            lambda x, eps: (
+                (h := (x - x.mean(-1, keepdim=True)))
+                / (h.var((1, 2), keepdim=True, unbiased=False) + eps).sqrt()
+            ),
+            "lesson 07, 'Whose mean?'.",
+        ),
+        "The variance is that of each token, but there is one mean for each image; each token needs its own.": (
+            lambda x, eps: (
+                (x - x.mean((1, 2), keepdim=True)) / (x.var(-1, keepdim=True, unbiased=False) + eps).sqrt()
+            ),
+            "lesson 07, 'Whose mean?'.",
+        ),
+        "The mean is that of each token, but there is one variance for all images and tokens; each token needs its own.": (
+            lambda x, eps: (x - x.mean(-1, keepdim=True)) / (x.var(unbiased=False) + eps).sqrt(),
+            "lesson 07, 'Whose mean?'.",
+        ),
+        "The tokens are centered one by one, but then share one variance for all images and tokens; each token needs its own.": (
+            lambda x, eps: (h := (x - x.mean(-1, keepdim=True))) / (h.var(unbiased=False) + eps).sqrt(),
+            "lesson 07, 'Whose mean?'.",
+        ),
+        "The variance is that of each token, but there is one mean for all images and tokens; each token needs its own.": (
+            lambda x, eps: (x - x.mean()) / (x.var(-1, keepdim=True, unbiased=False) + eps).sqrt(),
+            "lesson 07, 'Whose mean?'.",
+        ),
+        "The mean runs over the tokens; it must run over the channels of each token, as the variance does.": (
+            lambda x, eps: (
+                (x - x.mean(1, keepdim=True)) / (x.var(-1, keepdim=True, unbiased=False) + eps).sqrt()
+            ),
+            "lesson 07, 'Whose mean?'.",
+        ),
+        "The variance runs over the tokens; it must run over the channels of each token, as the mean does.": (
+            lambda x, eps: (
+                (x - x.mean(-1, keepdim=True)) / (x.var(1, keepdim=True, unbiased=False) + eps).sqrt()
+            ),
+            "lesson 07, 'Whose mean?'.",
+        ),
+        "The mean is added; it must be subtracted.": lambda x, eps: (
+            (x + x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True, unbiased=False) + eps).sqrt()
+        ),
+        "The tokens are divided by their length; it should be the root of the variance around their mean.": lambda x, eps: (
+            x / (x.norm(dim=-1, keepdim=True) + eps)
+        ),
+        "The smallest number becomes 0 and the largest 1; the mean should be 0 and the variance 1.": lambda x, eps: (
+            (x - x.amin(-1, True)) / (x.amax(-1, True) - x.amin(-1, True) + eps)
+        ),
     },
     "lesson 07, 'LayerNorm by hand'.",
     tolerance=1e-8,

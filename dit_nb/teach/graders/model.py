@@ -345,6 +345,50 @@ _DIT_FORWARD = Exercise(
             _forward(embed=lambda parts, x: parts.x_embedder(x) + parts.pos_embed[:, :1]),
             _CLASS,
         ),
+        "The embedding of y is subtracted; c is the sum of both.": (
+            _forward(lambda parts, t, y: parts.t_embedder(t) - parts.y_embedder(y)),
+            _CLASS,
+        ),
+        "The sum of the embeddings is doubled; c is the sum itself.": (
+            _forward(lambda parts, t, y: 2 * _condition(parts, t, y)),
+            _CLASS,
+        ),
+        "The larger of both embeddings is taken, number by number; c is their sum.": (
+            _forward(lambda parts, t, y: torch.maximum(parts.t_embedder(t), parts.y_embedder(y))),
+            _CLASS,
+        ),
+        "The timestep is counted from 1; the embedder takes it as it is.": (
+            _forward(lambda parts, t, y: parts.t_embedder(t + 1) + parts.y_embedder(y)),
+            _CLASS,
+        ),
+        "All images get the first one's timestep; each has its own.": (
+            _forward(lambda parts, t, y: parts.t_embedder(t[:1]) + parts.y_embedder(y)),
+            _CLASS,
+        ),
+        "The condition goes through a tanh; c is the sum as it is.": (
+            _forward(lambda parts, t, y: torch.tanh(_condition(parts, t, y))),
+            _CLASS,
+        ),
+        "The positions are subtracted; they are added.": (
+            _forward(embed=lambda parts, x: parts.x_embedder(x) - parts.pos_embed),
+            _CLASS,
+        ),
+        "The positions are added twice; once is enough.": (
+            _forward(embed=lambda parts, x: parts.x_embedder(x) + 2 * parts.pos_embed),
+            _CLASS,
+        ),
+        "The image is not used: the tokens are the positions alone.": (
+            _forward(embed=lambda parts, x: parts.pos_embed.expand(len(x), -1, -1)),
+            _CLASS,
+        ),
+        "The noise is returned twice; the second half of the channels is the variance values.": (
+            _forward(split=lambda image: (_halves(image)[0], _halves(image)[0])),
+            _CLASS,
+        ),
+        "The variance values go through a tanh; return them as they are.": (
+            _forward(split=lambda image: (_halves(image)[0], _halves(image)[1].tanh())),
+            _CLASS,
+        ),
     },
     _CLASS,
     result_names=("noise", "tensor of variance values"),

@@ -154,6 +154,24 @@ _POSTERIOR_WEIGHTS = Exercise(
         "All is on the nearest image; the others are possible too.": _wrong(
             normalize=lambda logits: _one_hot_of_largest(logits)
         ),
+        "The weights are divided by the largest one; they must be divided by their sum.": _wrong(
+            normalize=lambda logits: (logits - logits.amax(1, keepdim=True)).exp()
+        ),
+        "All images get the same weight, whatever the noisy image shows.": _wrong(
+            normalize=lambda logits: torch.full_like(logits, 1 / logits.shape[1])
+        ),
+        "The exponents are divided by their sum; a softmax takes their exponentials first.": _wrong(
+            normalize=lambda logits: logits / logits.sum(1, keepdim=True)
+        ),
+        "The softmax comes twice: probabilities are no exponents.": _wrong(
+            normalize=lambda logits: logits.softmax(1).softmax(1)
+        ),
+        "The exponents are half as large as they should be: the 2 of the density is there twice.": _wrong(
+            variance=lambda bar: 4 * (1 - bar)
+        ),
+        "The 2 of the density multiplies the distances; it must divide them.": _wrong(
+            variance=lambda bar: (1 - bar) / 2
+        ),
     },
     f"{_POSTERIOR}.",
     tolerance=1e-7,
@@ -317,6 +335,24 @@ _LABEL_POSTERIOR = Exercise(
         "Only classes with images get a column; each of the num_classes classes needs one.": (
             lambda x_t, bar, images, labels, k: _sums(_weights(x_t, bar, images), *_renumbered(labels)),
             "the argument num_classes.",
+        ),
+        "The sums are divided by the number of classes; they sum to 1 already.": _label_posterior(
+            classes=lambda w, labels, k: _sums(w, labels, k) / k
+        ),
+        "The sums are divided by the number of all images; they sum to 1 already.": _label_posterior(
+            classes=lambda w, labels, k: _sums(w, labels, k) / w.shape[1]
+        ),
+        "The sums are multiplied by how frequent a class is; the number of its images has counted already.": _label_posterior(
+            classes=lambda w, labels, k: _sums(w, labels, k) * F.one_hot(labels, k).to(w.dtype).mean(0)
+        ),
+        "These are logarithms of the probabilities of the classes.": _label_posterior(
+            classes=lambda w, labels, k: _sums(w, labels, k).log()
+        ),
+        "The probabilities of a class are multiplied; it is one of its images or another, so add them up.": _label_posterior(
+            classes=lambda w, labels, k: _per_class(w, labels, k, lambda each: each.prod(1))
+        ),
+        "This is the probability that it is another class.": _label_posterior(
+            classes=lambda w, labels, k: 1 - _sums(w, labels, k)
         ),
     },
     "lesson 02, 'Which image is behind the noise?', and what the probability of 'this or that' is.",

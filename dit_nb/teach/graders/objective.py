@@ -244,6 +244,35 @@ _FROM_VELOCITY = Exercise(
             _velocity(pick=lambda bar, t: _per_image(bar, t - 1)),
             "the index into the table.",
         ),
+        "In the image and in the score's noise x_t and the velocity have each other's coefficients.": (
+            _velocity(clean=lambda x, v, s, n: n * x - s * v, eps=lambda x, v, s, n: s * x + n * v),
+            _VELOCITY_HINT,
+        ),
+        "The image has the wrong sign.": (_velocity(clean=lambda x, v, s, n: n * v - s * x), _VELOCITY_HINT),
+        "The image is divided by the signal's coefficient; the two squares sum to 1, so nothing is left to divide by.": (
+            _velocity(clean=lambda x, v, s, n: (s * x - n * v) / s),
+            _VELOCITY_HINT,
+        ),
+        "In the image x_t lacks its coefficient.": (
+            _velocity(clean=lambda x, v, s, n: x - n * v),
+            _VELOCITY_HINT,
+        ),
+        "In the image the velocity lacks its coefficient.": (
+            _velocity(clean=lambda x, v, s, n: s * x - v),
+            _VELOCITY_HINT,
+        ),
+        "The score's noise is x_t plus the velocity, without coefficients.": (
+            _velocity(eps=lambda x, v, s, n: x + v),
+            _VELOCITY_HINT,
+        ),
+        "In the score's noise the velocity lacks its coefficient.": (
+            _velocity(eps=lambda x, v, s, n: n * x + v),
+            _VELOCITY_HINT,
+        ),
+        "In the score's noise x_t lacks its coefficient.": (
+            _velocity(eps=lambda x, v, s, n: x + s * v),
+            _VELOCITY_HINT,
+        ),
     },
     _VELOCITY_HINT,
     result_names=("image", "score"),

@@ -87,6 +87,26 @@ _PATCHIFY = Exercise(
             lambda x, p: x.movedim(1, 3).reshape(len(x), -1, p * p * x.shape[1]),
             "lesson 03, 'Trap: reshape without permute'.",
         ),
+        "Within a patch, all pixels of one channel come first, and column by column: two mistakes at once.": _patchify_by(
+            "n c (h p) (w q) -> n (h w) (c q p)"
+        ),
+        "Rows and columns are exchanged everywhere: in the grid and inside each patch.": _patchify_by(
+            "n c (h p) (w q) -> n (w h) (q p c)"
+        ),
+        "The patches are laid out column by column, and in each all pixels of one channel come first: two mistakes at once.": _patchify_by(
+            "n c (h p) (w q) -> n (w h) (c p q)"
+        ),
+        "The tokens are columns; they must be rows, (N, T, p*p*C).": _patchify_by(
+            "n c (h p) (w q) -> n (p q c) (h w)"
+        ),
+        "A token is a whole row of patches; the columns must be cut too.": _patchify_by(
+            "n c (h p) (w q) -> n h (p w q c)"
+        ),
+        "The tokens of all images stand in one sequence; each image has its own.": _patchify_by(
+            "n c (h p) (w q) -> (n h w) (p q c)"
+        ),
+        "The image is turned upside down before it is cut.": lambda x, p: patchify(x.flip(2), p),
+        "The image is mirrored before it is cut.": lambda x, p: patchify(x.flip(3), p),
     },
     "lesson 03, 'The definition, in loops'.",
     same_dtype=True,
@@ -232,9 +252,9 @@ _CONV_TO_LINEAR = Exercise(
             lambda w: rearrange(w, "d c p q -> (p q c) d"),
             "the shape of the weight of nn.Linear.",
         ),
-        "The numbers are never moved, so that those of several outputs mix.": lambda w: rearrange(
-            w, "d c p q -> (p q c d)"
-        ).reshape(len(w), -1),
+        "The axis of the outputs is moved to the end, and then cut into rows: the numbers of several outputs mix.": lambda w: (
+            rearrange(w, "d c p q -> (p q c d)").reshape(len(w), -1)
+        ),
         "The channel stands between row and column; it must change fastest.": lambda w: w.transpose(
             1, 2
         ).flatten(1),
@@ -244,6 +264,12 @@ _CONV_TO_LINEAR = Exercise(
         "Outputs and channels are exchanged: there is a row for each output.": lambda w: rearrange(
             w, "d c p q -> c (p q d)"
         ),
+        "The axis of the outputs is moved to the end, channels before pixels, and then cut into rows: several outputs mix.": lambda w: (
+            rearrange(w, "d c p q -> (c p q d)").reshape(len(w), -1)
+        ),
+        "All four axes are reversed, and then cut into rows: several outputs mix.": lambda w: rearrange(
+            w, "d c p q -> (q p c d)"
+        ).reshape(len(w), -1),
     },
     "lesson 03, 'From patches to tokens of width D'.",
     same_dtype=True,

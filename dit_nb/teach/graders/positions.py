@@ -93,6 +93,25 @@ _SINCOS_1D = Exercise(
         "The positions are rounded to whole numbers; any real number is a position.": lambda x, d: _waves(
             x.long(), d
         ),
+        "The positions are converted as if they were degrees; they are angles of the first wave already.": lambda x, d: (
+            _waves(x.double() * math.pi / 180, d)
+        ),
+        "The longest wave belongs to a period of 1000; another number is asked for.": lambda x, d: _waves(
+            x, d, period=1000.0
+        ),
+        "The longest wave belongs to a period of 100000; another number is asked for.": lambda x, d: _waves(
+            x, d, period=100000.0
+        ),
+        "The positions are treated as half turns: there is a factor of pi too much.": lambda x, d: _waves(
+            math.pi * x.double(), d
+        ),
+        "The positions are divided by their number, so that they lie between 0 and 1: use them as they are.": lambda x, d: (
+            _waves(x.double() / len(x), d)
+        ),
+        "The positions are divided by the largest of them, so that they end at 1: use them as they are.": lambda x, d: (
+            _waves(x.double() / x.max(), d)
+        ),
+        "The positions are counted from 1: use them as they are given.": lambda x, d: _waves(x + 1, d),
     },
     "lesson 04, 'What makes a good position embedding'.",
     tolerance=1e-5,
@@ -192,6 +211,43 @@ _SINCOS_2D = Exercise(
         "The row is counted from the bottom; the first row of patches is 0.": lambda g, d: _table(
             g, d, lambda r, c: _halves(d)(g[0] - 1 - r, c)
         ),
+        "The rows are fractions: the index is divided with /, so that the row grows along a line of the grid.": lambda g, d: (
+            _table(g, d, lambda r, c: _halves(d)(r + c / g[1], c))
+        ),
+        "The positions are counted from the middle of the grid; the first row and the first column are 0.": lambda g, d: (
+            _table(g, d, lambda r, c: _halves(d)(r - (g[0] - 1) / 2, c - (g[1] - 1) / 2))
+        ),
+        "Half of the grid is subtracted from the positions; the first row and the first column are 0.": lambda g, d: (
+            _table(g, d, lambda r, c: _halves(d)(r - g[0] / 2, c - g[1] / 2))
+        ),
+        "The positions are counted from the patch in the middle; the first row and the first column are 0.": lambda g, d: (
+            _table(g, d, lambda r, c: _halves(d)(r - g[0] // 2, c - g[1] // 2))
+        ),
+        "The positions run from 0 to 1; they count patches.": lambda g, d: _table(
+            g, d, lambda r, c: _halves(d)(r / max(g[0] - 1, 1), c / max(g[1] - 1, 1))
+        ),
+        "The positions run from -1 to 1; they count patches.": lambda g, d: _table(
+            g,
+            d,
+            lambda r, c: _halves(d)(
+                torch.linspace(-1, 1, g[0]).double()[r], torch.linspace(-1, 1, g[1]).double()[c]
+            ),
+        ),
+        "The positions are divided by the size of the grid; they count patches.": lambda g, d: _table(
+            g, d, lambda r, c: _halves(d)(r / g[0], c / g[1])
+        ),
+        "The positions are the centers of the patches, half a patch too far: the first is 0.": lambda g, d: (
+            _table(g, d, lambda r, c: _halves(d)(r + 0.5, c + 0.5))
+        ),
+        "Both halves encode the row; the column is lost.": lambda g, d: _table(
+            g, d, lambda r, c: _halves(d)(r, r)
+        ),
+        "Both halves encode the column; the row is lost.": lambda g, d: _table(
+            g, d, lambda r, c: _halves(d)(c, c)
+        ),
+        "The column is counted from the right; the first column of patches is 0.": lambda g, d: _table(
+            g, d, lambda r, c: _halves(d)(r, g[1] - 1 - c)
+        ),
     },
     "lesson 04, 'Two dimensions'.",
     tolerance=1e-5,
@@ -226,7 +282,7 @@ def _shift_cases(rng: RandomInputs) -> list[Case]:
 
 def _shifted(codes: Tensor, steps: float, **options) -> Tensor:
     """Turn each pair of sine and cosine; the options are those of `_waves`."""
-    sin_s, cos_s = _waves(torch.tensor([steps]), codes.shape[1], **options).chunk(2, -1)
+    sin_s, cos_s = _waves(torch.tensor([steps], dtype=torch.float64), codes.shape[1], **options).chunk(2, -1)
     sines, cosines = codes.chunk(2, -1)
     return torch.cat([sines * cos_s + cosines * sin_s, cosines * cos_s - sines * sin_s], -1)
 
@@ -323,6 +379,22 @@ _SHIFT_POSITIONS = Exercise(
         _TOO_FAST: lambda codes, steps: _shifted(codes, steps, power=lambda i, half: -2 * i / half),
         "The steps are rounded to a whole number; they may be fractional.": lambda codes, steps: _shifted(
             codes, int(steps)
+        ),
+        "The steps are converted as if they were degrees.": lambda codes, steps: _shifted(
+            codes, steps * math.pi / 180
+        ),
+        "The steps are treated as full turns: there is a factor of 2 pi too much.": lambda codes, steps: (
+            _shifted(codes, 2 * math.pi * steps)
+        ),
+        "The longest wave belongs to a period of 1000; the codes have another.": lambda codes, steps: (
+            _shifted(codes, steps, period=1000.0)
+        ),
+        "The positions are moved by twice the steps.": lambda codes, steps: _shifted(codes, 2 * steps),
+        "The positions are moved by one step, whatever is asked for.": lambda codes, steps: _shifted(
+            codes, 1
+        ),
+        "The sign of the steps is lost: negative steps go back.": lambda codes, steps: _shifted(
+            codes, abs(steps)
         ),
     },
     "lesson 04, 'What makes a good position embedding': two facts.",

@@ -182,6 +182,31 @@ _Q_POSTERIOR = Exercise(
         "The betas are multiplied; alphas_cumprod is the product of all 1 - beta.": _q_posterior(
             product=lambda betas: torch.cumprod(betas, 0)
         ),
+        "The weight of x_t has the root of beta where that of 1 - beta belongs.": _q_posterior(
+            noisy=lambda beta, bar, before: (1 - before) * beta.sqrt() / (1 - bar)
+        ),
+        "The weight of x_0 has the root of beta; it needs beta itself.": _q_posterior(
+            clean=lambda beta, bar, before: (beta * before).sqrt() / (1 - bar)
+        ),
+        "The log variance is shifted by one entry: at t it is that of t - 1.": _q_posterior(
+            first=lambda small, beta: torch.cat([small[1:2], small[1:2], small[1:-1]])
+        ),
+        "The log variance is shifted by one entry: at t it is that of t + 1.": _q_posterior(
+            first=lambda small, beta: torch.cat([small[1:], small[-1:]])
+        ),
+        "The weights are divided by the root of the noise after the step; divide by the noise itself.": _q_posterior(
+            clean=lambda beta, bar, before: beta * before.sqrt() / (1 - bar).sqrt(),
+            noisy=lambda beta, bar, before: (1 - before) * (1 - beta).sqrt() / (1 - bar).sqrt(),
+        ),
+        "The weight of x_t has the root of the noise before the step; it needs that noise itself.": _q_posterior(
+            noisy=lambda beta, bar, before: ((1 - before) * (1 - beta)).sqrt() / (1 - bar)
+        ),
+        "The weight of x_t has the signal before the step where the noise before it belongs.": _q_posterior(
+            noisy=lambda beta, bar, before: before * (1 - beta).sqrt() / (1 - bar)
+        ),
+        "The weight of x_0 lacks beta.": _q_posterior(
+            clean=lambda beta, bar, before: before.sqrt() / (1 - bar)
+        ),
     },
     "lesson 14, 'One step back'.",
     result_names=("mean", "log variance"),

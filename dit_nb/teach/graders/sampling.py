@@ -368,6 +368,28 @@ _DDIM_STEP = Exercise(
             _ddim(variance=lambda after, before: (1 - before) / (1 - after) * (1 - after / before) ** 2),
             "both factors of sigma.",
         ),
+        "Sigma is subtracted after the root; variances are subtracted, not standard deviations.": _ddim(
+            old_scale=lambda before, sigma: (1 - before).sqrt() - sigma
+        ),
+        "Sigma squared is added to the old noise; with fresh noise there must be less of it.": _ddim(
+            old_scale=lambda before, sigma: (1 - before + sigma**2).sqrt()
+        ),
+        "The old noise is multiplied by 1 - sigma; variances are subtracted.": _ddim(
+            old_scale=lambda before, sigma: (1 - before).sqrt() * (1 - sigma)
+        ),
+        "The old noise is scaled as if the earlier level were pure noise.": _ddim(
+            old_scale=lambda before, sigma: (1 - sigma**2).clamp(min=0).sqrt()
+        ),
+        "The old noise is scaled by 1 minus a root; it is the root of a difference.": _ddim(
+            old_scale=lambda before, sigma: 1 - before.sqrt()
+        ),
+        "The table of earlier levels is read one entry early: it is shifted already.": _ddim(
+            previous=lambda bar: torch.cat([bar.new_ones(1), bar[:-1]]).roll(1)
+        ),
+        "The table of earlier levels is read one entry early, from t = 1 on: it is shifted already.": _ddim(
+            previous=lambda bar: torch.cat([bar.new_ones(2), bar[:-2]])
+        ),
+        "The fresh noise is subtracted; add it.": _ddim(fresh=torch.neg),
     },
     "lesson 16, 'DDIM: the same noise, less of it'.",
     tolerance=1e-8,

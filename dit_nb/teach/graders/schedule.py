@@ -121,6 +121,28 @@ _Q_SAMPLE = Exercise(
         "It makes noise of its own, in float32; use the noise that is given.": _own_noise(
             lambda x: torch.randn(x.shape)
         ),
+        "The coefficients fall on a straight line in t; they come from the table.": lambda x0, t, e, bar: (
+            torch.lerp(x0, e, (t / 1000).double().view(-1, 1, 1, 1))
+        ),
+        "The table is read from its end: the image gets clearer as t grows.": _q_sample(
+            _signal_scale, _noise_scale, lambda bar, t: _per_image(bar.flip(0), t)
+        ),
+        "The roots are taken twice.": _q_sample(lambda b: b**0.25, lambda b: (1 - b) ** 0.25),
+        "The signal's coefficient is 1 minus the noise's; it is the squares that must sum to 1.": _q_sample(
+            lambda b: 1 - (1 - b).sqrt(), _noise_scale
+        ),
+        "Image and noise both have the noise's coefficient; the squares of the two must sum to 1.": _q_sample(
+            _noise_scale, _noise_scale
+        ),
+        "Image and noise are added without coefficients.": _q_sample(torch.ones_like, torch.ones_like),
+        "The image keeps its full strength, and the noise grows beyond 1: that is another process (variance exploding).": _q_sample(
+            torch.ones_like, lambda b: (1 / b - 1).sqrt()
+        ),
+        "This is the velocity: noise minus image, each with the other's coefficient.": _q_sample(
+            lambda b: -_noise_scale(b), _signal_scale
+        ),
+        "The image is missing: only the noise is left.": _q_sample(torch.zeros_like, _noise_scale),
+        "The noise is missing: only the faded image is left.": _q_sample(_signal_scale, torch.zeros_like),
     },
     "lesson 14, 'The jump'.",
 )

@@ -218,6 +218,18 @@ _TRAINING_STEP = Exercise(
         "It returns the sum of the losses, though it trains their mean: return the mean.": _step(
             returned=lambda loss, losses: losses["loss"].sum().item()
         ),
+        "The scheduler is called twice: the learning rate falls too fast.": _step(
+            "zero backward clip optimizer scheduler scheduler"
+        ),
+        "The scheduler is called before and after the optimizer: once is enough.": _step(
+            "zero backward clip scheduler optimizer scheduler"
+        ),
+        "The optimizer is called twice: each gradient is for one update.": _step(
+            "zero backward clip optimizer optimizer scheduler"
+        ),
+        "The gradient is clipped at another norm than 1.": _step(
+            clip=lambda model: clip_grad_norm_(model.parameters(), 10.0)
+        ),
     },
     _ORDER_HINT,
     result_names=("record of the weights", "record of the losses", "flag whether the loss holds a graph"),
@@ -291,6 +303,12 @@ def _warm(decay: float, step: int) -> float:
 def _lerp(average: nn.Module, model: nn.Module, decay: float) -> None:
     for old, new in zip(average.parameters(), model.parameters()):
         old.lerp_(new, 1 - decay)
+
+
+@torch.no_grad()
+def _mix(average: nn.Module, model: nn.Module, kept: float, share: float) -> None:
+    for old, new in zip(average.parameters(), model.parameters()):
+        old.copy_(kept * old + share * new)
 
 
 def _lerp_with_graph(average: nn.Module, model: nn.Module, decay: float) -> None:
@@ -381,6 +399,36 @@ _UPDATE_EMA = Exercise(
         ),
         "The average is updated, but nothing is returned: return the decay that was used.": _update(
             returned=lambda decay: None
+        ),
+        "The decay that is returned is right, but the average was mixed with the one that was asked for.": lambda average, model, decay, step: (
+            (_lerp(average, model, decay), _warm(decay, step))[1]
+        ),
+        "The old average is not scaled: its share is the decay.": _update(
+            move=lambda average, model, decay: _mix(average, model, 1, 1 - decay)
+        ),
+        "The new weights are not scaled: their share is what the decay leaves of 1.": _update(
+            move=lambda average, model, decay: _mix(average, model, decay, 1)
+        ),
+        "Old and new are averaged half and half; the decay says how much each counts.": _update(
+            move=lambda average, model, decay: _mix(average, model, 0.5, 0.5)
+        ),
+        "The new weights are subtracted; they must be added.": _update(
+            move=lambda average, model, decay: _mix(average, model, 1, decay - 1)
+        ),
+        "The average moves away from the new weights: a sign is wrong.": _update(
+            move=lambda average, model, decay: _mix(average, model, 2 - decay, decay - 1)
+        ),
+        "The new weights are never added: the average only decays.": _update(
+            move=lambda average, model, decay: _mix(average, model, decay, 0)
+        ),
+        "The average is right, but it returns the value of the warm-up even where the decay is smaller.": lambda average, model, decay, step: (
+            (_update()(average, model, decay, step), (1 + step) / (10 + step))[1]
+        ),
+        "The warm-up is nearly 1/10 for long: k is multiplied by 10 below the line; it must be added to 10.": _update(
+            lambda decay, step: min(decay, (1 + step) / (1 + 10 * step))
+        ),
+        "The warm-up starts at 0: the 1 above the line is missing.": _update(
+            lambda decay, step: min(decay, step / (10 + step))
         ),
     },
     "lesson 19, 'The average that is sampled from'.",
@@ -544,6 +592,21 @@ _OVERFIT = Exercise(
             step, x0, y, steps - 1, generator
         ),
         "It returns the last loss alone; return those of all steps.": lambda *args: _overfit()(*args)[-1:],
+        "Timesteps and labels are passed in the wrong order.": lambda step, *rest: _overfit()(
+            lambda x0, y, t, noise: step(x0, t, y, noise), *rest
+        ),
+        "Timesteps and noise are passed in the wrong order.": lambda step, *rest: _overfit()(
+            lambda x0, y, t, noise: step(x0, y, noise, t), *rest
+        ),
+        "Images and noise are passed in the wrong order.": lambda step, *rest: _overfit()(
+            lambda x0, y, t, noise: step(noise, y, t, x0), *rest
+        ),
+        "The noise is added to the images; the step does that itself.": lambda step, *rest: _overfit()(
+            lambda x0, y, t, noise: step(x0 + noise, y, t, noise), *rest
+        ),
+        "The timesteps are divided by 1000; they stay whole numbers.": lambda step, *rest: _overfit()(
+            lambda x0, y, t, noise: step(x0, y, t / 1000, noise), *rest
+        ),
     },
     "lesson 19, 'Overfit one batch'.",
     result_names=("list of losses", "record of the timesteps", "record of the noise"),

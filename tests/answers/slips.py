@@ -1,0 +1,2564 @@
+"""Slips in the exercises of all lessons: one sign, index, axis, factor or level is wrong."""
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+
+from dit_nb.patchify import patchify, unpatchify
+from dit_nb.positions import sincos_1d
+from dit_nb.teach.graders.framework.core import reference_solution
+
+from . import wrong
+from .blocks import attention_fused, norm, places_of
+from .diffusion import col
+
+posterior = reference_solution("posterior_weights")
+
+# ---- split_condition
+
+
+@wrong("split_condition", "Only the lengths are compared")
+def split_condition_lengths_slip(c, t_table, y_table):
+    sums = (t_table[:, None] + y_table).flatten(0, 1)
+    best = (c.norm(dim=1)[:, None] - sums.norm(dim=1)).abs().argmin(1)
+    return best // len(y_table), best % len(y_table)
+
+
+@wrong("split_condition", "Only the totals of the channels, or a single channel, are compared")
+def split_condition_totals_slip(c, t_table, y_table):
+    sums = (t_table[:, None] + y_table).flatten(0, 1)
+    best = (c.sum(1)[:, None] - sums.sum(1)).abs().argmin(1)
+    return best // len(y_table), best % len(y_table)
+
+
+# ---- conv_to_linear
+
+
+@wrong(
+    "conv_to_linear",
+    "The axis of the outputs is moved to the end, channels before pixels, and then cut into rows",
+)
+def conv_to_linear_outputs_last_c_slip(weight):
+    return weight.permute(1, 2, 3, 0).reshape(len(weight), -1)
+
+
+@wrong("conv_to_linear", "All four axes are reversed, and then cut into rows")
+def conv_to_linear_all_reversed_slip(weight):
+    return weight.permute(3, 2, 1, 0).reshape(len(weight), -1)
+
+
+# ---- block_macs
+
+
+@wrong("block_macs", "The modulation has five vectors")
+def block_macs_five_vectors_slip(tokens, width, mlp_ratio):
+    return (
+        5 * width * width
+        + 4 * width * width * tokens
+        + 2 * mlp_ratio * width * width * tokens
+        + 2 * width * tokens * tokens
+        + 0 * tokens
+    )
+
+
+@wrong("block_macs", "The modulation has one vector")
+def block_macs_one_vector_slip(tokens, width, mlp_ratio):
+    return (
+        width * width
+        + 4 * width * width * tokens
+        + 2 * mlp_ratio * width * width * tokens
+        + 2 * width * tokens * tokens
+        + 0 * tokens
+    )
+
+
+@wrong("block_macs", "The modulation has five vectors, and they are counted for every token")
+def block_macs_five_per_token_slip(tokens, width, mlp_ratio):
+    return (
+        5 * width * width * tokens
+        + 4 * width * width * tokens
+        + 2 * mlp_ratio * width * width * tokens
+        + 2 * width * tokens * tokens
+        + 0 * tokens
+    )
+
+
+@wrong("block_macs", "The modulation has four vectors, and they are counted for every token")
+def block_macs_four_per_token_slip(tokens, width, mlp_ratio):
+    return (
+        4 * width * width * tokens
+        + 4 * width * width * tokens
+        + 2 * mlp_ratio * width * width * tokens
+        + 2 * width * tokens * tokens
+        + 0 * tokens
+    )
+
+
+@wrong("block_macs", "The pairs are counted with the full width for each of 16 heads")
+def block_macs_heads_times_slip(tokens, width, mlp_ratio):
+    return (
+        6 * width * width
+        + 4 * width * width * tokens
+        + 2 * mlp_ratio * width * width * tokens
+        + 16 * 2 * width * tokens * tokens
+        + 0 * tokens
+    )
+
+
+@wrong("block_macs", "The pairs are counted for one head of 16")
+def block_macs_one_head_slip(tokens, width, mlp_ratio):
+    return (
+        6 * width * width
+        + 4 * width * width * tokens
+        + 2 * mlp_ratio * width * width * tokens
+        + 2 * (width / 16) * tokens * tokens
+        + 0 * tokens
+    )
+
+
+@wrong("block_macs", "The linear layers of attention are counted once for an image")
+def block_macs_linear_once_slip(tokens, width, mlp_ratio):
+    return (
+        6 * width * width
+        + 4 * width * width
+        + 2 * mlp_ratio * width * width * tokens
+        + 2 * width * tokens * tokens
+        + 0 * tokens
+    )
+
+
+@wrong("block_macs", "The MLP is counted once for an image")
+def block_macs_mlp_once_slip(tokens, width, mlp_ratio):
+    return (
+        6 * width * width
+        + 4 * width * width * tokens
+        + 2 * mlp_ratio * width * width
+        + 2 * width * tokens * tokens
+        + 0 * tokens
+    )
+
+
+@wrong("block_macs", "The output projection of attention is counted once for an image")
+def block_macs_projection_once_slip(tokens, width, mlp_ratio):
+    return (
+        6 * width * width
+        + 3 * width * width * tokens
+        + width * width
+        + 2 * mlp_ratio * width * width * tokens
+        + 2 * width * tokens * tokens
+        + 0 * tokens
+    )
+
+
+@wrong("block_macs", "One layer of the MLP is counted once for an image")
+def block_macs_second_layer_once_slip(tokens, width, mlp_ratio):
+    return (
+        6 * width * width
+        + 4 * width * width * tokens
+        + mlp_ratio * width * width * tokens
+        + mlp_ratio * width * width
+        + 2 * width * tokens * tokens
+        + 0 * tokens
+    )
+
+
+@wrong("block_macs", "The argument mlp_ratio is not used")
+def block_macs_ratio_two_slip(tokens, width, mlp_ratio):
+    return (
+        6 * width * width
+        + 4 * width * width * tokens
+        + 4 * width * width * tokens
+        + 2 * width * tokens * tokens
+        + 0 * tokens
+    )
+
+
+@wrong("block_macs", "The linear layers of attention are counted as five matrices")
+def block_macs_five_linear_slip(tokens, width, mlp_ratio):
+    return (
+        6 * width * width
+        + 5 * width * width * tokens
+        + 2 * mlp_ratio * width * width * tokens
+        + 2 * width * tokens * tokens
+        + 0 * tokens
+    )
+
+
+@wrong("block_macs", "Only one of the four matrices of attention is counted")
+def block_macs_one_linear_slip(tokens, width, mlp_ratio):
+    return (
+        6 * width * width
+        + width * width * tokens
+        + 2 * mlp_ratio * width * width * tokens
+        + 2 * width * tokens * tokens
+        + 0 * tokens
+    )
+
+
+@wrong("block_macs", "The MLP is missing")
+def block_macs_no_mlp_slip(tokens, width, mlp_ratio):
+    return 6 * width * width + 4 * width * width * tokens + 0 + 2 * width * tokens * tokens + 0 * tokens
+
+
+@wrong("block_macs", "The pairs of tokens are counted in flops, the rest in multiply-adds")
+def block_macs_pair_flops_slip(tokens, width, mlp_ratio):
+    return (
+        6 * width * width
+        + 4 * width * width * tokens
+        + 2 * mlp_ratio * width * width * tokens
+        + 4 * width * tokens * tokens
+        + 0 * tokens
+    )
+
+
+# ---- timestep_embedding
+
+
+@wrong("timestep_embedding", "The angles are converted as if they were degrees")
+def timestep_embedding_degrees_slip(t, dim, max_period):
+    freqs = torch.exp(-math.log(max_period) * torch.arange(dim // 2).double() / (dim // 2))
+    angles = math.pi / 180 * t[:, None].double() * freqs
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+@wrong("timestep_embedding", "The angles are half turns")
+def timestep_embedding_half_turns_slip(t, dim, max_period):
+    freqs = torch.exp(-math.log(max_period) * torch.arange(dim // 2).double() / (dim // 2))
+    angles = math.pi * t[:, None].double() * freqs
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+# ---- to_model_range
+
+
+@wrong("to_model_range", "1 is subtracted from values of 0 to 1, so they run from -1 to 0")
+def to_model_range_minus_one_slip(images):
+    x = images.permute(0, 3, 1, 2).double()
+    return x / 255 - 1
+
+
+@wrong("to_model_range", "The values run from -2 to 0")
+def to_model_range_minus_two_slip(images):
+    x = images.permute(0, 3, 1, 2).double()
+    return x / 255 * 2 - 2
+
+
+@wrong("to_model_range", "The middle is right, but the distance from it is divided by 128")
+def to_model_range_over_128_slip(images):
+    x = images.permute(0, 3, 1, 2).double()
+    return (x - 127.5) / 128
+
+
+@wrong("to_model_range", "The middle and half of the range are taken as 127")
+def to_model_range_over_127_slip(images):
+    x = images.permute(0, 3, 1, 2).double()
+    return (x - 127) / 127
+
+
+@wrong("to_model_range", "128 is subtracted, and the difference divided by the whole range")
+def to_model_range_minus_128_over_255_slip(images):
+    x = images.permute(0, 3, 1, 2).double()
+    return (x - 128) / 255
+
+
+@wrong("to_model_range", "The values go through a tanh")
+def to_model_range_tanh_slip(images):
+    x = images.permute(0, 3, 1, 2).double()
+    return torch.tanh(x / 127.5 - 1)
+
+
+# ---- sincos_1d
+
+
+@wrong("sincos_1d", "The positions are converted as if they were degrees")
+def sincos_1d_degrees_slip(positions, dim):
+    half = dim // 2
+    angles = math.pi / 180 * positions.double()[:, None] / 10000 ** (torch.arange(half).double() / half)
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+@wrong("sincos_1d", "The longest wave belongs to a period of 1000")
+def sincos_1d_period_thousand_slip(positions, dim):
+    half = dim // 2
+    angles = 1 * positions.double()[:, None] / 1000 ** (torch.arange(half).double() / half)
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+@wrong("sincos_1d", "The longest wave belongs to a period of 100000")
+def sincos_1d_period_hundred_thousand_slip(positions, dim):
+    half = dim // 2
+    angles = 1 * positions.double()[:, None] / 100000 ** (torch.arange(half).double() / half)
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+@wrong("sincos_1d", "The positions are treated as half turns")
+def sincos_1d_half_turns_slip(positions, dim):
+    half = dim // 2
+    angles = math.pi * positions.double()[:, None] / 10000 ** (torch.arange(half).double() / half)
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+@wrong("sincos_1d", "The positions are divided by their number, so that they lie between 0 and 1")
+def sincos_1d_divided_by_count_slip(positions, dim):
+    half = dim // 2
+    angles = 1 / len(positions) * positions.double()[:, None] / 10000 ** (torch.arange(half).double() / half)
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+@wrong("sincos_1d", "The positions are divided by the largest of them, so that they end at 1")
+def sincos_1d_divided_by_largest_slip(positions, dim):
+    half = dim // 2
+    angles = (
+        1
+        / positions.max().double()
+        * positions.double()[:, None]
+        / 10000 ** (torch.arange(half).double() / half)
+    )
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+@wrong("sincos_1d", "The positions are counted from 1")
+def sincos_1d_from_one_slip(positions, dim):
+    half = dim // 2
+    angles = 1 * (positions.double() + 1)[:, None] / 10000 ** (torch.arange(half).double() / half)
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+# ---- sincos_2d
+
+
+@wrong("sincos_2d", "The rows are fractions")
+def sincos_2d_division_slip(grid, dim):
+    i = torch.arange(grid[0] * grid[1]).double()
+    rows, columns = i // grid[1], i % grid[1]
+    rows = i / grid[1]
+    return torch.cat([sincos_1d(columns, dim // 2), sincos_1d(rows, dim // 2)], dim=-1)
+
+
+@wrong("sincos_2d", "The positions are counted from the middle of the grid")
+def sincos_2d_from_middle_slip(grid, dim):
+    i = torch.arange(grid[0] * grid[1]).double()
+    rows, columns = i // grid[1], i % grid[1]
+    rows, columns = rows - (grid[0] - 1) / 2, columns - (grid[1] - 1) / 2
+    return torch.cat([sincos_1d(columns, dim // 2), sincos_1d(rows, dim // 2)], dim=-1)
+
+
+@wrong("sincos_2d", "Half of the grid is subtracted from the positions")
+def sincos_2d_from_half_slip(grid, dim):
+    i = torch.arange(grid[0] * grid[1]).double()
+    rows, columns = i // grid[1], i % grid[1]
+    rows, columns = rows - grid[0] / 2, columns - grid[1] / 2
+    return torch.cat([sincos_1d(columns, dim // 2), sincos_1d(rows, dim // 2)], dim=-1)
+
+
+@wrong("sincos_2d", "The positions are counted from the patch in the middle")
+def sincos_2d_from_middle_patch_slip(grid, dim):
+    i = torch.arange(grid[0] * grid[1]).double()
+    rows, columns = i // grid[1], i % grid[1]
+    rows, columns = rows - grid[0] // 2, columns - grid[1] // 2
+    return torch.cat([sincos_1d(columns, dim // 2), sincos_1d(rows, dim // 2)], dim=-1)
+
+
+@wrong("sincos_2d", "The positions run from 0 to 1")
+def sincos_2d_unit_slip(grid, dim):
+    i = torch.arange(grid[0] * grid[1]).double()
+    rows, columns = i // grid[1], i % grid[1]
+    rows, columns = rows / max(grid[0] - 1, 1), columns / max(grid[1] - 1, 1)
+    return torch.cat([sincos_1d(columns, dim // 2), sincos_1d(rows, dim // 2)], dim=-1)
+
+
+@wrong("sincos_2d", "The positions run from -1 to 1")
+def sincos_2d_signed_unit_slip(grid, dim):
+    i = torch.arange(grid[0] * grid[1]).double()
+    rows, columns = i // grid[1], i % grid[1]
+    rows = torch.linspace(-1, 1, grid[0]).double()[rows.long()]
+    columns = torch.linspace(-1, 1, grid[1]).double()[columns.long()]
+    return torch.cat([sincos_1d(columns, dim // 2), sincos_1d(rows, dim // 2)], dim=-1)
+
+
+@wrong("sincos_2d", "The positions are divided by the size of the grid")
+def sincos_2d_over_size_slip(grid, dim):
+    i = torch.arange(grid[0] * grid[1]).double()
+    rows, columns = i // grid[1], i % grid[1]
+    rows, columns = rows / grid[0], columns / grid[1]
+    return torch.cat([sincos_1d(columns, dim // 2), sincos_1d(rows, dim // 2)], dim=-1)
+
+
+@wrong("sincos_2d", "The positions are the centers of the patches, half a patch too far")
+def sincos_2d_centers_slip(grid, dim):
+    i = torch.arange(grid[0] * grid[1]).double()
+    rows, columns = i // grid[1], i % grid[1]
+    rows, columns = rows + 0.5, columns + 0.5
+    return torch.cat([sincos_1d(columns, dim // 2), sincos_1d(rows, dim // 2)], dim=-1)
+
+
+@wrong("sincos_2d", "Both halves encode the row")
+def sincos_2d_rows_twice_slip(grid, dim):
+    i = torch.arange(grid[0] * grid[1]).double()
+    rows, columns = i // grid[1], i % grid[1]
+    columns = rows
+    return torch.cat([sincos_1d(columns, dim // 2), sincos_1d(rows, dim // 2)], dim=-1)
+
+
+@wrong("sincos_2d", "Both halves encode the column")
+def sincos_2d_columns_twice_slip(grid, dim):
+    i = torch.arange(grid[0] * grid[1]).double()
+    rows, columns = i // grid[1], i % grid[1]
+    rows = columns
+    return torch.cat([sincos_1d(columns, dim // 2), sincos_1d(rows, dim // 2)], dim=-1)
+
+
+@wrong("sincos_2d", "The column is counted from the right")
+def sincos_2d_flipped_columns_slip(grid, dim):
+    i = torch.arange(grid[0] * grid[1]).double()
+    rows, columns = i // grid[1], i % grid[1]
+    columns = grid[1] - 1 - columns
+    return torch.cat([sincos_1d(columns, dim // 2), sincos_1d(rows, dim // 2)], dim=-1)
+
+
+# ---- multi_head
+
+
+@wrong("multi_head", "The last head is lost")
+def multi_head_last_lost_slip(q, k, v, num_heads):
+    d = q.shape[-1] // num_heads
+    heads = [
+        attention_fused(*(x[:, None, :, i * d : (i + 1) * d] for x in (q, k, v)))[:, 0]
+        for i in range(num_heads)
+    ]
+    return torch.cat(heads[:-1], dim=-1)
+
+
+@wrong("multi_head", "The first head is lost")
+def multi_head_first_lost_slip(q, k, v, num_heads):
+    d = q.shape[-1] // num_heads
+    heads = [
+        attention_fused(*(x[:, None, :, i * d : (i + 1) * d] for x in (q, k, v)))[:, 0]
+        for i in range(num_heads)
+    ]
+    return torch.cat(heads[1:], dim=-1)
+
+
+@wrong("multi_head", "Only the last head is returned")
+def multi_head_only_last_slip(q, k, v, num_heads):
+    d = q.shape[-1] // num_heads
+    heads = [
+        attention_fused(*(x[:, None, :, i * d : (i + 1) * d] for x in (q, k, v)))[:, 0]
+        for i in range(num_heads)
+    ]
+    return heads[-1]
+
+
+@wrong("multi_head", "Only the first head is returned")
+def multi_head_only_first_slip(q, k, v, num_heads):
+    d = q.shape[-1] // num_heads
+    heads = [
+        attention_fused(*(x[:, None, :, i * d : (i + 1) * d] for x in (q, k, v)))[:, 0]
+        for i in range(num_heads)
+    ]
+    return heads[0]
+
+
+@wrong("multi_head", "The results of the heads are added up")
+def multi_head_added_slip(q, k, v, num_heads):
+    d = q.shape[-1] // num_heads
+    heads = [
+        attention_fused(*(x[:, None, :, i * d : (i + 1) * d] for x in (q, k, v)))[:, 0]
+        for i in range(num_heads)
+    ]
+    return sum(heads)
+
+
+@wrong("multi_head", "The heads are stacked on a new first axis")
+def multi_head_stacked_slip(q, k, v, num_heads):
+    d = q.shape[-1] // num_heads
+    heads = [
+        attention_fused(*(x[:, None, :, i * d : (i + 1) * d] for x in (q, k, v)))[:, 0]
+        for i in range(num_heads)
+    ]
+    return torch.stack(heads)
+
+
+@wrong("multi_head", "The heads still have an axis of their own")
+def multi_head_stacked_second_slip(q, k, v, num_heads):
+    d = q.shape[-1] // num_heads
+    heads = [
+        attention_fused(*(x[:, None, :, i * d : (i + 1) * d] for x in (q, k, v)))[:, 0]
+        for i in range(num_heads)
+    ]
+    return torch.stack(heads, dim=1)
+
+
+@wrong("multi_head", "The heads stand behind each other on the axis of the tokens")
+def multi_head_behind_tokens_slip(q, k, v, num_heads):
+    d = q.shape[-1] // num_heads
+    heads = [
+        attention_fused(*(x[:, None, :, i * d : (i + 1) * d] for x in (q, k, v)))[:, 0]
+        for i in range(num_heads)
+    ]
+    return torch.cat(heads, dim=1)
+
+
+@wrong("multi_head", "The heads stand behind each other on the axis of the images")
+def multi_head_behind_images_slip(q, k, v, num_heads):
+    d = q.shape[-1] // num_heads
+    heads = [
+        attention_fused(*(x[:, None, :, i * d : (i + 1) * d] for x in (q, k, v)))[:, 0]
+        for i in range(num_heads)
+    ]
+    return torch.cat(heads)
+
+
+@wrong("multi_head", "The first head stands in every place")
+def multi_head_first_repeated_slip(q, k, v, num_heads):
+    d = q.shape[-1] // num_heads
+    heads = [
+        attention_fused(*(x[:, None, :, i * d : (i + 1) * d] for x in (q, k, v)))[:, 0]
+        for i in range(num_heads)
+    ]
+    return torch.cat([heads[0]] * num_heads, dim=-1)
+
+
+@wrong("multi_head", "The heads are joined in reverse order")
+def multi_head_reversed_slip(q, k, v, num_heads):
+    d = q.shape[-1] // num_heads
+    heads = [
+        attention_fused(*(x[:, None, :, i * d : (i + 1) * d] for x in (q, k, v)))[:, 0]
+        for i in range(num_heads)
+    ]
+    return torch.cat(heads[::-1], dim=-1)
+
+
+@wrong("multi_head", "The mean of the heads stands in every place")
+def multi_head_mean_repeated_slip(q, k, v, num_heads):
+    d = q.shape[-1] // num_heads
+    heads = [
+        attention_fused(*(x[:, None, :, i * d : (i + 1) * d] for x in (q, k, v)))[:, 0]
+        for i in range(num_heads)
+    ]
+    return (sum(heads) / num_heads).repeat(1, 1, num_heads)
+
+
+@wrong("multi_head", "The last head is zero")
+def multi_head_last_zero_slip(q, k, v, num_heads):
+    d = q.shape[-1] // num_heads
+    heads = [
+        attention_fused(*(x[:, None, :, i * d : (i + 1) * d] for x in (q, k, v)))[:, 0]
+        for i in range(num_heads)
+    ]
+    return torch.cat([*heads[:-1], torch.zeros_like(heads[-1])], dim=-1)
+
+
+# ---- plain_block
+
+
+@wrong("plain_block", "What the branches write is halved")
+def plain_block_halves_slip(x, norm1, attn, norm2, mlp):
+    x = x + 0.5 * attn(norm1(x))
+    return x + 0.5 * mlp(norm2(x))
+
+
+@wrong("plain_block", "Stream and branch are averaged")
+def plain_block_averages_slip(x, norm1, attn, norm2, mlp):
+    x = (x + attn(norm1(x))) / 2
+    return (x + mlp(norm2(x))) / 2
+
+
+@wrong("plain_block", "What the MLP writes is halved")
+def plain_block_half_mlp_slip(x, norm1, attn, norm2, mlp):
+    x = x + attn(norm1(x))
+    return x + 0.5 * mlp(norm2(x))
+
+
+@wrong("plain_block", "The MLP reads the attention's normalized input, normalized once more")
+def plain_block_old_norm_slip(x, norm1, attn, norm2, mlp):
+    h = norm1(x)
+    x = x + attn(h)
+    return x + mlp(norm2(h))
+
+
+@wrong("plain_block", "The MLP reads the block's input as it is")
+def plain_block_raw_input_slip(x, norm1, attn, norm2, mlp):
+    return x + attn(norm1(x)) + mlp(x)
+
+
+@wrong("plain_block", "The stream is counted twice: the first sum adds it once too often")
+def plain_block_stream_twice_slip(x, norm1, attn, norm2, mlp):
+    h = x + attn(norm1(x))
+    x = x + h
+    return x + mlp(norm2(x))
+
+
+@wrong("plain_block", "The stream is counted twice: the second sum adds it once too often")
+def plain_block_sum_twice_slip(x, norm1, attn, norm2, mlp):
+    x = x + attn(norm1(x))
+    return x + (x + mlp(norm2(x)))
+
+
+@wrong("plain_block", "The two branches are parallel, and the input is not added")
+def plain_block_parallel_only_slip(x, norm1, attn, norm2, mlp):
+    return attn(norm1(x)) + mlp(norm2(x))
+
+
+@wrong("plain_block", "There is one residual connection around both branches, and the second norm is missing")
+def plain_block_one_residual_slip(x, norm1, attn, norm2, mlp):
+    return x + mlp(attn(norm1(x)))
+
+
+@wrong("plain_block", "The attention runs twice, and the MLP never")
+def plain_block_attention_twice_slip(x, norm1, attn, norm2, mlp):
+    x = x + attn(norm1(x))
+    return x + attn(norm2(x))
+
+
+# ---- layer_norm
+
+
+@wrong("layer_norm", "The mean is that of each token, but there is one variance for each image")
+def layer_norm_variance_of_image_slip(x, eps):
+    variance = x.var((1, 2), keepdim=True, unbiased=False)
+    return (x - x.mean(-1, keepdim=True)) / (variance + eps).sqrt()
+
+
+@wrong("layer_norm", "The tokens are centered one by one, but then share one variance for each image")
+def layer_norm_variance_of_centered_image_slip(x, eps):
+    x = x - x.mean(-1, keepdim=True)
+    return x / (x.var((1, 2), keepdim=True, unbiased=False) + eps).sqrt()
+
+
+@wrong("layer_norm", "The variance is that of each token, but there is one mean for each image")
+def layer_norm_mean_of_image_slip(x, eps):
+    return (x - x.mean((1, 2), keepdim=True)) / (x.var(-1, keepdim=True, unbiased=False) + eps).sqrt()
+
+
+@wrong("layer_norm", "The mean is that of each token, but there is one variance for all images and tokens")
+def layer_norm_variance_of_everything_slip(x, eps):
+    variance = x.var(unbiased=False)
+    return (x - x.mean(-1, keepdim=True)) / (variance + eps).sqrt()
+
+
+@wrong(
+    "layer_norm", "The tokens are centered one by one, but then share one variance for all images and tokens"
+)
+def layer_norm_variance_of_centered_everything_slip(x, eps):
+    x = x - x.mean(-1, keepdim=True)
+    return x / (x.var(unbiased=False) + eps).sqrt()
+
+
+@wrong("layer_norm", "The variance is that of each token, but there is one mean for all images and tokens")
+def layer_norm_mean_of_everything_slip(x, eps):
+    return (x - x.mean()) / (x.var(-1, keepdim=True, unbiased=False) + eps).sqrt()
+
+
+@wrong("layer_norm", "The mean runs over the tokens")
+def layer_norm_mean_over_tokens_slip(x, eps):
+    return (x - x.mean(1, keepdim=True)) / (x.var(-1, keepdim=True, unbiased=False) + eps).sqrt()
+
+
+@wrong("layer_norm", "The variance runs over the tokens")
+def layer_norm_variance_over_tokens_slip(x, eps):
+    return (x - x.mean(-1, keepdim=True)) / (x.var(1, keepdim=True, unbiased=False) + eps).sqrt()
+
+
+@wrong("layer_norm", "The mean is added")
+def layer_norm_plus_mean_slip(x, eps):
+    return (x + x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True, unbiased=False) + eps).sqrt()
+
+
+@wrong("layer_norm", "The tokens are divided by their length")
+def layer_norm_unit_length_slip(x, eps):
+    return x / (x.norm(dim=-1, keepdim=True) + eps)
+
+
+@wrong("layer_norm", "The smallest number becomes 0 and the largest 1")
+def layer_norm_min_max_slip(x, eps):
+    low, high = x.amin(-1, True), x.amax(-1, True)
+    return (x - low) / (high - low + eps)
+
+
+# ---- in_context
+
+
+@wrong("in_context", "Three tokens are removed at the end, and the last image token is one of them")
+def in_context_end_three_slip(x, c, blocks):
+    z = torch.cat([x, c], dim=1)
+    for block in blocks:
+        z = block(z)
+    return z[:, :-3]
+
+
+@wrong("in_context", "One token is removed at the end")
+def in_context_end_one_slip(x, c, blocks):
+    z = torch.cat([x, c], dim=1)
+    for block in blocks:
+        z = block(z)
+    return z[:, :-1]
+
+
+@wrong("in_context", "Three tokens are removed at the front, and the first image token is one of them")
+def in_context_front_three_slip(x, c, blocks):
+    z = torch.cat([c, x], dim=1)
+    for block in blocks:
+        z = block(z)
+    return z[:, 3:]
+
+
+@wrong("in_context", "One token is removed at the front")
+def in_context_front_one_slip(x, c, blocks):
+    z = torch.cat([c, x], dim=1)
+    for block in blocks:
+        z = block(z)
+    return z[:, 1:]
+
+
+@wrong(
+    "in_context",
+    "One token is removed at each end: an image token is lost, and the first of the appended condition tokens stays",
+)
+def in_context_end_one_each_slip(x, c, blocks):
+    z = torch.cat([x, c], dim=1)
+    for block in blocks:
+        z = block(z)
+    return z[:, 1:-1]
+
+
+@wrong(
+    "in_context",
+    "One token is removed at each end: an image token is lost, and the second of the condition tokens at the front stays",
+)
+def in_context_front_one_each_slip(x, c, blocks):
+    z = torch.cat([c, x], dim=1)
+    for block in blocks:
+        z = block(z)
+    return z[:, 1:-1]
+
+
+@wrong("in_context", "One token is removed at the front, an image token")
+def in_context_wrong_end_one_slip(x, c, blocks):
+    z = torch.cat([x, c], dim=1)
+    for block in blocks:
+        z = block(z)
+    return z[:, 1:]
+
+
+@wrong("in_context", "One token is removed at the end, an image token")
+def in_context_wrong_front_one_slip(x, c, blocks):
+    z = torch.cat([c, x], dim=1)
+    for block in blocks:
+        z = block(z)
+    return z[:, :-1]
+
+
+@wrong("in_context", "The two condition tokens are returned")
+def in_context_condition_only_slip(x, c, blocks):
+    z = torch.cat([x, c], dim=1)
+    for block in blocks:
+        z = block(z)
+    return z[:, -2:]
+
+
+@wrong("in_context", "The condition tokens stand around the image tokens, but both are removed at the front")
+def in_context_around_front_slip(x, c, blocks):
+    z = torch.cat([c[:, :1], x, c[:, 1:]], dim=1)
+    for block in blocks:
+        z = block(z)
+    return z[:, 2:]
+
+
+@wrong("in_context", "The condition tokens stand around the image tokens, but both are removed at the end")
+def in_context_around_end_slip(x, c, blocks):
+    z = torch.cat([c[:, :1], x, c[:, 1:]], dim=1)
+    for block in blocks:
+        z = block(z)
+    return z[:, :-2]
+
+
+# ---- label_mask
+
+
+@wrong("label_mask", "What y attends to is closed")
+def label_mask_y_row_image_slip(T):
+    mask = torch.ones(T + 2, T + 2, dtype=torch.bool)
+    mask[T + 1, slice(T)] = False
+    return mask
+
+
+@wrong("label_mask", "The image loses its last patch, not y")
+def label_mask_last_patch_column_slip(T):
+    mask = torch.ones(T + 2, T + 2, dtype=torch.bool)
+    mask[slice(T), T - 1] = False
+    return mask
+
+
+@wrong("label_mask", "The last patch may still attend to y")
+def label_mask_last_patch_attends_slip(T):
+    mask = torch.ones(T + 2, T + 2, dtype=torch.bool)
+    mask[slice(max(T - 1, 0)), T + 1] = False
+    mask[T, T + 1] = False
+    return mask
+
+
+@wrong("label_mask", "All but y lose y, but y loses the image too")
+def label_mask_y_keeps_to_itself_image_slip(T):
+    mask = torch.ones(T + 2, T + 2, dtype=torch.bool)
+    mask[slice(T + 1), T + 1] = False
+    mask[T + 1, slice(T)] = False
+    return mask
+
+
+@wrong("label_mask", "Only y is kept from t")
+def label_mask_t_only_row_slip(T):
+    mask = torch.ones(T + 2, T + 2, dtype=torch.bool)
+    mask[T + 1, T] = False
+    return mask
+
+
+@wrong("label_mask", "Both t and the image lose both condition tokens")
+def label_mask_both_columns_slip(T):
+    mask = torch.ones(T + 2, T + 2, dtype=torch.bool)
+    mask[slice(T + 1), slice(T, T + 2)] = False
+    return mask
+
+
+@wrong("label_mask", "The column of t is closed, even for t itself")
+def label_mask_column_of_t_slip(T):
+    mask = torch.ones(T + 2, T + 2, dtype=torch.bool)
+    mask[:, T] = False
+    return mask
+
+
+@wrong("label_mask", "The row of t is closed")
+def label_mask_row_of_t_slip(T):
+    mask = torch.ones(T + 2, T + 2, dtype=torch.bool)
+    mask[T, :] = False
+    return mask
+
+
+@wrong("label_mask", "This is a causal mask turned around")
+def label_mask_upper_slip(T):
+    return torch.ones(T + 2, T + 2).triu().bool()
+
+
+# ---- adaln_zero
+
+
+@wrong("adaln_zero", "The gate multiplies the normalized tokens before they are modulated")
+def adaln_zero_gate_on_norm_slip(x, branch, shift, scale, gate):
+    h = norm(x)
+    return x + branch(gate * h * (1 + scale) + shift)
+
+
+@wrong("adaln_zero", "Gate and scale are exchanged")
+def adaln_zero_gate_and_scale_slip(x, branch, shift, scale, gate):
+    h = norm(x)
+    return x + scale * branch(h * (1 + gate) + shift)
+
+
+@wrong("adaln_zero", "Gate and shift are exchanged")
+def adaln_zero_gate_and_shift_slip(x, branch, shift, scale, gate):
+    h = norm(x)
+    return x + shift * branch(h * (1 + scale) + gate)
+
+
+@wrong("adaln_zero", "The three fields are taken in the order gate, shift, scale")
+def adaln_zero_gate_first_slip(x, branch, shift, scale, gate):
+    h = norm(x)
+    return x + shift * branch(h * (1 + gate) + scale)
+
+
+@wrong("adaln_zero", "The three fields are taken in the order gate, shift and scale moved round")
+def adaln_zero_scale_first_slip(x, branch, shift, scale, gate):
+    h = norm(x)
+    return x + scale * branch(h * (1 + shift) + gate)
+
+
+@wrong("adaln_zero", "The gate is subtracted from 1, so that a gate of 0 is fully open")
+def adaln_zero_one_minus_gate_slip(x, branch, shift, scale, gate):
+    h = norm(x)
+    return x + (1 - gate) * branch(h * (1 + scale) + shift)
+
+
+@wrong("adaln_zero", "The gate multiplies shift and scale")
+def adaln_zero_gate_on_fields_slip(x, branch, shift, scale, gate):
+    h = norm(x)
+    return x + branch(h * (1 + gate * scale) + gate * shift)
+
+
+@wrong("adaln_zero", "The gate multiplies the input tokens as well")
+def adaln_zero_gate_on_both_slip(x, branch, shift, scale, gate):
+    h = norm(x)
+    return x + gate * (x + branch(h * (1 + scale) + shift))
+
+
+@wrong("adaln_zero", "The gate is used twice, as if it were squared")
+def adaln_zero_gate_squared_slip(x, branch, shift, scale, gate):
+    h = norm(x)
+    return x + gate**2 * branch(h * (1 + scale) + shift)
+
+
+@wrong("adaln_zero", "The gate is used before and after the branch")
+def adaln_zero_gate_around_slip(x, branch, shift, scale, gate):
+    h = norm(x)
+    return x + gate * branch(gate * (h * (1 + scale) + shift))
+
+
+@wrong("adaln_zero", "The gated branch is subtracted")
+def adaln_zero_gate_minus_slip(x, branch, shift, scale, gate):
+    h = norm(x)
+    return x - gate * branch(h * (1 + scale) + shift)
+
+
+@wrong("adaln_zero", "The scale is used where the gate belongs")
+def adaln_zero_scale_for_gate_slip(x, branch, shift, scale, gate):
+    h = norm(x)
+    return x + scale * branch(h * (1 + scale) + shift)
+
+
+@wrong("adaln_zero", "The shift is used where the gate belongs")
+def adaln_zero_shift_for_gate_slip(x, branch, shift, scale, gate):
+    h = norm(x)
+    return x + shift * branch(h * (1 + scale) + shift)
+
+
+@wrong("adaln_zero", "The gate is averaged to one number")
+def adaln_zero_gate_mean_slip(x, branch, shift, scale, gate):
+    h = norm(x)
+    return x + gate.mean() * branch(h * (1 + scale) + shift)
+
+
+# ---- cross_attention
+
+
+@wrong("cross_attention", "The softmax comes twice")
+def cross_attention_softmax_twice_slip(x, context, w_q, w_k, w_v):
+    q, k, v = x @ w_q, context @ w_k, context @ w_v
+    scores = q @ k.mT / q.shape[-1] ** 0.5
+    return scores.softmax(-1).softmax(-1) @ v
+
+
+@wrong("cross_attention", "Both condition tokens get the same weight")
+def cross_attention_even_weights_slip(x, context, w_q, w_k, w_v):
+    q, k, v = x @ w_q, context @ w_k, context @ w_v
+    q @ k.mT / q.shape[-1] ** 0.5
+    return v.mean(1, keepdim=True).expand_as(x)
+
+
+@wrong("cross_attention", "The scores have the wrong sign")
+def cross_attention_negative_slip(x, context, w_q, w_k, w_v):
+    q, k, v = x @ w_q, context @ w_k, context @ w_v
+    scores = q @ k.mT / q.shape[-1] ** 0.5
+    return (-scores).softmax(-1) @ v
+
+
+@wrong("cross_attention", "All weight goes to the better key")
+def cross_attention_hard_slip(x, context, w_q, w_k, w_v):
+    q, k, v = x @ w_q, context @ w_k, context @ w_v
+    scores = q @ k.mT / q.shape[-1] ** 0.5
+    return F.one_hot(scores.argmax(-1), 2).to(v) @ v
+
+
+@wrong("cross_attention", "The exponentials are not divided by their sum, so the weights do not sum to 1")
+def cross_attention_exponentials_slip(x, context, w_q, w_k, w_v):
+    q, k, v = x @ w_q, context @ w_k, context @ w_v
+    scores = q @ k.mT / q.shape[-1] ** 0.5
+    return scores.exp() @ v
+
+
+@wrong("cross_attention", "The softmax runs over the images of the batch")
+def cross_attention_over_images_slip(x, context, w_q, w_k, w_v):
+    q, k, v = x @ w_q, context @ w_k, context @ w_v
+    scores = q @ k.mT / q.shape[-1] ** 0.5
+    return scores.softmax(0) @ v
+
+
+@wrong("cross_attention", "The scores are multiplied by the square root of the width")
+def cross_attention_multiplied_slip(x, context, w_q, w_k, w_v):
+    q, k, v = x @ w_q, context @ w_k, context @ w_v
+    return (q @ k.mT * q.shape[-1] ** 0.5).softmax(-1) @ v
+
+
+@wrong("cross_attention", "The scale comes after the softmax, so the weights no longer sum to 1")
+def cross_attention_late_scale_slip(x, context, w_q, w_k, w_v):
+    q, k, v = x @ w_q, context @ w_k, context @ w_v
+    return (q @ k.mT).softmax(-1) / q.shape[-1] ** 0.5 @ v
+
+
+# ---- padded_attention
+
+
+@wrong("padded_attention", "The softmax comes twice")
+def padded_attention_softmax_twice_slip(q, k, v, lengths):
+    real = places_of(k, lengths)
+    scores = q @ k.mT / q.shape[-1] ** 0.5
+    return scores.masked_fill(~real, -math.inf).softmax(-1).softmax(-1) @ v
+
+
+@wrong("padded_attention", "The weighted mean is divided by the number of words once more")
+def padded_attention_mean_again_slip(q, k, v, lengths):
+    real = places_of(k, lengths)
+    scores = q @ k.mT / q.shape[-1] ** 0.5
+    return scores.masked_fill(~real, -math.inf).softmax(-1) / lengths[:, None, None] @ v
+
+
+@wrong("padded_attention", "The scores have the wrong sign")
+def padded_attention_negative_slip(q, k, v, lengths):
+    real = places_of(k, lengths)
+    scores = q @ k.mT / q.shape[-1] ** 0.5
+    return (-scores).masked_fill(~real, -math.inf).softmax(-1) @ v
+
+
+@wrong("padded_attention", "The exponentials are not divided by their sum, so the weights do not sum to 1")
+def padded_attention_exponentials_slip(q, k, v, lengths):
+    real = places_of(k, lengths)
+    scores = q @ k.mT / q.shape[-1] ** 0.5
+    return scores.exp() * real @ v
+
+
+@wrong("padded_attention", "Each weight is a sigmoid of its own")
+def padded_attention_sigmoids_slip(q, k, v, lengths):
+    real = places_of(k, lengths)
+    scores = q @ k.mT / q.shape[-1] ** 0.5
+    return scores.sigmoid() * real @ v
+
+
+@wrong("padded_attention", "All weight goes to the best word")
+def padded_attention_hard_slip(q, k, v, lengths):
+    real = places_of(k, lengths)
+    scores = q @ k.mT / q.shape[-1] ** 0.5
+    return F.one_hot(scores.masked_fill(~real, -math.inf).argmax(-1), k.shape[1]).to(v) @ v
+
+
+@wrong("padded_attention", "There is no softmax")
+def padded_attention_no_softmax_slip(q, k, v, lengths):
+    real = places_of(k, lengths)
+    scores = q @ k.mT / q.shape[-1] ** 0.5
+    return scores * real @ v
+
+
+# ---- modulate
+
+
+@wrong("modulate", "The shift is in the factor")
+def modulate_shift_in_factor_slip(x, shift, scale):
+    return x * (1 + scale + shift)
+
+
+@wrong("modulate", "The shift multiplies the scaled tokens")
+def modulate_product_slip(x, shift, scale):
+    return x * (1 + scale) * shift
+
+
+@wrong("modulate", "The scale goes through a tanh")
+def modulate_tanh_slip(x, shift, scale):
+    return x * (1 + scale.tanh()) + shift
+
+
+@wrong("modulate", "The scale goes through a sigmoid")
+def modulate_sigmoid_slip(x, shift, scale):
+    return x * scale.sigmoid() + shift
+
+
+@wrong("modulate", "1 is subtracted from the scale")
+def modulate_minus_one_slip(x, shift, scale):
+    return x * (scale - 1) + shift
+
+
+@wrong("modulate", "The factor 1 + scale is used twice")
+def modulate_squared_slip(x, shift, scale):
+    return x * (1 + scale) ** 2 + shift
+
+
+@wrong("modulate", "Shift and scale come from the images in reverse order")
+def modulate_reversed_images_slip(x, shift, scale):
+    return x * (1 + scale.flip(0)) + shift.flip(0)
+
+
+@wrong("modulate", "Shift and scale are averaged over the channels")
+def modulate_channel_mean_slip(x, shift, scale):
+    return x * (1 + scale.mean(-1, keepdim=True)) + shift.mean(-1, keepdim=True)
+
+
+# ---- adaln_fields
+
+
+@wrong("adaln_fields", "The condition goes through a softplus")
+def adaln_fields_softplus_slip(c, weight, bias):
+    return F.linear(F.softplus(c), weight, bias)[:, None].split(c.shape[1], dim=2)
+
+
+@wrong("adaln_fields", "The condition goes through a leaky ReLU")
+def adaln_fields_leaky_relu_slip(c, weight, bias):
+    return F.linear(F.leaky_relu(c), weight, bias)[:, None].split(c.shape[1], dim=2)
+
+
+@wrong("adaln_fields", "The condition goes through an ELU")
+def adaln_fields_elu_slip(c, weight, bias):
+    return F.linear(F.elu(c), weight, bias)[:, None].split(c.shape[1], dim=2)
+
+
+@wrong("adaln_fields", "All fields are the last one")
+def adaln_fields_last_slip(c, weight, bias):
+    fields = F.linear(F.silu(c), weight, bias)[:, None].split(c.shape[1], dim=2)
+    return [fields[-1]] * len(fields)
+
+
+@wrong("adaln_fields", "1 is added to every field")
+def adaln_fields_one_added_slip(c, weight, bias):
+    fields = F.linear(F.silu(c), weight, bias)[:, None].split(c.shape[1], dim=2)
+    return [1 + field for field in fields]
+
+
+@wrong("adaln_fields", "The first field comes last")
+def adaln_fields_rotated_slip(c, weight, bias):
+    fields = F.linear(F.silu(c), weight, bias)[:, None].split(c.shape[1], dim=2)
+    return [*fields[1:], fields[0]]
+
+
+@wrong("adaln_fields", "The axes of images and tokens are exchanged")
+def adaln_fields_images_second_slip(c, weight, bias):
+    fields = F.linear(F.silu(c), weight, bias)[:, None].split(c.shape[1], dim=2)
+    return [field.transpose(0, 1) for field in fields]
+
+
+@wrong("adaln_fields", "The axis for the tokens is at the end")
+def adaln_fields_channels_second_slip(c, weight, bias):
+    fields = F.linear(F.silu(c), weight, bias)[:, None].split(c.shape[1], dim=2)
+    return [field.mT for field in fields]
+
+
+@wrong("adaln_fields", "The bias is added twice")
+def adaln_fields_bias_twice_slip(c, weight, bias):
+    return (F.linear(F.silu(c), weight, bias) + bias)[:, None].split(c.shape[1], dim=2)
+
+
+@wrong("adaln_fields", "The condition is normalized, as tokens are, and the SiLU is missing")
+def adaln_fields_normalized_slip(c, weight, bias):
+    return F.linear(F.layer_norm(c, c.shape[-1:]), weight, bias)[:, None].split(c.shape[1], dim=2)
+
+
+# ---- absorb
+
+
+@wrong("absorb", "The factor is the exponential of the scale")
+def absorb_exponential_slip(weight, bias, shift, scale):
+    w, b = weight, bias
+    return w * scale.exp(), b + shift[:, 0] @ w.T
+
+
+@wrong("absorb", "The 1 is added to the weights")
+def absorb_one_in_weights_slip(weight, bias, shift, scale):
+    w, b = weight, bias
+    return (1 + w) * scale, b + shift[:, 0] @ w.T
+
+
+@wrong("absorb", "The layer's own bias is added twice")
+def absorb_bias_twice_slip(weight, bias, shift, scale):
+    w, b = weight, bias
+    return w * (1 + scale), 2 * b + shift[:, 0] @ w.T
+
+
+@wrong("absorb", "The 1 is added to the shift too")
+def absorb_one_plus_shift_slip(weight, bias, shift, scale):
+    w, b = weight, bias
+    return w * (1 + scale), b + (1 + shift[:, 0]) @ w.T
+
+
+@wrong("absorb", "The shift's part multiplies the bias")
+def absorb_bias_times_slip(weight, bias, shift, scale):
+    w, b = weight, bias
+    return w * (1 + scale), b * (shift[:, 0] @ w.T)
+
+
+@wrong("absorb", "The scale goes through the layer to the biases")
+def absorb_scale_in_bias_slip(weight, bias, shift, scale):
+    w, b = weight, bias
+    return w * (1 + scale), b + scale[:, 0] @ w.T
+
+
+@wrong("absorb", "Neither scale nor shift is used")
+def absorb_nothing_slip(weight, bias, shift, scale):
+    w, b = weight, bias
+    return w.expand(len(shift), -1, -1), b.expand(len(shift), -1)
+
+
+@wrong("absorb", "The scale is averaged over the channels")
+def absorb_channel_mean_slip(weight, bias, shift, scale):
+    w, b = weight, bias
+    return w * (1 + scale.mean(-1, keepdim=True)), b + shift[:, 0] @ w.T
+
+
+@wrong("absorb", "1 is subtracted from the scale")
+def absorb_minus_one_slip(weight, bias, shift, scale):
+    w, b = weight, bias
+    return w * (scale - 1), b + shift[:, 0] @ w.T
+
+
+@wrong("absorb", "The factor 1 + scale is used twice")
+def absorb_squared_slip(weight, bias, shift, scale):
+    w, b = weight, bias
+    return w * (1 + scale) ** 2, b + shift[:, 0] @ w.T
+
+
+# ---- dit_forward
+
+
+@wrong("dit_forward", "The embedding of y is subtracted")
+def dit_forward_difference_slip(parts, x, t, y):
+    c = parts.t_embedder(t) - parts.y_embedder(y)
+    z = parts.x_embedder(x) + parts.pos_embed
+    for block in parts.blocks:
+        z = block(z, c)
+    return unpatchify(parts.final_layer(z, c), parts.grid, parts.patch_size).chunk(2, dim=1)
+
+
+@wrong("dit_forward", "The sum of the embeddings is doubled")
+def dit_forward_sum_twice_slip(parts, x, t, y):
+    c = 2 * (parts.t_embedder(t) + parts.y_embedder(y))
+    z = parts.x_embedder(x) + parts.pos_embed
+    for block in parts.blocks:
+        z = block(z, c)
+    return unpatchify(parts.final_layer(z, c), parts.grid, parts.patch_size).chunk(2, dim=1)
+
+
+@wrong("dit_forward", "The larger of both embeddings is taken, number by number")
+def dit_forward_largest_slip(parts, x, t, y):
+    c = torch.maximum(parts.t_embedder(t), parts.y_embedder(y))
+    z = parts.x_embedder(x) + parts.pos_embed
+    for block in parts.blocks:
+        z = block(z, c)
+    return unpatchify(parts.final_layer(z, c), parts.grid, parts.patch_size).chunk(2, dim=1)
+
+
+@wrong("dit_forward", "The timestep is counted from 1")
+def dit_forward_t_plus_one_slip(parts, x, t, y):
+    c = parts.t_embedder(t + 1) + parts.y_embedder(y)
+    z = parts.x_embedder(x) + parts.pos_embed
+    for block in parts.blocks:
+        z = block(z, c)
+    return unpatchify(parts.final_layer(z, c), parts.grid, parts.patch_size).chunk(2, dim=1)
+
+
+@wrong("dit_forward", "All images get the first one's timestep")
+def dit_forward_first_t_slip(parts, x, t, y):
+    c = parts.t_embedder(t[:1]) + parts.y_embedder(y)
+    z = parts.x_embedder(x) + parts.pos_embed
+    for block in parts.blocks:
+        z = block(z, c)
+    return unpatchify(parts.final_layer(z, c), parts.grid, parts.patch_size).chunk(2, dim=1)
+
+
+@wrong("dit_forward", "The condition goes through a tanh")
+def dit_forward_tanh_condition_slip(parts, x, t, y):
+    c = torch.tanh(parts.t_embedder(t) + parts.y_embedder(y))
+    z = parts.x_embedder(x) + parts.pos_embed
+    for block in parts.blocks:
+        z = block(z, c)
+    return unpatchify(parts.final_layer(z, c), parts.grid, parts.patch_size).chunk(2, dim=1)
+
+
+@wrong("dit_forward", "The positions are subtracted")
+def dit_forward_positions_subtracted_slip(parts, x, t, y):
+    c = parts.t_embedder(t) + parts.y_embedder(y)
+    z = parts.x_embedder(x) - parts.pos_embed
+    for block in parts.blocks:
+        z = block(z, c)
+    return unpatchify(parts.final_layer(z, c), parts.grid, parts.patch_size).chunk(2, dim=1)
+
+
+@wrong("dit_forward", "The positions are added twice")
+def dit_forward_positions_twice_slip(parts, x, t, y):
+    c = parts.t_embedder(t) + parts.y_embedder(y)
+    z = parts.x_embedder(x) + 2 * parts.pos_embed
+    for block in parts.blocks:
+        z = block(z, c)
+    return unpatchify(parts.final_layer(z, c), parts.grid, parts.patch_size).chunk(2, dim=1)
+
+
+@wrong("dit_forward", "The image is not used")
+def dit_forward_positions_only_slip(parts, x, t, y):
+    c = parts.t_embedder(t) + parts.y_embedder(y)
+    z = parts.pos_embed.expand(len(x), -1, -1)
+    for block in parts.blocks:
+        z = block(z, c)
+    return unpatchify(parts.final_layer(z, c), parts.grid, parts.patch_size).chunk(2, dim=1)
+
+
+@wrong("dit_forward", "The noise is returned twice")
+def dit_forward_noise_twice_slip(parts, x, t, y):
+    c = parts.t_embedder(t) + parts.y_embedder(y)
+    z = parts.x_embedder(x) + parts.pos_embed
+    for block in parts.blocks:
+        z = block(z, c)
+    image = unpatchify(parts.final_layer(z, c), parts.grid, parts.patch_size)
+    eps = image.chunk(2, dim=1)[0]
+    return eps, eps
+
+
+@wrong("dit_forward", "The variance values go through a tanh")
+def dit_forward_tanh_values_slip(parts, x, t, y):
+    c = parts.t_embedder(t) + parts.y_embedder(y)
+    z = parts.x_embedder(x) + parts.pos_embed
+    for block in parts.blocks:
+        z = block(z, c)
+    eps, values = unpatchify(parts.final_layer(z, c), parts.grid, parts.patch_size).chunk(2, dim=1)
+    return eps, values.tanh()
+
+
+# ---- posterior_weights
+
+
+@wrong("posterior_weights", "The weights are divided by the largest one")
+def posterior_weights_over_largest_slip(x_t, alpha_bar, images):
+    gaps = x_t[:, None] - alpha_bar.sqrt().view(-1, 1, 1, 1, 1) * images
+    logits = -gaps.square().sum((2, 3, 4)) / (2 * (1 - alpha_bar))[:, None]
+    return (logits - logits.amax(1, keepdim=True)).exp()
+
+
+@wrong("posterior_weights", "All images get the same weight, whatever the noisy image shows")
+def posterior_weights_even_slip(x_t, alpha_bar, images):
+    return torch.full((len(x_t), len(images)), 1 / len(images), dtype=x_t.dtype)
+
+
+@wrong("posterior_weights", "The exponents are divided by their sum")
+def posterior_weights_linear_slip(x_t, alpha_bar, images):
+    gaps = x_t[:, None] - alpha_bar.sqrt().view(-1, 1, 1, 1, 1) * images
+    logits = -gaps.square().sum((2, 3, 4)) / (2 * (1 - alpha_bar))[:, None]
+    return logits / logits.sum(1, keepdim=True)
+
+
+@wrong("posterior_weights", "The softmax comes twice")
+def posterior_weights_softmax_twice_slip(x_t, alpha_bar, images):
+    gaps = x_t[:, None] - alpha_bar.sqrt().view(-1, 1, 1, 1, 1) * images
+    logits = -gaps.square().sum((2, 3, 4)) / (2 * (1 - alpha_bar))[:, None]
+    return logits.softmax(1).softmax(1)
+
+
+@wrong("posterior_weights", "The exponents are half as large as they should be")
+def posterior_weights_half_exponent_slip(x_t, alpha_bar, images):
+    gaps = x_t[:, None] - alpha_bar.sqrt().view(-1, 1, 1, 1, 1) * images
+    logits = -gaps.square().sum((2, 3, 4)) / (4 * (1 - alpha_bar))[:, None]
+    return logits.softmax(1)
+
+
+@wrong("posterior_weights", "The 2 of the density multiplies the distances")
+def posterior_weights_half_variance_slip(x_t, alpha_bar, images):
+    gaps = x_t[:, None] - alpha_bar.sqrt().view(-1, 1, 1, 1, 1) * images
+    logits = -gaps.square().sum((2, 3, 4)) / ((1 - alpha_bar) / 2)[:, None]
+    return logits.softmax(1)
+
+
+# ---- label_posterior
+
+
+@wrong("label_posterior", "The sums are divided by the number of classes")
+def label_posterior_over_classes_slip(x_t, alpha_bar, images, labels, num_classes):
+    weights = posterior(x_t, alpha_bar, images)
+    table = F.one_hot(labels, num_classes).to(weights)
+    return weights @ table / num_classes
+
+
+@wrong("label_posterior", "The sums are divided by the number of all images")
+def label_posterior_over_images_slip(x_t, alpha_bar, images, labels, num_classes):
+    weights = posterior(x_t, alpha_bar, images)
+    table = F.one_hot(labels, num_classes).to(weights)
+    return weights @ table / len(images)
+
+
+@wrong("label_posterior", "The sums are multiplied by how frequent a class is")
+def label_posterior_frequency_slip(x_t, alpha_bar, images, labels, num_classes):
+    weights = posterior(x_t, alpha_bar, images)
+    table = F.one_hot(labels, num_classes).to(weights)
+    return weights @ table * table.mean(0)
+
+
+@wrong("label_posterior", "These are logarithms of the probabilities of the classes")
+def label_posterior_logarithms_slip(x_t, alpha_bar, images, labels, num_classes):
+    weights = posterior(x_t, alpha_bar, images)
+    table = F.one_hot(labels, num_classes).to(weights)
+    return (weights @ table).log()
+
+
+@wrong("label_posterior", "The probabilities of a class are multiplied")
+def label_posterior_products_slip(x_t, alpha_bar, images, labels, num_classes):
+    weights = posterior(x_t, alpha_bar, images)
+    F.one_hot(labels, num_classes).to(weights)
+    return torch.stack([weights[:, labels == i].prod(1) for i in range(num_classes)], dim=1)
+
+
+@wrong("label_posterior", "This is the probability that it is another class")
+def label_posterior_complement_slip(x_t, alpha_bar, images, labels, num_classes):
+    weights = posterior(x_t, alpha_bar, images)
+    table = F.one_hot(labels, num_classes).to(weights)
+    return 1 - weights @ table
+
+
+# ---- patchify
+
+
+@wrong("patchify", "Within a patch, all pixels of one channel come first, and column by column")
+def patchify_column_by_column_channels_slip(images, patch_size):
+    p = patch_size
+    return rearrange(images, "n c (h p) (w q) -> n (h w) (c q p)", p=p, q=p)
+
+
+@wrong("patchify", "Rows and columns are exchanged everywhere")
+def patchify_transposed_all_slip(images, patch_size):
+    p = patch_size
+    return rearrange(images, "n c (h p) (w q) -> n (w h) (q p c)", p=p, q=p)
+
+
+@wrong(
+    "patchify", "The patches are laid out column by column, and in each all pixels of one channel come first"
+)
+def patchify_transposed_grid_channels_slip(images, patch_size):
+    p = patch_size
+    return rearrange(images, "n c (h p) (w q) -> n (w h) (c p q)", p=p, q=p)
+
+
+@wrong("patchify", "The tokens are columns")
+def patchify_tokens_last_slip(images, patch_size):
+    p = patch_size
+    return rearrange(images, "n c (h p) (w q) -> n (p q c) (h w)", p=p, q=p)
+
+
+@wrong("patchify", "A token is a whole row of patches")
+def patchify_rows_only_slip(images, patch_size):
+    p = patch_size
+    return rearrange(images, "n c (h p) (w q) -> n h (p w q c)", p=p, q=p)
+
+
+@wrong("patchify", "The tokens of all images stand in one sequence")
+def patchify_batch_slip(images, patch_size):
+    p = patch_size
+    return rearrange(images, "n c (h p) (w q) -> (n h w) (p q c)", p=p, q=p)
+
+
+@wrong("patchify", "The image is turned upside down before it is cut")
+def patchify_upside_down_slip(images, patch_size):
+    return patchify(images.flip(2), patch_size)
+
+
+@wrong("patchify", "The image is mirrored before it is cut")
+def patchify_mirrored_slip(images, patch_size):
+    return patchify(images.flip(3), patch_size)
+
+
+# ---- shift_positions
+
+
+@wrong("shift_positions", "The steps are converted as if they were degrees")
+def shift_positions_degrees_slip(codes, steps):
+    half = codes.shape[1] // 2
+    angles = steps * math.pi / 180 / 10000 ** (torch.arange(half).double() / half)
+    sines, cosines = codes.chunk(2, dim=1)
+    return torch.cat(
+        [sines * angles.cos() + cosines * angles.sin(), cosines * angles.cos() - sines * angles.sin()], dim=1
+    )
+
+
+@wrong("shift_positions", "The steps are treated as full turns")
+def shift_positions_turns_slip(codes, steps):
+    half = codes.shape[1] // 2
+    angles = 2 * math.pi * steps / 10000 ** (torch.arange(half).double() / half)
+    sines, cosines = codes.chunk(2, dim=1)
+    return torch.cat(
+        [sines * angles.cos() + cosines * angles.sin(), cosines * angles.cos() - sines * angles.sin()], dim=1
+    )
+
+
+@wrong("shift_positions", "The longest wave belongs to a period of 1000")
+def shift_positions_period_thousand_slip(codes, steps):
+    half = codes.shape[1] // 2
+    angles = steps / 1000 ** (torch.arange(half).double() / half)
+    sines, cosines = codes.chunk(2, dim=1)
+    return torch.cat(
+        [sines * angles.cos() + cosines * angles.sin(), cosines * angles.cos() - sines * angles.sin()], dim=1
+    )
+
+
+@wrong("shift_positions", "The positions are moved by twice the steps")
+def shift_positions_twice_slip(codes, steps):
+    half = codes.shape[1] // 2
+    angles = 2 * steps / 10000 ** (torch.arange(half).double() / half)
+    sines, cosines = codes.chunk(2, dim=1)
+    return torch.cat(
+        [sines * angles.cos() + cosines * angles.sin(), cosines * angles.cos() - sines * angles.sin()], dim=1
+    )
+
+
+@wrong("shift_positions", "The positions are moved by one step, whatever is asked for")
+def shift_positions_one_step_slip(codes, steps):
+    half = codes.shape[1] // 2
+    angles = 1.0 / 10000 ** (torch.arange(half).double() / half)
+    sines, cosines = codes.chunk(2, dim=1)
+    return torch.cat(
+        [sines * angles.cos() + cosines * angles.sin(), cosines * angles.cos() - sines * angles.sin()], dim=1
+    )
+
+
+@wrong("shift_positions", "The sign of the steps is lost")
+def shift_positions_no_sign_slip(codes, steps):
+    half = codes.shape[1] // 2
+    angles = abs(steps) / 10000 ** (torch.arange(half).double() / half)
+    sines, cosines = codes.chunk(2, dim=1)
+    return torch.cat(
+        [sines * angles.cos() + cosines * angles.sin(), cosines * angles.cos() - sines * angles.sin()], dim=1
+    )
+
+
+# ---- add_scores
+
+
+@wrong("add_scores", "The second head's keys stand in both halves")
+def add_scores_second_keys_slip(q1, k1, q2, k2):
+    return (2**0.5 * torch.cat([q1, q2], -1), torch.cat([k2, k2], -1))
+
+
+@wrong("add_scores", "The second head's queries stand in both halves")
+def add_scores_second_queries_slip(q1, k1, q2, k2):
+    return (2**0.5 * torch.cat([q2, q2], -1), torch.cat([k1, k2], -1))
+
+
+@wrong("add_scores", "The first head's queries stand in both halves")
+def add_scores_first_queries_slip(q1, k1, q2, k2):
+    return (2**0.5 * torch.cat([q1, q1], -1), torch.cat([k1, k2], -1))
+
+
+@wrong("add_scores", "The second head's scores are subtracted")
+def add_scores_difference_slip(q1, k1, q2, k2):
+    return (2**0.5 * torch.cat([q1, -q2], -1), torch.cat([k1, k2], -1))
+
+
+@wrong("add_scores", "The scores are too small by the fourth root of 2")
+def add_scores_fourth_root_slip(q1, k1, q2, k2):
+    return (2**0.25 * torch.cat([q1, q2], -1), torch.cat([k1, k2], -1))
+
+
+@wrong("add_scores", "The factor is the root of a head's width")
+def add_scores_root_of_width_slip(q1, k1, q2, k2):
+    return (q1.shape[-1] ** 0.5 * torch.cat([q1, q2], -1), torch.cat([k1, k2], -1))
+
+
+# ---- attention
+
+
+@wrong("attention", "Negative scores become 0, and there is no softmax")
+def attention_relu_slip(q, k, v):
+    scores = q @ k.mT / q.shape[-1] ** 0.5
+    return scores.relu() @ v
+
+
+@wrong("attention", "All keys get the same weight")
+def attention_even_slip(q, k, v):
+    scores = q @ k.mT / q.shape[-1] ** 0.5
+    return torch.full_like(scores, 1 / k.shape[2]) @ v
+
+
+@wrong("attention", "The scores lose their sign before the softmax")
+def attention_absolute_slip(q, k, v):
+    scores = q @ k.mT / q.shape[-1] ** 0.5
+    return scores.abs().softmax(-1) @ v
+
+
+@wrong("attention", "The scores go through a tanh, one by one")
+def attention_tanh_slip(q, k, v):
+    scores = q @ k.mT / q.shape[-1] ** 0.5
+    return scores.tanh() @ v
+
+
+@wrong("attention", "The weighted mean is divided by the number of keys")
+def attention_mean_again_slip(q, k, v):
+    scores = q @ k.mT / q.shape[-1] ** 0.5
+    return scores.softmax(-1) / k.shape[2] @ v
+
+
+@wrong("attention", "The scores go through a sigmoid before they are divided by their sum")
+def attention_sigmoids_over_sum_slip(q, k, v):
+    scores = q @ k.mT / q.shape[-1] ** 0.5
+    return scores.sigmoid() / scores.sigmoid().sum(-1, keepdim=True) @ v
+
+
+# ---- paired_interval
+
+
+@wrong("paired_interval", "The spread divides by n - 1 twice")
+def paired_interval_root_n_minus_one_slip(first, second, level):
+    from scipy import stats
+
+    gaps, n = (second - first).numpy(), len(first)
+    middle, spread = float(gaps.mean()), float(gaps.std(ddof=1)) / (n - 1) ** 0.5
+    half = stats.t.ppf((1 + level) / 2, n - 1) * spread
+    return middle, middle - half, middle + half
+
+
+@wrong("paired_interval", "The middle is the median of the differences")
+def paired_interval_median_slip(first, second, level):
+    from scipy import stats
+
+    gaps, n = (second - first).numpy(), len(first)
+    middle, spread = float(np.median(gaps)), float(gaps.std(ddof=1)) / n**0.5
+    half = stats.t.ppf((1 + level) / 2, n - 1) * spread
+    return middle, middle - half, middle + half
+
+
+@wrong("paired_interval", "The first number is the median of the differences")
+def paired_interval_median_only_slip(first, second, level):
+    from scipy import stats
+
+    gaps, n = (second - first).numpy(), len(first)
+    middle, spread = float(gaps.mean()), float(gaps.std(ddof=1)) / n**0.5
+    half = stats.t.ppf((1 + level) / 2, n - 1) * spread
+    return float(np.median(gaps)), middle - half, middle + half
+
+
+@wrong(
+    "paired_interval", "The quantile is taken at 1 - level / 2, as if level were the error that is allowed"
+)
+def paired_interval_half_of_level_slip(first, second, level):
+    from scipy import stats
+
+    gaps, n = (second - first).numpy(), len(first)
+    middle, spread = float(gaps.mean()), float(gaps.std(ddof=1)) / n**0.5
+    half = stats.t.ppf(1 - level / 2, n - 1) * spread
+    return middle, middle - half, middle + half
+
+
+@wrong("paired_interval", "The quantile is the normal distribution's, and one-sided")
+def paired_interval_normal_one_sided_slip(first, second, level):
+    from scipy import stats
+
+    gaps, n = (second - first).numpy(), len(first)
+    middle, spread = float(gaps.mean()), float(gaps.std(ddof=1)) / n**0.5
+    half = stats.norm.ppf(level) * spread
+    return middle, middle - half, middle + half
+
+
+@wrong(
+    "paired_interval", "The quantile is the normal distribution's, and the standard deviation divides by n"
+)
+def paired_interval_normal_and_n_slip(first, second, level):
+    from scipy import stats
+
+    gaps, n = (second - first).numpy(), len(first)
+    middle, spread = float(gaps.mean()), float(gaps.std()) / n**0.5
+    half = stats.norm.ppf((1 + level) / 2) * spread
+    return middle, middle - half, middle + half
+
+
+@wrong("paired_interval", "The degrees of freedom are those of two independent groups, 2n - 2")
+def paired_interval_two_n_slip(first, second, level):
+    from scipy import stats
+
+    gaps, n = (second - first).numpy(), len(first)
+    middle, spread = float(gaps.mean()), float(gaps.std(ddof=1)) / n**0.5
+    half = stats.t.ppf((1 + level) / 2, 2 * n - 2) * spread
+    return middle, middle - half, middle + half
+
+
+@wrong("paired_interval", "The spread is the second variant's alone")
+def paired_interval_second_spread_slip(first, second, level):
+    from scipy import stats
+
+    gaps, n = (second - first).numpy(), len(first)
+    middle, spread = float(gaps.mean()), float(second.std()) / n**0.5
+    half = stats.t.ppf((1 + level) / 2, n - 1) * spread
+    return middle, middle - half, middle + half
+
+
+@wrong("paired_interval", "The half width is halved")
+def paired_interval_half_width_slip(first, second, level):
+    from scipy import stats
+
+    gaps, n = (second - first).numpy(), len(first)
+    middle, spread = float(gaps.mean()), float(gaps.std(ddof=1)) / n**0.5
+    half = 0.5 * stats.t.ppf((1 + level) / 2, n - 1) * spread
+    return middle, middle - half, middle + half
+
+
+@wrong("paired_interval", "The half width is doubled")
+def paired_interval_double_width_slip(first, second, level):
+    from scipy import stats
+
+    gaps, n = (second - first).numpy(), len(first)
+    middle, spread = float(gaps.mean()), float(gaps.std(ddof=1)) / n**0.5
+    half = 2 * stats.t.ppf((1 + level) / 2, n - 1) * spread
+    return middle, middle - half, middle + half
+
+
+# ---- generate
+
+
+@wrong("generate", "The latents are clipped to [-1, 1] before the scale is undone")
+def generate_clamps_scaled_slip(step, decode, z, y, num_steps, scale, shift):
+    with torch.no_grad():
+        for k in reversed(range(num_steps)):
+            z = step(z, torch.full((len(z),), k), y)
+        return decode(z.clamp(-1, 1) / scale + shift).clamp(-1, 1)
+
+
+@wrong("generate", "The clipping comes before decoding instead of after it")
+def generate_clamps_raw_only_slip(step, decode, z, y, num_steps, scale, shift):
+    with torch.no_grad():
+        for k in reversed(range(num_steps)):
+            z = step(z, torch.full((len(z),), k), y)
+        return decode((z / scale + shift).clamp(-1, 1))
+
+
+@wrong("generate", "The latents are clipped before the scale is undone, and the images are not clipped")
+def generate_clamps_scaled_only_slip(step, decode, z, y, num_steps, scale, shift):
+    with torch.no_grad():
+        for k in reversed(range(num_steps)):
+            z = step(z, torch.full((len(z),), k), y)
+        return decode(z.clamp(-1, 1) / scale + shift)
+
+
+@wrong("generate", "Scale and shift are undone twice")
+def generate_unscaled_twice_slip(step, decode, z, y, num_steps, scale, shift):
+    with torch.no_grad():
+        for k in reversed(range(num_steps)):
+            z = step(z, torch.full((len(z),), k), y)
+        return decode((z / scale + shift) / scale + shift).clamp(-1, 1)
+
+
+@wrong("generate", "The images go through a tanh")
+def generate_tanh_slip(step, decode, z, y, num_steps, scale, shift):
+    with torch.no_grad():
+        for k in reversed(range(num_steps)):
+            z = step(z, torch.full((len(z),), k), y)
+        return decode(z / scale + shift).tanh()
+
+
+@wrong("generate", "Scale and shift are undone after every step")
+def generate_unscales_in_loop_slip(step, decode, z, y, num_steps, scale, shift):
+    with torch.no_grad():
+        for k in reversed(range(num_steps)):
+            z = step(z, torch.full((len(z),), k), y)
+            z = z / scale + shift
+        return decode(z).clamp(-1, 1)
+
+
+@wrong("generate", "Scale and shift are undone in the images")
+def generate_unscales_images_slip(step, decode, z, y, num_steps, scale, shift):
+    with torch.no_grad():
+        for k in reversed(range(num_steps)):
+            z = step(z, torch.full((len(z),), k), y)
+        return (decode(z) / scale + shift).clamp(-1, 1)
+
+
+@wrong("generate", "Scale and shift are undone in the noise")
+def generate_unscales_noise_slip(step, decode, z, y, num_steps, scale, shift):
+    with torch.no_grad():
+        z = z / scale + shift
+        for k in reversed(range(num_steps)):
+            z = step(z, torch.full((len(z),), k), y)
+        return decode(z).clamp(-1, 1)
+
+
+@wrong("generate", "The noise is scaled like an encoded image")
+def generate_scales_noise_slip(step, decode, z, y, num_steps, scale, shift):
+    with torch.no_grad():
+        z = (z - shift) * scale
+        for k in reversed(range(num_steps)):
+            z = step(z, torch.full((len(z),), k), y)
+        return decode(z / scale + shift).clamp(-1, 1)
+
+
+# ---- update_ema
+
+
+@wrong(
+    "update_ema",
+    "The decay that is returned is right, but the average was mixed with the one that was asked for",
+)
+def update_ema_mixes_with_decay_slip(average, model, decay, step):
+    used = min(decay, (1 + step) / (10 + step))
+    with torch.no_grad():
+        for old, new in zip(average.parameters(), model.parameters()):
+            old.copy_(decay * old + (1 - decay) * new)
+    return used
+
+
+@wrong("update_ema", "The old average is not scaled")
+def update_ema_old_unscaled_slip(average, model, decay, step):
+    used = min(decay, (1 + step) / (10 + step))
+    with torch.no_grad():
+        for old, new in zip(average.parameters(), model.parameters()):
+            old.copy_(old + (1 - used) * new)
+    return used
+
+
+@wrong("update_ema", "The new weights are not scaled")
+def update_ema_new_unscaled_slip(average, model, decay, step):
+    used = min(decay, (1 + step) / (10 + step))
+    with torch.no_grad():
+        for old, new in zip(average.parameters(), model.parameters()):
+            old.copy_(used * old + new)
+    return used
+
+
+@wrong("update_ema", "Old and new are averaged half and half")
+def update_ema_half_and_half_slip(average, model, decay, step):
+    used = min(decay, (1 + step) / (10 + step))
+    with torch.no_grad():
+        for old, new in zip(average.parameters(), model.parameters()):
+            old.copy_((old + new) / 2)
+    return used
+
+
+@wrong("update_ema", "The new weights are subtracted")
+def update_ema_subtracts_slip(average, model, decay, step):
+    used = min(decay, (1 + step) / (10 + step))
+    with torch.no_grad():
+        for old, new in zip(average.parameters(), model.parameters()):
+            old.copy_(old - (1 - used) * new)
+    return used
+
+
+@wrong("update_ema", "The average moves away from the new weights")
+def update_ema_away_slip(average, model, decay, step):
+    used = min(decay, (1 + step) / (10 + step))
+    with torch.no_grad():
+        for old, new in zip(average.parameters(), model.parameters()):
+            old.copy_(old + (1 - used) * (old - new))
+    return used
+
+
+@wrong("update_ema", "The new weights are never added")
+def update_ema_only_decays_slip(average, model, decay, step):
+    used = min(decay, (1 + step) / (10 + step))
+    with torch.no_grad():
+        for old, _new in zip(average.parameters(), model.parameters()):
+            old.copy_(used * old)
+    return used
+
+
+@wrong(
+    "update_ema",
+    "The average is right, but it returns the value of the warm-up even where the decay is smaller",
+)
+def update_ema_returns_warmup_slip(average, model, decay, step):
+    used = min(decay, (1 + step) / (10 + step))
+    with torch.no_grad():
+        for old, new in zip(average.parameters(), model.parameters()):
+            old.copy_(used * old + (1 - used) * new)
+    return (1 + step) / (10 + step)
+
+
+@wrong("update_ema", "The warm-up is nearly 1/10 for long")
+def update_ema_slow_warmup_slip(average, model, decay, step):
+    used = min(decay, (1 + step) / (1 + 10 * step))
+    with torch.no_grad():
+        for old, new in zip(average.parameters(), model.parameters()):
+            old.copy_(used * old + (1 - used) * new)
+    return used
+
+
+@wrong("update_ema", "The warm-up starts at 0")
+def update_ema_zero_warmup_slip(average, model, decay, step):
+    used = min(decay, step / (10 + step))
+    with torch.no_grad():
+        for old, new in zip(average.parameters(), model.parameters()):
+            old.copy_(used * old + (1 - used) * new)
+    return used
+
+
+# ---- training_step
+
+
+@wrong("training_step", "The scheduler is called twice")
+def training_step_scheduler_twice_slip(model, optimizer, scheduler, diffusion, x0, y, t, noise):
+    loss = diffusion.training_losses(model, x0, t, y, noise)["loss"].mean()
+    optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    scheduler.step()
+    scheduler.step()
+    return loss.item()
+
+
+@wrong("training_step", "The scheduler is called before and after the optimizer")
+def training_step_scheduler_around_slip(model, optimizer, scheduler, diffusion, x0, y, t, noise):
+    loss = diffusion.training_losses(model, x0, t, y, noise)["loss"].mean()
+    optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    scheduler.step()
+    optimizer.step()
+    scheduler.step()
+    return loss.item()
+
+
+@wrong("training_step", "The optimizer is called twice")
+def training_step_optimizer_twice_slip(model, optimizer, scheduler, diffusion, x0, y, t, noise):
+    loss = diffusion.training_losses(model, x0, t, y, noise)["loss"].mean()
+    optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    optimizer.step()
+    scheduler.step()
+    return loss.item()
+
+
+@wrong("training_step", "The gradient is clipped at another norm than 1")
+def training_step_clip_ten_slip(model, optimizer, scheduler, diffusion, x0, y, t, noise):
+    loss = diffusion.training_losses(model, x0, t, y, noise)["loss"].mean()
+    optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
+    optimizer.step()
+    scheduler.step()
+    return loss.item()
+
+
+# ---- overfit
+
+
+@wrong("overfit", "Timesteps and labels are passed in the wrong order")
+def overfit_t_and_y_slip(step, x0, y, steps, generator):
+    losses = []
+    for _ in range(steps):
+        t = torch.randint(0, 1000, (len(x0),), generator=generator)
+        noise = torch.randn(x0.shape, generator=generator)
+        losses.append(step(x0, t, y, noise))
+    return losses
+
+
+@wrong("overfit", "Timesteps and noise are passed in the wrong order")
+def overfit_t_and_noise_slip(step, x0, y, steps, generator):
+    losses = []
+    for _ in range(steps):
+        t = torch.randint(0, 1000, (len(x0),), generator=generator)
+        noise = torch.randn(x0.shape, generator=generator)
+        losses.append(step(x0, y, noise, t))
+    return losses
+
+
+@wrong("overfit", "Images and noise are passed in the wrong order")
+def overfit_images_and_noise_slip(step, x0, y, steps, generator):
+    losses = []
+    for _ in range(steps):
+        t = torch.randint(0, 1000, (len(x0),), generator=generator)
+        noise = torch.randn(x0.shape, generator=generator)
+        losses.append(step(noise, y, t, x0))
+    return losses
+
+
+@wrong("overfit", "The noise is added to the images")
+def overfit_noisy_images_slip(step, x0, y, steps, generator):
+    losses = []
+    for _ in range(steps):
+        t = torch.randint(0, 1000, (len(x0),), generator=generator)
+        noise = torch.randn(x0.shape, generator=generator)
+        losses.append(step(x0 + noise, y, t, noise))
+    return losses
+
+
+@wrong("overfit", "The timesteps are divided by 1000")
+def overfit_fractions_slip(step, x0, y, steps, generator):
+    losses = []
+    for _ in range(steps):
+        t = torch.randint(0, 1000, (len(x0),), generator=generator)
+        noise = torch.randn(x0.shape, generator=generator)
+        losses.append(step(x0, y, t / 1000, noise))
+    return losses
+
+
+# ---- q_posterior
+
+
+@wrong("q_posterior", "The weight of x_t has the root of beta where that of 1 - beta belongs")
+def q_posterior_root_beta_slip(x0, x_t, t, betas):
+    bar = torch.cumprod(1 - betas, 0)
+    before = torch.cat([bar.new_ones(1), bar[:-1]])
+    variance = betas * (1 - before) / (1 - bar)
+    log = torch.cat([variance[1:2], variance[1:]]).log()
+    of_x0 = betas * before.sqrt() / (1 - bar)
+    of_xt = (1 - before) * betas.sqrt() / (1 - bar)
+    pick = lambda table: table[t].view(-1, 1, 1, 1)  # noqa: E731
+    return pick(of_x0) * x0 + pick(of_xt) * x_t, pick(log)
+
+
+@wrong("q_posterior", "The weight of x_0 has the root of beta")
+def q_posterior_root_beta_clean_slip(x0, x_t, t, betas):
+    bar = torch.cumprod(1 - betas, 0)
+    before = torch.cat([bar.new_ones(1), bar[:-1]])
+    variance = betas * (1 - before) / (1 - bar)
+    log = torch.cat([variance[1:2], variance[1:]]).log()
+    of_x0 = betas.sqrt() * before.sqrt() / (1 - bar)
+    of_xt = (1 - before) * (1 - betas).sqrt() / (1 - bar)
+    pick = lambda table: table[t].view(-1, 1, 1, 1)  # noqa: E731
+    return pick(of_x0) * x0 + pick(of_xt) * x_t, pick(log)
+
+
+@wrong("q_posterior", "The log variance is shifted by one entry: at t it is that of t - 1")
+def q_posterior_late_variance_slip(x0, x_t, t, betas):
+    bar = torch.cumprod(1 - betas, 0)
+    before = torch.cat([bar.new_ones(1), bar[:-1]])
+    variance = betas * (1 - before) / (1 - bar)
+    log = torch.cat([variance[1:2], variance[1:]]).log()
+    log = torch.cat([log[:1], log[:-1]])
+    of_x0 = betas * before.sqrt() / (1 - bar)
+    of_xt = (1 - before) * (1 - betas).sqrt() / (1 - bar)
+    pick = lambda table: table[t].view(-1, 1, 1, 1)  # noqa: E731
+    return pick(of_x0) * x0 + pick(of_xt) * x_t, pick(log)
+
+
+@wrong("q_posterior", "The log variance is shifted by one entry: at t it is that of t + 1")
+def q_posterior_early_variance_slip(x0, x_t, t, betas):
+    bar = torch.cumprod(1 - betas, 0)
+    before = torch.cat([bar.new_ones(1), bar[:-1]])
+    variance = betas * (1 - before) / (1 - bar)
+    log = torch.cat([variance[1:2], variance[1:]]).log()
+    log = torch.cat([log[1:], log[-1:]])
+    of_x0 = betas * before.sqrt() / (1 - bar)
+    of_xt = (1 - before) * (1 - betas).sqrt() / (1 - bar)
+    pick = lambda table: table[t].view(-1, 1, 1, 1)  # noqa: E731
+    return pick(of_x0) * x0 + pick(of_xt) * x_t, pick(log)
+
+
+@wrong("q_posterior", "The weights are divided by the root of the noise after the step")
+def q_posterior_root_noise_slip(x0, x_t, t, betas):
+    bar = torch.cumprod(1 - betas, 0)
+    before = torch.cat([bar.new_ones(1), bar[:-1]])
+    variance = betas * (1 - before) / (1 - bar)
+    log = torch.cat([variance[1:2], variance[1:]]).log()
+    of_x0 = betas * before.sqrt() / (1 - bar).sqrt()
+    of_xt = (1 - before) * (1 - betas).sqrt() / (1 - bar).sqrt()
+    pick = lambda table: table[t].view(-1, 1, 1, 1)  # noqa: E731
+    return pick(of_x0) * x0 + pick(of_xt) * x_t, pick(log)
+
+
+@wrong("q_posterior", "The weight of x_t has the root of the noise before the step")
+def q_posterior_root_before_slip(x0, x_t, t, betas):
+    bar = torch.cumprod(1 - betas, 0)
+    before = torch.cat([bar.new_ones(1), bar[:-1]])
+    variance = betas * (1 - before) / (1 - bar)
+    log = torch.cat([variance[1:2], variance[1:]]).log()
+    of_x0 = betas * before.sqrt() / (1 - bar)
+    of_xt = ((1 - before) * (1 - betas)).sqrt() / (1 - bar)
+    pick = lambda table: table[t].view(-1, 1, 1, 1)  # noqa: E731
+    return pick(of_x0) * x0 + pick(of_xt) * x_t, pick(log)
+
+
+@wrong("q_posterior", "The weight of x_t has the signal before the step where the noise before it belongs")
+def q_posterior_signal_before_slip(x0, x_t, t, betas):
+    bar = torch.cumprod(1 - betas, 0)
+    before = torch.cat([bar.new_ones(1), bar[:-1]])
+    variance = betas * (1 - before) / (1 - bar)
+    log = torch.cat([variance[1:2], variance[1:]]).log()
+    of_x0 = betas * before.sqrt() / (1 - bar)
+    of_xt = before * (1 - betas).sqrt() / (1 - bar)
+    pick = lambda table: table[t].view(-1, 1, 1, 1)  # noqa: E731
+    return pick(of_x0) * x0 + pick(of_xt) * x_t, pick(log)
+
+
+@wrong("q_posterior", "The weight of x_0 lacks beta")
+def q_posterior_no_beta_slip(x0, x_t, t, betas):
+    bar = torch.cumprod(1 - betas, 0)
+    before = torch.cat([bar.new_ones(1), bar[:-1]])
+    variance = betas * (1 - before) / (1 - bar)
+    log = torch.cat([variance[1:2], variance[1:]]).log()
+    of_x0 = before.sqrt() / (1 - bar)
+    of_xt = (1 - before) * (1 - betas).sqrt() / (1 - bar)
+    pick = lambda table: table[t].view(-1, 1, 1, 1)  # noqa: E731
+    return pick(of_x0) * x0 + pick(of_xt) * x_t, pick(log)
+
+
+# ---- q_sample
+
+
+@wrong("q_sample", "The coefficients fall on a straight line in t")
+def q_sample_linear_slip(x0, t, noise, alphas_cumprod):
+    bar = (t / 1000).double().view(-1, 1, 1, 1)
+    return (1 - bar) * x0 + bar * noise
+
+
+@wrong("q_sample", "The table is read from its end")
+def q_sample_reversed_slip(x0, t, noise, alphas_cumprod):
+    bar = alphas_cumprod.flip(0)[t].view(-1, 1, 1, 1)
+    return bar.sqrt() * x0 + (1 - bar).sqrt() * noise
+
+
+@wrong("q_sample", "The roots are taken twice")
+def q_sample_fourth_roots_slip(x0, t, noise, alphas_cumprod):
+    bar = alphas_cumprod[t].view(-1, 1, 1, 1)
+    return bar.sqrt().sqrt() * x0 + (1 - bar).sqrt().sqrt() * noise
+
+
+@wrong("q_sample", "The signal's coefficient is 1 minus the noise's")
+def q_sample_one_minus_noise_slip(x0, t, noise, alphas_cumprod):
+    bar = alphas_cumprod[t].view(-1, 1, 1, 1)
+    return (1 - (1 - bar).sqrt()) * x0 + (1 - bar).sqrt() * noise
+
+
+@wrong("q_sample", "Image and noise both have the noise's coefficient")
+def q_sample_noise_twice_slip(x0, t, noise, alphas_cumprod):
+    bar = alphas_cumprod[t].view(-1, 1, 1, 1)
+    return (1 - bar).sqrt() * (x0 + noise)
+
+
+@wrong("q_sample", "Image and noise are added without coefficients")
+def q_sample_no_coefficients_slip(x0, t, noise, alphas_cumprod):
+    bar = alphas_cumprod[t].view(-1, 1, 1, 1)
+    return x0 + noise + 0 * bar
+
+
+@wrong("q_sample", "The image keeps its full strength, and the noise grows beyond 1")
+def q_sample_exploding_slip(x0, t, noise, alphas_cumprod):
+    bar = alphas_cumprod[t].view(-1, 1, 1, 1)
+    return x0 + ((1 - bar) / bar).sqrt() * noise
+
+
+@wrong("q_sample", "This is the velocity")
+def q_sample_velocity_slip(x0, t, noise, alphas_cumprod):
+    bar = alphas_cumprod[t].view(-1, 1, 1, 1)
+    return bar.sqrt() * noise - (1 - bar).sqrt() * x0
+
+
+@wrong("q_sample", "The image is missing")
+def q_sample_noise_only_slip(x0, t, noise, alphas_cumprod):
+    bar = alphas_cumprod[t].view(-1, 1, 1, 1)
+    return (1 - bar).sqrt() * noise
+
+
+@wrong("q_sample", "The noise is missing")
+def q_sample_signal_only_slip(x0, t, noise, alphas_cumprod):
+    bar = alphas_cumprod[t].view(-1, 1, 1, 1)
+    return bar.sqrt() * x0
+
+
+# ---- ddim_step
+
+
+@wrong("ddim_step", "Sigma is subtracted after the root")
+def ddim_step_root_minus_sigma_slip(diffusion, prediction, x_t, t, noise, eta):
+    before = col(diffusion.alphas_cumprod_prev, t)
+    after = col(diffusion.alphas_cumprod, t)
+    sigma = eta * ((1 - before) / (1 - after) * (1 - after / before)).clamp(min=0).sqrt()
+    old = (x_t - after.sqrt() * prediction.x0) / (1 - after).sqrt()
+    return before.sqrt() * prediction.x0 + ((1 - before).sqrt() - sigma) * old + sigma * noise
+
+
+@wrong("ddim_step", "Sigma squared is added to the old noise")
+def ddim_step_plus_sigma_slip(diffusion, prediction, x_t, t, noise, eta):
+    before = col(diffusion.alphas_cumprod_prev, t)
+    after = col(diffusion.alphas_cumprod, t)
+    sigma = eta * ((1 - before) / (1 - after) * (1 - after / before)).clamp(min=0).sqrt()
+    old = (x_t - after.sqrt() * prediction.x0) / (1 - after).sqrt()
+    return before.sqrt() * prediction.x0 + (1 - before + sigma**2).sqrt() * old + sigma * noise
+
+
+@wrong("ddim_step", "The old noise is multiplied by 1 - sigma")
+def ddim_step_times_one_minus_slip(diffusion, prediction, x_t, t, noise, eta):
+    before = col(diffusion.alphas_cumprod_prev, t)
+    after = col(diffusion.alphas_cumprod, t)
+    sigma = eta * ((1 - before) / (1 - after) * (1 - after / before)).clamp(min=0).sqrt()
+    old = (x_t - after.sqrt() * prediction.x0) / (1 - after).sqrt()
+    return before.sqrt() * prediction.x0 + (1 - before).sqrt() * (1 - sigma) * old + sigma * noise
+
+
+@wrong("ddim_step", "The old noise is scaled as if the earlier level were pure noise")
+def ddim_step_without_before_slip(diffusion, prediction, x_t, t, noise, eta):
+    before = col(diffusion.alphas_cumprod_prev, t)
+    after = col(diffusion.alphas_cumprod, t)
+    sigma = eta * ((1 - before) / (1 - after) * (1 - after / before)).clamp(min=0).sqrt()
+    old = (x_t - after.sqrt() * prediction.x0) / (1 - after).sqrt()
+    return before.sqrt() * prediction.x0 + (1 - sigma**2).clamp(min=0).sqrt() * old + sigma * noise
+
+
+@wrong("ddim_step", "The old noise is scaled by 1 minus a root")
+def ddim_step_one_minus_root_slip(diffusion, prediction, x_t, t, noise, eta):
+    before = col(diffusion.alphas_cumprod_prev, t)
+    after = col(diffusion.alphas_cumprod, t)
+    sigma = eta * ((1 - before) / (1 - after) * (1 - after / before)).clamp(min=0).sqrt()
+    old = (x_t - after.sqrt() * prediction.x0) / (1 - after).sqrt()
+    return before.sqrt() * prediction.x0 + (1 - before.sqrt()) * old + sigma * noise
+
+
+@wrong("ddim_step", "The table of earlier levels is read one entry early")
+def ddim_step_previous_twice_slip(diffusion, prediction, x_t, t, noise, eta):
+    before = col(diffusion.alphas_cumprod_prev, t)
+    after = col(diffusion.alphas_cumprod, t)
+    before = col(diffusion.alphas_cumprod_prev, t - 1)
+    sigma = eta * ((1 - before) / (1 - after) * (1 - after / before)).clamp(min=0).sqrt()
+    old = (x_t - after.sqrt() * prediction.x0) / (1 - after).sqrt()
+    return before.sqrt() * prediction.x0 + (1 - before - sigma**2).clamp(min=0).sqrt() * old + sigma * noise
+
+
+@wrong("ddim_step", "The table of earlier levels is read one entry early, from t = 1 on")
+def ddim_step_previous_twice_clamped_slip(diffusion, prediction, x_t, t, noise, eta):
+    before = col(diffusion.alphas_cumprod_prev, t)
+    after = col(diffusion.alphas_cumprod, t)
+    before = col(diffusion.alphas_cumprod_prev, (t - 1).clamp(min=0))
+    sigma = eta * ((1 - before) / (1 - after) * (1 - after / before)).clamp(min=0).sqrt()
+    old = (x_t - after.sqrt() * prediction.x0) / (1 - after).sqrt()
+    return before.sqrt() * prediction.x0 + (1 - before - sigma**2).clamp(min=0).sqrt() * old + sigma * noise
+
+
+@wrong("ddim_step", "The fresh noise is subtracted")
+def ddim_step_minus_noise_slip(diffusion, prediction, x_t, t, noise, eta):
+    before = col(diffusion.alphas_cumprod_prev, t)
+    after = col(diffusion.alphas_cumprod, t)
+    sigma = eta * ((1 - before) / (1 - after) * (1 - after / before)).clamp(min=0).sqrt()
+    old = (x_t - after.sqrt() * prediction.x0) / (1 - after).sqrt()
+    return before.sqrt() * prediction.x0 + (1 - before - sigma**2).clamp(min=0).sqrt() * old - sigma * noise
+
+
+# ---- even_log_snr
+
+
+@wrong("even_log_snr", "The timesteps are counted from 1")
+def even_log_snr_from_one_slip(alphas_cumprod, steps):
+    snr = alphas_cumprod / (1 - alphas_cumprod)
+    values = snr.log()
+    wanted = torch.linspace(float(values[0]), float(values[-1]), steps, dtype=torch.float64)
+    return (values - wanted[:, None]).abs().argmin(1) + 1
+
+
+@wrong("even_log_snr", "The timesteps are even in noise over signal")
+def even_log_snr_noise_over_signal_slip(alphas_cumprod, steps):
+    snr = alphas_cumprod / (1 - alphas_cumprod)
+    values = 1 / snr
+    wanted = torch.linspace(float(values[0]), float(values[-1]), steps, dtype=torch.float64)
+    return (values - wanted[:, None]).abs().argmin(1)
+
+
+@wrong("even_log_snr", "The timesteps are even in the root of SNR")
+def even_log_snr_root_of_snr_slip(alphas_cumprod, steps):
+    snr = alphas_cumprod / (1 - alphas_cumprod)
+    values = snr.sqrt()
+    wanted = torch.linspace(float(values[0]), float(values[-1]), steps, dtype=torch.float64)
+    return (values - wanted[:, None]).abs().argmin(1)
+
+
+@wrong("even_log_snr", "The timesteps are even in the angle between signal and noise")
+def even_log_snr_angle_slip(alphas_cumprod, steps):
+    alphas_cumprod / (1 - alphas_cumprod)
+    values = alphas_cumprod.sqrt().acos()
+    wanted = torch.linspace(float(values[0]), float(values[-1]), steps, dtype=torch.float64)
+    return (values - wanted[:, None]).abs().argmin(1)
+
+
+@wrong("even_log_snr", "The timesteps are counted from the noisy end")
+def even_log_snr_mirrored_slip(alphas_cumprod, steps):
+    snr = alphas_cumprod / (1 - alphas_cumprod)
+    values = snr.log()
+    wanted = torch.linspace(float(values[0]), float(values[-1]), steps, dtype=torch.float64)
+    found = (values - wanted[:, None]).abs().argmin(1)
+    return len(snr) - 1 - found.flip(0)
+
+
+# ---- second_order_step
+
+
+@wrong("second_order_step", "The step is divided by the length of both steps together")
+def second_order_step_share_slip(x, x0, last_x0, before, now, after):
+    lam = [0.5 * torch.log(bar / (1 - bar)) for bar in (before, now, after)]
+    last, h = lam[1] - lam[0], lam[2] - lam[1]
+    middle = x0 + h / (h + last) * (x0 - last_x0)
+    less = ((1 - after) / (1 - now)).sqrt()
+    return less * x + (after.sqrt() - less * now.sqrt()) * middle
+
+
+@wrong("second_order_step", "Half of the step is divided by the length of both steps together")
+def second_order_step_half_share_slip(x, x0, last_x0, before, now, after):
+    lam = [0.5 * torch.log(bar / (1 - bar)) for bar in (before, now, after)]
+    last, h = lam[1] - lam[0], lam[2] - lam[1]
+    middle = x0 + h / (h + last) / 2 * (x0 - last_x0)
+    less = ((1 - after) / (1 - now)).sqrt()
+    return less * x + (after.sqrt() - less * now.sqrt()) * middle
+
+
+@wrong("second_order_step", "Half of the step is used without the length of the step before")
+def second_order_step_half_alone_slip(x, x0, last_x0, before, now, after):
+    lam = [0.5 * torch.log(bar / (1 - bar)) for bar in (before, now, after)]
+    _last, h = lam[1] - lam[0], lam[2] - lam[1]
+    middle = x0 + h / 2 * (x0 - last_x0)
+    less = ((1 - after) / (1 - now)).sqrt()
+    return less * x + (after.sqrt() - less * now.sqrt()) * middle
+
+
+@wrong("second_order_step", "The step is used without the length of the step before, and in full")
+def second_order_step_step_alone_slip(x, x0, last_x0, before, now, after):
+    lam = [0.5 * torch.log(bar / (1 - bar)) for bar in (before, now, after)]
+    _last, h = lam[1] - lam[0], lam[2] - lam[1]
+    middle = x0 + h * (x0 - last_x0)
+    less = ((1 - after) / (1 - now)).sqrt()
+    return less * x + (after.sqrt() - less * now.sqrt()) * middle
+
+
+@wrong("second_order_step", "The length of the step before is divided by that of both")
+def second_order_step_last_share_slip(x, x0, last_x0, before, now, after):
+    lam = [0.5 * torch.log(bar / (1 - bar)) for bar in (before, now, after)]
+    last, h = lam[1] - lam[0], lam[2] - lam[1]
+    middle = x0 + last / (h + last) * (x0 - last_x0)
+    less = ((1 - after) / (1 - now)).sqrt()
+    return less * x + (after.sqrt() - less * now.sqrt()) * middle
+
+
+@wrong("second_order_step", "The slope is used for half a unit of lambda, whatever the length of the step")
+def second_order_step_half_over_last_slip(x, x0, last_x0, before, now, after):
+    lam = [0.5 * torch.log(bar / (1 - bar)) for bar in (before, now, after)]
+    last, _h = lam[1] - lam[0], lam[2] - lam[1]
+    middle = x0 + 0.5 / last * (x0 - last_x0)
+    less = ((1 - after) / (1 - now)).sqrt()
+    return less * x + (after.sqrt() - less * now.sqrt()) * middle
+
+
+@wrong(
+    "second_order_step",
+    "Both steps are treated as equally long, and the predicted image is extrapolated to the end of the step",
+)
+def second_order_step_equal_full_slip(x, x0, last_x0, before, now, after):
+    lam = [0.5 * torch.log(bar / (1 - bar)) for bar in (before, now, after)]
+    _last, _h = lam[1] - lam[0], lam[2] - lam[1]
+    middle = x0 + 1.0 * (x0 - last_x0)
+    less = ((1 - after) / (1 - now)).sqrt()
+    return less * x + (after.sqrt() - less * now.sqrt()) * middle
+
+
+@wrong("second_order_step", "The ratio of the two step lengths is upside down, and the half is missing")
+def second_order_step_upside_down_full_slip(x, x0, last_x0, before, now, after):
+    lam = [0.5 * torch.log(bar / (1 - bar)) for bar in (before, now, after)]
+    last, h = lam[1] - lam[0], lam[2] - lam[1]
+    middle = x0 + last / h * (x0 - last_x0)
+    less = ((1 - after) / (1 - now)).sqrt()
+    return less * x + (after.sqrt() - less * now.sqrt()) * middle
+
+
+# ---- guided_output
+
+
+@wrong("guided_output", "The halves are taken along the batch")
+def guided_output_images_slip(cond, uncond, cfg_scale):
+    eps, values = cond.chunk(2, dim=0)
+    other, _ = uncond.chunk(2, dim=0)
+    return torch.cat([other + cfg_scale * (eps - other), values], dim=0)
+
+
+@wrong("guided_output", "The halves are joined along the batch")
+def guided_output_joined_images_slip(cond, uncond, cfg_scale):
+    eps, values = cond.chunk(2, dim=1)
+    other, _ = uncond.chunk(2, dim=1)
+    return torch.cat([other + cfg_scale * (eps - other), values])
+
+
+@wrong("guided_output", "The outputs are split along the batch and joined along the channels")
+def guided_output_split_images_slip(cond, uncond, cfg_scale):
+    eps, values = cond.chunk(2)
+    other, _ = uncond.chunk(2)
+    return torch.cat([other + cfg_scale * (eps - other), values], dim=1)
+
+
+@wrong("guided_output", "The variance values of both outputs are added")
+def guided_output_added_values_slip(cond, uncond, cfg_scale):
+    eps, values = cond.chunk(2, dim=1)
+    other, _ = uncond.chunk(2, dim=1)
+    return torch.cat([other + cfg_scale * (eps - other), values + uncond.chunk(2, dim=1)[1]], dim=1)
+
+
+@wrong("guided_output", "The guidance is subtracted")
+def guided_output_away_slip(cond, uncond, cfg_scale):
+    eps, values = cond.chunk(2, dim=1)
+    other, _ = uncond.chunk(2, dim=1)
+    return torch.cat([other - cfg_scale * (eps - other), values], dim=1)
+
+
+@wrong("guided_output", "Both predictions of the noise are added in full")
+def guided_output_sum_slip(cond, uncond, cfg_scale):
+    eps, values = cond.chunk(2, dim=1)
+    other, _ = uncond.chunk(2, dim=1)
+    return torch.cat([other + cfg_scale * eps, values], dim=1)
+
+
+@wrong("guided_output", "The noise with the label is scaled")
+def guided_output_only_label_slip(cond, uncond, cfg_scale):
+    eps, values = cond.chunk(2, dim=1)
+    other, _ = uncond.chunk(2, dim=1)
+    return torch.cat([cfg_scale * eps, values], dim=1)
+
+
+@wrong("guided_output", "The noise is the mean of both predictions")
+def guided_output_mean_slip(cond, uncond, cfg_scale):
+    eps, values = cond.chunk(2, dim=1)
+    other, _ = uncond.chunk(2, dim=1)
+    return torch.cat([(eps + other) / 2, values], dim=1)
+
+
+# ---- frechet
+
+
+@wrong("frechet", "The root is that of the sum of the covariances")
+def frechet_root_of_sum_slip(a, b):
+    one, two = (torch.atleast_2d(torch.cov(x.T)) for x in (a, b))
+    gap = (a.mean(0) - b.mean(0)).square().sum()
+    values, vectors = torch.linalg.eigh(one + two)
+    root = vectors * values.clamp(min=0).sqrt() @ vectors.mT
+    return gap + one.trace() + two.trace() - 2 * root.trace()
+
+
+@wrong("frechet", "The root is that of the mean of the covariances")
+def frechet_root_of_mean_slip(a, b):
+    one, two = (torch.atleast_2d(torch.cov(x.T)) for x in (a, b))
+    gap = (a.mean(0) - b.mean(0)).square().sum()
+    values, vectors = torch.linalg.eigh((one + two) / 2)
+    root = vectors * values.clamp(min=0).sqrt() @ vectors.mT
+    return gap + one.trace() + two.trace() - 2 * root.trace()
+
+
+@wrong("frechet", "Two traces are multiplied")
+def frechet_product_of_traces_slip(a, b):
+    one, two = (torch.atleast_2d(torch.cov(x.T)) for x in (a, b))
+    gap = (a.mean(0) - b.mean(0)).square().sum()
+    return gap + one.trace() + two.trace() - 2 * one.trace() * two.trace()
+
+
+@wrong("frechet", "The size of the product stands where its root's trace belongs")
+def frechet_frobenius_slip(a, b):
+    one, two = (torch.atleast_2d(torch.cov(x.T)) for x in (a, b))
+    gap = (a.mean(0) - b.mean(0)).square().sum()
+    return gap + one.trace() + two.trace() - 2 * (one @ two).norm()
+
+
+@wrong("frechet", "The term with the root is missing")
+def frechet_no_root_slip(a, b):
+    one, two = (torch.atleast_2d(torch.cov(x.T)) for x in (a, b))
+    gap = (a.mean(0) - b.mean(0)).square().sum()
+    return gap + one.trace() + two.trace()
+
+
+# ---- from_velocity
+
+
+@wrong(
+    "from_velocity",
+    "In the image and in the score's noise x_t and the velocity have each other's coefficients",
+)
+def from_velocity_both_exchanged_slip(x_t, t, v, alphas_cumprod):
+    bar = alphas_cumprod[t].view(-1, 1, 1, 1)
+    s, n, x = bar.sqrt(), (1 - bar).sqrt(), x_t
+    return n * x - s * v, -(s * x + n * v) / n
+
+
+@wrong("from_velocity", "The image has the wrong sign")
+def from_velocity_negative_image_slip(x_t, t, v, alphas_cumprod):
+    bar = alphas_cumprod[t].view(-1, 1, 1, 1)
+    s, n, x = bar.sqrt(), (1 - bar).sqrt(), x_t
+    return n * v - s * x, -(n * x + s * v) / n
+
+
+@wrong("from_velocity", "The image is divided by the signal's coefficient")
+def from_velocity_image_over_signal_slip(x_t, t, v, alphas_cumprod):
+    bar = alphas_cumprod[t].view(-1, 1, 1, 1)
+    s, n, x = bar.sqrt(), (1 - bar).sqrt(), x_t
+    return (s * x - n * v) / s, -(n * x + s * v) / n
+
+
+@wrong("from_velocity", "In the image x_t lacks its coefficient")
+def from_velocity_image_x_plain_slip(x_t, t, v, alphas_cumprod):
+    bar = alphas_cumprod[t].view(-1, 1, 1, 1)
+    s, n, x = bar.sqrt(), (1 - bar).sqrt(), x_t
+    return x - n * v, -(n * x + s * v) / n
+
+
+@wrong("from_velocity", "In the image the velocity lacks its coefficient")
+def from_velocity_image_v_plain_slip(x_t, t, v, alphas_cumprod):
+    bar = alphas_cumprod[t].view(-1, 1, 1, 1)
+    s, n, x = bar.sqrt(), (1 - bar).sqrt(), x_t
+    return s * x - v, -(n * x + s * v) / n
+
+
+@wrong("from_velocity", "The score's noise is x_t plus the velocity, without coefficients")
+def from_velocity_score_plain_slip(x_t, t, v, alphas_cumprod):
+    bar = alphas_cumprod[t].view(-1, 1, 1, 1)
+    s, n, x = bar.sqrt(), (1 - bar).sqrt(), x_t
+    return s * x - n * v, -(x + v) / n
+
+
+@wrong("from_velocity", "In the score's noise the velocity lacks its coefficient")
+def from_velocity_score_v_plain_slip(x_t, t, v, alphas_cumprod):
+    bar = alphas_cumprod[t].view(-1, 1, 1, 1)
+    s, n, x = bar.sqrt(), (1 - bar).sqrt(), x_t
+    return s * x - n * v, -(n * x + v) / n
+
+
+@wrong("from_velocity", "In the score's noise x_t lacks its coefficient")
+def from_velocity_score_x_plain_slip(x_t, t, v, alphas_cumprod):
+    bar = alphas_cumprod[t].view(-1, 1, 1, 1)
+    s, n, x = bar.sqrt(), (1 - bar).sqrt(), x_t
+    return s * x - n * v, -(x + s * v) / n
+
+
+# ---- to_latents
+
+
+@wrong("to_latents", "The mean is scaled and shifted after it, and the noise is not scaled")
+def to_latents_mean_alone_slip(mean, log_variance, noise, scale, shift):
+    m, v, e = mean, log_variance, noise
+    return m * scale - shift + (v / 2).exp() * e
+
+
+@wrong("to_latents", "The noise is scaled twice")
+def to_latents_noise_scaled_twice_slip(mean, log_variance, noise, scale, shift):
+    m, v, e = mean, log_variance, noise
+    return (m + scale * (v / 2).exp() * e - shift) * scale
+
+
+@wrong("to_latents", "The scale comes before and after the shift")
+def to_latents_mean_scaled_twice_slip(mean, log_variance, noise, scale, shift):
+    m, v, e = mean, log_variance, noise
+    return ((m + (v / 2).exp() * e) * scale - shift) * scale
+
+
+@wrong("to_latents", "The logarithm of the standard deviation is used instead of the standard deviation")
+def to_latents_half_logarithm_slip(mean, log_variance, noise, scale, shift):
+    m, v, e = mean, log_variance, noise
+    return (m + v / 2 * e - shift) * scale
+
+
+@wrong("to_latents", "The mean multiplies the noise")
+def to_latents_mean_times_slip(mean, log_variance, noise, scale, shift):
+    m, v, e = mean, log_variance, noise
+    return (m * (1 + (v / 2).exp() * e) - shift) * scale
+
+
+@wrong("to_latents", "Mean and noise are exchanged")
+def to_latents_exchanged_slip(mean, log_variance, noise, scale, shift):
+    m, v, e = mean, log_variance, noise
+    return (e + (v / 2).exp() * m - shift) * scale
+
+
+@wrong("to_latents", "The mean is missing")
+def to_latents_no_mean_slip(mean, log_variance, noise, scale, shift):
+    _m, v, e = mean, log_variance, noise
+    return ((v / 2).exp() * e - shift) * scale
+
+
+@wrong("to_latents", "The standard deviation is a softplus of the logarithm")
+def to_latents_softplus_slip(mean, log_variance, noise, scale, shift):
+    m, v, e = mean, log_variance, noise
+    return (m + torch.nn.functional.softplus(v) * e - shift) * scale
+
+
+@wrong("to_latents", "The latents are clipped to [-1, 1]")
+def to_latents_clipped_slip(mean, log_variance, noise, scale, shift):
+    m, v, e = mean, log_variance, noise
+    return (m + (v / 2).exp() * e - shift).clamp(-1, 1) * scale
+
+
+@wrong("to_latents", "The noise is added unscaled after the mean is encoded")
+def to_latents_unit_noise_slip(mean, log_variance, noise, scale, shift):
+    m, e = mean, noise
+    return (m - shift) * scale + e
+
+
+@wrong("split_condition", "or a single channel")
+def split_condition_one_channel_slip(c, t_table, y_table):
+    sums = (t_table[:, None] + y_table).flatten(0, 1)
+    best = (c[:, 0, None] - sums[:, 0]).abs().argmin(1)
+    return best // len(y_table), best % len(y_table)
