@@ -281,7 +281,7 @@ def multi_head_width_for_number(q, k, v, num_heads):
     return rearrange(attention_fused(q, k, v), "n h t d -> n t (h d)")
 
 
-@wrong("multi_head", "has shape")
+@wrong("multi_head", "still have an axis of their own")
 def multi_head_not_merged(q, k, v, num_heads):
     q, k, v = (rearrange(x, "n t (h d) -> n h t d", h=num_heads) for x in (q, k, v))
     return attention_fused(q, k, v)

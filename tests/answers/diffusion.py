@@ -1193,7 +1193,7 @@ def nll_times_scale(x, mean, log_scale, bins):
     return _nll_of_edges(x, bins, lambda edge: torch.special.ndtr((x - mean + edge) * log_scale.exp()))
 
 
-@wrong("discretized_gaussian_nll", "all edges are mirrored")
+@wrong("discretized_gaussian_nll", "outermost bins are exchanged")
 def nll_mirrored(x, mean, log_scale, bins):
     return _nll_of_edges(x, bins, lambda edge: torch.special.ndtr((mean - x + edge) / log_scale.exp()))
 

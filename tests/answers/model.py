@@ -148,7 +148,7 @@ def dit_forward_grid_exchanged(parts, x, t, y):
     return unpatchify(parts.final_layer(x, c), (w, h), p).chunk(2, 1)
 
 
-@wrong("dit_forward", "The tensor of variance values has the right shape, but wrong numbers")
+@wrong("dit_forward", "The noise is returned twice")
 def dit_forward_noise_twice(parts, x, t, y):
     eps, _ = dit_forward_library(parts, x, t, y)
     return eps, eps

@@ -601,7 +601,7 @@ def patchify_float32(images, patch_size):
     return patchify_einops(images, patch_size).float()
 
 
-@wrong("patchify", "in the wrong places")
+@wrong("patchify", "The image is mirrored")
 def patchify_flipped(images, patch_size):
     return patchify_einops(images.flip(-1), patch_size)
 

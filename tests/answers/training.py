@@ -262,7 +262,7 @@ def training_step_mean_of_means(model, optimizer, scheduler, diffusion, x0, y, t
     return loss.item()
 
 
-@wrong("training_step", "wrong numbers")
+@wrong("training_step", "The optimizer is called twice")
 def training_step_twice(model, optimizer, scheduler, diffusion, x0, y, t, noise):
     optimizer.zero_grad()
     loss = diffusion.training_losses(model, x0, t, y, noise)["loss"].mean()
@@ -443,7 +443,7 @@ def update_ema_no_limit(average, model, decay, step):
     return d
 
 
-@wrong("update_ema", "wrong numbers")
+@wrong("update_ema", "The warm-up starts at 0")
 def update_ema_k_over_10_k(average, model, decay, step):
     d = min(decay, step / (10 + step))
     with torch.no_grad():
@@ -690,7 +690,7 @@ def overfit_last(step, x0, y, steps, generator):
     return overfit_loop(step, x0, y, steps, generator)[-1:]
 
 
-@wrong("overfit", "record of the timesteps has shape")
+@wrong("overfit", "Timesteps and noise are passed in the wrong order")
 def overfit_arguments(step, x0, y, steps, generator):
     losses = []
     for _ in range(steps):
