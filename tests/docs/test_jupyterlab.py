@@ -21,7 +21,7 @@ if BROWSER is None:
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = [
-    "index.ipynb",
+    "nbs/1_tokens/02_noise.ipynb",
     "nbs/1_tokens/03_patchify.ipynb",
     "nbs/2_transformer/11_adaln_zero.ipynb",
     "nbs/3_diffusion/16_sampling.ipynb",
@@ -122,6 +122,12 @@ def run_all(page, seconds: float = 400) -> None:
     page.get_by_text("Python 3 (ipykernel) | Idle").first.wait_for(timeout=60_000)
 
 
+def open_folded(page) -> None:
+    """Show the outputs that are stored folded, such as explorers that answer a question."""
+    page.locator(".lm-MenuBar-itemLabel", has_text="View").first.click()
+    page.locator(".lm-Menu-itemLabel", has_text="Expand All Outputs").first.click()
+
+
 def saved(page, path: Path) -> list[dict]:
     """The code cells as Lab writes them to disk."""
     before = path.stat().st_mtime_ns
@@ -143,6 +149,8 @@ def test_in_lab(lab, page, name):
     start = log.stat().st_size
     page.goto(f"{url}lab/workspaces/{Path(name).stem}/tree/{name}?reset")
     run_all(page)
+    shoot(page, f"{Path(name).stem}_folded")
+    open_folded(page)
     cells = saved(page, folder / name)
     source = {"".join(c["source"])[:200]: c for c in cells if "".join(c["source"]).strip()}
     assert [text for text, c in source.items() if c["execution_count"] is None] == [], (

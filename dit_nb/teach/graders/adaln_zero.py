@@ -430,7 +430,7 @@ _STOP_ATTENTION = Exercise(
     _stop_loops,
     _block_cases,
     {
-        "The attention still learns as it always does: which layer's result does its gate multiply?": (
+        "The attention still learns as it always does: is it the weight of the layer whose result its gate multiplies that is zero, and in this block?": (
             lambda block: None,
             "lesson 11, 'With all those zeros, how can it learn?'.",
         ),

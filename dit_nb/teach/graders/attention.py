@@ -419,7 +419,7 @@ _ADD_SCORES = Exercise(
             _concatenated(),
             "lesson 06, 'Why divide by √d?'.",
         ),
-        "The scores are too large by √2: a factor on queries and one on keys multiply.": (
+        "The scores are too large by √2: the factors on queries and on keys multiply, and together they must give √2, not 2.": (
             _concatenated(2.0),
             "lesson 06, 'Why divide by √d?'.",
         ),

@@ -322,9 +322,9 @@ _SHIFT_POSITIONS = Exercise(
     _shift_loops,
     _shift_cases,
     {
-        "The positions move the other way: they are reduced by the steps.": (
+        "The positions move the other way: a sign, or which half holds the sines.": (
             lambda codes, steps: _shifted(codes, -steps),
-            "the signs of the two sums.",
+            "the signs of the two sums, and which half of a row comes first.",
         ),
         "The embedding of the steps is added; the sine of a sum is not the sum of the sines.": lambda codes, steps: (
             codes + _waves(torch.tensor([steps]), codes.shape[1])

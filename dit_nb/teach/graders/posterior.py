@@ -267,7 +267,9 @@ _LEARNED_LOG_VARIANCE = Exercise(
         "The result is the variance; return its logarithm.": lambda v, low, high: torch.lerp(
             low, high, (v + 1) / 2
         ).exp(),
-        "The fraction is v + 1/2: parentheses are missing around v + 1.": _interpolate(lambda v: v + 1 / 2),
+        "The fraction is v + 1/2: v has to be halved, too (are parentheses missing around v + 1?).": _interpolate(
+            lambda v: v + 1 / 2
+        ),
         "The fraction is v + 1, which runs from 0 to 2; it must run from 0 to 1.": _interpolate(
             lambda v: v + 1
         ),
