@@ -53,7 +53,7 @@ def conv_to_linear_all_reversed_slip(weight):
 # ---- block_macs
 
 
-@wrong("block_macs", "The modulation has five vectors")
+@wrong("block_macs", "The modulation has five vectors; shift")
 def block_macs_five_vectors_slip(tokens, width, mlp_ratio):
     return (
         5 * width * width
@@ -869,7 +869,7 @@ def adaln_zero_gate_first_slip(x, branch, shift, scale, gate):
     return x + shift * branch(h * (1 + gate) + scale)
 
 
-@wrong("adaln_zero", "The three fields are taken in the order gate, shift and scale moved round")
+@wrong("adaln_zero", "The three fields are taken in the order scale, gate, shift")
 def adaln_zero_scale_first_slip(x, branch, shift, scale, gate):
     h = norm(x)
     return x + scale * branch(h * (1 + shift) + gate)

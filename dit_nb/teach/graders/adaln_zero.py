@@ -199,7 +199,7 @@ _ADALN_ZERO = Exercise(
         "The three fields are taken in the order gate, shift, scale; they come as shift, scale, gate.": lambda x, branch, shift, scale, gate: (
             x + shift * branch(_layer_norm(x) * (1 + gate) + scale)
         ),
-        "The three fields are taken in the order gate, shift and scale moved round; they come as shift, scale, gate.": lambda x, branch, shift, scale, gate: (
+        "The three fields are taken in the order scale, gate, shift; they come as shift, scale, gate.": lambda x, branch, shift, scale, gate: (
             x + scale * branch(_layer_norm(x) * (1 + shift) + gate)
         ),
         "The gate is subtracted from 1, so that a gate of 0 is fully open.": lambda x, branch, shift, scale, gate: (

@@ -160,7 +160,7 @@ _BLOCK_MACS = Exercise(
         "It returns the sum over all images; each has a number of its own.": lambda T, D, r: _block_macs()(
             T, D, r
         ).sum(),
-        "The modulation has five vectors: shift, scale and gate of one branch, and two of the other.": _block_macs(
+        "The modulation has five vectors; shift, scale and gate belong to each of two branches.": _block_macs(
             modulation=lambda T, D: 5 * D * D
         ),
         "The modulation has one vector; there are shift, scale and gate for each of two branches.": _block_macs(
