@@ -19,7 +19,15 @@ from dit_nb.errors import UserError
 from dit_nb.lab.paper_tables import _read_csv
 from dit_nb.utils import _bar_visible
 
-__all__ = ["Difference", "Study", "by_variant", "mean_interval", "paired_difference", "run_study", "study_table"]
+__all__ = [
+    "Difference",
+    "Study",
+    "by_variant",
+    "mean_interval",
+    "paired_difference",
+    "run_study",
+    "study_table",
+]
 
 VERSION = 1  # increment it when results change: `run_study` then refuses older rows
 
