@@ -71,7 +71,7 @@ def _plot_block(stack: _Stack, blocks: int, norm: int, wrong: bool) -> Figure:
     """Show the tokens after some blocks, and how they change with depth."""
     tokens, rms = stack.states[norm, int(wrong), blocks], stack.rms[norm, int(wrong)]
     spread, color = stack.spread[norm, int(wrong)], COLORS["wrong" if wrong else "x_t"]
-    fig, axes = figure(1, 3, (9.5, 3), width_ratios=[1.5, 1, 1])
+    fig, axes = figure(1, 3, (9, 3), width_ratios=[1.5, 1, 1])
     name, differs = f"tokens minus their mean, {blocks} blocks", tokens - tokens.mean(dim=0)
     show_matrix(axes[0, 0], differs / rms[blocks], name, "channel", "token", True, 0.5, "value / RMS")
     panels = (

@@ -135,8 +135,8 @@ def explore_latents(codec: LatentCodec | None = None, image: Tensor | None = Non
         """
         1. *Switch the mistake on.* The photograph emerges from the noise: at every t, the signal-to-noise
            ratio is too high by the square of 1/scale.
-        2. *Reset, set t to 0, and ablate one channel after the other.* Each carries something of its own.
-           Without which of them is hardly any light and dark left?
+        2. *Reset, set t to 0, and ablate one channel after the other.* Each carries something of its own;
+           find the one without which hardly any light and dark is left.
         3. *Reset, set t to 0, and show the residual.* Edges and texture: four numbers cannot hold what is
            smaller than a patch.
         """,
