@@ -73,6 +73,13 @@ def set_flag(metadata: dict, name: str, value: bool) -> None:
         metadata["jupyter"] = flags
 
 
+def hide_preview(cell: dict) -> None:
+    """Keep JupyterLab from showing the words for a folded figure, which are its answer; they stay its `alt` text."""
+    for output in cell["outputs"] if cell["metadata"].get("jupyter", {}).get("outputs_hidden") else ():
+        if "image/png" in output.get("data", {}):
+            output["data"]["text/plain"] = ["a figure"]
+
+
 def fold(cells: list[dict]) -> None:
     """Set JupyterLab's metadata of all cells."""
     solutions = False
@@ -81,6 +88,7 @@ def fold(cells: list[dict]) -> None:
         if cell["cell_type"] == "code":
             set_flag(cell["metadata"], "source_hidden", solutions or folds_input(source))
             set_flag(cell["metadata"], "outputs_hidden", "answer" in flags_of(source))
+            hide_preview(cell)
         elif heading := re.match(r"(#+) (.*)", source):
             if solutions and len(heading[1]) > 3:
                 continue
