@@ -14,9 +14,14 @@ from torch import Tensor
 from .errors import UserError
 from .objective import Diffusion, Prediction
 from .sampling import sample_loop
-from .schedule import extract, respaced_betas
+from .schedule import extract
 
 # %% ../nbs/3_diffusion/17_few_steps.ipynb #170011
+def _log_snr(alphas_cumprod: Tensor) -> Tensor:
+    "Log of the signal-to-noise ratio."
+    return (alphas_cumprod / (1 - alphas_cumprod)).log()
+
+
 def log_snr_timesteps(alphas_cumprod: Tensor, steps: int) -> Tensor:
     """Choose timesteps (steps,) that are even in log SNR, in rising order; the first and the last are kept.
 
@@ -24,7 +29,7 @@ def log_snr_timesteps(alphas_cumprod: Tensor, steps: int) -> Tensor:
         alphas_cumprod: fraction of signal power at each timestep, (T,)
         steps: number of timesteps to choose
     """
-    log_snr = (alphas_cumprod / (1 - alphas_cumprod)).log()  # (T,), falling
+    log_snr = _log_snr(alphas_cumprod)  # (T,), falling
     wanted = torch.linspace(float(log_snr[0]), float(log_snr[-1]), steps, dtype=torch.float64)
     kept = []
     for i, value in enumerate(wanted):
@@ -46,10 +51,7 @@ def respaced_by_log_snr(diffusion: Diffusion, steps: int) -> Diffusion:
     """
     if not 1 <= steps <= diffusion.num_timesteps:
         raise UserError(f"steps is {steps}, but must be in [1, {diffusion.num_timesteps}].")
-    kept = log_snr_timesteps(diffusion.alphas_cumprod, steps).to(diffusion.timestep_map.device)
-    betas = respaced_betas(diffusion.alphas_cumprod, kept)
-    timestep_map = diffusion.timestep_map[kept]
-    return Diffusion(betas, variance=diffusion.variance, bins=diffusion.bins, timestep_map=timestep_map)
+    return diffusion.with_timesteps(log_snr_timesteps(diffusion.alphas_cumprod, steps).tolist())
 
 # %% ../nbs/3_diffusion/17_few_steps.ipynb #170016
 def dpm_solver_step(
@@ -73,9 +75,7 @@ def dpm_solver_step(
     bar, bar_next = diffusion.alphas_cumprod, diffusion.alphas_cumprod_prev  # (T,), at t and at t - 1
     x0 = prediction.x0
     if last_x0 is not None:  # extrapolate the predicted x_0 to the middle of the step, linearly in log SNR
-        h = (bar_next / (1 - bar_next)).log() - (
-            bar / (1 - bar)
-        ).log()  # change of log SNR; infinite at t = 0
+        h = _log_snr(bar_next) - _log_snr(bar)  # change of log SNR; infinite at t = 0
         middle = h / (2 * h.roll(-1))  # half a step, in units of the step before
         middle[0] = 0  # the last step ends at x0
         x0 = x0 + extract(middle, t, x_t) * (x0 - last_x0)

@@ -126,7 +126,10 @@ class Diffusion(Schedule):
 
     def respaced(self, spec: str) -> "Diffusion":
         "Keep the timesteps of `space_timesteps(T, spec)`, with the same noise level at each of them."
-        kept = space_timesteps(self.num_timesteps, str(spec))
+        return self.with_timesteps(space_timesteps(self.num_timesteps, str(spec)))
+
+    def with_timesteps(self, kept: list[int]) -> "Diffusion":
+        "Keep these timesteps, in rising order, with the same noise level at each of them."
         betas = respaced_betas(self.alphas_cumprod, kept)
         return Diffusion(betas, variance=self.variance, bins=self.bins, timestep_map=self.timestep_map[kept])
 

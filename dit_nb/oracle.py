@@ -23,16 +23,17 @@ class IdealDenoiser:
     def __init__(self, data: ImageSet, alphas_cumprod: Tensor):
         self.data, self.alphas_cumprod = data, alphas_cumprod
         self.null_class = len(data.class_names)
+        self._known = data.images.flatten(1).double()  # (M, CHW)
 
-    def expected_x0(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        """Compute the posterior mean E[x_0 | x_t]: images weighted by their probability of having become x.
+    def posterior(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        """Compute the probability that each image is the one behind x, (N, M) in float64.
 
         Args:
             x: noisy images, (N, C, H, W)
             t: timesteps, (N,)
             y: labels, (N,); None or the null class allows images of all classes
         """
-        known, flat = self.data.images.flatten(1).double(), x.flatten(1).double()  # (M, CHW), (N, CHW)
+        known, flat = self._known, x.flatten(1).double()  # (M, CHW), (N, CHW)
         bar = self.alphas_cumprod[t].double()[:, None]  # (N, 1)
         # |x - sqrt(bar) known|^2, without |x|^2, which is the same for all images and cancels in the softmax.
         distances = bar * (known**2).sum(1) - 2 * bar.sqrt() * (flat @ known.T)  # (N, M)
@@ -40,7 +41,15 @@ class IdealDenoiser:
         if y is not None:
             other_class = (self.data.labels[None] != y[:, None]) & (y[:, None] != self.null_class)
             logits = logits.masked_fill(other_class, -torch.inf)
-        return (logits.softmax(dim=1) @ known).view_as(x).to(x.dtype)
+        return logits.softmax(dim=1)
+
+    def expected_x0(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        """Compute the posterior mean E[x_0 | x_t]: images weighted by their probability of having become x.
+
+        Args:
+            x, t, y: as for `posterior`
+        """
+        return (self.posterior(x, t, y) @ self._known).view_as(x).to(x.dtype)
 
     def __call__(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         "Return the eps that belongs to `expected_x0`, then variance values of 0, together (N, 2C, H, W)."

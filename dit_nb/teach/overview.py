@@ -136,9 +136,8 @@ def plot_overview(lesson: int | None = None) -> Figure:
     Raises:
         UserError: There is no such lesson
     """
-    if lesson is not None:
-        if lesson not in range(25):
-            raise UserError(f"lesson is {lesson!r}, but must be an integer from 0 to 24.")
+    if lesson is not None and lesson not in range(25):
+        raise UserError(f"lesson is {lesson!r}, but must be an integer from 0 to 24.")
     small = lesson is not None
     fig, axes = figure(1, 1, (8.4, 2.2) if small else (12, 3.3))
     ax = axes[0, 0]

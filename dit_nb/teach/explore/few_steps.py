@@ -7,7 +7,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from dit_nb.few_steps import dpm_solver_step, respaced_by_log_snr
+from dit_nb.few_steps import _log_snr, dpm_solver_step, respaced_by_log_snr
 from dit_nb.objective import Diffusion
 from dit_nb.sampling import sample_loop
 from dit_nb.teach.explore.core import Explorer, choice, mistake, stops
@@ -70,21 +70,18 @@ def _measure_errors(step: Callable, is_backwards: bool) -> dict[tuple, list[floa
     return found
 
 
-def _log_snr(diffusion: Diffusion) -> Tensor:
-    """Log SNR of the schedule's steps, from noise to data."""
-    bar = diffusion.alphas_cumprod
-    return (bar / (1 - bar)).log().flip(0)
-
-
 def _plot_few_steps(
     step: Callable, errors: dict, solver: str, spacing: str, steps: int, is_backwards: bool
 ) -> Figure:
     """Show trajectories in few steps over the exact ones, and the error of all solvers."""
     order, shown = {"DDIM": 1, "DPM++": 2}[solver], COLORS["wrong" if is_backwards else "x_t"]
     fig, (axes,) = figure(1, 2, (9, 3.5), width_ratios=[1.5, 1])
-    axes[0].plot(_log_snr(_schedule(300, "log SNR")), _exact(), color=COLORS["gray"], lw=3, alpha=0.5)
+    fine, coarse = (
+        _log_snr(s.alphas_cumprod).flip(0) for s in (_schedule(300, "log SNR"), _schedule(steps, spacing))
+    )
+    axes[0].plot(fine, _exact(), color=COLORS["gray"], lw=3, alpha=0.5)
     paths = _trajectories(step, steps, spacing, order, is_backwards)
-    axes[0].plot(_log_snr(_schedule(steps, spacing)), paths, "o-", color=shown, ms=3.5, lw=1.2)
+    axes[0].plot(coarse, paths, "o-", color=shown, ms=3.5, lw=1.2)
     axes[0].set(
         xlabel="log SNR, from noise to data", ylabel="pixel value", ylim=(-1.9, 1.9), yticks=[-0.8, 0.8]
     )

@@ -44,9 +44,7 @@ def _mix(state: _State, digit: int, t: int, seed: int, no_roots: bool) -> Tensor
 
 def _class_posterior(state: _State, noisy: Tensor, t: int) -> list[float]:
     """Probability of each of the ten digits, given the noisy image."""
-    bar = state.diffusion.alphas_cumprod[t]
-    distances = (noisy - bar.sqrt() * state.data.images).double().square().sum(dim=(1, 2, 3))
-    weights = (-distances / (2 * (1 - bar))).softmax(dim=0)  # (1437,)
+    weights = state.ideal.posterior(noisy, torch.tensor([t]))[0]  # (1437,)
     return [float(weights[state.data.labels == k].sum()) for k in range(10)]
 
 

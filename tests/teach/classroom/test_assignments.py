@@ -17,7 +17,7 @@ FRAMES = sorted((ROOT / "nbs" / "assignments").glob("*.ipynb"))
 def test_assignments_take_known_exercises_once():
     named = [exercise for facts in FACTS.values() for exercise in facts["exercises"]]
     assert len(named) == len(set(named)) and set(named) <= set(all_exercises())
-    assert len(named) >= 26, "the exercises of lessons 03 to 18 that were always there"
+    assert len(named) == 28, "those of lessons 03 to 18 that the assignments were built of"
 
 
 def test_an_unknown_exercise_is_refused(tmp_path):
