@@ -1,7 +1,6 @@
 """Framework of the explorers: controls, the `Explorer` widget, and a benchmark of its callbacks."""
 
 import base64
-import gc
 import inspect
 import io
 import time
@@ -134,7 +133,6 @@ class Explorer:
             max=1, description="computing", layout={"display": "none"}
         )
         self._draw()  # an error is raised here: the first figure must be right
-        gc.freeze()  # garbage collection during a callback need not visit what exists now
         for control in controls.values():
             control.observe(self._update, "value")
         self.widget = self._arrange()
