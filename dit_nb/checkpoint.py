@@ -10,8 +10,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dit_nb.batches import _find_attribute
+from dit_nb.config import DiTConfig, SamplingConfig
 from dit_nb.distributed import _raise_on_all_ranks
 from dit_nb.errors import UserError
+from dit_nb.objective import Diffusion
 from dit_nb.utils import _make_folder
 
 __all__ = ["Checkpointer", "checkpoints"]
@@ -35,10 +37,12 @@ class Checkpointer:
     Args:
         out: folder of the run; None if it has none
         keep: number of checkpoints to keep
+        sampling: sampling settings to write beside the weights, which make a checkpoint a model that can be
+            loaded; by default those of the trainer's `Diffusion`
     """
 
-    def __init__(self, out: str | Path | None, keep: int = 3):
-        self.out, self.keep = None if out is None else Path(out), keep
+    def __init__(self, out: str | Path | None, keep: int = 3, sampling: SamplingConfig | None = None):
+        self.out, self.keep, self.sampling = None if out is None else Path(out), keep, sampling
 
     def check_new(self) -> None:
         """Raise a UserError if the folder holds checkpoints: those of two runs would be mixed."""
@@ -60,7 +64,8 @@ class Checkpointer:
         state = _gather_state(trainer)
         with _raise_on_all_ranks():
             if trainer.accelerator.is_main_process and not final.exists():
-                _write_checkpoint(final, *state, _run_settings(trainer))
+                sampling = self.sampling or _sampling_settings(trainer)
+                _write_checkpoint(final, *state, _run_settings(trainer), trainer.raw_model.config, sampling)
                 for old in checkpoints(self.out)[: -self.keep]:
                     shutil.rmtree(old)
         return final
@@ -124,6 +129,23 @@ def _diffusion_settings(diffusion) -> dict:
     }
 
 
+def _sampling_settings(trainer) -> SamplingConfig | None:
+    "Sampling settings of a run that were not given; None for an objective that is no `Diffusion`."
+    process, data = trainer.diffusion, trainer.data
+    if not isinstance(process, Diffusion):
+        return None
+    names, channels = _find_attribute(data, "class_names"), trainer.raw_model.config.in_channels
+    return SamplingConfig(
+        schedule=tuple(process.betas.tolist()),
+        num_timesteps=process.num_timesteps,
+        variance=process.variance,
+        bins=process.bins,
+        clip_x0=channels in (1, 3),
+        class_names=None if names is None else tuple(map(str, names)),
+        vae=_find_attribute(data, "vae"),
+    )
+
+
 def _gather_state(trainer) -> tuple[dict, dict, dict]:  # weights, averaged weights, the rest
     "Full state of the run, on rank 0. All ranks must call this."
     from torch.distributed.checkpoint import state_dict
@@ -136,7 +158,15 @@ def _gather_state(trainer) -> tuple[dict, dict, dict]:  # weights, averaged weig
     return weights, average, rest
 
 
-def _write_checkpoint(final: Path, weights: dict, average: dict, rest: dict, settings: dict) -> None:
+def _write_checkpoint(
+    final: Path,
+    weights: dict,
+    average: dict,
+    rest: dict,
+    settings: dict,
+    config: DiTConfig,
+    sampling: SamplingConfig | None,
+) -> None:
     "Write all files into a hidden folder, then rename it."
     temporary = _make_folder(final.parent) / f".{final.name}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
@@ -145,6 +175,9 @@ def _write_checkpoint(final: Path, weights: dict, average: dict, rest: dict, set
     save_file({k: v.contiguous() for k, v in average.items()}, temporary / "ema.safetensors")
     torch.save(rest, temporary / "training.pt")
     (temporary / "run.json").write_text(json.dumps(settings, indent=1))
+    (temporary / "config.json").write_text(json.dumps(asdict(config), indent=2))  # as `save_model` does
+    if sampling is not None:
+        (temporary / "sampling.json").write_text(json.dumps(asdict(sampling), indent=1))
     os.replace(temporary, final)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dit_nb.checkpoint import checkpoints
+from dit_nb.checkpoint import Checkpointer, checkpoints
 from dit_nb.commands.build import _build_model
 from dit_nb.commands.data import _describe_data, _open_data
 from dit_nb.commands.options import Train
@@ -50,8 +50,11 @@ def _make_trainer(options: Train) -> tuple[Trainer, SamplingConfig, Callable]:
     with _raise_on_all_ranks():
         decode = _load_decoder(sampling, model.to(state.device)) if state.is_main_process else None
     sample_grid = partial(_sample_grid, sampling=sampling, seed=config.seed, decode=decode)
-    on_step = (SampleImages(config.sample_every, sample_grid),)
-    trainer = Trainer(model, make_diffusion(sampling), data, config, options.out, on_step=on_step)
+    parts = {
+        "on_step": (SampleImages(config.sample_every, sample_grid),),
+        "checkpointer": Checkpointer(options.out, config.keep, sampling),
+    }
+    trainer = Trainer(model, make_diffusion(sampling), data, config, options.out, **parts)
     return trainer, sampling, sample_grid
 
 

@@ -9,9 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
-from dit_nb.checkpoint import checkpoints
+from dit_nb.checkpoint import Checkpointer, checkpoints
+from dit_nb.config import SamplingConfig
+from dit_nb.pretrained import load_model, make_diffusion
 from support import raises_input_error
 from support_training import HALFWAY, SHAPE, TRAIN, Latents, fit, make_trainer
 
@@ -159,3 +162,23 @@ def test_a_run_is_not_resumed_with_fewer_steps(tmp_path):
     with raises_input_error("steps is 2.*4"):
         shorter.resume()
     assert shorter.progress.step == 0
+
+
+def test_a_checkpoint_is_a_model(tmp_path):
+    """The files that `load_model` reads; without options, the sampling settings are those of the diffusion."""
+    trainer = make_trainer(HALFWAY, out=tmp_path)
+    trainer.fit(progress=False)
+    (checkpoint,) = checkpoints(tmp_path)
+    model, sampling = load_model(checkpoint)
+    weights = {k: v.to("cpu") for k, v in model.state_dict().items()}
+    assert all(torch.equal(weights[k], v.cpu()) for k, v in trainer.raw_model.state_dict().items())
+    assert make_diffusion(sampling).betas.tolist() == trainer.diffusion.betas.tolist()
+    assert (sampling.bins, sampling.variance, sampling.class_names) == (17, "learned", tuple("0123456789"))
+    assert sampling.clip_x0 and sampling.vae is None
+
+
+def test_sampling_settings_of_a_checkpoint_can_be_given(tmp_path):
+    sampling = SamplingConfig(bins=17, cfg_scale=2.0)
+    parts = {"checkpointer": Checkpointer(tmp_path, sampling=sampling)}
+    make_trainer(HALFWAY, out=tmp_path, **parts).fit(progress=False)
+    assert load_model(checkpoints(tmp_path)[0])[1] == sampling
