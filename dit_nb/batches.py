@@ -1,11 +1,11 @@
 """Batches of any map-style data set: their order, as a function of the seed and the step, and how they are read."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils.data import default_collate
+from torch.utils.data import Subset, default_collate
 
 from dit_nb.errors import UserError
 from dit_nb.utils import seeded_generator
@@ -35,6 +35,21 @@ def _find_attribute(data, name: str) -> Any:
     return _find_attribute(inside[0], name) if inside else None
 
 
+class _Indices(list):
+    "Indices of a batch, with the key of each image's random numbers: a run that is resumed gets the same ones."
+
+    def __init__(self, indices: Sequence[int], keys: Sequence[tuple[int, ...]]):
+        super().__init__(indices)
+        self.keys = list(keys)
+
+
+def _uniform(indices: Sequence[int], n: int) -> Tensor:
+    "Random numbers for the images of a batch, (B, n) in [0, 1): by their keys, or from the global random state."
+    if not isinstance(indices, _Indices):
+        return torch.rand(len(indices), n)
+    return torch.stack([torch.rand(n, generator=seeded_generator(*key)) for key in indices.keys])
+
+
 class BatchReader:
     """Read whole batches of a map-style data set: `BatchReader(data)(indices)` is images (B, C, H, W), labels (B,).
 
@@ -55,20 +70,28 @@ class BatchReader:
             _check_labels(labels, self.num_classes)
         return images, labels
 
-    def _read(self, indices: list[int]) -> tuple[Tensor, Tensor]:
-        if hasattr(self.data, "get_batch"):
-            return self.data.get_batch(indices)
-        batch = default_collate([self.data[i] for i in indices])
+    def _read(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        data, indices = _inside_subset(self.data, indices)
+        if hasattr(data, "get_batch"):
+            return data.get_batch(indices)
+        batch = default_collate([data[i] for i in indices])
         if not isinstance(batch, list | tuple) or len(batch) != 2:
-            raise UserError(
-                f"data[i] is a {type(self.data[indices[0]]).__name__}, but must be image and label."
-            )
+            raise UserError(f"data[i] is a {type(data[indices[0]]).__name__}, but must be image and label.")
         return tuple(batch)
 
     __getitems__ = __call__  # what a DataLoader with a batch sampler calls
 
     def __len__(self) -> int:
         return len(self.data)
+
+
+def _inside_subset(data, indices: Sequence[int]) -> tuple[Any, Sequence[int]]:
+    "The data set inside a `Subset`, and the indices there."
+    while type(data) is Subset:
+        inside = [int(data.indices[i]) for i in indices]
+        indices = _Indices(inside, indices.keys) if isinstance(indices, _Indices) else inside
+        data = data.dataset
+    return data, indices
 
 
 def _check_labels(labels, num_classes: int) -> None:
@@ -107,10 +130,12 @@ class Batches:
     def __iter__(self) -> Iterator[list[int]]:
         start = self.first_step * self.batch_size
         epoch, position = divmod(start, self.n)
-        rest = self.order(epoch)[position:]
+        rest, step = self.order(epoch)[position:], self.first_step
         while True:
             while len(rest) < self.batch_size:
                 epoch += 1
                 rest = torch.cat([rest, self.order(epoch)])
-            yield rest[: self.batch_size][self.rank_slice].tolist()
-            rest = rest[self.batch_size :]
+            places = range(self.batch_size)[self.rank_slice]
+            keys = [(self.seed, 4, step, place) for place in places]
+            yield _Indices(rest[: self.batch_size][self.rank_slice].tolist(), keys)
+            rest, step = rest[self.batch_size :], step + 1

@@ -35,12 +35,7 @@ class ImageSet:
     class_names: tuple[str, ...]  # K names
 
     def __post_init__(self):
-        if not isinstance(self.images, Tensor) or not self.images.is_floating_point():
-            got = self.images.dtype if isinstance(self.images, Tensor) else type(self.images).__name__
-            raise UserError(f"images is {got}, but must be a floating point tensor (N, C, H, W) in [-1, 1].")
-        bad = ~torch.isfinite(self.images).flatten(1).all(1)
-        if bad.any():
-            raise UserError(f"images holds NaN or infinity, first in image {int(bad.nonzero()[0])}.")
+        _check_images(self.images)
         _check_index("labels", self.labels, len(self.images), len(self.class_names))
 
     def __len__(self) -> int:
@@ -52,6 +47,21 @@ class ImageSet:
     def get_batch(self, indices: list[int]) -> tuple[Tensor, Tensor]:
         "Images (B, C, H, W) and labels (B,) of a batch, in one operation (`dit_nb.batches.BatchReader`)."
         return self.images[indices], self.labels[indices]
+
+
+def _check_images(x: Tensor) -> None:
+    "Raise a UserError unless `x` is images (N, C, H, W), whose values may be in [-1, 1]."
+    wanted = "a floating point tensor (N, C, H, W) in [-1, 1]"
+    if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim != 4:
+        kind = f"{x.dtype} {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+        raise UserError(f"images is {kind}, but must be {wanted}.")
+    bad = ~torch.isfinite(x).flatten(1).all(1)
+    if bad.any():
+        raise UserError(f"images holds NaN or infinity, first in image {int(bad.nonzero()[0])}.")
+    low, high = (x.min().item(), x.max().item()) if x.numel() else (-1.0, 1.0)
+    if max(-low, high) > 10 or (0 <= low < high and high > 0.5):  # bytes, or [0, 1]; latents may leave [-1, 1]
+        cure = "x / 127.5 - 1" if high > 10 else "2 * x - 1"
+        raise UserError(f"images has values from {low:g} to {high:g}, but must be in [-1, 1]: pass {cure}.")
 
 # %% ../nbs/1_tokens/01_data.ipynb #010013
 class Split(NamedTuple):
@@ -98,16 +108,17 @@ def sample_photo(name: str = "china.jpg", size: int | tuple[int, int] = (96, 128
     return _to_tensor(photo)[None]
 
 # %% ../nbs/1_tokens/01_data.ipynb #010024
-def _center_crop(image, size: int):
-    """Shrink the shorter side to `size` without aliasing and keep the middle, as ADM and DiT do."""
+def _center_crop(image, size: int | tuple[int, int]):
+    """Shrink an image until it just covers `size`, a side or (height, width), and keep the middle, as ADM and DiT do."""
     from PIL.Image import Resampling
 
-    while min(image.size) >= 2 * size:
+    height, width = (size, size) if isinstance(size, int) else size
+    while image.height >= 2 * height and image.width >= 2 * width:  # averaging does not alias
         image = image.resize([side // 2 for side in image.size], Resampling.BOX)
-    scale = size / min(image.size)
+    scale = max(height / image.height, width / image.width)
     image = image.resize([round(side * scale) for side in image.size], Resampling.BICUBIC)
-    left, top = ((side - size) // 2 for side in image.size)
-    return image.crop((left, top, left + size, top + size))
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
 
 # %% ../nbs/1_tokens/01_data.ipynb #010041
 def _to_uint8(images: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ def evaluate(
     reference,
     features=None,
     weights: str | Path | None = None,
-    size: int | None = None,
+    size: int | tuple[int, int] | None = None,
     batch_size: int = 64,
     max_features: int = 10_000,
     k: int = 3,
@@ -51,7 +51,7 @@ def evaluate(
         features: feature extractor: "inception", "digits", a network, or any callable from images to `Features`;
             "digits" for images of 1x8x8 and "inception" for all others by default
         weights: local file of Inception's weights; downloaded once by default
-        size: side in pixels that images in folders are cropped to; that of the first sample by default
+        size: side, or (height, width), that images in folders are cropped to; that of the first samples by default
         batch_size: images whose features are extracted at a time
         max_features: images whose features are kept for precision, recall and intervals; ADM keeps all 50,000 samples
         k: which nearest neighbor sets the radius for precision and recall
@@ -97,12 +97,12 @@ def evaluate(
     }
 
 
-def _open_both(samples, reference, size: int | None) -> tuple[_ImageSource, _ImageSource]:
+def _open_both(samples, reference, size: int | tuple[int, int] | None) -> tuple[_ImageSource, _ImageSource]:
     "Samples, and a reference of the same size: real images in a folder are cropped to it."
     mine = _open_image_source(samples, size)
     if not mine.n:
         raise UserError(f"{mine.name} holds no images, but samples must.")
-    real = _open_image_source(reference, min(mine.shape[1:]), mine.shape[0])
+    real = _open_image_source(reference, mine.shape[1:], mine.shape[0])
     if real.n and real.shape != mine.shape:
         raise UserError(
             f"{mine.name} has images of {_shape_text(mine.shape)}, but {real.name} of {_shape_text(real.shape)}."

@@ -30,6 +30,7 @@ class _ImageSource:
         ()
     )  # batch size -> (B, C, H, W) in [-1, 1]
     statistics: dict[str, np.ndarray] = field(default_factory=dict)  # mu, sigma (FID), mu_s, sigma_s (sFID)
+    data: object = None  # the data set that is read, if there is one
 
 
 _STATISTICS = ("mu", "sigma", "mu_s", "sigma_s")
@@ -38,8 +39,12 @@ _STATISTICS = ("mu", "sigma", "mu_s", "sigma_s")
 # Reading
 
 
-def _open_image_source(source, size: int | None = None, channels: int | None = None) -> _ImageSource:
-    """Open images to evaluate, or to compare with."""
+def _open_image_source(
+    source, size: int | tuple[int, int] | None = None, channels: int | None = None, **options
+) -> _ImageSource:
+    """Open images to evaluate, or to compare with; options are those of `open_images`."""
+    if isinstance(source, _ImageSource):
+        return source
     if isinstance(source, np.ndarray):
         source = torch.from_numpy(source)
     if isinstance(source, Tensor):
@@ -49,14 +54,15 @@ def _open_image_source(source, size: int | None = None, channels: int | None = N
     if source == "digits":
         return _from_data_set(digits().held_out, "held-out digits")
     if str(source).startswith("hub:"):
-        return _from_data_set(open_images(source, size, channels or 3), str(source))
+        return _from_data_set(open_images(source, size, channels or 3, **options), str(source))
     path = Path(source)
     if path.suffix == ".npz" and path.is_file():
         return _read_npz(path)
     if not path.is_dir():
         raise UserError(f"{source} is no folder, no .npz file, and not the word digits.")
     own_size, own_channels = _first_image(path)
-    return _from_data_set(open_images(str(path), size or own_size, channels or own_channels), str(path))
+    data = open_images(str(path), size or own_size, channels or own_channels, **options)
+    return _from_data_set(data, str(path))
 
 
 def _from_data_set(data, name: str) -> _ImageSource:
@@ -64,20 +70,26 @@ def _from_data_set(data, name: str) -> _ImageSource:
         for start in range(0, len(data), size):
             yield BatchReader(data)(list(range(start, min(start + size, len(data)))))[0]
 
-    return _ImageSource(name, len(data), tuple(data[0][0].shape), batches)
+    return _ImageSource(name, len(data), tuple(data[0][0].shape), batches, data=data)
 
 
-def _first_image(folder: Path) -> tuple[int, int]:
-    "Shorter side in pixels, and channels, of the first image in a folder."
+def _first_image(folder: Path, looked_at: int = 8) -> tuple[int | tuple[int, int], int]:
+    "Size and channels of the first images in a folder: their height and width, or the shorter side if they differ."
     from PIL import Image, UnidentifiedImageError
 
+    sizes, channels = [], 3
     for path in sorted(folder.rglob("*")):
         try:
             with Image.open(path) as image:
-                return min(image.size), 1 if image.mode in ("1", "L", "I;16") else 3
+                channels = channels if sizes else 1 if image.mode in ("1", "L", "I;16") else 3
+                sizes.append((image.height, image.width))
         except (OSError, UnidentifiedImageError):
             continue
-    raise UserError(f"folder {folder} holds no images.")
+        if len(sizes) == looked_at:
+            break
+    if not sizes:
+        raise UserError(f"folder {folder} holds no images.")
+    return sizes[0] if len(set(sizes)) == 1 else min(sizes[0]), channels
 
 
 def _read_npz(path: Path) -> _ImageSource:

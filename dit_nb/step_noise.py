@@ -64,7 +64,7 @@ def sample_step_noise(
 class NoiseSource:
     """The noise of every step of a run: `noise(step, shape)`. A subclass may sample other timesteps or noise.
 
-    The keys (seed, 0), ..., (seed, 3) of `seeded_generator` are used by the package: take others.
+    The keys (seed, 0), ..., (seed, 4) of `seeded_generator` are used by the package: take others.
     """
 
     seed: int  # seed of the run

@@ -1,29 +1,150 @@
-"""Data of the commands: the data set of images or latents that the options name."""
+"""Data of the commands: the images or latents that the options name, their parts, and what to print about them."""
 
-from dit_nb.commands.options import Train
-from dit_nb.distributed import _process_state
+import re
+
+import torch
+
+from dit_nb.batches import _find_attribute
+from dit_nb.commands.options import Encode, Train
+from dit_nb.distributed import _process_state, _raise_on_all_ranks
 from dit_nb.errors import UserError
+from dit_nb.image_check import _Ranks
 from dit_nb.image_files import open_images
+from dit_nb.subsets import balance_classes, data_labels, hold_out
 
 __all__ = []
 
+_SHOWN_CLASSES = 8  # up to so many, all are printed
+
+
+def _parse_size(text: str | None) -> int | tuple[int, int] | None:
+    "Read an image size: 256, or 32x48 for a height of 32 and a width of 48."
+    if text is None:
+        return None
+    numbers = re.fullmatch(r"(\d+)(?:[x,](\d+))?", text.strip())
+    if not numbers or not all(int(number or 1) for number in numbers.groups()):
+        raise UserError(
+            f"image_size is {text}, but must be a side such as 256, or HEIGHTxWIDTH such as 32x48."
+        )
+    height, width = numbers.groups()
+    return (int(height), int(width)) if width and width != height else int(height)
+
+
+def _ranks() -> _Ranks:
+    "The processes at hand, which share the reading."
+    state = _process_state()
+    if state.num_processes == 1:
+        return _Ranks()
+    from accelerate.utils import gather_object
+
+    gather = lambda value: gather_object([value])  # noqa: E731
+    return _Ranks(state.process_index, state.num_processes, gather, _raise_on_all_ranks)
+
 
 def _open_data(options: Train):
-    "Open the data set of images or latents that the options name."
+    """Open the data set of images or latents to train on, and the held-out one, or None. All ranks must call this."""
+    if options.val_fraction and options.val_split:
+        raise UserError(
+            f"val_fraction is {options.val_fraction}, but must not be given together with val_split."
+        )
     if options.latents is not None:
-        from dit_nb.latent_cache import open_latents
+        data = _open_latents(options)
+    else:
+        data = _open_images(options, options.split)
+    held_out = None
+    if options.val_fraction:
+        data, held_out = hold_out(data, options.val_fraction, options.training.seed)
+    elif options.val_split:
+        held_out = _open_images(options, options.val_split)
+        _check_same_classes(data, held_out)
+    if held_out is not None and hasattr(inner := getattr(held_out, "dataset", held_out), "center_cropped"):
+        if held_out is inner:
+            held_out = inner.center_cropped()
+        else:
+            held_out.dataset = inner.center_cropped()
+    return balance_classes(data) if options.balanced else data, held_out
 
-        return open_latents(options.latents)
+
+def _open_latents(options: Train):
+    from dit_nb.latent_cache import open_latents
+
+    changed = {
+        name: getattr(options, name)
+        for name in ("image_size", "split", "class_folder", "label_column", "val_split")
+    }
+    changed |= {"crop": None if options.crop == "center" else options.crop}
+    for name, value in changed.items():
+        if value is not None:
+            raise UserError(
+                f"{name} is {value}, but must not be given with latents: give it to dit-nb encode."
+            )
+    return open_latents(options.latents)
+
+
+def _open_images(options: Train, split: str | None):
     if options.data != "digits" and options.image_size is None:
-        raise UserError("image_size is missing: give the side of the square to crop images to, in pixels.")
-    data = open_images(options.data, options.image_size, options.channels, options.skip_bad)
-    skipped = getattr(data, "skipped", ())
-    if skipped and _process_state().is_main_process:
-        print(f"skipped {len(skipped)} unreadable images: {', '.join(map(str, skipped[:5]))}")
-    return data
+        raise UserError("image_size is missing: give the side to crop images to, in pixels, or HEIGHTxWIDTH.")
+    names = {name: getattr(options, name) for name in ("crop", "class_folder", "label_column")}
+    size = _parse_size(options.image_size)
+    return open_images(
+        options.data, size, options.channels, options.skip_bad, split=split, ranks=_ranks(), **names
+    )
 
 
-def _describe_data(data) -> str:
-    "What the data hold, as lines of text: where from, images, size, channels, classes, what was left out."
-    shape = "x".join(map(str, data[0][0].shape[-3:]))
-    return f"data: {len(data):,} images of {shape}"
+def _open_images_to_encode(options: Encode, channels: int):
+    "Open the images to encode. All ranks must call this."
+    size = _parse_size(options.image_size) or (None if options.images == "digits" else 256)
+    names = {name: getattr(options, name) for name in ("split", "class_folder", "label_column")}
+    return open_images(options.images, size, channels, options.skip_bad, ranks=_ranks(), **names)
+
+
+def _check_same_classes(data, held_out) -> None:
+    ours, theirs = (list(_find_attribute(part, "class_names") or ()) for part in (data, held_out))
+    if ours != theirs:
+        raise UserError(
+            f"val_split has the classes {theirs[:5]}, but must have those of training, {ours[:5]}."
+        )
+
+
+# What is printed
+
+
+def _describe_data(data, held_out=None, name: str = "") -> str:
+    "What the data hold, as lines of text: where from, images, size, channels, classes, what was left out and why."
+    lines = [f"data: {_find_attribute(data, 'place') or name or type(data).__name__}"]
+    lines.append(f"  {len(data):,} images of {_describe_shape(data)}" + _describe_repeats(data))
+    lines.append(f"  {_describe_classes(data)}")
+    if held_out is not None:
+        lines.append(f"  {len(held_out):,} held-out images, for the validation loss")
+    lines += [f"  left out: {note}" for note in _find_attribute(data, "notes") or ()]
+    if skipped := _find_attribute(data, "skipped"):
+        lines.append(f"  left out: skipped {len(skipped):,} unreadable images: {' '.join(skipped[:3])}")
+    return "\n".join(lines)
+
+
+def _describe_shape(data) -> str:
+    shape = _find_attribute(data, "shape") or data[0][0].shape[-3:]
+    kind = "latents" if _find_attribute(data, "sample_latents") is not None else "channels"
+    return f"{shape[0]} {kind if kind == 'channels' else 'channels of latents'}, {shape[1]}x{shape[2]}"
+
+
+def _describe_repeats(data) -> str:
+    "How many images there are without repeats, if some are repeated to balance classes."
+    indices = getattr(data, "indices", None)
+    distinct = len(data) if indices is None else len(set(indices))
+    return "" if distinct == len(data) else f", {distinct:,} of them different: classes are balanced"
+
+
+def _describe_classes(data) -> str:
+    "Number of classes, and their counts: all of them if they are few, else the smallest and the largest."
+    names, labels = tuple(_find_attribute(data, "class_names") or ()), data_labels(data)
+    if not names:
+        return "no classes"
+    head = f"{len(names):,} class{'es' if len(names) > 1 else ''}"
+    if labels is None:
+        return head
+    counts = torch.bincount(labels, minlength=len(names)).tolist()
+    if len(names) <= _SHOWN_CLASSES:
+        return f"{head}: " + ", ".join(f"{name} {count:,}" for name, count in zip(names, counts))
+    (few, least), (most, largest) = (by(zip(counts, names)) for by in (min, max))
+    return f"{head}: the smallest has {few:,} images ({least}), the largest {most:,} ({largest})"

@@ -2,9 +2,9 @@
 
 import torch
 
+from dit_nb.commands.data import _describe_data, _open_images_to_encode
 from dit_nb.commands.options import Encode
-from dit_nb.distributed import _main_process_first, _process_state, _raise_on_all_ranks
-from dit_nb.image_files import open_images
+from dit_nb.distributed import _process_state, _raise_on_all_ranks
 from dit_nb.latent_cache import LatentImages, encode_images
 from dit_nb.latents import LatentCodec
 from dit_nb.speed import fast_cpu
@@ -17,18 +17,18 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 @fast_cpu()
 def run(options: Encode) -> None:
     "Run dit-nb encode."
-    state, size = _process_state(), options.image_size or (None if options.images == "digits" else 256)
-    dtype = _DTYPES[options.dtype]
-    codec = LatentCodec.load(options.vae, device=state.device, dtype=dtype, tiling=options.tiling)
-    images = _main_process_first(
-        lambda: open_images(options.images, size, codec.image_channels, options.skip_bad)
-    )
+    state, dtype = _process_state(), _DTYPES[options.dtype]
+    with _raise_on_all_ranks():
+        how = {"device": state.device, "dtype": dtype, "tiling": options.tiling, "scale": options.scale}
+        codec = LatentCodec.load(options.vae, **how)
+    images = _open_images_to_encode(options, codec.image_channels)
+    if state.is_main_process:
+        print(_describe_data(images, name=options.images), flush=True)
     ranks = {"rank": state.process_index, "world_size": state.num_processes}
     ranks["on_all_ranks"] = _raise_on_all_ranks
     latents = encode_images(images, codec, options.out, options.batch_size, options.num_workers, **ranks)
     if state.is_main_process:
-        skipped = len(getattr(images, "skipped", ()))
-        print(_report(latents, options.out) + (f"; skipped {skipped} unreadable images" if skipped else ""))
+        print(_report(latents, options.out))
 
 
 def _report(latents: LatentImages, out: str) -> str:
@@ -39,4 +39,4 @@ def _report(latents: LatentImages, out: str) -> str:
     text = f"{len(latents)} images and their mirror images as latents of {shape} in {out}, std {std:.2f}"
     if 0.5 < std < 2:
         return text
-    return f"{text} (should be about 1: use a scale of {latents.vae['scale'] / std:.5f})"
+    return f"{text} (should be about 1: use --scale {latents.vae['scale'] / std:.5f})"

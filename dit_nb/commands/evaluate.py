@@ -4,8 +4,11 @@ import json
 import sys
 import warnings
 
+from dit_nb.commands.data import _describe_data, _parse_size
 from dit_nb.commands.options import Evaluate
+from dit_nb.features import _shape_text
 from dit_nb.measure import evaluate
+from dit_nb.sample_files import _ImageSource, _open_image_source
 from dit_nb.speed import fast_cpu
 
 __all__ = []
@@ -36,14 +39,31 @@ def _interval(row: dict) -> str:
     return ends + (f"   (bias about {row['bias']:.3g})" if "bias" in row else "")
 
 
+def _open_sources(options: Evaluate) -> tuple[_ImageSource, _ImageSource]:
+    "Open samples and reference, and print what was found to stderr. The reference is cropped to the samples' size."
+    mine = _open_image_source(options.samples, _parse_size(options.image_size))
+    _print_source("samples", mine)
+    split = {} if options.split is None else {"split": options.split}
+    real = _open_image_source(options.reference, mine.shape[1:], mine.shape[:1] and mine.shape[0], **split)
+    _print_source("reference", real)
+    return mine, real
+
+
+def _print_source(role: str, source: _ImageSource) -> None:
+    text = f"data: {source.name}\n  {source.n:,} images of {_shape_text(source.shape)}"
+    text = text if source.data is None else _describe_data(source.data, name=source.name)
+    print(text.replace("data:", f"{role}:", 1), file=sys.stderr)
+
+
 @fast_cpu()
 def run(options: Evaluate) -> None:
     "Run dit-nb evaluate."
-    settings = {**vars(options), "size": options.image_size}
-    del settings["image_size"], settings["json"]
+    settings = {**vars(options)}
+    for name in ("samples", "reference", "image_size", "split", "json"):
+        del settings[name]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # warnings are among the notes
-        result = evaluate(**settings)
+        result = evaluate(*_open_sources(options), **settings)
     for note in result["notes"]:
         print(f"note: {note}", file=sys.stderr)
     print(json.dumps(result, indent=1) if options.json else _metrics_table(result))

@@ -39,6 +39,7 @@ def _hint(text: str) -> Any:
 _T = TypeVar("_T")
 _OfModel = Annotated[_T, _hint("(default: that of --model)")]
 _Saved = Annotated[_T, _hint("(default: as saved with the model)")]
+_ClassFolder = Literal["first", "last", "path"] | None
 _Names = Annotated[conf.Positional[tuple[str, ...]], _hint("(required)")]
 _Source = Annotated[_T, conf.create_mutex_group(required=True, title="data"), conf.DisallowNone, _hint("")]
 
@@ -112,8 +113,15 @@ class Train:
     latents: _Source[str | None] = None  # folder of latents that dit-nb encode wrote
     resume: bool = False  # resume from the last checkpoint in --out
     init_from: str | None = None  # trained model to start from: folder, official .pt file, or Hub id
-    image_size: int | None = None  # side of the square to crop images to, in pixels; needed for folders
+    image_size: str | None = None  # side to crop images to, or HEIGHTxWIDTH, in pixels; needed for folders
     channels: int = 3  # image channels: 3, or 1 for grayscale
+    crop: Literal["center", "random"] = "center"  # part of each image; random: another one each time
+    split: str | None = None  # split of the data; none: train, if there are splits
+    class_folder: _ClassFolder = None  # which of nested folders names the class
+    label_column: str | None = None  # column of the table with the classes; none: label, labels or class
+    balanced: bool = False  # use as many images of each class, by repeating those of smaller classes
+    val_fraction: float = 0.0  # part of the images to hold out of training, for the validation loss
+    val_split: str | None = None  # split of the data for the validation loss, instead of a fraction
     skip_bad: bool = False  # skip images that cannot be read
     model: str | None = None  # DiT-S/8 to DiT-XL/2 of the paper; none: DiT-S/4, for digits a small model
     variance: Literal["fixed_small", "fixed_large"] = "fixed_small"  # for --no-learn-sigma
@@ -154,7 +162,11 @@ class Encode:
     images: conf.Positional[str]  # folder of images or of a subfolder per class; hub:NAME; or digits
     out: str  # output folder; an interrupted run is resumed
     vae: str = "stabilityai/sd-vae-ft-ema"  # folder or Hub id of an AutoencoderKL
-    image_size: int | None = None  # side of the square to crop images to; none: 256 pixels, 8 for digits
+    image_size: str | None = None  # side to crop images to, or HEIGHTxWIDTH; none: 256 pixels, 8 for digits
+    split: str | None = None  # split of the images; none: train, if there are splits
+    class_folder: _ClassFolder = None  # which of nested folders names the class
+    label_column: str | None = None  # column of the table with the classes; none: label, labels or class
+    scale: float | None = None  # factor of the latents; none: the autoencoder's own
     batch_size: int = 32  # images per batch
     num_workers: int = 0  # processes that load images
     dtype: Literal["fp32", "bf16"] = "fp32"  # number format of the autoencoder; bf16 is faster on a GPU
@@ -170,7 +182,8 @@ class Evaluate:
     reference: conf.Positional[str]  # real images in the same forms, or an .npz file with ADM's statistics
     features: Literal["inception", "digits"] | None = None  # none: digits for images of 1x8x8
     weights: str | None = None  # local file of Inception's weights; none: downloaded once
-    image_size: int | None = None  # side to crop images in folders to; none: that of the first sample
+    image_size: str | None = None  # side to crop images in folders to, or HEIGHTxWIDTH; none: as the samples
+    split: str | None = None  # split of the reference; none: train, if there are splits
     batch_size: int = 64  # images per batch of feature extraction
     max_features: int = 10_000  # features kept for precision, recall and intervals; ADM keeps 50000
     k: int = 3  # k for the k-NN radii of precision and recall

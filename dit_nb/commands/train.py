@@ -17,7 +17,7 @@ from dit_nb.commands.output import _staged_output
 from dit_nb.commands.sample import _load_decoder
 from dit_nb.config import SamplingConfig, TrainConfig
 from dit_nb.data import image_grid, save_image
-from dit_nb.distributed import _main_process_first, _process_state, _raise_on_all_ranks
+from dit_nb.distributed import _process_state, _raise_on_all_ranks
 from dit_nb.errors import UserError
 from dit_nb.model import DiT
 from dit_nb.pretrained import make_diffusion, sample_images, save_model
@@ -43,9 +43,9 @@ def _make_trainer(options: Train) -> tuple[Trainer, SamplingConfig, Callable]:
     "Build the trainer, its sampling settings, and the function from a model to an image of samples."
     config, state = TrainConfig(**vars(options.training)), _process_state()
     torch.manual_seed(config.seed)
-    data = _main_process_first(lambda: _open_data(options))  # only one process checks every file
+    data, held_out = _open_data(options)  # the processes share the reading of every file
     if state.is_main_process:
-        print(_describe_data(data))
+        print(_describe_data(data, held_out, options.data or options.latents))
     model, sampling = _build_model(options, data)
     with _raise_on_all_ranks():
         decode = _load_decoder(sampling, model.to(state.device)) if state.is_main_process else None

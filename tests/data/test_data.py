@@ -54,6 +54,11 @@ def with_value(value):
 @error_cases(
     (lambda: image_set(with_value(float("nan"))), "images.*NaN.*image 1"),
     (lambda: image_set(with_value(float("inf"))), "images.*infinity.*image 1"),
+    (lambda: image_set(X.byte()), r"images is torch.uint8 \(3, 3, 4, 4\)"),
+    (lambda: image_set(X.numpy()), "images is ndarray.*tensor"),
+    (lambda: image_set(X[0]), r"images is torch.float32 \(3, 4, 4\)"),
+    (lambda: image_set(with_value(200.0)), r"images.*from 0 to 200.*127.5 - 1"),
+    (lambda: image_set(with_value(0.9)), r"images.*from 0 to 0.9.*2 \* x - 1"),
     (lambda: image_set(labels=Y + 1), r"labels.*5.*\[0, 4\]"),
     (lambda: image_set(labels=Y - 1), r"labels.*-1.*\[0, 4\]"),
     (lambda: image_set(labels=Y[:2]), r"labels.*\(2,\).*\(3,\)"),
@@ -65,7 +70,7 @@ def test_image_sets_that_would_spoil_training(call, pattern):
 
 
 def test_a_batch_is_one_indexing_operation():
-    data = image_set(torch.arange(48.0).view(3, 1, 4, 4) / 48)
+    data = image_set(torch.linspace(-1, 1, 48).view(3, 1, 4, 4))
     images, labels = data.get_batch([2, 0])
     assert torch.equal(images, data.images[[2, 0]]) and labels.tolist() == [4, 0] and len(data) == 3
     assert torch.equal(data[1][0], data.images[1]) and data[1][1] == 1
@@ -99,6 +104,17 @@ def test_center_crop_keeps_the_middle():
     ramp = Image.fromarray(np.tile(np.arange(200, dtype=np.uint8), (100, 1)))
     middle = np.asarray(_center_crop(ramp, 100))
     assert middle.shape == (100, 100) and middle[0].tolist() == list(range(50, 150))
+
+
+@pytest.mark.parametrize("size", [(40, 60), (60, 40), (7, 100)])
+def test_a_crop_that_is_not_square(size):
+    """The middle of a photograph whose brightness is its column, at the largest scale that fits."""
+    photo = Image.fromarray(np.tile(np.linspace(0, 255, 300).astype(np.uint8), (200, 1)))
+    crop = np.asarray(_center_crop(photo, size), dtype=float)
+    assert crop.shape == size
+    shown = size[1] / max(size[0] / 200, size[1] / 300) / 300  # part of the width that stays
+    row = crop[size[0] // 2]
+    assert abs(row.mean() - 127) < 3 and abs((row[-1] - row[0]) / 255 - shown) < 0.05
 
 
 def test_image_grid_and_file(tmp_path):

@@ -368,10 +368,10 @@ def on_cpu(accelerate_on):
     accelerate_on("cpu")
 
 
-def image_set(n: int = 12, channels: int = 1, scale: float = 1.0, last_label: int = 2) -> ImageSet:
+def image_set(n: int = 12, channels: int = 1, last_label: int = 2) -> ImageSet:
     labels = torch.arange(n) % 3
     labels[-1:] = last_label
-    return ImageSet(scale * torch.ones(n, channels, 8, 8), labels, tuple("abcde"))
+    return ImageSet(torch.ones(n, channels, 8, 8), labels, tuple("abcde"))
 
 
 def test_batch_size_that_cannot_be_split():
@@ -394,7 +394,7 @@ def test_data_that_cannot_be_used(on_cpu):
     with raises_input_error("data.*empty"):
         make_trainer(data=image_set(0))
     with raises_input_error(r"data.*255.*\[-1, 1\]"):
-        make_trainer(data=image_set(scale=255))
+        make_trainer(data=[(torch.full((1, 8, 8), 255.0), 0)] * 4)
     with raises_input_error(r"data.*\(3, 8, 8\).*\(1, 8, 8\)"):
         make_trainer(data=image_set(channels=3))
     with raises_input_error("data is a DataLoader.*map-style data set"):

@@ -1,0 +1,157 @@
+"""Reading every image once before training: by several threads and processes, and only what is new or has changed."""
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
+from io import BytesIO
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from dit_nb.errors import UserError
+from dit_nb.image_reading import read_image
+from dit_nb.utils import _atomic_write, _progress_bar
+
+__all__ = []
+
+_CHUNK = 64  # images that are read between two looks at the clock
+
+
+class _Ranks(NamedTuple):
+    "The processes that read together: each a share, and none waits longer than `round_seconds` for another."
+
+    rank: int = 0
+    world_size: int = 1
+    gather: Callable[[object], list] = lambda value: [value]  # the values of all processes
+    on_all_ranks: Callable = nullcontext  # context manager that raises an error of one process in all
+    round_seconds: float = 30.0
+
+
+# One image
+
+
+def _read_cell(cell: dict, i: int, size: int | tuple[int, int], mode: str = "RGB") -> Image.Image:
+    "Read image i of a data set. Raises a UserError that names its file, or its number if it lies in a larger file."
+    try:
+        return read_image(cell["path"] if cell["bytes"] is None else BytesIO(cell["bytes"]), size, mode)
+    except Exception as error:  # Pillow raises many kinds
+        name = cell["path"] if cell["bytes"] is None else f"{i} of the data set"
+        why = str(error).strip(".") or type(error).__name__
+        raise UserError(f"image {name} cannot be read: {why}.") from None
+
+
+def _read_error(cell: dict, i: int, size: int | tuple[int, int]) -> str:
+    "Message of the error that reading an image raises, or an empty string."
+    try:
+        _read_cell(cell, i, size)
+        return ""
+    except ValueError as error:
+        return str(error)
+
+
+# All images
+
+
+def _find_unreadable(source, size: int | tuple[int, int], ranks: _Ranks) -> dict[int, str]:
+    """Read every image once, as training will, but those that were readable before: errors by index.
+
+    Pillow's quick `verify` misses cut-off JPEG files. All processes must call this, and get the same result.
+
+    Args:
+        source: sequence of cells, with `keys()`: what identifies each image's content, (N,) uint64; and `place`
+        size: side, or height and width, to read the images for
+        ranks: the processes that share the work
+    """
+    keys, cache = source.keys(), _cache_file(source.place)
+    known = _load_known(cache)
+    todo = ranks.gather(np.flatnonzero(~np.isin(keys, known)) if ranks.rank == 0 else None)[0]
+    errors: dict[int, str] = {}
+    good = np.isin(np.arange(len(keys)), todo, invert=True)
+    for done, found in _read_in_rounds(source, todo, size, ranks):
+        errors |= found
+        good[done] = True
+        good[list(errors)] = False
+        if ranks.rank == 0 and len(done):
+            _save_known(cache, np.union1d(known, keys[good]))  # another split's are kept
+    return errors
+
+
+def _read_in_rounds(source, todo: np.ndarray, size, ranks: _Ranks):
+    "Read this process's share; after each round yield what all processes have read in it, and the errors by index."
+    shares = [todo[rank :: ranks.world_size] for rank in range(ranks.world_size)]
+    mine, counts = shares[ranks.rank], [0] * ranks.world_size
+    threads = min(16, os.cpu_count() or 1)  # Pillow decodes without the interpreter lock
+    bar = _progress_bar(
+        desc="reading every image once", shown=ranks.rank == 0 and len(todo) > 0, total=len(todo)
+    )
+    with ThreadPoolExecutor(threads) as pool, bar:
+        while any(count < len(share) for count, share in zip(counts, shares)):
+            start, end, errors = counts[ranks.rank], time.monotonic() + ranks.round_seconds, {}
+            position = start
+            while position < len(mine) and time.monotonic() < end:
+                chunk = mine[position : position + _CHUNK].tolist()
+                texts = pool.map(_read_error, (source[i] for i in chunk), chunk, [size] * len(chunk))
+                errors |= {i: text for i, text in zip(chunk, texts) if text}
+                position += len(chunk)
+            results = ranks.gather((position, errors))
+            done = np.concatenate([share[a:b] for share, a, (b, _) in zip(shares, counts, results)])
+            counts = [count for count, _ in results]
+            bar.update(len(done))
+            yield done, {i: text for _, found in results for i, text in found.items()}
+
+
+def _drop_unreadable(errors: dict[int, str], n: int, skip_bad: bool) -> list[int]:
+    "Indices of the images to keep; a UserError if there are errors and `skip_bad` is not set."
+    texts = [errors[i] for i in sorted(errors)]
+    if texts and not skip_bad:
+        which = f"all {len(texts)} such files" if len(texts) > 1 else "it"
+        raise UserError(f"{texts[0]} Fix or remove {which}, or leave out with skip_bad.")
+    if len(texts) == n:
+        raise UserError(f"none of {n} images can be read; the first error: {texts[0]}")
+    return [i for i in range(n) if i not in errors]
+
+
+# What was readable before
+
+
+def _cache_file(place: str) -> Path:
+    from huggingface_hub import constants
+
+    return (
+        Path(constants.HF_HOME) / "dit_nb" / f"readable-{hashlib.sha256(place.encode()).hexdigest()[:16]}.npy"
+    )
+
+
+def _load_known(file: Path) -> np.ndarray:
+    "Keys of images that were readable; none if there is no file, or a damaged one."
+    try:
+        known = np.load(file, allow_pickle=False)
+        return known if known.dtype == np.uint64 else np.empty(0, np.uint64)
+    except (OSError, ValueError, EOFError):
+        return np.empty(0, np.uint64)
+
+
+def _save_known(file: Path, keys: np.ndarray) -> None:
+    "Keep the keys, if the disk allows: otherwise every image is read again next time."
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with _atomic_write(file) as draft:
+            np.save(draft, keys)
+    except OSError:
+        pass
+
+
+def _hash(*parts: str | int) -> int:
+    "64 bits that identify texts and numbers."
+    text = "\0".join(map(str, parts)).encode("utf-8", "surrogateescape")
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
+
+
+def _combined(keys: Sequence[int] | np.ndarray) -> str:
+    "A fingerprint of many keys, in order."
+    return hashlib.sha256(np.asarray(keys, np.uint64).tobytes()).hexdigest()[:16]
