@@ -1,44 +1,59 @@
 """Saving and loading a DiT: config.json, model.safetensors and a model card, in a folder or on the Hub."""
 
 import json
+import os
 import re
+import stat
 from collections.abc import Callable
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
-from huggingface_hub import ModelCard, ModelCardData, hf_hub_download
-from safetensors import SafetensorError
+import torch
+from huggingface_hub import ModelCard, ModelCardData, get_hf_file_metadata, hf_hub_download, hf_hub_url
+from huggingface_hub.errors import HfHubHTTPError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from dit_nb.config import DiTConfig
-from dit_nb.errors import UserError
+from dit_nb.errors import UserError, _check_choice
+from dit_nb.utils import _check_device, _check_dtype
 
 __all__ = []  # used through `DiT.save_pretrained` and `DiT.from_pretrained`
 
 _CARD = (files("dit_nb") / "models" / "card.md").read_text(encoding="utf-8")  # a Jinja template
 
-_FILES = ("config.json", "model.safetensors")  # what `_save` writes, beside README.md
+_CONFIG, _WEIGHTS, _AVERAGE = "config.json", "model.safetensors", "ema.safetensors"
+_DOWNLOAD = ("revision", "token", "cache_dir", "force_download", "local_files_only")  # options for the Hub
+_OTHER_NAMES = {"torch_dtype": "dtype", "device_map": "device", "map_location": "device"}
 _PAPER_URL = "https://arxiv.org/abs/2212.09748"
+
+
+# Writing
 
 
 def _save(model: nn.Module, folder: str | Path, **card) -> None:
     "See `DiT.save_pretrained`."
     folder = Path(folder)
+    if folder.is_file():
+        raise UserError(f"folder is {folder}, but must not be a file.")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / _FILES[0]).write_text(json.dumps(asdict(model.config), indent=2), encoding="utf-8")
-    weights = {name: weight.contiguous() for name, weight in model.state_dict().items()}
-    save_file(weights, folder / _FILES[1], metadata={"format": "pt"})
+    (folder / _CONFIG).write_text(json.dumps(asdict(model.config), indent=2), encoding="utf-8")
+    _write_weights(model.state_dict(), folder / _WEIGHTS)
     _model_card(model, **card).save(folder / "README.md")
 
 
-def _load(model_class: Callable, source: str | Path, y_embedder: nn.Module | None = None, **download):
-    "See `DiT.from_pretrained`."
-    config, weights = (_saved_file(source, name, **download) for name in _FILES)
-    model = model_class(_read_config(config), y_embedder)
-    _load_weights(model, weights)
-    return model.eval()
+def _write_weights(weights: dict[str, Tensor], path: Path) -> None:
+    "Write a .safetensors file with the permissions of any new file; safetensors makes it private."
+    path.touch()
+    mode = stat.S_IMODE(path.stat().st_mode)
+    try:
+        save_file({k: v.contiguous() for k, v in weights.items()}, path, metadata={"format": "pt"})
+    except SafetensorError as error:  # most likely a full disk
+        raise UserError(f"{path} cannot be written: {error}.") from None
+    os.chmod(path, mode)
 
 
 def _model_card(model: nn.Module, **card) -> ModelCard:
@@ -48,12 +63,62 @@ def _model_card(model: nn.Module, **card) -> ModelCard:
     return ModelCard.from_template(data, template_str=_CARD, **card)
 
 
+# Reading
+
+
+def _load(
+    model_class: Callable,
+    source: str | Path,
+    y_embedder: nn.Module | None = None,
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    weights: str = "ema",
+    **download,
+):
+    "See `DiT.from_pretrained`."
+    _check_choice("weights", weights, ("ema", "model"))
+    _check_device(device)
+    _check_dtype(dtype)
+    _check_download(download)
+    source = _model_folder(source)
+    config = _read_config(_saved_file(source, _CONFIG, **download))
+    average = Path(source) / _AVERAGE  # of a checkpoint
+    name = _AVERAGE if weights == "ema" and average.is_file() else _WEIGHTS
+    state = _read_weights(_saved_file(source, name, **download), model_class, config, y_embedder)
+    model = model_class(config, y_embedder)
+    model.load_state_dict(state)
+    return model.to(device=device, dtype=dtype).eval()
+
+
+def _check_download(options: dict[str, Any]) -> None:
+    "Raise a UserError for an option that would be ignored, or that another library has."
+    for name in options.keys() - set(_DOWNLOAD):
+        hint = (
+            f": use {_OTHER_NAMES[name]}" if name in _OTHER_NAMES else f": there are {', '.join(_DOWNLOAD)}"
+        )
+        raise UserError(f"{name} is {options[name]!r}, but no such option exists{hint}.")
+
+
+def _model_folder(source: str | Path) -> str | Path:
+    "The folder of a model: `source` itself, or for the folder of a run its last checkpoint, or its model."
+    folder = Path(source)
+    if not folder.is_dir() or (folder / _CONFIG).is_file():
+        return source
+    found = sorted(parent for parent in folder.glob("checkpoints/step-[0-9]*") if parent.is_dir())
+    found += sorted(folder.glob("step-[0-9]*")) if folder.name == "checkpoints" else []
+    candidates = [*found[-1:], folder / "model"]
+    return next((path for path in candidates if (path / _CONFIG).is_file()), source)
+
+
 def _saved_file(source: str | Path, name: str, **download) -> Path:
     "Find a file of a saved model in a folder, or download it from the Hub if `source` reads 'user/name'."
+    if not isinstance(source, str | Path):
+        raise UserError(f"source is {type(source).__name__}, but must be a folder or a Hub id.")
     folder = Path(source)
     if isinstance(source, str) and re.fullmatch(r"\w[\w.-]*/[\w.-]+", source) and not folder.is_dir():
         try:
-            return Path(hf_hub_download(source, name, **download))
+            return Path(hf_hub_download(source, name, **_without_retries(source, name, download)))
         except (OSError, ValueError) as error:
             raise FileNotFoundError(
                 f"{source} is not a folder, and {name} could not be downloaded from the Hub "
@@ -64,32 +129,74 @@ def _saved_file(source: str | Path, name: str, **download) -> Path:
     return folder / name
 
 
+def _without_retries(repo_id: str, name: str, download: dict) -> dict:
+    "Options for a download that looks at the cache alone if the Hub does not answer: it would try for a minute."
+    if download.get("local_files_only"):
+        return download
+    address = hf_hub_url(repo_id, name, revision=download.get("revision"))
+    try:
+        get_hf_file_metadata(address, token=download.get("token"))
+    except HfHubHTTPError:  # an answer, which the download explains
+        return download
+    except Exception:  # no network; of which class the error is depends on the client's version
+        return {**download, "local_files_only": True}
+    return download
+
+
 def _read_config(path: Path) -> DiTConfig:
-    "Read a config.json, or raise UserError if a field is missing or unknown."
+    "Read a config.json, or raise UserError if a field is missing, unknown or wrong."
     try:
         fields = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         raise UserError(f"{path} is not a JSON object.") from None
     wrong = (fields.keys() | {"init"}) ^ DiTConfig.__dataclass_fields__.keys()  # loading needs no `init`
     if wrong:
         raise UserError(f"{path} has missing or unknown fields of a DiTConfig: {', '.join(sorted(wrong))}.")
-    return DiTConfig(**fields)
-
-
-def _load_weights(model: nn.Module, path: Path) -> None:
-    "Fill a model from a file, or raise UserError unless all names and shapes are those of the model."
     try:
+        return DiTConfig(**fields)
+    except UserError as error:
+        raise UserError(f"{path} cannot be used: {error}") from None
+
+
+def _read_weights(
+    path: Path, model_class: Callable, config: DiTConfig, y_embedder: nn.Module | None
+) -> dict[str, Tensor]:
+    "Read the weights of a model, or raise UserError unless all names, shapes and types are those of the model."
+    try:
+        with safe_open(path, framework="pt") as file:
+            got = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+        _check_names(path, got, model_class, config, y_embedder)
         weights = load_file(path)
-    except SafetensorError as error:
-        raise UserError(f"{path} cannot be read: {error}.") from None
-    got, wanted = ({k: v.shape for k, v in w.items()} for w in (weights, model.state_dict()))
+    except (SafetensorError, OSError, RuntimeError, OverflowError) as error:
+        raise UserError(f"{path} cannot be read: {_first_line(error)}.") from None
+    for name, weight in weights.items():
+        if not weight.is_floating_point():
+            raise UserError(f"{path} has {name} of {weight.dtype}, but must have floating point numbers.")
+    return weights
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")[:200]
+
+
+def _check_names(
+    path: Path, got: dict, model_class: Callable, config: DiTConfig, y_embedder: nn.Module | None
+) -> None:
+    "Raise UserError unless a model of this configuration has tensors of these names and shapes."
+    depth = len({name.split(".")[1] for name in got if name.startswith("blocks.")})
+    if config.depth > max(depth, 1):  # before a model is built: a damaged number may be huge
+        raise UserError(
+            f"{path} does not fit its config.json: depth is {config.depth}, but blocks.{depth} is missing."
+        )
+    with torch.device("meta"):  # no memory is needed
+        model = model_class(config, y_embedder)
+    wanted = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
     wrong = sorted(k for k in got.keys() | wanted.keys() if got.get(k) != wanted.get(k))
     if wrong:
         raise UserError(
             f"{path} does not fit its config.json: {len(wrong)} tensors are missing, unknown or of another shape, "
             f"the first is {wrong[0]}{_hint(wrong[0])}."
         )
-    model.load_state_dict(weights)
 
 
 def _hint(name: str) -> str:

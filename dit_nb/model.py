@@ -73,8 +73,8 @@ class DiT(nn.Module):
         """Predict the noise in noisy images, and its variance.
 
         Args:
-            x: (N, C, H, W) noisy images or latents
-            t: (N,) timesteps from 0 up
+            x: (N, C, H, W) noisy images or latents; clean pixels are in [-1, 1], latents have std 1
+            t: (N,) timesteps from 0, the least noise, to T - 1: 999 in training as the paper's; may be floats
             y: (N,) labels in [0, K), or `null_class`; what a `y_embedder` of your own takes; None without one
             drop: (N,) bool, True replaces the label by the null class; default: at random in train() mode,
                 with probability `class_dropout_prob`, and never in eval() mode
@@ -83,7 +83,7 @@ class DiT(nn.Module):
             (N, 2C, H, W) predicted noise, then variance values; (N, C, H, W) noise alone without `learn_sigma`
 
         Raises:
-            UserError: if an argument is missing, or has a wrong shape, type or range
+            UserError: if an argument is missing, or has a wrong shape, type, range or device
         """
         _check_inputs(self, x, t, y)
         t_emb = self.t_embedder(t)  # (N, D)
@@ -121,20 +121,22 @@ class DiT(nn.Module):
         _save(self, folder, **card)
 
     @classmethod
-    def from_pretrained(cls, source: str | Path, y_embedder: nn.Module | None = None, **download) -> "DiT":
+    def from_pretrained(cls, source: str | Path, y_embedder: nn.Module | None = None, **options) -> "DiT":
         """Load a saved model, in eval() mode.
 
         Args:
-            source: a folder that `save_pretrained` wrote, or a Hub id "user/name"
+            source: a folder that `save_pretrained` wrote, a checkpoint or a run of `Trainer`, or a Hub id "user/name"
             y_embedder: module of the kind that the model was made with, if it was not made with labels
-            **download: options for the Hub: revision, token, cache_dir, force_download, local_files_only
+            **options: device (default: the CPU), dtype (default: float32), weights ("ema" or "model", of a checkpoint);
+                for the Hub: revision, token, cache_dir, force_download, local_files_only
 
         Raises:
-            UserError: if a file is missing or does not fit
+            FileNotFoundError: if there is no such model
+            UserError: if a file is damaged, or an option does not fit
         """
         from dit_nb.hub import _load
 
-        return _load(cls, source, y_embedder, **download)
+        return _load(cls, source, y_embedder, **options)
 
 # %% ../nbs/2_transformer/12_model.ipynb #120034
 def _side_by_side(t_emb: Tensor, y_emb: Tensor | None) -> Tensor:  # (N, D), and (N, D) or (N, S-1, D)
@@ -153,6 +155,10 @@ def _check_inputs(model: DiT, x: Tensor, t: Tensor, y: Tensor | None) -> None:
             f"x is {got}, but must be a floating point tensor (N, {', '.join(map(str, wanted))})."
         )
     _check_index("t", t, x.shape[0], floats=True)  # not len(x): torch.export would fix it
+    device = model.pos_embed.device
+    for name, tensor in {"x": x, "t": t, "y": y}.items():
+        if isinstance(tensor, Tensor) and tensor.device != device:
+            raise UserError(f"{name} is on {tensor.device}, but must be on {device}, as the model.")
     if y is None and model.y_embedder is not None:
         raise UserError("y is missing: this model needs a condition, such as a label, for each image.")
     if y is not None and model.y_embedder is None:

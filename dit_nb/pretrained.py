@@ -16,14 +16,16 @@ from torch import Tensor
 from dit_nb.config import DiTConfig, SamplingConfig
 from dit_nb.errors import UserError, _check_choice
 from dit_nb.guidance import Guided
-from dit_nb.hub import _saved_file
+from dit_nb.hub import _model_folder, _saved_file
 from dit_nb.model import DiT
 from dit_nb.objective import Diffusion
 from dit_nb.sampling import Step, ddim_step, ddpm_step, sample_loop
-from dit_nb.utils import seeded_generator
+from dit_nb.utils import _check_device, _check_dtype, seeded_generator
 
 __all__ = ["block_model", "digit_model", "load_model", "make_diffusion", "push_model"]
 __all__ += ["sample_batches", "sample_images", "save_model"]
+
+_SAMPLING = "sampling.json"
 
 
 def _is_pixel_model(config: DiTConfig) -> bool:
@@ -40,23 +42,47 @@ def make_diffusion(sampling: SamplingConfig) -> Diffusion:
 
 
 def save_model(model: DiT, folder: str | Path, sampling: SamplingConfig) -> None:
-    """Write weights, configuration, model card (README.md) and sampling settings (sampling.json) to a folder."""
-    if not isinstance(sampling, SamplingConfig):
-        raise UserError(f"sampling is {type(sampling).__name__}, but must be a SamplingConfig.")
-    names, classes = sampling.class_names, model.config.num_classes
-    if names is not None and classes and len(names) != classes:
-        raise UserError(f"class_names has {len(names)} names, but must have {classes}, one for each class.")
+    """Write weights, configuration, model card (README.md) and sampling settings (sampling.json) to a folder.
+
+    Args:
+        model: the model, in any mode
+        folder: output folder, created if missing; files in it are replaced
+        sampling: its sampling settings, with the facts of the model card
+
+    Raises:
+        UserError: if the settings do not fit the model, or the folder cannot be written
+    """
+    _check_model(model)
+    _check_sampling_fits(sampling, model.config)
     folder = Path(folder)
     model.save_pretrained(folder, **{name: fact for name, fact in sampling.card.items() if fact})
-    (folder / "sampling.json").write_text(json.dumps(asdict(sampling), indent=1), encoding="utf-8")
+    (folder / _SAMPLING).write_text(json.dumps(asdict(sampling), indent=1), encoding="utf-8")
 
 
-def _read_sampling(path: Path) -> SamplingConfig:
-    "Read a sampling.json, or raise a UserError if it is not one."
+def _check_model(model) -> None:
+    if not isinstance(getattr(model, "config", None), DiTConfig):
+        raise UserError(f"model is {type(model).__name__}, but must be a DiT or an InferenceModel.")
+
+
+def _check_sampling_fits(sampling: SamplingConfig, config: DiTConfig) -> None:
+    "Raise a UserError if sampling settings are none, or name another number of classes than the model has."
+    if not isinstance(sampling, SamplingConfig):
+        raise UserError(f"sampling is {type(sampling).__name__}, but must be a SamplingConfig.")
+    names, classes = sampling.class_names, config.num_classes
+    if names is not None and classes and len(names) != classes:
+        raise UserError(f"class_names has {len(names)} names, but must have {classes}, one for each class.")
+
+
+def _read_sampling(path: Path, config: DiTConfig) -> SamplingConfig:
+    "Read a sampling.json, or raise a UserError if it is not one. What it leaves out follows from the model."
     try:
-        return SamplingConfig(**json.loads(path.read_text(encoding="utf-8")))
-    except (TypeError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"{path} must hold the fields of a SamplingConfig: {error}.") from None
+        fields = dict(json.loads(path.read_text(encoding="utf-8")))
+        sampling = replace(_default_sampling(config), **fields)
+        _check_sampling_fits(sampling, config)
+        return sampling
+    except (TypeError, ValueError, RecursionError) as error:
+        reason = str(error).rstrip(".")
+        raise UserError(f"{path} must hold the fields of a SamplingConfig: {reason}.") from None
 
 
 def _default_sampling(config: DiTConfig) -> SamplingConfig:
@@ -67,28 +93,40 @@ def _default_sampling(config: DiTConfig) -> SamplingConfig:
 
 
 def load_model(
-    folder: str | Path, y_embedder: torch.nn.Module | None = None, **download
+    folder: str | Path,
+    y_embedder: torch.nn.Module | None = None,
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+    weights: str = "ema",
+    **download,
 ) -> tuple[DiT, SamplingConfig]:
-    """Load a model in eval() mode, on the best device, with its sampling settings.
+    """Load a model in eval() mode with its sampling settings.
 
     Without a sampling.json, the settings are those of the paper's models.
 
     Args:
-        folder: a folder that `save_model` wrote, or a Hub id such as "user/name"
+        folder: a folder that `save_model` wrote; a checkpoint of a run; the folder of a run, for its last
+            checkpoint; or a Hub id such as "user/name"
         y_embedder: module of the kind that the model was made with, if it was not made with labels
-        **download: for the Hub: revision, token, cache_dir, local_files_only
+        device: where to put the model; the fastest device of this machine by default
+        dtype: number format of the weights; as saved by default
+        weights: "ema" or "model": averaged or raw weights of a checkpoint, which has both
+        **download: for the Hub: revision, token, cache_dir, force_download, local_files_only
 
     Raises:
         FileNotFoundError: if there is no such model
-        UserError: if a file is damaged
+        UserError: if a file is damaged, or an argument does not fit
     """
-    model = DiT.from_pretrained(folder, y_embedder, **download)
+    folder, device = _model_folder(folder), device or _best_device()
+    options = {"device": device, "dtype": dtype, "weights": weights}
+    model = DiT.from_pretrained(folder, y_embedder, **options, **download)
     try:
-        path = _saved_file(folder, "sampling.json", **download)
+        path = _saved_file(folder, _SAMPLING, **download)
     except FileNotFoundError:
         path = None
-    sampling = _read_sampling(path) if path else _default_sampling(model.config)
-    return model.to(_best_device()).eval(), sampling
+    sampling = _read_sampling(path, model.config) if path else _default_sampling(model.config)
+    return model, sampling
 
 
 def _best_device() -> str:
@@ -187,8 +225,7 @@ def _check_sampling_call(
     model, sampling, labels, n: int | None, seed: int, first: int
 ) -> tuple[Tensor | None, int, torch.device]:
     "Return labels as a tensor, the number of images and the model's device, or raise a UserError."
-    if not hasattr(model, "config"):
-        raise UserError(f"model is {type(model).__name__}, but must be a DiT or an InferenceModel.")
+    _check_model(model)
     if not isinstance(sampling, SamplingConfig):
         raise UserError(f"sampling is {type(sampling).__name__}, but must be a SamplingConfig.")
     channels = sampling.guided_channels
@@ -275,36 +312,47 @@ def sample_batches(
     return map(sample_batch, filter(len, batches))
 
 
-@lru_cache(maxsize=1)
-def _load_digit_model() -> tuple[DiT, SamplingConfig]:
-    return load_model(str(files("dit_nb") / "models" / "digits"))
+@lru_cache(maxsize=5)
+def _load_bundled(folder: str) -> tuple[DiT, SamplingConfig]:
+    return load_model(files("dit_nb") / "models" / folder, device="cpu")
 
 
-def digit_model() -> tuple[DiT, SamplingConfig]:
-    """Load the digit model that comes with the package, a new copy at each call, and its sampling settings."""
-    model, sampling = _load_digit_model()
-    return copy.deepcopy(model), sampling
+def _copy_bundled(folder: str, device, dtype) -> tuple[DiT, SamplingConfig]:
+    _check_device(device)
+    _check_dtype(dtype)
+    model, sampling = _load_bundled(folder)
+    return copy.deepcopy(model).to(device=device or _best_device(), dtype=dtype), sampling
+
+
+def digit_model(
+    device: torch.device | str | None = None, dtype: torch.dtype | None = None
+) -> tuple[DiT, SamplingConfig]:
+    """Load the digit model that comes with the package, a new copy at each call, and its sampling settings.
+
+    Args:
+        device: where to put the model; the fastest device of this machine by default
+        dtype: number format of the weights; float32 by default
+    """
+    return _copy_bundled("digits", device, dtype)
 
 
 _BLOCK_MODELS = ("in_context", "cross_attention", "adaln", "adaln_zero")  # folders of dit_nb/models/blocks
 
 
-@lru_cache(maxsize=4)
-def _load_block_model(block: str) -> tuple[DiT, SamplingConfig]:
-    return load_model(str(files("dit_nb") / "models" / "blocks" / block))
-
-
-def block_model(block: str) -> tuple[DiT, SamplingConfig]:
+def block_model(
+    block: str, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+) -> tuple[DiT, SamplingConfig]:
     """Load one of four small digit models that differ only in the block, a new copy at each call.
 
     They were trained alike, with one seed, steps and width; `dit_nb/models/blocks/README.md` has command and metrics.
 
     Args:
         block: in_context, cross_attention, adaln or adaln_zero
+        device: where to put the model; the fastest device of this machine by default
+        dtype: number format of the weights; float32 by default
 
     Raises:
         UserError: if there is no such block
     """
     _check_choice("block", block, _BLOCK_MODELS)
-    model, sampling = _load_block_model(block)
-    return copy.deepcopy(model), sampling
+    return _copy_bundled(f"blocks/{block}", device, dtype)

@@ -190,7 +190,8 @@ class InferenceModel:
             function of (x, t, y) that gives what the model gives; the model itself if the table would be too large
         """
         n = 0 if y is None else len(y)
-        _check_inputs(self.model, torch.empty(n, *self.model.image_shape), timesteps[:1].expand(n), y)
+        x = torch.empty(n, *self.model.image_shape, device=self.device)
+        _check_inputs(self.model, x, timesteps[:1].expand(n), y)
         times, labels = timesteps.unique(), None if y is None else y.unique()  # both sorted
         k = 1 if labels is None else len(labels)
         fields = sum(modulation.n_fields for modulation in self.modulations)

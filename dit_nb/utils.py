@@ -1,5 +1,6 @@
 """Shared helpers: input checks, seeded random numbers, progress bars and atomic writes."""
 
+import math
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -121,8 +122,8 @@ def _check_index(name: str, index: Tensor, n: int, limit: int | None = None, flo
         low, high = index.min().item(), index.max().item()
     except RuntimeError:  # torch.func.vmap forbids reading values
         return
-    if not low >= 0 or (limit is not None and high >= limit):
-        wanted = f"in [0, {limit - 1}]" if limit is not None else "0 or more"
+    if not 0 <= low <= high < math.inf or (limit is not None and high >= limit):
+        wanted = f"in [0, {limit - 1}]" if limit is not None else "0 or more, and finite"
         raise UserError(f"{name} holds {high if low >= 0 else low}, but must be {wanted}.")
 
 
@@ -130,4 +131,23 @@ def _check_eval(model) -> None:
     if getattr(model, "training", False):
         raise UserError(
             "model is in train() mode, in which labels are dropped at random: call model.eval() first."
+        )
+
+
+def _check_device(device) -> None:
+    "Raise a UserError unless a device is None, or one of this machine."
+    if device is None:
+        return
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, TypeError, ValueError):
+        raise UserError(
+            f"device is {device!r}, but must be one of this machine, such as 'cpu' or 'cuda'."
+        ) from None
+
+
+def _check_dtype(dtype) -> None:
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise UserError(
+            f"dtype is {dtype!r}, but must be a floating point type of torch, such as torch.bfloat16."
         )

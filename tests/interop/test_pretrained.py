@@ -415,6 +415,100 @@ def test_a_model_with_its_own_y_embedder_from_the_hub(tmp_path, monkeypatch):
     save_model(model, tmp_path, SAMPLING)
     with raises_input_error("y_embedder"):
         load_model(tmp_path)
-    monkeypatch.setattr("dit_nb.hub.hf_hub_download", lambda repo, name, revision: str(tmp_path / name))
+    monkeypatch.setattr("dit_nb.hub.hf_hub_download", lambda repo, name, **_: str(tmp_path / name))
     loaded, _ = load_model("user/name", y_embedder=Embedder(1, 32), revision="main")
     assert torch.equal(loaded.y_embedder.weight.cpu(), model.y_embedder.weight)
+
+
+# Checkpoints and runs, devices, permissions
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run of two checkpoints: weights, and their average, in the layout that a `Checkpointer` writes."""
+    for step in (5, 10):
+        folder = tmp_path / "run" / "checkpoints" / f"step-{step:08d}"
+        save_model(latent_model(step), folder, replace(SAMPLING, bins=step))
+        latent_model(step + 1).save_pretrained(tmp_path / "average")
+        (tmp_path / "average" / "model.safetensors").rename(folder / "ema.safetensors")
+    return tmp_path / "run"
+
+
+def test_a_checkpoint_is_a_model_and_a_run_its_last(run):
+    for source, step in ((run, 10), (run / "checkpoints", 10), (run / "checkpoints/step-00000005", 5)):
+        model, sampling = load_model(source)
+        assert same_weights(model, latent_model(step + 1)) and sampling.bins == step
+        assert same_weights(load_model(str(source), weights="model")[0], latent_model(step))
+        assert same_weights(DiT.from_pretrained(source), latent_model(step + 1))
+    save_model(latent_model(0), run / "model", SAMPLING)
+    assert same_weights(load_model(run)[0], latent_model(11))
+    for folder in run.glob("checkpoints/*"):
+        folder.rename(run / folder.name)  # no checkpoints any more: the model at the end of the run
+    assert same_weights(load_model(run)[0], latent_model(0))
+    with raises_input_error("weights is 'raw'.*ema, model"):
+        load_model(run, weights="raw")
+
+
+def test_devices_and_number_formats(tmp_path):
+    save_model(latent_model(), tmp_path, SAMPLING)
+    for model, _ in (
+        load_model(tmp_path, device="meta", dtype=torch.bfloat16),
+        digit_model("meta", torch.bfloat16),
+        block_model("adaln", "meta", torch.bfloat16),
+    ):
+        assert {(p.device.type, p.dtype) for p in model.parameters()} == {("meta", torch.bfloat16)}
+    assert next(DiT.from_pretrained(tmp_path).parameters()).device.type == "cpu"
+    for options, pattern in (
+        ({"device": "tpu"}, "device is 'tpu'"),
+        ({"device": 1.5}, "device is 1.5"),
+        ({"dtype": torch.int8}, "dtype is torch.int8.*floating point"),
+        ({"dtype": "fp16"}, "dtype is 'fp16'.*floating point"),
+        ({"torch_dtype": torch.float16}, "torch_dtype.*use dtype"),
+        ({"device_map": "auto"}, "device_map is 'auto'.*use device"),
+        ({"strict": False}, "strict is False.*revision"),
+    ):
+        with raises_input_error(pattern):
+            load_model(tmp_path, **options)
+        with raises_input_error(pattern):
+            DiT.from_pretrained(tmp_path, **options)
+
+
+def test_everybody_who_may_read_a_file_may_read_the_weights(tmp_path):
+    save_model(latent_model(), tmp_path, SAMPLING)
+    modes = {path.name: path.stat().st_mode for path in tmp_path.iterdir()}
+    assert len(modes) == 4 and len(set(modes.values())) == 1, modes
+
+
+def test_fields_that_a_file_of_settings_leaves_out_follow_from_the_model(tmp_path):
+    save_model(latent_model(learn_sigma=False), tmp_path, SAMPLING)
+    (tmp_path / "sampling.json").write_text("{}")
+    assert load_model(tmp_path)[1] == SamplingConfig(variance="fixed_large", clip_x0=False)
+    (tmp_path / "sampling.json").write_text('{"class_names": ["cat"]}')
+    with raises_input_error("sampling.json.*class_names has 1.*10"):
+        load_model(tmp_path)
+
+
+def test_weights_of_whole_numbers(tmp_path):
+    save_model(latent_model(), tmp_path, SAMPLING)
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(path.read_bytes().replace(b'"F32"', b'"I32"', 1))
+    with raises_input_error("model.safetensors.*int32.*floating point"):
+        load_model(tmp_path)
+
+
+def test_a_configuration_of_a_huge_model_costs_no_memory(tmp_path):
+    save_model(latent_model(), tmp_path, SAMPLING)
+    path, text = tmp_path / "config.json", (tmp_path / "config.json").read_text()
+    for old, new in (('"depth": 2', '"depth": 999999999'), ('"hidden_size": 32', '"hidden_size": 3200000')):
+        path.write_text(text.replace(old, new))
+        with raises_input_error("does not fit its config.json"):
+            load_model(tmp_path)
+
+
+def test_without_a_network_a_hub_id_is_refused_at_once(monkeypatch):
+    asked = []
+    monkeypatch.setattr("dit_nb.hub.get_hf_file_metadata", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("time.sleep", asked.append)  # the Hub's client waits between its attempts
+    with raises_input_error("runs/typo is not a folder.*Hub"):
+        load_model("runs/typo")
+    assert not asked
