@@ -2,9 +2,11 @@
 
 Usage: python tools/fold.py [NOTEBOOK ...]   (all lessons and guides, and the front page, if none is named)
 
-Folded input (`jupyter.source_hidden`): cells that begin with `#| cuda` or `#| hidden`, cells that only assert, cells of
-6 lines or more that draw and export nothing, and solutions. `#| code-fold: true` or `false` decides otherwise.
-Folded output (`jupyter.outputs_hidden`): cells that begin with `#| answer`; they answer a "Predict first".
+Folded input (`jupyter.source_hidden`): cells that begin with `#| answer`, `#| cuda` or `#| hidden`, cells that only
+assert, cells of 6 lines or more that draw and export nothing, and solutions. An explorer's call stays visible.
+`#| code-fold: true` or `false` decides otherwise.
+Folded output (`jupyter.outputs_hidden`): cells that begin with `#| answer`; they answer a "Predict first" or "Try it".
+(Under visible code JupyterLab shows the first line of a folded output, which may be the answer.)
 Folded section: "Solutions".
 
 Minutes: 200 words a minute, 4 seconds for each visible line of code, 20 for each figure, a minute for each "Predict
@@ -21,6 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DRAWING = re.compile(r"\bfigure\(|\bplt\.|\.subplots\(|\.imshow\(|\bplot_images\(")
 MINUTES = re.compile(r"(\*\*Minutes\*\*) [0-9]+ to read(, [0-9]+ more with the exercises)?")
 TOTAL = re.compile(r"(\*\*How long\*\*: )[0-9]+ lessons, about [0-9]+ hours of reading, [0-9]+ more")
+EXPLORER = re.compile(r"^explore_\w+\(", re.M)
 EXERCISE = re.compile(r"^Difficulty .* (\d+) minutes", re.M)
 
 
@@ -60,6 +63,8 @@ def folds_input(source: str) -> bool:
         return flags["code-fold"] == "true"
     if flags.keys() & {"export", "default_exp", "exercise", "check"} and "hidden" not in flags:
         return False
+    if "answer" in flags:
+        return not EXPLORER.search(source)
     if flags.keys() & {"cuda", "hidden"} or only_asserts(source):
         return True
     return len(code_lines(source)) >= 6 and bool(DRAWING.search(source))
@@ -114,7 +119,7 @@ def minutes(cells: list[dict]) -> tuple[int, int]:
             hidden = cell["metadata"].get("jupyter", {}).get("source_hidden")
             reading += 0 if hidden else len(code_lines(source)) * 4 / 60
             figures = sum("image/png" in o.get("data", {}) for o in cell.get("outputs", []))
-            reading += 2 if re.search(r"^explore_\w+\(", source, re.M) else figures / 3
+            reading += 2 if EXPLORER.search(source) else figures / 3
     return max(5, 5 * round(reading / 5)), 5 * -(-exercises // 5)
 
 
