@@ -44,6 +44,7 @@ class Step(NamedTuple):
     x_prev: Tensor  # (N, C, H, W) images after the step, x_{t-1}
 
 # %% ../nbs/3_diffusion/16_sampling.ipynb #160018
+#| code-fold: true
 def _check_sample_inputs(model, shape, y, x_T, step_noise=None, steps=None, variance=None) -> None:
     _check_eval(model)
     if len(shape) != 4:
@@ -60,6 +61,7 @@ def _check_sample_inputs(model, shape, y, x_T, step_noise=None, steps=None, vari
         raise UserError(f"variance is {variance!r}, but must be one of {', '.join(_VARIANCES)}.")
 
 # %% ../nbs/3_diffusion/16_sampling.ipynb #160020
+#| code-fold: true
 @torch.no_grad()
 def sample_loop(
     step: Callable,
