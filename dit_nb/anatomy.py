@@ -171,7 +171,7 @@ def _replacement(out: Tensor, by: str) -> Tensor:
         return out.roll(1, dims=0)
     return out.mean(0, keepdim=True).expand_as(out) if by == "mean" else torch.zeros_like(out)
 
-
+# %% ../nbs/4_practice/23_anatomy.ipynb #f8a6bbc3
 @contextmanager
 def ablate(model: DiT, block: int, branch: str = "all", keep: float = 0.0, by: str = "zero") -> Iterator[DiT]:
     """Within this context, replace the output of a branch, or a part of it. No weight is changed.
