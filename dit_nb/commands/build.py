@@ -30,9 +30,9 @@ def _model_config(options: Train, data) -> DiTConfig:
     return DiTConfig.named(options.model or "DiT-S/4", **fields)
 
 
-def _init_from(source: str, data) -> tuple[DiT, SamplingConfig]:
+def _init_from(source: str, weights: str, data) -> tuple[DiT, SamplingConfig]:
     "Load a trained model and fit it to the data: another input size, and a new label table for other classes."
-    model, sampling = load_any(source)
+    model, sampling = load_any(source, weights=weights)
     shape, channels = _input_shape(data), model.config.in_channels
     if shape["in_channels"] != channels:
         raise UserError(f"data has {shape['in_channels']} channels, but must have the model's {channels}.")
@@ -60,7 +60,7 @@ def _build_model(options: Train, data) -> tuple[DiT, SamplingConfig]:
             f"{name} is {value}, but must not be given: init_from {options.init_from} fixes the model."
         )
     else:
-        model, sampling = _init_from(options.init_from, data)
+        model, sampling = _init_from(options.init_from, options.init_weights, data)
     return model, replace(
         sampling,
         **options.diffusion,

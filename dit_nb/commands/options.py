@@ -111,8 +111,10 @@ class Train:
     diffusion: Diffusion  # diffusion process; the defaults are those of --init-from, if given
     data: _Source[str | None] = None  # folder of images or of a subfolder per class; hub:NAME; or digits
     latents: _Source[str | None] = None  # folder of latents that dit-nb encode wrote
-    resume: bool = False  # resume from the last checkpoint in --out
-    init_from: str | None = None  # trained model to start from: folder, official .pt file, or Hub id
+    resume: _Resume = "no"  # continue from the last checkpoint in --out; auto: if there is one
+    change: tuple[str, ...] = ()  # settings that may differ from the checkpoint's on --resume, such as lr
+    init_from: str | None = None  # folder of a model, run or checkpoint, .pt file, or Hub id to start from
+    init_weights: Literal["ema", "model"] = "ema"  # weights of a checkpoint to start from: averaged or raw
     image_size: str | None = None  # side to crop images to, or HEIGHTxWIDTH, in pixels; needed for folders
     channels: int = 3  # image channels: 3, or 1 for grayscale
     crop: Literal["center", "random"] = "center"  # part of each image; random: another one each time
@@ -166,6 +168,8 @@ class Encode:
     split: str | None = None  # split of the images; none: train, if there are splits
     class_folder: _ClassFolder = None  # which of nested folders names the class
     label_column: str | None = None  # column of the table with the classes; none: label, labels or class
+    overwrite: bool = False  # replace an existing file
+    weights: Literal["ema", "model"] = "ema"  # weights of a checkpoint: averaged or raw
     scale: float | None = None  # factor of the latents; none: the autoencoder's own
     batch_size: int = 32  # images per batch
     num_workers: int = 0  # processes that load images
@@ -197,14 +201,14 @@ class Evaluate:
 class Convert:
     "convert a model from or to the official format or diffusers"
 
-    source: conf.Positional[str]  # official .pt file, folder of dit_nb or diffusers, or Hub id
+    source: conf.Positional[str]  # folder of a model, run, checkpoint or pipeline, .pt file, or Hub id
     target: conf.Positional[str]  # output: a .pt file for official, else a folder; must not exist yet
     to: Literal["official", "diffusers", "dit_nb"]  # format to write
     vae: str | None = None  # folder or Hub id of an AutoencoderKL to add to a diffusers pipeline
     training: bool = False  # write an official checkpoint with model, ema, opt and args
     num_heads: int | None = None  # heads of an official checkpoint whose width is not that of S, B, L or XL
     num_classes: int | None = None  # number of classes of an official checkpoint without a null class
-    weights: Literal["ema", "model"] | None = None  # weights of an official checkpoint; none: ema
+    weights: Literal["ema", "model"] = "ema"  # weights of a checkpoint: averaged or raw
     revision: str | None = None  # branch, tag or commit of a Hub id; none: main
 
 

@@ -17,6 +17,7 @@ from dit_nb.data import _to_uint8, image_grid, save_image
 from dit_nb.distributed import _process_state
 from dit_nb.errors import UserError, _check_number
 from dit_nb.guidance import Guided
+from dit_nb.hub import _model_folder
 from dit_nb.interop.convert import load_any
 from dit_nb.interop.diffusers import _make_scheduler, scheduler_sample
 from dit_nb.measure import PRESETS, _uniform_labels
@@ -44,7 +45,7 @@ def _merge_settings(options: Sample) -> dict:
 
 def _load(options: Sample, settings: dict, device) -> tuple[DiT, SamplingConfig]:
     "Load a model, and change the settings saved with it. A preset's VAE is for a latent model that names none."
-    model, saved = load_any(options.model)
+    model, saved = load_any(options.model, weights=options.weights)
     if (saved.vae or _is_pixel_model(model.config)) and "vae" not in options.sampling:
         settings["vae"] = None
     changes = {name: settings[name] for name in _NAMES if name in settings}
@@ -168,12 +169,16 @@ def _count_existing(out: Path, settings: dict, state) -> int:
     return gather_object([count])[0]
 
 
-def _check_request(out: Path, n: int, batch_size: int) -> None:
+def _check_request(out: Path, n: int, batch_size: int, overwrite: bool = False) -> None:
     _check_number("num_samples", n, int)
     _check_number("batch_size", batch_size, int)
+    if not out.suffix and overwrite:
+        raise UserError(f"overwrite is True, but out {out} is a folder, whose images are never replaced.")
     _make_folder(out if not out.suffix else out.parent)
     if out.suffix and out.suffix.lower() not in (*_IMAGE_SUFFIXES, ".npz"):
         raise UserError(f"out is {out}, but must be a folder or end in .npz, .png, .jpg or .webp.")
+    if out.suffix and out.exists() and not (overwrite and out.is_file()):
+        raise UserError(f"out is {out}, which exists: choose another name, or pass --overwrite for a file.")
 
 
 @fast_cpu()
@@ -181,11 +186,12 @@ def run(options: Sample) -> None:
     "Run dit-nb sample."
     out, settings, state = Path(options.out), _merge_settings(options), _process_state()
     n, size = settings.pop("num_samples"), options.batch_size
-    _check_request(out, n, size)
+    _check_request(out, n, size, options.overwrite)
     model, sampling = _load(options, settings, state.device)
     decode = _load_decoder(sampling, model, settings["vae"])
     labels = _choose_labels(settings["label"], n, sampling, model.config.num_classes, options.seed)
-    facts = {name: getattr(options, name) for name in ("model", "seed", "precision")}
+    facts = {name: getattr(options, name) for name in ("seed", "precision", "weights")}
+    facts["model"] = str(_model_folder(options.model))  # of a run, its last checkpoint at this time
     facts |= {name: getattr(sampling, name) for name in _NAMES} | settings
     existing = _count_existing(out, facts, state) if not out.suffix else 0
     sample = _sample_dpm if facts["sampler"] == "dpm++" else sample_images

@@ -13,12 +13,12 @@ import torch
 
 from dit_nb.config import DiTConfig, SamplingConfig
 from dit_nb.errors import UserError, _check_choice
-from dit_nb.hub import _saved_file
+from dit_nb.hub import _check_download, _saved_file
 from dit_nb.interop.diffusers import _make_scheduler, from_diffusers, to_diffusers
 from dit_nb.interop.official import _default_sampling, load_official, save_official
 from dit_nb.model import DiT
 from dit_nb.objective import Diffusion
-from dit_nb.pretrained import _read_sampling, load_model, save_model
+from dit_nb.pretrained import _best_device, _read_sampling, load_model, save_model
 from dit_nb.schedule import _SCHEDULES
 
 __all__ = ["save_diffusers", "load_diffusers", "load_any", "convert"]
@@ -80,7 +80,7 @@ def load_diffusers(source: str | Path, **download) -> tuple[DiT, SamplingConfig]
 
     Args:
         source: folder of a pipeline or of its transformer, or a Hub id
-        **download: for the Hub: revision, token, cache_dir, local_files_only
+        **download: for the Hub: revision, token, cache_dir, force_download, local_files_only
 
     Raises:
         UserError: if files are missing or damaged, or `from_diffusers` cannot convert the transformer
@@ -106,7 +106,7 @@ def load_diffusers(source: str | Path, **download) -> tuple[DiT, SamplingConfig]
         )
     model, own = from_diffusers(transformer), Path(source) / "sampling.json"
     if own.is_file():  # written by `save_diffusers`
-        return model, _read_sampling(own)
+        return model, _read_sampling(own, model.config)
     sampling = _default_sampling(model.config)
     return model, sampling if alone else replace(sampling, **_read_pipeline(source, **download))
 
@@ -151,31 +151,49 @@ def load_any(
     num_heads: int | None = None,
     num_classes: int | None = None,
     weights: str = "ema",
+    *,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
     **download,
 ) -> tuple[DiT, SamplingConfig]:
-    """Load a model of any format, with its sampling settings.
+    """Load a model of any format, in eval() mode, with its sampling settings.
 
     Args:
-        source: an official .pt file, a folder of this package or of diffusers, or a Hub id
+        source: an official .pt file; a folder of this package (model, run or checkpoint) or of diffusers; or a Hub id
         num_heads: number of heads of an official checkpoint, if its width is not one of S, B, L and XL
         num_classes: number of classes of an official checkpoint without a null class
-        weights: "ema" or "model", for an official checkpoint with both
-        **download: for the Hub: revision, token, cache_dir, local_files_only
+        weights: "ema" or "model": averaged or raw weights of a checkpoint with both
+        device: where to put the model; the fastest device of this machine by default
+        dtype: number format of the weights; as saved, or float32, by default
+        **download: for the Hub: revision, token, cache_dir, force_download, local_files_only
 
     Raises:
         FileNotFoundError: if there is no such model
         UserError: if it is damaged, or not a model that this package can hold
     """
-    path = Path(source)
+    _check_choice("weights", weights, ("ema", "model"))
+    _check_download(download)
+    path, options = Path(source), {"device": device, "dtype": dtype, "weights": weights, **download}
+    if path.suffix == ".safetensors" and (path.parent / "config.json").is_file():  # of a folder of ours
+        path, source = path.parent, str(path.parent)
     if path.is_file():
-        return load_official(path, num_heads, num_classes, weights)
-    if path.is_dir():
-        return load_diffusers(source) if _is_diffusers_folder(path) else load_model(str(source))
+        model, sampling = load_official(path, num_heads, num_classes, weights)
+    elif _is_diffusers(source, download):
+        model, sampling = load_diffusers(source, **download)
+    else:
+        return load_model(source, **options)
+    return model.to(device=device or _best_device(), dtype=dtype), sampling
+
+
+def _is_diffusers(source: str | Path, download: dict) -> bool:
+    "Whether a folder or a repository on the Hub is a pipeline of diffusers."
+    if Path(source).is_dir():
+        return _is_diffusers_folder(Path(source))
     try:
-        _saved_file(str(source), "model_index.json", **download)
+        _saved_file(source, "model_index.json", **download)
+        return True
     except FileNotFoundError:
-        return load_model(str(source), **download)
-    return load_diffusers(source, **download)
+        return False
 
 
 def _is_diffusers_folder(path: Path) -> bool:
@@ -190,7 +208,7 @@ def convert(
     """Convert a model to another format. The target appears complete, or not at all.
 
     Args:
-        source: an official .pt file, a folder of this package or of diffusers, or a Hub id
+        source: any model that `load_any` opens
         target: a .pt file for the official format, else a folder; must not exist yet
         to: "official", "diffusers" or "dit_nb"
         vae: folder or Hub id of an `AutoencoderKL` to save with a diffusers pipeline
@@ -207,7 +225,7 @@ def convert(
         raise UserError(f"target is {target}, but must not exist yet.")
     if vae is not None and to != "diffusers":
         raise UserError(f"vae is {vae}, but must not be given for {to}: only a diffusers pipeline has one.")
-    model, sampling = load_any(source, **options)
+    model, sampling = load_any(source, device="cpu", **options)
     name = Path(source).resolve().name if Path(source).exists() else str(source)
     sampling = replace(sampling, card={"source": name, **sampling.card})
     decoder = None if vae is None else _load_vae(vae)

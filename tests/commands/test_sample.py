@@ -84,7 +84,7 @@ def seen(monkeypatch):
 def test_only_given_options_override_what_is_saved_with_the_model(digits_run, tmp_path, seen, monkeypatch):
     model, sampling = load_model(digits_run / "model")
     saved = replace(sampling, sampler="ddim", steps="30", cfg_scale=2.0, guided_channels=1, clip_x0=False)
-    monkeypatch.setattr("dit_nb.commands.sample.load_any", lambda source: (model, saved))
+    monkeypatch.setattr("dit_nb.commands.sample.load_any", lambda source, **_: (model, saved))
     assert sample("model", out=tmp_path / "x.npz") == 0
     assert seen["sampling"] == saved and seen["sample"] is sample_images and seen["n"] == 16
     assert sample("model", "--guided-channels", "none", "--clip-x0", out=tmp_path / "x.npz") == 0
@@ -111,9 +111,46 @@ def test_preset_names_the_autoencoder_of_a_model_without_one(tmp_path, monkeypat
     words = ["--preset", "paper", "--num-samples", 2, *words]
     for own, expected in ((None, vae), ({"id": "its own"}, "mine" if "mine" in words else None)):
         sampling = SamplingConfig(vae=own)
-        monkeypatch.setattr("dit_nb.commands.sample.load_any", lambda _, found=(model, sampling): found)
+        monkeypatch.setattr("dit_nb.commands.sample.load_any", lambda _, found=(model, sampling), **__: found)
         assert sample("model", *words, out=tmp_path / "x.npz") == 0
         assert seen["vae"] == expected
+
+
+def test_a_checkpoint_or_a_run_is_a_model(digits_run, tmp_path, capsys, error_of):
+    """Averaged weights by default, raw ones by option; a folder of samples goes on with the same checkpoint only."""
+    words = (
+        "--data digits --patch-size 4 --hidden-size 16 --depth 1 --num-heads 2 --batch-size 4 --save-every 2"
+    )
+    words += f" --steps 4 --lr 0.01 --out {tmp_path / 'run'}"
+    assert main(["train", *words.split()]) == 0
+    last, few = tmp_path / "run/checkpoints/step-00000004", ["--steps", 2, "--num-samples", 2]
+    for name, model, more in (
+        ("run", tmp_path / "run", []),
+        ("last", last, []),
+        ("model", tmp_path / "run/model", []),
+        ("raw", last, ["--weights", "model"]),
+    ):
+        assert sample(model, *few, *more, out=tmp_path / f"{name}.npz") == 0
+    pixels = {name: np.load(tmp_path / f"{name}.npz")["arr_0"] for name in ("run", "last", "model", "raw")}
+    assert (pixels["run"] == pixels["last"]).all() and (pixels["run"] == pixels["model"]).all()
+    assert (pixels["run"] != pixels["raw"]).any()
+    assert sample(tmp_path / "run", *few, out=tmp_path / "many") == 0
+    last.rename(last.with_name("step-00000006"))  # the run goes on
+    assert "step-00000004" in error_of("sample", tmp_path / "run", *few, "--out", tmp_path / "many")
+
+
+def test_a_file_that_exists_is_kept(digits_run, tmp_path, error_of):
+    few = ["--steps", 2, "--num-samples", 2]
+    for name in ("x.png", "x.npz"):
+        (tmp_path / name).write_text("mine")
+        words = ["sample", digits_run / "model", *few, "--out", tmp_path / name]
+        assert f"out is {tmp_path / name}, which exists" in error_of(*words)
+        assert (tmp_path / name).read_text() == "mine"
+        assert main([*map(str, words), "--overwrite"]) == 0
+        assert (tmp_path / name).read_bytes() != b"mine"
+    (tmp_path / "folder.png").mkdir()
+    assert "exists" in error_of("sample", digits_run / "model", *few, "--out", tmp_path / "folder.png")
+    assert "overwrite" in error_of("sample", digits_run / "model", "--out", tmp_path / "new", "--overwrite")
 
 
 def test_wrong_input(digits_run, photos, tmp_path, error_of):
