@@ -70,7 +70,7 @@ def space_timesteps(num_timesteps: int, spec: str) -> list[int]:
         start += size
     return kept
 
-
+# %% ../nbs/3_diffusion/14_schedule.ipynb #140057
 def _equally_spaced(size: int, count: int) -> list[int]:
     "Choose `count` integers at nearly equal distances: the first is 0, the last is size - 1."
     stride = (size - 1) / (count - 1) if count > 1 else 1
@@ -80,7 +80,7 @@ def _equally_spaced(size: int, count: int) -> list[int]:
         position += stride  # a sum, not a product: it rounds halves as the official code does
     return steps
 
-# %% ../nbs/3_diffusion/14_schedule.ipynb #140057
+
 def _strided_timesteps(num_timesteps: int, spec: str) -> list[int]:
     "Choose every i-th timestep, for the integer stride i that leaves as many as a spec like 'ddim50' wants."
     wanted = spec.removeprefix("ddim")
@@ -137,6 +137,7 @@ def extract(table: Tensor, t: Tensor, x: Tensor) -> Tensor:
     return picked.view(-1, *[1] * (x.ndim - 1))
 
 # %% ../nbs/3_diffusion/14_schedule.ipynb #140037
+#| code-fold: true
 class Schedule(nn.Module):
     """Forward process q: its coefficients as float64 buffers, noising in one jump, and the posterior.
 
