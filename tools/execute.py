@@ -40,13 +40,18 @@ def run(nb, folder: Path) -> None:
     ).execute()
 
 
+def is_progress_bar(output) -> bool:
+    """Whether an output is a progress bar of tqdm: a widget, of which only its first text could be stored."""
+    return "%|" in "".join(output.get("data", {}).get("text/plain", ""))
+
+
 def keep_outputs(nb) -> None:
     """Drop what differs from run to run: widget state, progress bars, warnings."""
     nb.metadata.pop("widgets", None)
     for cell in nb.cells:
         if cell.cell_type != "code":
             continue
-        cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
+        cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr" and not is_progress_bar(o)]
         for output in cell.outputs:
             data = output.get("data", {})
             data.pop("application/vnd.jupyter.widget-view+json", None)

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DRAWING = re.compile(r"\bfigure\(|\bplt\.|\.subplots\(|\.imshow\(|\bplot_images\(")
 MINUTES = re.compile(r"(\*\*Minutes\*\*) [0-9]+ to read(, [0-9]+ more with the exercises)?")
 TOTAL = re.compile(r"(\*\*How long\*\*: )[0-9]+ lessons, about [0-9]+ hours of reading, [0-9]+ more")
-EXPLORER = re.compile(r"^explore_\w+\(", re.M)
+EXPLORER = re.compile(r"^(\w+ = )?explore_\w+\(", re.M)
 EXERCISE = re.compile(r"^Difficulty .* (\d+) minutes", re.M)
 
 
