@@ -210,7 +210,7 @@ class Explorer:
         self._progress_bar.value = done / total
 
     def _repr_markdown_(self) -> str:
-        return f"**Explore: {self.title}**\n\n{self.experiments}"
+        return f"Explore: {self.title}\n\n{self.experiments}"
 
     def _ipython_display_(self) -> None:
         """Show the live widget, and store the current figure beside it for readers without a kernel."""
