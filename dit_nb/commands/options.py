@@ -111,8 +111,7 @@ class Train:
     diffusion: Diffusion  # diffusion process; the defaults are those of --init-from, if given
     data: _Source[str | None] = None  # folder of images or of a subfolder per class; hub:NAME; or digits
     latents: _Source[str | None] = None  # folder of latents that dit-nb encode wrote
-    resume: _Resume = "no"  # continue from the last checkpoint in --out; auto: if there is one
-    change: tuple[str, ...] = ()  # settings that may differ from the checkpoint's on --resume, such as lr
+    resume: bool = False  # resume from the last checkpoint in --out
     init_from: str | None = None  # folder of a model, run or checkpoint, .pt file, or Hub id to start from
     init_weights: Literal["ema", "model"] = "ema"  # weights of a checkpoint to start from: averaged or raw
     image_size: str | None = None  # side to crop images to, or HEIGHTxWIDTH, in pixels; needed for folders
