@@ -4,12 +4,13 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help digits lab check test test-classroom lint sync hooks clean
+.PHONY: help digits lab check test test-hard test-classroom lint sync hooks clean
 help:
 	@echo "make digits   train a DiT on handwritten digits and sample new ones (runs/digits/)"
 	@echo "make lab      open the lessons in JupyterLab"
 	@echo "make check    before each commit: lint, types, layers, generated files, core tests (under 3 minutes)"
 	@echo "make test     all but whole classes: check, all lessons, all tests, wheel and sdist"
+	@echo "make test-hard   kills, full disks, damaged files, random calls: an hour, not part of CI; writes tests/hard/RESULTS.md"
 	@echo "make test-classroom   whole classes graded by nbgrader (part of CI)"
 	@echo "make sync     write what is generated: modules from lessons, README.md, assignments"
 	@echo "make hooks    set up git for notebooks: nbdev's merge driver and clean-up"
@@ -45,7 +46,12 @@ test: export OMP_NUM_THREADS = 1
 test: lint
 	nbdev_test --n_workers 2 --do_print
 	nbdev_test --path index.ipynb --n_workers 1
-	python -m pytest -q -n 2 --dist loadgroup --ignore tests/teach/classroom tests
+	python -m pytest -q -n 2 --dist loadgroup --ignore tests/teach/classroom --ignore tests/hard tests
+
+# Runs that are killed, full disks, damaged files, random calls. ARGS="-k kills" runs a part.
+test-hard: export OMP_NUM_THREADS = 1
+test-hard: .venv/ready
+	python -m pytest -q -m hard tests/hard $(ARGS)
 
 # Whole classes through the real nbgrader: minutes.
 test-classroom: export OMP_NUM_THREADS = 1
