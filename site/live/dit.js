@@ -1,0 +1,200 @@
+// A Diffusion Transformer in plain JavaScript: it reads a trained model and samples images. No library.
+// Each part names the lesson that derives it. Matrices are flat arrays, row by row: (T, D) has T*D numbers.
+
+// --- Weights: one safetensors file. An 8-byte length, a JSON header, then the numbers. ---
+
+export function readModel(buffer) {
+  const length = Number(new DataView(buffer).getBigUint64(0, true)), weights = {};
+  const { __metadata__: facts, ...tensors } = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 8, length)));
+  const numbers = (name, Kind) => new Kind(buffer.slice(...tensors[name].data_offsets.map((at) => 8 + length + at)));
+  for (const [name, { dtype }] of Object.entries(tensors)) {
+    if (dtype === "F32") weights[name] = numbers(name, Float32Array);
+    else { // a matrix in 16-bit integers, and a scale for each of its rows
+      const scale = numbers(`${name}.scale`, Float32Array), whole = numbers(name, Int16Array);
+      weights[name] = Float32Array.from(whole, (v, i) => v * scale[Math.floor((i * scale.length) / whole.length)]);
+    }
+  }
+  return { weights, config: JSON.parse(facts.config), sampling: JSON.parse(facts.sampling) };
+}
+
+// --- Layers ---
+
+// y = x W^T + b for each row of x. W is (out, in), as PyTorch stores it. Four outputs at a time: three times as fast.
+function linear({ weights }, name, x) {
+  const w = weights[`${name}.weight`], b = weights[`${name}.bias`], out = b.length, n = w.length / out;
+  const rows = x.length / n, y = new Float32Array(rows * out);
+  for (let r = 0; r < rows; r++)
+    for (let o = 0; o < out; o += 4) {
+      let a0 = b[o], a1 = b[o + 1], a2 = b[o + 2], a3 = b[o + 3];
+      for (let i = 0, k = o * n; i < n; i++, k++) {
+        const v = x[r * n + i];
+        a0 += v * w[k]; a1 += v * w[k + n]; a2 += v * w[k + 2 * n]; a3 += v * w[k + 3 * n];
+      }
+      const at = r * out + o; // what falls past the end of a row is written again by the next, or dropped
+      y[at] = a0; y[at + 1] = a1; y[at + 2] = a2; y[at + 3] = a3;
+    }
+  return y;
+}
+
+const silu = (x) => x.map((v) => v / (1 + Math.exp(-v)));
+const gelu = (x) => x.map((v) => 0.5 * v * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (v + 0.044715 * v * v * v))));
+const add = (a, b) => a.map((v, i) => v + b[i]);
+
+// Lesson 07: each token gets mean 0 and variance 1. Lesson 10: then the condition scales and shifts each channel.
+function modulatedNorm(x, shift, scale) {
+  const D = shift.length, y = new Float32Array(x.length);
+  for (let start = 0; start < x.length; start += D) {
+    const token = x.subarray(start, start + D), mean = token.reduce((s, v) => s + v, 0) / D;
+    const variance = token.reduce((s, v) => s + (v - mean) ** 2, 0) / D, inverse = 1 / Math.sqrt(variance + 1e-6);
+    for (let d = 0; d < D; d++) y[start + d] = (token[d] - mean) * inverse * (1 + scale[d]) + shift[d];
+  }
+  return y;
+}
+
+// Lesson 06: every token takes a mean of all values, weighted by softmax(q k / sqrt(d)), in each head.
+function attention(model, name, x, heads) {
+  const D = model.weights[`${name}.proj.bias`].length, T = x.length / D, d = D / heads;
+  const qkv = linear(model, `${name}.qkv`, x), mixed = new Float32Array(x.length), maps = [];
+  for (let h = 0; h < heads; h++) {
+    const map = new Float32Array(T * T);
+    for (let i = 0; i < T; i++) {
+      const q = i * 3 * D + h * d, row = map.subarray(i * T, (i + 1) * T);
+      for (let j = 0; j < T; j++)
+        for (let e = 0, k = j * 3 * D + D + h * d; e < d; e++) row[j] += (qkv[q + e] * qkv[k + e]) / Math.sqrt(d);
+      const largest = Math.max(...row);
+      row.forEach((v, j) => (row[j] = Math.exp(v - largest)));
+      const total = row.reduce((s, v) => s + v, 0);
+      row.forEach((v, j) => (row[j] = v / total));
+      for (let j = 0; j < T; j++)
+        for (let e = 0, v = j * 3 * D + 2 * D + h * d; e < d; e++) mixed[i * D + h * d + e] += row[j] * qkv[v + e];
+    }
+    maps.push(map);
+  }
+  return { out: linear(model, `${name}.proj`, mixed), maps };
+}
+
+// --- The network ---
+
+// Lesson 05: cosines, then sines, of the timestep at 128 frequencies; a small MLP; plus a vector for the class.
+function condition(model, t, y) {
+  const waves = new Float32Array(256);
+  for (let i = 0; i < 128; i++) {
+    const phase = t * Math.exp((-Math.log(10000) * i) / 128);
+    waves[i] = Math.cos(phase);
+    waves[128 + i] = Math.sin(phase);
+  }
+  const tEmb = linear(model, "t_embedder.mlp.2", silu(linear(model, "t_embedder.mlp.0", waves))), D = tEmb.length;
+  return add(tEmb, model.weights["y_embedder.embedding_table.weight"].subarray(y * D, (y + 1) * D));
+}
+
+// Lesson 03: cut the image (C, H, W) into patches, row by row, each flattened channel by channel.
+function patchify(image, C, size, p) {
+  const tokens = [];
+  for (let top = 0; top < size; top += p)
+    for (let left = 0; left < size; left += p)
+      for (let c = 0; c < C; c++)
+        for (let i = 0; i < p; i++)
+          for (let j = 0; j < p; j++) tokens.push(image[(c * size + top + i) * size + left + j]);
+  return Float32Array.from(tokens);
+}
+
+// Lesson 03, and its trap: the decoder emits the channels of a pixel side by side.
+function unpatchify(tokens, C, size, p) {
+  const image = new Float32Array(C * size * size), across = size / p;
+  for (let n = 0, k = 0; n < across * across; n++)
+    for (let i = 0; i < p; i++)
+      for (let j = 0; j < p; j++)
+        for (let c = 0; c < C; c++)
+          image[(c * size + Math.floor(n / across) * p + i) * size + (n % across) * p + j] = tokens[k++];
+  return image;
+}
+
+// Lesson 12: x (C, H, W), timestep t, class y -> predicted noise, values of the variance, and what happened inside.
+export function forward(model, x, t, y) {
+  const { input_size: size, patch_size: p, in_channels: C, depth, num_heads } = model.config;
+  const c = silu(condition(model, t, y)), D = c.length, maps = [], gates = [];
+  let h = add(linear(model, "x_embedder.proj", patchify(x, C, size, p)), model.weights.pos_embed); // lesson 04
+  for (let b = 0; b < depth; b++) {
+    const name = `blocks.${b}`, m = linear(model, `${name}.adaLN_modulation.1`, c); // lesson 11: six vectors
+    const [shift1, scale1, gate1, shift2, scale2, gate2] = [0, 1, 2, 3, 4, 5].map((k) => m.subarray(k * D, (k + 1) * D));
+    const attended = attention(model, `${name}.attn`, modulatedNorm(h, shift1, scale1), num_heads);
+    h = h.map((v, i) => v + gate1[i % D] * attended.out[i]);
+    const hidden = gelu(linear(model, `${name}.mlp.fc1`, modulatedNorm(h, shift2, scale2)));
+    const mlp = linear(model, `${name}.mlp.fc2`, hidden);
+    h = h.map((v, i) => v + gate2[i % D] * mlp[i]);
+    maps.push(attended.maps);
+    gates.push([gate1, gate2]);
+  }
+  const m = linear(model, "final_layer.adaLN_modulation.1", c);
+  const tokens = linear(model, "final_layer.linear", modulatedNorm(h, m.subarray(0, D), m.subarray(D)));
+  const image = unpatchify(tokens, 2 * C, size, p), half = image.length / 2;
+  return { eps: image.subarray(0, half), values: image.subarray(half), maps, gates };
+}
+
+// Lesson 18: extrapolate from the prediction without a class past the one with it.
+export function guided(model, x, t, y, scale) {
+  const cond = forward(model, x, t, y);
+  if (scale === 1) return cond;
+  const { eps: uncond } = forward(model, x, t, model.config.num_classes);
+  return { ...cond, eps: cond.eps.map((v, i) => uncond[i] + scale * (v - uncond[i])) };
+}
+
+// --- Diffusion ---
+
+// Lesson 14: alpha-bar of the linear schedule at `count` timesteps at equal distances (halves go to the even side).
+export function schedule(count, T = 1000) {
+  const bars = [], stride = count > 1 ? (T - 1) / (count - 1) : 1, steps = [];
+  for (let t = 0, bar = 1; t < T; t++) bars.push((bar *= 1 - (1000 / T) * (1e-4 + (t * (0.02 - 1e-4)) / (T - 1))));
+  for (let k = 0, position = 0; k < count; k++, position += stride) {
+    const floor = Math.floor(position), rest = position - floor;
+    const t = rest === 0.5 ? floor + (floor % 2) : Math.round(position);
+    steps.push({ t, bar: bars[t], previous: k ? steps[k - 1].bar : 1 });
+  }
+  return steps;
+}
+
+// Lesson 15: the predicted clean image, and the log variance between its two bounds.
+export function predict({ eps, values }, x, k, steps) {
+  const { bar, previous } = steps[k], beta = 1 - bar / previous, large = Math.log(beta);
+  const next = steps[Math.max(k, Math.min(1, steps.length - 1))], nextBeta = 1 - next.bar / next.previous;
+  const clipped = steps.length > 1 ? (nextBeta * (1 - next.previous)) / (1 - next.bar) : beta; // entry 1 for t = 0
+  const x0 = x.map((v, i) => Math.max(-1, Math.min(1, (v - Math.sqrt(1 - bar) * eps[i]) / Math.sqrt(bar))));
+  return { x0, logVariance: values.map((v) => ((v + 1) / 2) * large + ((1 - v) / 2) * Math.log(clipped)), beta };
+}
+
+// Lesson 16: one step, from x_t to x_{t-1}, with the noise z.
+export function step(sampler, prediction, x, k, steps, z) {
+  const { bar, previous } = steps[k], { x0, logVariance, beta } = prediction;
+  if (sampler === "ddim")
+    return x.map((v, i) => {
+      const eps = (v - Math.sqrt(bar) * x0[i]) / Math.sqrt(1 - bar); // the noise that fits the clipped x_0
+      return Math.sqrt(previous) * x0[i] + Math.sqrt(1 - previous) * eps;
+    });
+  const ofX0 = (beta * Math.sqrt(previous)) / (1 - bar), ofX = ((1 - previous) * Math.sqrt(1 - beta)) / (1 - bar);
+  return x.map((v, i) => ofX0 * x0[i] + ofX * v + (k ? Math.exp(0.5 * logVariance[i]) * z[i] : 0));
+}
+
+// Sample one image; yields each step, so that a page can draw it. `noise()` returns (C, H, W) normal numbers.
+export function* sample(model, { y, count = 50, sampler = "ddpm", scale = 1, noise }) {
+  const steps = schedule(count, model.sampling.num_timesteps);
+  let x = noise();
+  for (let k = count - 1; k >= 0; k--) {
+    const output = guided(model, x, steps[k].t, y, scale), prediction = predict(output, x, k, steps);
+    const after = step(sampler, prediction, x, k, steps, noise());
+    yield { t: steps[k].t, x, after, ...output, ...prediction };
+    x = after;
+  }
+}
+
+// Standard normal numbers from a seed: Mulberry32, then Box and Muller's transform.
+export function normal(seed, length) {
+  let state = seed >>> 0;
+  const uniform = () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let z = Math.imul(state ^ (state >>> 15), state | 1);
+    z ^= z + Math.imul(z ^ (z >>> 7), z | 61);
+    return ((z ^ (z >>> 14)) >>> 0) / 4294967296;
+  };
+  return () =>
+    new Float32Array(length).map(() => Math.sqrt(-2 * Math.log(1 - uniform())) * Math.cos(2 * Math.PI * uniform()));
+}
