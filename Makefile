@@ -4,9 +4,10 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help digits lab check test test-hard test-classroom lint sync hooks clean
+.PHONY: help digits emoji lab check test test-hard test-classroom lint sync hooks clean
 help:
 	@echo "make digits   train a DiT on handwritten digits and sample new ones (runs/digits/)"
+	@echo "make emoji    train a DiT on smileys in color, ten minutes (runs/emoji/)"
 	@echo "make lab      open the lessons in JupyterLab"
 	@echo "make check    before each commit: lint, types, layers, generated files, core tests (under 3 minutes)"
 	@echo "make test     all but whole classes: check, all lessons, all tests, wheel and sdist"
@@ -25,6 +26,9 @@ help:
 
 digits: .venv/ready
 	dit-nb digits $(ARGS)
+
+emoji: .venv/ready
+	dit-nb emoji $(ARGS)
 
 lab: .venv/ready
 	jupyter lab $(ARGS) nbs/1_tokens/00_tour.ipynb

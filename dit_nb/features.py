@@ -138,7 +138,11 @@ def _open_extractor(features, shape: tuple[int, ...], weights: str | Path | None
         return ModuleExtractor(features)
     if callable(features):
         return features
-    _check_choice("features", features, ("digits", "inception"))
+    _check_choice("features", features, ("digits", "emoji", "inception"))
+    if features == "emoji":
+        from dit_nb.emoji_features import EmojiExtractor
+
+        return EmojiExtractor()
     return DigitExtractor() if features == "digits" else InceptionExtractor(weights)
 
 

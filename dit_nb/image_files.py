@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dit_nb.batches import _uniform
-from dit_nb.data import ImageSet, _center_crop, _to_tensor, digits
+from dit_nb.data import ImageSet, _center_crop, _to_tensor, digits, emoji
 from dit_nb.errors import UserError, _check_choice, _is_int
 from dit_nb.image_check import _combined, _drop_unreadable, _find_unreadable, _hash, _Ranks, _read_cell
 from dit_nb.image_sources import _folder_table, _hub_table, _Table
@@ -132,10 +132,12 @@ def open_images(
     What was readable is remembered: the next time, only new and changed files are read again.
 
     Args:
-        data: "digits"; a folder of images, of subfolders by class, or of images and a table (metadata.csv,
-            metadata.jsonl); or "hub:NAME", also with a configuration and a split, "hub:NAME:CONFIG@SPLIT"
-        size: side of the square crop in pixels, or (height, width); needed for all data but digits, which are 8x8
-        channels: 3 for RGB or 1 for gray; digits are always gray
+        data: "digits" or "emoji"; a folder of images, of subfolders by class, or of images and a table
+            (metadata.csv, metadata.jsonl); or "hub:NAME", also with a configuration and a split,
+            "hub:NAME:CONFIG@SPLIT"
+        size: side of the square crop in pixels, or (height, width); not needed for digits, which are 8x8, and
+            emoji, which are 32x32
+        channels: 3 for RGB or 1 for gray; digits are always gray and emoji always RGB
         skip_bad: leave out images that cannot be read, instead of raising an error
         split: split to use, of a folder with folders such as train and test, or of the Hub; train by default
         crop: "center", or "random": another part of 80 to 100 % of the largest crop's side each time
@@ -147,10 +149,10 @@ def open_images(
         UserError: if there are no images, if one cannot be read, or if an argument does not fit
     """
     _check_choice("crop", crop, _CROPS)
-    if data == "digits":
+    if data in _BUNDLED:
         names = {"split": split, "class_folder": class_folder, "label_column": label_column}
-        _check_digits(size, crop=None if crop == "center" else crop, **names)
-        return digits().train
+        _check_bundled(str(data), size, crop=None if crop == "center" else crop, **names)
+        return _BUNDLED[str(data)][0]().train
     _check_arguments(size, channels)
     with ranks.on_all_ranks():
         table = _find_table(data, split, class_folder, label_column)
@@ -163,12 +165,16 @@ def open_images(
     return ImageFolder(table, size, channels, errors, crop)
 
 
-def _check_digits(size, **unused) -> None:
-    if size not in (None, 8, (8, 8)):
-        raise UserError(f"size is {size}, but must be 8 for digits.")
+_BUNDLED = {"digits": (digits, 8), "emoji": (emoji, 32)}  # data sets of the package, and their side in pixels
+
+
+def _check_bundled(data: str, size, **unused) -> None:
+    side = _BUNDLED[data][1]
+    if size not in (None, side, (side, side)):
+        raise UserError(f"size is {size}, but must be {side} for {data}.")
     for name, value in unused.items():
         if value is not None:
-            raise UserError(f"{name} is {value}, but must not be given for digits.")
+            raise UserError(f"{name} is {value}, but must not be given for {data}.")
 
 
 def _find_table(
@@ -186,7 +192,7 @@ def _find_table(
 def _check_arguments(size, channels: int) -> None:
     if size is None:
         raise UserError(
-            "size is missing, but images other than digits need one: the side of their square crop."
+            "size is missing, but images other than digits and emoji need one: the side of their square crop."
         )
     sides = size if isinstance(size, tuple) else (size,)
     if len(sides) > 2 or not sides or not all(map(_is_int, sides)):

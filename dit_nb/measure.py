@@ -48,8 +48,8 @@ def evaluate(
     Args:
         samples: samples in any form that `_open_image_source` opens
         reference: real images in any such form, or ADM's statistics of them
-        features: feature extractor: "inception", "digits", a network, or any callable from images to `Features`;
-            "digits" for images of 1x8x8 and "inception" for all others by default
+        features: feature extractor: "inception", "digits", "emoji", a network, or any callable from images to
+            `Features`; "digits" for images of 1x8x8 and "inception" for all others by default
         weights: local file of Inception's weights; downloaded once by default
         size: side, or (height, width), that images in folders are cropped to; that of the first samples by default
         batch_size: images whose features are extracted at a time

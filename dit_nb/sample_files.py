@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dit_nb.batches import BatchReader
-from dit_nb.data import _to_uint8, digits
+from dit_nb.data import _to_uint8, digits, emoji
 from dit_nb.errors import UserError
 from dit_nb.image_files import open_images
 from dit_nb.utils import _atomic_write
@@ -53,13 +53,15 @@ def _open_image_source(
         return _from_data_set(source, type(source).__name__)
     if source == "digits":
         return _from_data_set(digits().held_out, "held-out digits")
+    if source == "emoji":
+        return _from_data_set(emoji().held_out, "held-out emoji")
     if str(source).startswith("hub:"):
         return _from_data_set(open_images(source, size, channels or 3, **options), str(source))
     path = Path(source)
     if path.suffix == ".npz" and path.is_file():
         return _read_npz(path)
     if not path.is_dir():
-        raise UserError(f"{source} is no folder, no .npz file, and not the word digits.")
+        raise UserError(f"{source} is no folder, no .npz file, and not the word digits or emoji.")
     own_size, own_channels = _first_image(path)
     data = open_images(str(path), size or own_size, channels or own_channels, **options)
     return _from_data_set(data, str(path))

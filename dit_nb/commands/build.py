@@ -3,10 +3,11 @@
 from dataclasses import replace
 
 from dit_nb.commands.digits import _DIGITS_MODEL
-from dit_nb.commands.options import Train
+from dit_nb.commands.options import Emoji, Train
 from dit_nb.config import DiTConfig, SamplingConfig
 from dit_nb.distributed import _process_state
 from dit_nb.errors import UserError
+from dit_nb.finetune import LORA_TARGETS, add_lora, fit_model, freeze
 from dit_nb.interop.convert import load_any
 from dit_nb.model import DiT
 
@@ -25,27 +26,37 @@ def _class_names(data) -> tuple[str, ...]:
 
 def _model_config(options: Train, data) -> DiTConfig:
     fields = {**_input_shape(data), **options.shape, "num_classes": len(_class_names(data))}
-    if options.data == "digits" and options.model is None:
-        return replace(_DIGITS_MODEL, **fields)
+    small = {"digits": _DIGITS_MODEL, "emoji": DiTConfig(**vars(Emoji.model))}
+    if options.data in small and options.model is None:
+        return replace(small[options.data], **fields)
     return DiTConfig.named(options.model or "DiT-S/4", **fields)
 
 
-def _init_from(source: str, weights: str, data) -> tuple[DiT, SamplingConfig]:
-    "Load a trained model and fit it to the data: another input size, and a new label table for other classes."
-    model, sampling = load_any(source, weights=weights)
+def _init_from(options: Train, data) -> tuple[DiT, SamplingConfig]:
+    "Load a trained model and fit it to size and classes of the data."
+    model, sampling = load_any(options.init_from, weights=options.init_weights)
     shape, channels = _input_shape(data), model.config.in_channels
     if shape["in_channels"] != channels:
         raise UserError(f"data has {shape['in_channels']} channels, but must have the model's {channels}.")
-    names, known = _class_names(data), sampling.class_names
-    fitted = DiT(replace(model.config, num_classes=len(names), **shape))
-    weights = model.state_dict()
-    del weights["pos_embed"]  # depends on the input size alone
-    if len(names) != model.config.num_classes or (known and names != known):
-        if _process_state().is_main_process:
-            print(f"the classes are not those of {source}: the label embeddings are initialized again")
-        weights = {key: value for key, value in weights.items() if not key.startswith("y_embedder.")}
-    fitted.load_state_dict(weights, strict=False)
+    fitted, news = fit_model(model, shape["input_size"], _class_names(data), sampling.class_names)
+    if news and _process_state().is_main_process:
+        print("\n".join(f"{options.init_from}: {text}" for text in news))
     return fitted, sampling
+
+
+def _select_trained(model: DiT, options: Train, new_classes: bool) -> None:
+    "Freeze parameters, or add adapters, as the options say. Beside adapters, embeddings of new classes are trained."
+    chosen = options.finetuning
+    if chosen.lora_rank is None and (chosen.lora_alpha is not None or chosen.lora_targets != LORA_TARGETS):
+        raise UserError("lora_rank is missing, but must be given with lora_alpha or lora_targets.")
+    if chosen.lora_rank is not None:
+        if options.init_from is None or chosen.freeze:
+            given = "with freeze" if chosen.freeze else "without init_from"
+            raise UserError(f"lora_rank is {chosen.lora_rank}, but must not be given {given}.")
+        add_lora(model, chosen.lora_rank, chosen.lora_alpha, chosen.lora_targets)
+        if new_classes and model.y_embedder is not None:
+            model.y_embedder.requires_grad_(True)
+    freeze(model, chosen.freeze, chosen.unfreeze)
 
 
 def _build_model(options: Train, data) -> tuple[DiT, SamplingConfig]:
@@ -60,7 +71,8 @@ def _build_model(options: Train, data) -> tuple[DiT, SamplingConfig]:
             f"{name} is {value}, but must not be given: init_from {options.init_from} fixes the model."
         )
     else:
-        model, sampling = _init_from(options.init_from, options.init_weights, data)
+        model, sampling = _init_from(options, data)
+    _select_trained(model, options, new_classes=sampling.class_names != (_class_names(data) or None))
     return model, replace(
         sampling,
         **options.diffusion,

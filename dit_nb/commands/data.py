@@ -9,7 +9,7 @@ from dit_nb.commands.options import Encode, Train
 from dit_nb.distributed import _process_state, _raise_on_all_ranks
 from dit_nb.errors import UserError
 from dit_nb.image_check import _Ranks
-from dit_nb.image_files import open_images
+from dit_nb.image_files import _BUNDLED, open_images
 from dit_nb.subsets import balance_classes, data_labels, hold_out
 
 __all__ = []
@@ -82,7 +82,7 @@ def _open_latents(options: Train):
 
 
 def _open_images(options: Train, split: str | None):
-    if options.data != "digits" and options.image_size is None:
+    if options.data not in _BUNDLED and options.image_size is None:
         raise UserError("image_size is missing: give the side to crop images to, in pixels, or HEIGHTxWIDTH.")
     names = {name: getattr(options, name) for name in ("crop", "class_folder", "label_column")}
     size = _parse_size(options.image_size)
@@ -93,7 +93,7 @@ def _open_images(options: Train, split: str | None):
 
 def _open_images_to_encode(options: Encode, channels: int):
     "Open the images to encode. All ranks must call this."
-    size = _parse_size(options.image_size) or (None if options.images == "digits" else 256)
+    size = _parse_size(options.image_size) or (None if options.images in _BUNDLED else 256)
     names = {name: getattr(options, name) for name in ("split", "class_folder", "label_column")}
     return open_images(options.images, size, channels, options.skip_bad, ranks=_ranks(), **names)
 

@@ -75,17 +75,17 @@ def run_digits(
     others = [sample(seed=other, progress=False).cpu() for other in range(seed + 1, seed + 4)]
     metrics = _compute_metrics(images, others, labels, split, trainer)
     with _staged_output(out) as work:
-        _write_results(work, images, labels, frames, trainer, metrics)
+        _write_results(work, images, labels, _DIGITS_SAMPLING.class_names, frames, trainer, metrics)
         save_model(model, work / "model", replace(_DIGITS_SAMPLING, card={"metrics": metrics}))
     return metrics
 
 
-def _record_frames(frames: dict, step: Step) -> None:
-    "Sampling callback: keep one image of each class at some timesteps, for denoising.png."
+def _record_frames(frames: dict, step: Step, every: int = 100) -> None:
+    "Sampling callback: keep one image of `every` at some of 50 timesteps, for denoising.png."
     if step.i in (0, 15, 25, 32, 37, 40, 43, 45, 47):  # most changes happen near the end
-        frames[step.t] = step.x_t[::100].cpu()
+        frames[step.t] = step.x_t[::every].cpu()
     if step.i == 49:
-        frames[-1] = step.x_prev[::100].cpu()
+        frames[-1] = step.x_prev[::every].cpu()
 
 
 def _compute_metrics(images: Tensor, others: list[Tensor], labels: Tensor, split, trainer: Trainer) -> dict:
@@ -110,14 +110,14 @@ def _compute_metrics(images: Tensor, others: list[Tensor], labels: Tensor, split
 
 
 def _write_results(
-    folder: Path, images: Tensor, labels: Tensor, frames: dict, trainer: Trainer, metrics: dict
+    folder: Path, images: Tensor, labels: Tensor, names: tuple, frames: dict, trainer: Trainer, metrics: dict
 ) -> None:
-    "Write every file of a digits run except the model."
+    "Write every file of a run except the model."
     from dit_nb.visual import plot_classes, plot_denoising, plot_loss
 
     (folder / "metrics.json").write_text(json.dumps(metrics, indent=1))
     np.savez_compressed(folder / "samples.npz", images=images.numpy(), labels=labels.numpy())
-    plot_classes(images, labels, tuple("0123456789")).savefig(folder / "samples.png", dpi=150)
+    plot_classes(images, labels, names).savefig(folder / "samples.png", dpi=150)
     titles = [f"t = {t}" if t >= 0 else "done" for t in frames]
     plot_denoising(torch.stack(list(frames.values())), titles).savefig(folder / "denoising.png", dpi=150)
     plot_loss(trainer.progress.history).savefig(folder / "loss.png", dpi=150)

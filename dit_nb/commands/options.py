@@ -71,6 +71,34 @@ class Digits:
 
 
 @dataclass(frozen=True)
+class EmojiModel(DigitsModel):
+    "A DiTConfig for emoji. The data fix three fields, which are no options."
+
+    input_size: conf.Suppress[int] = 32
+    in_channels: conf.Suppress[int] = 3
+    num_classes: conf.Suppress[int] = 16
+
+
+@dataclass(frozen=True)
+class Emoji:
+    "train on emoji, sample new ones of each category and style, and evaluate them"
+
+    out: str = "runs/emoji"  # output folder
+    categories: tuple[str, ...] = ("smileys",)  # categories of emoji to train on
+    all: bool = False  # train on all eight categories: takes a night
+    seconds: float = 480.0  # training time in seconds
+    steps: int | None = None  # number of updates, instead of a time: repeats exactly
+    seed: int = 0  # seed of training and sampling
+    batch_size: int = 128  # images per update
+    lr: float = 2e-3  # learning rate of AdamW
+    warmup_steps: int = 100  # updates over which the learning rate rises from 0
+    ema_decay: float = 0.998  # decay of the averaged weights (EMA), after its warm-up
+    save_every: int | None = None  # updates between checkpoints in --out; none: no checkpoints
+    resume: bool = False  # continue from the last checkpoint in --out
+    model: EmojiModel = EmojiModel(32, 4, 3, 192, 6, 6, init="scaled")  # size and blocks
+
+
+@dataclass(frozen=True)
 class Training(TrainConfig):
     "A TrainConfig with the defaults of the command. Its checks are left to the command."
 
@@ -109,7 +137,7 @@ class Train:
     out: str  # output folder: checkpoints, samples and the model
     shape: Shape  # shape of the model, where it differs from --model
     diffusion: Diffusion  # diffusion process; the defaults are those of --init-from, if given
-    data: _Source[str | None] = None  # folder of images or of a subfolder per class; hub:NAME; or digits
+    data: _Source[str | None] = None  # folder of images or of subfolders by class; hub:NAME; digits; or emoji
     latents: _Source[str | None] = None  # folder of latents that dit-nb encode wrote
     resume: bool = False  # resume from the last checkpoint in --out
     init_from: str | None = None  # folder of a model, run or checkpoint, .pt file, or Hub id to start from
@@ -124,7 +152,7 @@ class Train:
     val_fraction: float = 0.0  # part of the images to hold out of training, for the validation loss
     val_split: str | None = None  # split of the data for the validation loss, instead of a fraction
     skip_bad: bool = False  # skip images that cannot be read
-    model: str | None = None  # DiT-S/8 to DiT-XL/2 of the paper; none: DiT-S/4, for digits a small model
+    model: str | None = None  # DiT-S/8 to DiT-XL/2 of the paper; none: DiT-S/4; small for digits, emoji
     variance: Literal["fixed_small", "fixed_large"] = "fixed_small"  # for --no-learn-sigma
     training: Training = Training()  # exactly one of --steps and --seconds is required
 
@@ -160,10 +188,10 @@ class Sample:
 class Encode:
     "encode images, and their mirror images, into latents of an autoencoder"
 
-    images: conf.Positional[str]  # folder of images or of a subfolder per class; hub:NAME; or digits
+    images: conf.Positional[str]  # folder of images or of subfolders by class; hub:NAME; digits; or emoji
     out: str  # output folder; an interrupted run is resumed
     vae: str = "stabilityai/sd-vae-ft-ema"  # folder or Hub id of an AutoencoderKL
-    image_size: str | None = None  # side to crop images to, or HEIGHTxWIDTH; none: 256 pixels, 8 for digits
+    image_size: str | None = None  # side to crop images to, or HEIGHTxWIDTH; none: 256 pixels or the data's
     split: str | None = None  # split of the images; none: train, if there are splits
     class_folder: _ClassFolder = None  # which of nested folders names the class
     label_column: str | None = None  # column of the table with the classes; none: label, labels or class
@@ -181,9 +209,9 @@ class Encode:
 class Evaluate:
     "compare samples with real images: Fréchet distances, inception score, precision, recall"
 
-    samples: conf.Positional[str]  # folder of images, .npz file, or digits: the held-out digits
+    samples: conf.Positional[str]  # folder of images, .npz file, or digits or emoji: held-out ones
     reference: conf.Positional[str]  # real images in the same forms, or an .npz file with ADM's statistics
-    features: Literal["inception", "digits"] | None = None  # none: digits for images of 1x8x8
+    features: Literal["inception", "digits", "emoji"] | None = None  # none: digits for images of 1x8x8
     weights: str | None = None  # local file of Inception's weights; none: downloaded once
     image_size: str | None = None  # side to crop images in folders to, or HEIGHTxWIDTH; none: as the samples
     split: str | None = None  # split of the reference; none: train, if there are splits
@@ -277,4 +305,4 @@ class Study:
     metric: str | None = None  # metric of the table; none: the first of the study
 
 
-Command = Digits | Train | Sample | Encode | Evaluate | Convert | Assignment | Bench | Study
+Command = Digits | Emoji | Train | Sample | Encode | Evaluate | Convert | Assignment | Bench | Study
