@@ -24,6 +24,7 @@ _EXTRAS = {
 
 
 def main(argv: list[str] | None = None) -> int:
+    "peft": "finetune",
     """Run a command of `dit-nb`. Invalid input prints one sentence to stderr.
 
     Args:

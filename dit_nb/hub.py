@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from dit_nb.config import DiTConfig
 from dit_nb.errors import UserError, _check_choice
+from dit_nb.finetune import _ADAPTER, _add_saved_adapters, merge_lora
 from dit_nb.utils import _check_device, _check_dtype
 
 __all__ = []  # used through `DiT.save_pretrained` and `DiT.from_pretrained`
@@ -36,7 +37,7 @@ _PAPER_URL = "https://arxiv.org/abs/2212.09748"
 
 def _save(model: nn.Module, folder: str | Path, **card) -> None:
     "See `DiT.save_pretrained`."
-    folder = Path(folder)
+    folder, model = Path(folder), merge_lora(model)
     if folder.is_file():
         raise UserError(f"folder is {folder}, but must not be a file.")
     folder.mkdir(parents=True, exist_ok=True)
@@ -85,10 +86,17 @@ def _load(
     config = _read_config(_saved_file(source, _CONFIG, **download))
     average = Path(source) / _AVERAGE  # of a checkpoint
     name = _AVERAGE if weights == "ema" and average.is_file() else _WEIGHTS
-    state = _read_weights(_saved_file(source, name, **download), model_class, config, y_embedder)
-    model = model_class(config, y_embedder)
+
+    def build() -> nn.Module:
+        model = model_class(config, y_embedder)
+        if (Path(source) / _ADAPTER).is_file():  # a checkpoint with low-rank adapters
+            _add_saved_adapters(model, Path(source))
+        return model
+
+    state = _read_weights(_saved_file(source, name, **download), build, config.depth)
+    model = build()
     model.load_state_dict(state)
-    return model.to(device=device, dtype=dtype).eval()
+    return merge_lora(model).to(device=device, dtype=dtype).eval()
 
 
 def _check_download(options: dict[str, Any]) -> None:
@@ -158,14 +166,12 @@ def _read_config(path: Path) -> DiTConfig:
         raise UserError(f"{path} cannot be used: {error}") from None
 
 
-def _read_weights(
-    path: Path, model_class: Callable, config: DiTConfig, y_embedder: nn.Module | None
-) -> dict[str, Tensor]:
+def _read_weights(path: Path, build: Callable[[], nn.Module], depth: int) -> dict[str, Tensor]:
     "Read the weights of a model, or raise UserError unless all names, shapes and types are those of the model."
     try:
         with safe_open(path, framework="pt") as file:
             got = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
-        _check_names(path, got, model_class, config, y_embedder)
+        _check_names(path, got, build, depth)
         weights = load_file(path)
     except (SafetensorError, OSError, RuntimeError, OverflowError) as error:
         raise UserError(f"{path} cannot be read: {_first_line(error)}.") from None
@@ -179,18 +185,15 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")[:200]
 
 
-def _check_names(
-    path: Path, got: dict, model_class: Callable, config: DiTConfig, y_embedder: nn.Module | None
-) -> None:
-    "Raise UserError unless a model of this configuration has tensors of these names and shapes."
-    depth = len({name.split(".")[1] for name in got if name.startswith("blocks.")})
-    if config.depth > max(depth, 1):  # before a model is built: a damaged number may be huge
+def _check_names(path: Path, got: dict, build: Callable[[], nn.Module], depth: int) -> None:
+    "Raise UserError unless the model has tensors of these names and shapes."
+    found = len({name.split(".")[1] for name in got if name.startswith("blocks.")})
+    if depth > max(found, 1):  # before a model is built: a damaged number may be huge
         raise UserError(
-            f"{path} does not fit its config.json: depth is {config.depth}, but blocks.{depth} is missing."
+            f"{path} does not fit its config.json: depth is {depth}, but blocks.{found} is missing."
         )
     with torch.device("meta"):  # no memory is needed
-        model = model_class(config, y_embedder)
-    wanted = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
+        wanted = {name: tuple(weight.shape) for name, weight in build().state_dict().items()}
     wrong = sorted(k for k in got.keys() | wanted.keys() if got.get(k) != wanted.get(k))
     if wrong:
         raise UserError(

@@ -117,7 +117,7 @@ def test_preset_names_the_autoencoder_of_a_model_without_one(tmp_path, monkeypat
 
 
 def test_a_checkpoint_or_a_run_is_a_model(digits_run, tmp_path, capsys, error_of):
-    """Averaged weights by default, raw ones by option; a folder of samples goes on with the same checkpoint only."""
+    """Averaged weights by default, raw ones by option; a folder of samples is continued with the same checkpoint only."""
     words = (
         "--data digits --patch-size 4 --hidden-size 16 --depth 1 --num-heads 2 --batch-size 4 --save-every 2"
     )
