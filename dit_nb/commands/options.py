@@ -137,6 +137,17 @@ class Train:
     out: str  # output folder: checkpoints, samples and the model
     shape: Shape  # shape of the model, where it differs from --model
     diffusion: Diffusion  # diffusion process; the defaults are those of --init-from, if given
+@dataclass(frozen=True)
+class FineTuning:
+    "fine-tuning: which parameters are trained"
+
+    freeze: tuple[str, ...] = ()  # patterns of names; backbone: all but modulation, biases and label embeddings
+    unfreeze: tuple[str, ...] = ()  # patterns of names of parameters to train all the same
+    lora_rank: int | None = None  # rank of low-rank adapters (LoRA; needs peft); none: no adapters
+    lora_alpha: float | None = None  # numerator of the adapters' scale alpha / rank; none: the rank
+    lora_targets: tuple[str, ...] = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")  # layers to adapt
+
+
     data: _Source[str | None] = None  # folder of images or of subfolders by class; hub:NAME; digits; or emoji
     latents: _Source[str | None] = None  # folder of latents that dit-nb encode wrote
     resume: bool = False  # resume from the last checkpoint in --out
@@ -170,11 +181,12 @@ class Sampling(TypedDict, total=False):
     vae: _Saved[str]  # folder or Hub id of the autoencoder of a latent model
 
 
+    finetuning: FineTuning = FineTuning()  # which parameters are trained
 @dataclass(frozen=True)
 class Sample:
     "sample images from a trained model"
 
-    model: conf.Positional[str]  # folder such as runs/digits/model, official .pt file, or Hub id
+    model: conf.Positional[str]  # folder of a model, run or checkpoint, official .pt file, or Hub id
     sampling: Sampling  # override the preset, and what is saved with the model
     label: Annotated[str | None, conf.arg(name="class")] = None  # class name, number or random; none: in turn
     out: str = "samples.png"  # image, .npz file or folder to write
