@@ -1,16 +1,21 @@
-"""Build the website: python site/build.py [FOLDER]. Pages come from the stored notebooks; none is executed.
+"""Build the website: python site/build.py [FOLDER] [--explorers NAME ...]. No notebook is executed.
 
-Needs the extra `site`. FOLDER (default: _site) gets `source/`, what Sphinx reads, and `html/`, the website.
+Needs the extra `site`. FOLDER (default: _site) gets `source/`, what Sphinx reads, and `html/`, the website. The frames of
+the explorers take minutes; --explorers draws those of some only.
 """
 
+import argparse
 import json
 import re
 import shutil
 import sys
+from base64 import b64decode
 from importlib import import_module
 from pathlib import Path
 
 import tomllib
+
+from frames import CONTROLS, frames_html, write_frames
 
 ROOT = Path(__file__).resolve().parent.parent
 SITE = ROOT / "site"
@@ -26,7 +31,7 @@ CHAPTERS = {
 }
 
 
-def main(out: Path) -> int:
+def main(out: Path, explorers: list[str]) -> int:
     """Build the website and return Sphinx's exit status."""
     from sphinx.cmd.build import main as sphinx
 
@@ -34,12 +39,15 @@ def main(out: Path) -> int:
     shutil.rmtree(out, ignore_errors=True)
     shutil.copytree(SITE / "static", source / "static")
     shutil.copy(SITE / "conf.py", source)
+    write_frames(source / "extra" / "frames", explorers)
     pages = [path for folder in CHAPTERS for path in sorted((ROOT / "nbs" / folder).glob("*.ipynb"))]
     for path in pages:
         write_page(path, source)
     write_page(ROOT / "index.ipynb", source, front=True)
     shutil.copytree(ROOT / "nbs" / "images", source / "nbs" / "images")
     write_api(source / "api")
+    write_citation(source / "citation.md")
+    write_gallery(source / "gallery.md", pages, source)
     write_extra(source / "extra", pages)
     return sphinx(["-q", "-W", "--keep-going", "-j", "auto", str(source), str(html)])
 
@@ -55,7 +63,10 @@ def write_page(path: Path, source: Path, front: bool = False) -> None:
         "language_info": {"name": "python"},
     }
     cells = [prepare(cell) for cell in notebook["cells"]]
-    notebook["cells"] = [cell for cell in cells if cell is not None]
+    frames = source / "extra" / "frames"
+    notebook["cells"] = [
+        part for cell in cells if cell for part in (cell, *explorer_cells(cell, frames, path))
+    ]
     for cell in notebook["cells"]:
         if cell["cell_type"] == "markdown":
             cell["source"] = link_to_repository(text(cell), path.parent)
@@ -95,6 +106,19 @@ def prepare(cell: dict) -> dict | None:
     cell["source"] = re.sub(r"^#\|.*\n?", "", source, flags=re.M)
     cell["outputs"] = [strip_widgets(output) for output in cell["outputs"]]
     return cell
+
+
+def explorer_cells(cell: dict, frames: Path, path: Path) -> list[dict]:
+    """What a page shows below a cell with an explorer: stored frames with sliders, folded if they give an answer."""
+    names = re.findall(r"^(explore_\w+)\(", text(cell), flags=re.M) if cell["cell_type"] == "code" else []
+    up, made = "../" * (len(path.relative_to(ROOT).parts) - 1), []
+    for name in names:
+        if (frames / name).exists():
+            html = frames_html(frames, name, up)
+            if "hide-output" in cell["metadata"]["tags"] or "hide-cell" in cell["metadata"]["tags"]:
+                html = f"<details><summary>The explorer</summary>{html}</details>"
+            made.append(markdown(name.replace("_", "-"), html))
+    return made
 
 
 def alt_text(output: dict) -> str | None:
@@ -141,7 +165,7 @@ def contents() -> str:
         pages = sorted(path.stem for path in (ROOT / "nbs" / folder).glob("*.ipynb"))
         if pages:
             trees.append(toctree(title, [entry(folder, page) for page in pages]))
-    return "\n\n".join([*trees, toctree("API", ["api/index"])])
+    return "\n\n".join([*trees, toctree("More", ["gallery", "api/index", "citation"])])
 
 
 def entry(folder: str, page: str) -> str:
@@ -195,6 +219,67 @@ def write_api(folder: Path) -> None:
     (folder / "index.md").write_text(f"# API\n\n{intro}\n\n" + "\n".join(rows) + f"\n\n{listing}\n")
 
 
+# --- The gallery, and how to cite ---
+
+
+def write_gallery(target: Path, pages: list[Path], source: Path) -> None:
+    """Write a page with the stored picture of every explorer, and a link to its lesson."""
+    lines = [
+        "# Explorers",
+        "",
+        "Nearly every lesson has one. In Jupyter they are live; here are their first pictures.",
+        "",
+    ]
+    for path in pages:
+        for k, (title, picture, words) in enumerate(explorers_of(path)):
+            file = Path("gallery") / f"{path.stem}_{k}.png"
+            (source / file).parent.mkdir(exist_ok=True)
+            (source / file).write_bytes(b64decode(picture))
+            link = path.relative_to(ROOT).as_posix()
+            lines += [
+                f"## {title}",
+                "",
+                f"[{title_of(path)}]({link})",
+                "",
+                f"![{words}]({file.as_posix()})",
+                "",
+            ]
+    target.write_text("\n".join(lines))
+
+
+def explorers_of(path: Path) -> list[tuple[str, str, str]]:
+    """Title, picture (base64) and words of each explorer in a notebook."""
+    found = []
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        shown = ["".join(o.get("data", {}).get("text/markdown", "")) for o in cell.get("outputs", [])]
+        titles = [s.splitlines()[0].removeprefix("Explore: ") for s in shown if s.startswith("Explore: ")]
+        pictures = [o["data"] for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]
+        for title, data in zip(titles, pictures):
+            found.append((title, "".join(data["image/png"]), " ".join("".join(data["text/plain"]).split())))
+    return found
+
+
+def write_citation(target: Path) -> None:
+    """Write how to cite the course, from CITATION.cff."""
+    import yaml
+
+    facts = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    paper = facts["references"][0]
+    names = " and ".join(f"{a['family-names']}, {a['given-names']}" for a in paper["authors"])
+    own = {"title": facts["title"], "author": facts["authors"][0]["name"], "version": str(facts["version"])}
+    own |= {"license": facts["license"], "url": "https://github.com/dit-nb/dit_nb"}
+    entries = [bibtex("software", "dit_nb", own)]
+    theirs = {"title": paper["title"], "author": names, "year": str(paper["year"]), "url": paper["url"]}
+    entries.append(bibtex("article", "peebles2023dit", theirs))
+    blocks = "\n\n".join(f"```bibtex\n{entry}\n```" for entry in entries)
+    target.write_text(f"# Citation\n\nThe course and package, and the paper that it teaches:\n\n{blocks}\n")
+
+
+def bibtex(kind: str, key: str, fields: dict[str, str]) -> str:
+    """One BibTeX entry."""
+    return f"@{kind}{{{key},\n" + "".join(f"  {k} = {{{v}}},\n" for k, v in fields.items()) + "}"
+
+
 # --- Files beside the pages ---
 
 
@@ -205,6 +290,7 @@ def write_extra(folder: Path, pages: list[Path]) -> None:
 
     shutil.copytree(SITE / "live", folder / "live", ignore=shutil.ignore_patterns("*.mjs"))
     export_browser(*digit_model(), folder / "live" / "digits.bin")
+    shutil.copy(SITE / "static" / "favicon.svg", folder)
     (folder / "llms.txt").write_text(llms(pages), encoding="utf-8")
     (folder / "robots.txt").write_text(f"Sitemap: {BASE}sitemap.xml\n")
 
@@ -232,4 +318,8 @@ def llms(pages: list[Path]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1] if len(sys.argv) > 1 else ROOT / "_site").resolve()))
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("folder", nargs="?", default=ROOT / "_site", type=Path)
+    parser.add_argument("--explorers", nargs="*", default=list(CONTROLS), choices=list(CONTROLS))
+    given = parser.parse_args()
+    sys.exit(main(given.folder.resolve(), given.explorers))

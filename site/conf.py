@@ -37,7 +37,7 @@ add_module_names = False
 
 # Formulas without a network: KaTeX from static/katex.
 html_math_renderer = "katex"
-html_js_files = ["katex/katex.min.js", "math.js"]
+html_js_files = ["katex/katex.min.js", "math.js", "frames.js"]
 
 html_theme = "sphinx_book_theme"
 html_title = "dit_nb"

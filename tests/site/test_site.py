@@ -1,0 +1,176 @@
+"""The website: built without a warning, no dead link, words beside every picture, nothing from another host."""
+
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+from support_browser import chromium, serve, watched_page
+
+ROOT = Path(__file__).resolve().parents[2]
+pytestmark = [pytest.mark.xdist_group("site"), pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def html(tmp_path_factory):
+    """The website, built as `make site` builds it."""
+    for package in ("sphinx", "myst_nb", "sphinx_book_theme", "tomllib"):
+        pytest.importorskip(package)
+    out = tmp_path_factory.mktemp("site")
+    done = subprocess.run(
+        [sys.executable, "site/build.py", str(out)], cwd=ROOT, capture_output=True, text=True, timeout=1500
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    assert "WARNING" not in done.stderr, done.stderr[-3000:]
+    return out / "html"
+
+
+class Page(HTMLParser):
+    """Links, anchors, pictures and loaded files of a page."""
+
+    def __init__(self, path: Path):
+        super().__init__()
+        self.links, self.ids, self.pictures, self.loaded = [], set(), [], []
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attrs):
+        given = dict(attrs)
+        self.ids.update(filter(None, (given.get("id"), given.get("name") if tag == "a" else None)))
+        if tag == "a" and given.get("href"):
+            self.links.append(given["href"])
+        if tag == "img":
+            self.pictures.append(given)
+        style = tag == "link" and given.get("rel") in ("stylesheet", "icon")
+        if tag in ("img", "script", "iframe") or style:
+            self.loaded.append(given.get("src") or given.get("href") or "")
+
+
+@pytest.fixture(scope="module")
+def pages(html):
+    return {path: Page(path) for path in sorted(html.rglob("*.html")) if "_static" not in path.parts}
+
+
+def is_external(address: str) -> bool:
+    return bool(urlsplit(address).scheme or address.startswith("//"))
+
+
+def test_every_lesson_and_guide_has_a_page(html, pages):
+    for path in (ROOT / "nbs").glob("*/*.ipynb"):
+        if path.parent.name != "assignments":
+            assert html / path.relative_to(ROOT).with_suffix(".html") in pages
+
+
+def test_no_link_is_dead(html, pages):
+    dead = []
+    for path, page in pages.items():
+        for link in page.links:
+            parts = urlsplit(link)
+            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            if is_external(link) or path.name in ("genindex.html", "search.html"):
+                continue
+            known = pages[target].ids if target in pages else set()
+            if not target.exists() or (
+                parts.fragment and target in pages and unquote(parts.fragment) not in known
+            ):
+                dead.append(f"{path.relative_to(html)}: {link}")
+    assert not dead, dead[:20]
+
+
+def test_links_to_the_repository_lead_to_files(pages):
+    prefix = "https://github.com/dit-nb/dit_nb/blob/main/"
+    targets = {
+        link.removeprefix(prefix) for page in pages.values() for link in page.links if link.startswith(prefix)
+    }
+    gone = [target for target in targets if not (ROOT / urlsplit(target).path).exists()]
+    assert targets and not gone, gone
+
+
+def test_nothing_is_loaded_from_another_host(pages):
+    for path, page in pages.items():
+        assert not [
+            address for address in page.loaded if is_external(address) and not address.startswith("data:")
+        ], path
+
+
+def test_every_picture_has_words(pages):
+    for path, page in pages.items():
+        assert all(len(picture.get("alt") or "") > 5 for picture in page.pictures), path
+
+
+def test_pages_are_small(html, pages):
+    for path, page in pages.items():
+        files = {
+            path.parent / unquote(picture["src"])
+            for picture in page.pictures
+            if not is_external(picture["src"])
+        }
+        assert path.stat().st_size + sum(file.stat().st_size for file in files) < 3_000_000, path
+
+
+def test_names_in_lessons_lead_to_the_api(pages, html):
+    lesson = pages[html / "nbs/3_diffusion/16_sampling.html"]
+    wanted = {"ddim_sample": "sampling", "IdealDenoiser": "oracle"}
+    for name, module in wanted.items():
+        assert f"../../api/dit_nb.{module}.html#dit_nb.{module}.{name}" in lesson.links
+
+
+def test_all_public_names_have_an_entry(pages, html):
+    import dit_nb.objective
+
+    assert {f"dit_nb.objective.{name}" for name in dit_nb.objective.__all__} <= pages[
+        html / "api/dit_nb.objective.html"
+    ].ids
+
+
+def test_answers_are_folded_and_hidden_cells_gone(html):
+    page = (html / "nbs/3_diffusion/16_sampling.html").read_text(encoding="utf-8")
+    assert "default_exp" not in page and "#| answer" not in page
+    assert page.count("<details") > 10 and "<details open" not in page
+
+
+def test_minutes_and_citation_stand_there(html):
+    assert re.search(r"Minutes</strong> \d+ to read", (html / "nbs/1_tokens/03_patchify.html").read_text())
+    assert "@software" in (html / "citation.html").read_text()
+
+
+def test_the_list_for_language_models_names_every_page(html):
+    text = (html / "llms.txt").read_text()
+    named = re.findall(r"\(https://dit-nb.github.io/dit_nb/(.*?)\)", text)
+    assert len(named) > 30 and all((html / name).exists() for name in named)
+
+
+def test_the_search_finds_a_term(html):
+    with chromium() as browser, serve(html) as base, watched_page(browser, base) as page:
+        page.goto(base + "search.html?q=posterior+variance")
+        page.wait_for_function('document.querySelectorAll("#search-results li").length > 0', timeout=60_000)
+        assert "The noise schedule" in page.inner_text("#search-results")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [(1280, 800), (390, 844)])
+def test_pages_in_a_browser(html, size, scheme):
+    view = {"viewport": {"width": size[0], "height": size[1]}, "color_scheme": scheme}
+    with chromium() as browser, serve(html) as base, watched_page(browser, base, **view) as page:
+        for path in ("index.html", "nbs/3_diffusion/15_objective.html", "api/index.html"):
+            page.goto(base + path)
+            page.wait_for_load_state()
+            assert page.evaluate("document.documentElement.scrollWidth") <= size[0], path
+            assert page.evaluate('document.querySelectorAll(".katex-error").length') == 0
+        page.goto(base + "nbs/3_diffusion/15_objective.html")
+        assert page.evaluate('document.querySelectorAll(".katex").length') > 50
+
+
+def test_the_front_page_is_alive(html):
+    with chromium() as browser, serve(html) as base, watched_page(browser, base) as page:
+        page.goto(base + "index.html")
+        page.locator("iframe.live").scroll_into_view_if_needed()
+        frame = page.frame_locator("iframe.live")
+        frame.locator("#status", has_text="sampled in").wait_for(timeout=120_000)
+
+
+def test_the_site_map_names_the_lessons(html):
+    assert "nbs/1_tokens/00_tour.html" in (html / "sitemap.xml").read_text()
