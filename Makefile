@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help digits emoji lab check test test-hard test-classroom lint sync hooks clean
+.PHONY: help digits emoji lab check test test-hard test-classroom lint sync site hooks clean
 help:
 	@echo "make digits   train a DiT on handwritten digits and sample new ones (runs/digits/)"
 	@echo "make emoji    train a DiT on smileys in color, ten minutes (runs/emoji/)"
@@ -14,6 +14,7 @@ help:
 	@echo "make test-hard   kills, full disks, damaged files, random calls: an hour, not part of CI; writes tests/hard/RESULTS.md"
 	@echo "make test-classroom   whole classes graded by nbgrader (part of CI)"
 	@echo "make sync     write what is generated: modules from lessons, README.md, assignments"
+	@echo "make site     build the website into _site/html (minutes)"
 	@echo "make hooks    set up git for notebooks: nbdev's merge driver and clean-up"
 
 # torch first and by its exact version: nothing after it may pull in another build.
@@ -64,6 +65,9 @@ test-classroom: .venv/ready
 
 sync: .venv/ready
 	python tools/check_sync.py --write
+
+site: .venv/ready
+	python site/build.py $(ARGS)
 
 hooks: .venv/ready
 	nbdev_install_hooks
