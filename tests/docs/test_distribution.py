@@ -32,6 +32,7 @@ def built(tmp_path_factory):
 def test_the_wheel_holds_modules_and_data(built):
     wheel, _, _ = built
     models = ("models/digits/sampling.json", "models/blocks/adaln/model.safetensors")
+    models += ("emoji_files/emoji.npy.xz", "emoji_files/emoji.csv", "models/emoji_features/model.safetensors")
     for name in ("py.typed", *models, "lab/results/bench.json"):
         assert f"dit_nb/{name}" in wheel
     assert sum(name.startswith("dit_nb/teach/classroom/course/") for name in wheel) == 5
