@@ -132,8 +132,9 @@ def _check(config: DiTConfig) -> None:
 
 _POSITIVE = {  # field -> type; None is allowed if it is the default
     **dict.fromkeys(
-        ("steps", "batch_size", "grad_accum_steps", "save_every", "keep", "sample_every", "log_every"), int
+        ("steps", "batch_size", "grad_accum_steps", "save_every", "keep", "keep_every", "sample_every"), int
     ),
+    **dict.fromkeys(("validate_every", "log_every"), int),
     **dict.fromkeys(("seconds", "lr", "grad_clip"), float),
 }
 _NON_NEGATIVE = {**dict.fromkeys(("warmup_steps", "num_workers", "seed"), int), "weight_decay": float}
@@ -159,16 +160,18 @@ class TrainConfig:
     weight_decay: float = 0.0  # weight decay of AdamW
     grad_clip: float | None = None  # largest norm of the gradient; none: no clipping
     ema_decay: float = 0.9999  # decay of the averaged weights (EMA), after its warm-up
-    precision: Literal["auto", "fp32", "bf16"] = "auto"  # number format; auto: bf16 where it is faster
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # number format; auto: what is fast here
     flip: bool = False  # mirror half of the images
     compile: bool = False  # use torch.compile: slow to start, then faster
     gradient_checkpointing: bool = False  # recompute activations: less memory, a third more work
     seed: int = 0  # seed of the data order and of all noise
     save_every: int | None = None  # updates between checkpoints; none: no checkpoints
-    keep: int = 3  # number of checkpoints to keep
+    keep: int = 3  # number of checkpoints to keep, the newest
+    keep_every: int | None = None  # also keep each checkpoint whose step is a multiple of this; none: no more
     sample_every: int | None = None  # updates between images of samples; none: no images
+    validate_every: int | None = None  # updates between losses on held-out images; none: never
     log_every: int = 10  # updates between readings of the losses, which make the CPU wait for a GPU
-    tracker: Literal["tensorboard"] | None = None  # experiment tracker of losses and samples
+    tracker: Literal["tensorboard", "wandb"] | None = None  # experiment tracker, beside the CSV files
     num_workers: int = 0  # processes that load data
 
     def __post_init__(self):
@@ -188,9 +191,13 @@ class TrainConfig:
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"{name} is {getattr(self, name)}, but must be in [0, 1).")
         _check_choice("lr_schedule", self.lr_schedule, ("constant", "cosine"))
-        _check_choice("precision", self.precision, ("auto", "fp32", "bf16"))
+        _check_choice("precision", self.precision, ("auto", "fp32", "bf16", "fp16"))
         if self.tracker is not None:
-            _check_choice("tracker", self.tracker, ("tensorboard",))
+            _check_choice("tracker", self.tracker, ("tensorboard", "wandb"))
+        if self.keep_every and self.keep_every % (self.save_every or self.keep_every):
+            raise UserError(
+                f"keep_every is {self.keep_every}, but must be a multiple of save_every, {self.save_every}."
+            )
 
 
 @_document_fields

@@ -5,18 +5,25 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from torch import nn
 
 from dit_nb.config import TrainConfig
-from dit_nb.errors import UserError
+from dit_nb.errors import UserError, _explain_os_error
 from dit_nb.model import DiT
+from dit_nb.signals import StopSignals
 from dit_nb.speed import _compile_for_training
 from dit_nb.utils import _make_folder
 
 __all__ = []
+
+# How long a process waits for the others, for instance while the main process opens millions of images. (PyTorch's
+# 10 minutes are less.) A process that crashes ends the others at once all the same: the launcher sees to that.
+_TIMEOUT = timedelta(hours=6)
 
 
 def _process_state():
@@ -25,42 +32,56 @@ def _process_state():
     from accelerate.utils import parse_flag_from_env
 
     # Without a GPU, Accelerate needs cpu=True: otherwise each worker of torchrun believes that it is alone.
-    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available())
+    on_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+    return PartialState(cpu=on_cpu, timeout=_TIMEOUT)
 
 
 @contextmanager
-def _raise_on_all_ranks() -> Iterator[None]:
-    """If the body fails on any rank, raise an error on every rank. All ranks must enter it."""
-    failure, state = None, _process_state()
+def _raise_on_all_ranks() -> Iterator[SimpleNamespace]:
+    """If the body fails on any rank, raise an error on every rank. All ranks must enter it.
+
+    Yields an object: after the body, its `largest` is the largest number that the body of any rank has given it.
+    """
+    failure, state, shared = None, _process_state(), SimpleNamespace(largest=0)
     try:
-        yield
+        yield shared
     except Exception as error:
         failure = _as_user_error(error)
     if state.num_processes > 1:
-        from accelerate.utils import gather_object, reduce
-
-        failures = reduce(torch.tensor(float(failure is not None), device=state.device), "sum")
-        if failures:  # only now, because sending text takes longer than sending a number
-            messages = gather_object(
-                [failure and (str(failure) or repr(failure))]
-            )  # a bug may have no message
+        numbers = torch.tensor([float(failure is not None), shared.largest], device=state.device)
+        torch.distributed.all_reduce(numbers, torch.distributed.ReduceOp.MAX)
+        failed, shared.largest = map(int, numbers.tolist())
+        if failed:  # only now, because sending text takes longer than sending a number
+            messages = _gather_messages(failure)
             failure = failure or UserError(next(text for text in messages if text))
     if failure is not None:
         raise failure
+
+
+def _gather_messages(failure: Exception | None) -> list[str | None]:
+    "The messages of all ranks, None of those that did not fail. A bug may have no message, but a type."
+    from accelerate.utils import gather_object
+
+    return gather_object([failure and (str(failure) or repr(failure))])
 
 
 def _as_user_error(error: Exception) -> Exception:
     "The error itself; a UserError of a DataLoader's worker without the traceback before its sentence; a full disk."
     if isinstance(error, UserError):
         return UserError(str(error).strip().splitlines()[-1].split("UserError: ")[-1])
-    return UserError(f"{error}.") if isinstance(error, OSError) and error.errno else error
+    return UserError(_explain_os_error(error)) if isinstance(error, OSError) and error.errno else error
 
 
 def _main_process_first(make: Callable):
-    """Call `make()` in the main process, then in the others, which find its files; return the result in each."""
-    for first in (True, False):
+    """Call `make()` in the main process, then in one of each other machine, then in the others; return its result.
+
+    Those that come later find the files of those before, whether the machines share a disk or not.
+    """
+    state = _process_state()
+    turn = 0 if state.is_main_process else 1 if state.is_local_main_process else 2
+    for now in range(3):
         with _raise_on_all_ranks():
-            if _process_state().is_main_process == first:
+            if turn == now:
                 made = make()
     return made
 
@@ -70,6 +91,8 @@ def _make_accelerator(config: TrainConfig, out: Path | None, precision: str):
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
+    if precision == "fp16" and _process_state().device.type == "cpu":
+        raise UserError("precision is 'fp16', but must be fp32 or bf16 on a CPU.")
     AcceleratorState._reset_state()  # a notebook may train twice, in different precisions
     accelerator = Accelerator(mixed_precision=precision, log_with=config.tracker, project_dir=out)
     with _raise_on_all_ranks():
@@ -78,12 +101,26 @@ def _make_accelerator(config: TrainConfig, out: Path | None, precision: str):
     return accelerator
 
 
-def _next_on_all_ranks(batches: Iterator) -> Iterator:
-    """Pass batches on; if reading one fails on any rank, raise the same error on every rank."""
+def _next_on_all_ranks(batches: Iterator, signals: StopSignals) -> Iterator:
+    """Pass batches on, until any rank has received a signal; if reading one fails on any rank, raise on every rank."""
     while True:
-        with _raise_on_all_ranks():
-            batch = next(batches)
+        with _raise_on_all_ranks() as ranks:
+            batch = _next_unless_stopped(batches, signals)
+            ranks.largest = signals.received
+        signals.received = ranks.largest
+        if signals.received:
+            return
         yield batch
+
+
+def _next_unless_stopped(batches: Iterator, signals: StopSignals):
+    """Return the next batch, or None if this process has received a signal, which may have ended its workers too."""
+    try:
+        return None if signals.received else next(batches)
+    except RuntimeError:
+        if not signals.received:
+            raise
+    return None
 
 
 def _micro_batches(accelerator, model: nn.Module, n: int, count: int) -> Iterator[slice]:
@@ -132,11 +169,23 @@ def _full_model(model) -> DiT:
     return model
 
 
-def _shutdown(accelerator) -> None:
-    """End a run: wait for all processes, close logs and connections."""
-    if accelerator.num_processes > 1:
-        accelerator.wait_for_everyone()
+def _full_tensor(value: torch.Tensor) -> torch.Tensor:
+    """Return a number with what all shards contribute under FSDP, otherwise the number itself."""
+    return value.full_tensor() if hasattr(value, "full_tensor") else value
+
+
+def _shutdown(wait: bool = True) -> None:
+    """Disconnect the processes, if they are connected.
+
+    Args:
+        wait: wait for all processes before; not if this one has failed, and the others may not come
+    """
+    if not torch.distributed.is_available() or not torch.distributed.is_initialized():
+        return
+    state = _process_state()
+    if wait:
+        state.wait_for_everyone()
         # A thread of gloo, which connects CPUs, may hold a tensor a moment longer. If Python exits in that moment,
         # it crashes, and the launcher ends the other processes too, while one of them saves the model.
         time.sleep(0.2)
-    accelerator.end_training()
+    state.destroy_process_group()

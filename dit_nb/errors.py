@@ -1,5 +1,6 @@
 """UserError, the exception for input that a user can fix, and the checks that raise it. Imports no torch."""
 
+import errno
 import math
 from collections.abc import Iterable
 
@@ -30,3 +31,10 @@ def _check_number(name: str, value, kind: type = float, positive: bool = True) -
         wanted = "an integer" if kind is int else "a number"
         least = "above 0" if positive else "of at least 0"
         raise UserError(f"{name} is {value!r}, but must be {wanted} {least}.")
+
+
+def _explain_os_error(error: OSError) -> str:
+    "One sentence on a file that the system could not read or write."
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+    what = "written" if full else "read or written"
+    return f"{error.filename or 'A file'} cannot be {what}: {error.strerror}."

@@ -1,10 +1,11 @@
-"""Progress of a training run: steps, losses, log lines and sample images."""
+"""Progress of a training run: steps, losses, what a terminal or a log file shows, and what is written down."""
 
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 
 import numpy as np
 import torch
@@ -12,19 +13,22 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from dit_nb.data import save_image
-from dit_nb.distributed import _full_model, _raise_on_all_ranks
+from dit_nb.distributed import _raise_on_all_ranks
 from dit_nb.errors import UserError
-from dit_nb.model import DiT
-from dit_nb.utils import _bar_visible, _make_folder
+from dit_nb.run_log import RunLog
+from dit_nb.utils import _atomic_write, _bar_visible, _make_folder
 
-__all__ = ["Logger", "Progress", "SampleImages"]
+__all__ = ["Logger", "Progress"]
 
 
 class Progress:
-    """How far a run is: `step` (updates done), `seconds` (training time), `history` (each loss by name, per step)."""
+    """How far a run is: `step` (updates done), `seconds` (training time), `history` (each loss by name, per step).
+
+    `changes` lists the settings that were changed when the run was resumed, as sentences.
+    """
 
     def __init__(self):
-        self.step, self.seconds, self.history = 0, 0.0, {}
+        self.step, self.seconds, self.history, self.changes = 0, 0.0, {}, []
         self._last = None  # time of the last update
 
     def start(self) -> None:
@@ -42,35 +46,39 @@ class Progress:
 
 
 class Logger:
-    """Reads the losses from the device every few steps, keeps them in the history, and shows and tracks them.
+    """Reads the losses from the device every few steps, keeps them in the history, shows them, and writes the logs.
 
     Args:
-        every: steps between two readings; one process alone reads at least twice a second
+        every: steps between two readings, and between two rows of the logs; one process alone reads at least twice
+            a second
     """
 
     def __init__(self, every: int = 10):
-        self.every, self.pending, self.reporter, self.read_at = every, [], None, 0.0
+        self.every, self.pending, self.read_at = every, [], 0.0
+        self.reporter: _Reporter | None = None
+        self.run_log: RunLog | None = None
+        self._since: list[dict[str, float]] = []  # what the next row of the logs is the mean of
+        self._row_at = 0, 0.0  # step and seconds of the last row
 
     @contextmanager
     def running(self, trainer, shown: bool) -> Iterator[None]:
-        """Show progress and write the tracker's log while the body trains; read the last losses at its end.
+        """Show progress and write the logs while the body trains; read the last losses at its end.
 
         Args:
             trainer: the run
-            shown: show a bar in a terminal or notebook, elsewhere a line per epoch
+            shown: show a bar in a terminal or notebook, elsewhere a line every 10 seconds
         """
-        config, accelerator = trainer.config, trainer.accelerator
-        if config.tracker and not accelerator.log_with:
-            raise UserError("tracker is 'tensorboard', but that package is missing: pip install tensorboard.")
-        if config.tracker and not accelerator.trackers:
-            accelerator.init_trackers("logs")
-        self.reporter = _Reporter(trainer, shown and accelerator.is_main_process)
+        with _raise_on_all_ranks():
+            self.run_log = RunLog(trainer.accelerator, trainer.config, trainer.out)
+        self.reporter = _Reporter(trainer, shown and trainer.accelerator.is_main_process)
+        self._since, self._row_at = [], (trainer.progress.step, trainer.progress.seconds)
         try:
             yield
             self.flush(trainer)
         finally:
             self.reporter.close()
-            self.reporter = None
+            self.run_log.close()
+            self.reporter = self.run_log = None
 
     def log(self, trainer, losses: dict[str, Tensor]) -> None:
         """Take the losses of a step; they stay on the device until the next reading.
@@ -79,7 +87,8 @@ class Logger:
             trainer: the run
             losses: each loss by name, a tensor ()
         """
-        self.pending.append(losses)
+        facts = {"seconds": trainer.progress.seconds, "lr": trainer.optimizer.param_groups[0]["lr"]}
+        self.pending.append((facts, {"grad_norm": trainer.grad_norm, **losses}))
         waited = time.perf_counter() - self.read_at > 0.5 and trainer.accelerator.num_processes == 1
         if len(self.pending) >= self.every or waited or trainer.fraction >= 1:
             self.flush(trainer)
@@ -88,31 +97,55 @@ class Logger:
         """Read all losses that are still on the device. All ranks must call this.
 
         Raises:
-            UserError: if a loss is not finite
+            UserError: if a loss is not finite, or a log cannot be written
         """
         if not self.pending:
             return
-        rows, names = [torch.stack(list(losses.values())) for losses in self.pending], list(self.pending[0])
-        mean = trainer.accelerator.reduce(torch.stack(rows), "mean")
-        values = mean.tolist()  # the only wait for the device
-        first, self.pending, self.read_at = trainer.progress.step - len(rows) + 1, [], time.perf_counter()
-        for step, row in enumerate(values, start=first):
-            self._record(trainer, step, dict(zip(names, row)))
+        facts, losses = zip(*self.pending)
+        values = torch.stack([torch.stack([*row.values()]) for row in losses])
+        values = trainer.accelerator.reduce(values, "mean").tolist()  # the only wait for the device
+        self.pending, self.read_at = [], time.perf_counter()
+        with _raise_on_all_ranks():
+            for step, fact, row in zip(count(trainer.progress.step - len(facts) + 1), facts, values):
+                self._record(trainer, step, fact, dict(zip(losses[0], row)))
         if self.reporter is not None:
             self.reporter.show()
 
-    def _record(self, trainer, step: int, losses: dict[str, float]) -> None:
+    def _record(self, trainer, step: int, facts: dict, losses: dict[str, float]) -> None:
+        "Take the numbers of one step: into the history, and every few steps as means into the logs."
         if not math.isfinite(losses["loss"]):
             raise UserError(
-                f"loss is {losses['loss']} at step {step}, but must be finite: "
-                f"lr {trainer.config.lr} may be too high. Earlier checkpoints are untouched."
+                f"loss is {losses['loss']} at step {step}, but must be finite: {_advice(trainer)}"
             )
         for name, value in losses.items():
-            trainer.progress.history.setdefault(name, []).append(value)
-        if trainer.config.tracker:
-            trainer.accelerator.log(losses, step=step)
-        if self.reporter is not None:
-            self.reporter.add(losses["loss"])
+            if name != "grad_norm":
+                trainer.progress.history.setdefault(name, []).append(value)
+        if self.reporter is None or self.run_log is None:  # a loop of the user's own
+            return
+        self.reporter.add(losses["loss"], {**facts, **losses})
+        self._since.append(losses)
+        if step % self.every == 0 or step == trainer.config.steps:
+            self.run_log.add("metrics", step, self._mean_row(trainer, step, facts))
+
+    def _mean_row(self, trainer, step: int, facts: dict) -> dict[str, float]:
+        "The means since the last row."
+        (last, seconds), rows = self._row_at, self._since
+        images = (step - last) * trainer.config.batch_size
+        speed = images / max(facts["seconds"] - seconds, 1e-9)
+        self._since, self._row_at = [], (step, facts["seconds"])
+        means = {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
+        return {**facts, "images_per_second": speed, **means}
+
+    def log_validation(self, trainer, losses: dict[str, float]) -> None:
+        """Show the losses on held-out images, and write them to the logs.
+
+        Args:
+            trainer: the run
+            losses: mean of each loss by name
+        """
+        if self.reporter is not None and self.run_log is not None:
+            self.reporter.validation = losses["loss"]
+            self.run_log.add("validation", trainer.progress.step, losses)
 
     def log_image(self, trainer, image: np.ndarray) -> None:
         """Write an image to the run's folder and to the tracker's log.
@@ -123,58 +156,54 @@ class Logger:
         """
         step = trainer.progress.step
         if trainer.out:
-            save_image(image, _make_folder(trainer.out / "samples") / f"step-{step:08d}.png")
-        for tracker in trainer.accelerator.trackers:
-            tracker.log_images({"samples": image[None]}, step=step, dataformats="NHWC")
+            path = _make_folder(trainer.out / "samples") / f"step-{step:08d}.png"
+            with _atomic_write(path) as draft:
+                save_image(image, draft)
+        if self.run_log is not None:
+            self.run_log.add_image(step, image)
 
 
-class SampleImages:
-    """Callback for `Trainer(on_step=...)`: log an image of samples of the averaged model.
-
-    Args:
-        every: updates between images; None for never
-        sample: function from the averaged model to an image (H, W, 3) uint8
-    """
-
-    def __init__(self, every: int | None, sample: Callable[[DiT], np.ndarray]):
-        self.every, self.sample = every, sample
-
-    def __call__(self, trainer, losses: dict[str, Tensor]) -> None:
-        """Sample if it is time. All ranks must call this."""
-        if not self.every or trainer.progress.step % self.every:
-            return
-        model = _full_model(trainer.ema.model)
-        with _raise_on_all_ranks():
-            if trainer.accelerator.is_main_process:
-                trainer.logger.log_image(trainer, self.sample(model))
+def _advice(trainer) -> str:
+    "What to do about numbers that are not finite."
+    text = f"lr {trainer.config.lr} may be too high."
+    if trainer.config.save_every:
+        text += " Earlier checkpoints are finite: resume with a smaller lr, and name it in change."
+    return text
 
 
 class _Reporter:
-    "Shows the progress of a trainer: a bar in a terminal or notebook, elsewhere a line per epoch."
+    "Shows the progress of a trainer: a bar in a terminal or notebook, elsewhere a line every 10 seconds."
 
     def __init__(self, trainer, shown: bool):
-        self.trainer, self.shown, self.loss = trainer, shown, None
-        self.first, self.start, self.epoch = trainer.progress.step, time.perf_counter(), -1
+        self.trainer, self.shown, self.validation = trainer, shown, None
+        self.loss, self.facts = None, {}  # smoothed; numbers of the last step
+        self.first, self.start, self.printed = trainer.progress.step, time.perf_counter(), -math.inf
         self.bar = None
         if _bar_visible(shown):
             layout = "{desc} {percentage:3.0f}%|{bar}| {elapsed} elapsed, {remaining} left{postfix}"
             self.bar = tqdm(total=1.0, initial=trainer.fraction, desc="training", bar_format=layout)
 
-    def add(self, loss: float) -> None:
+    def add(self, loss: float, facts: dict[str, float]) -> None:
         self.loss = loss if self.loss is None else 0.98 * self.loss + 0.02 * loss
+        self.facts = facts
 
     def show(self) -> None:
-        state, batch = self.trainer.progress, self.trainer.config.batch_size
-        speed = (state.step - self.first) / (time.perf_counter() - self.start)
-        text = f"step {state.step}  loss {self.loss:.4f}  {speed:.1f} steps/s"
-        epoch = state.step * batch // len(self.trainer.data)
+        done, now = self.trainer.fraction, time.perf_counter()
         if self.bar is not None:
-            self.bar.set_postfix_str(text, refresh=False)
-            self.bar.update(min(self.trainer.fraction, 1.0) - self.bar.n)
-        elif self.shown and (epoch > self.epoch or self.trainer.fraction >= 1):
-            left = state.seconds * (1 / self.trainer.fraction - 1)
-            print(f"epoch {epoch}  {text}  {max(left, 0):.0f} s left", file=sys.stderr, flush=True)
-        self.epoch = epoch
+            self.bar.set_postfix_str(self._text(now), refresh=False)
+            self.bar.update(min(done, 1.0) - self.bar.n)
+        elif self.shown and (now - self.printed >= 10 or done >= 1):
+            left = self.trainer.progress.seconds * (1 / done - 1)
+            print(f"{self._text(now)}  {max(left, 0):.0f} s left", file=sys.stderr, flush=True)
+            self.printed = now
+
+    def _text(self, now: float) -> str:
+        state, config = self.trainer.progress, self.trainer.config
+        speed = (state.step - self.first) * config.batch_size / (now - self.start)
+        facts = "  ".join(f"{name.replace('_', ' ')} {self.facts[name]:.2g}" for name in ("grad_norm", "lr"))
+        held_out = "" if self.validation is None else f"  validation loss {self.validation:.4f}"
+        total = "" if config.steps is None else f"/{config.steps}"
+        return f"step {state.step}{total}  loss {self.loss:.4f}{held_out}  {facts}  {speed:.0f} images/s"
 
     def close(self) -> None:
         if self.bar is not None:

@@ -36,6 +36,20 @@ def _hint(text: str) -> Any:
     return conf.arg(help_behavior_hint=text)
 
 
+def _read_resume(words: list[str]) -> str:
+    if words in (["auto"], ["no"], []):
+        return words[0] if words else "yes"
+    raise ValueError(f"resume is {' '.join(words)}, but must be auto, or have no value.")
+
+
+_ResumeSpec = PrimitiveConstructorSpec(
+    nargs="*",  # --resume or --resume auto
+    metavar="[auto]",
+    instance_from_str=_read_resume,
+    is_instance=lambda value: isinstance(value, str),
+    str_from_instance=lambda value: [value],
+)
+_Resume = Annotated[Literal["no", "yes", "auto"], _ResumeSpec]
 _T = TypeVar("_T")
 _OfModel = Annotated[_T, _hint("(default: that of --model)")]
 _Saved = Annotated[_T, _hint("(default: as saved with the model)")]
@@ -104,6 +118,7 @@ class Training(TrainConfig):
 
     save_every: int | None = 1000
     sample_every: int | None = 1000
+    validate_every: int | None = 1000
 
     def __post_init__(self): ...
 
@@ -122,6 +137,19 @@ class Shape(TypedDict, total=False):  # of a TypedDict that is not total, tyro f
     init: _OfModel[Literal["paper", "scaled"]]  # initialization; scaled: small widths, short runs (lesson 19)
 
 
+@dataclass(frozen=True)
+class FineTuning:
+    "fine-tuning: which parameters are trained"
+
+    freeze: tuple[
+        str, ...
+    ] = ()  # patterns of names; backbone: all but modulation, biases and label embeddings
+    unfreeze: tuple[str, ...] = ()  # patterns of names of parameters to train all the same
+    lora_rank: int | None = None  # rank of low-rank adapters (LoRA; needs peft); none: no adapters
+    lora_alpha: float | None = None  # numerator of the adapters' scale alpha / rank; none: the rank
+    lora_targets: tuple[str, ...] = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")  # layers to adapt
+
+
 class Diffusion(TypedDict, total=False):
     "diffusion process; the defaults are those of --init-from, if given"
 
@@ -137,20 +165,10 @@ class Train:
     out: str  # output folder: checkpoints, samples and the model
     shape: Shape  # shape of the model, where it differs from --model
     diffusion: Diffusion  # diffusion process; the defaults are those of --init-from, if given
-@dataclass(frozen=True)
-class FineTuning:
-    "fine-tuning: which parameters are trained"
-
-    freeze: tuple[str, ...] = ()  # patterns of names; backbone: all but modulation, biases and label embeddings
-    unfreeze: tuple[str, ...] = ()  # patterns of names of parameters to train all the same
-    lora_rank: int | None = None  # rank of low-rank adapters (LoRA; needs peft); none: no adapters
-    lora_alpha: float | None = None  # numerator of the adapters' scale alpha / rank; none: the rank
-    lora_targets: tuple[str, ...] = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")  # layers to adapt
-
-
     data: _Source[str | None] = None  # folder of images or of subfolders by class; hub:NAME; digits; or emoji
     latents: _Source[str | None] = None  # folder of latents that dit-nb encode wrote
-    resume: bool = False  # resume from the last checkpoint in --out
+    resume: _Resume = "no"  # continue from the last checkpoint in --out; auto: if there is one
+    change: tuple[str, ...] = ()  # settings that may differ from the checkpoint's on --resume, such as lr
     init_from: str | None = None  # folder of a model, run or checkpoint, .pt file, or Hub id to start from
     init_weights: Literal["ema", "model"] = "ema"  # weights of a checkpoint to start from: averaged or raw
     image_size: str | None = None  # side to crop images to, or HEIGHTxWIDTH, in pixels; needed for folders
@@ -165,7 +183,10 @@ class FineTuning:
     skip_bad: bool = False  # skip images that cannot be read
     model: str | None = None  # DiT-S/8 to DiT-XL/2 of the paper; none: DiT-S/4; small for digits, emoji
     variance: Literal["fixed_small", "fixed_large"] = "fixed_small"  # for --no-learn-sigma
+    finetuning: FineTuning = FineTuning()  # which parameters are trained
     training: Training = Training()  # exactly one of --steps and --seconds is required
+    tf32: bool = False  # let GPUs multiply float32 numbers as TF32: faster, 10 bits of precision
+    command: conf.Suppress[str] = ""  # the command line, for the model card
 
 
 class Sampling(TypedDict, total=False):
@@ -181,7 +202,6 @@ class Sampling(TypedDict, total=False):
     vae: _Saved[str]  # folder or Hub id of the autoencoder of a latent model
 
 
-    finetuning: FineTuning = FineTuning()  # which parameters are trained
 @dataclass(frozen=True)
 class Sample:
     "sample images from a trained model"
@@ -190,6 +210,8 @@ class Sample:
     sampling: Sampling  # override the preset, and what is saved with the model
     label: Annotated[str | None, conf.arg(name="class")] = None  # class name, number or random; none: in turn
     out: str = "samples.png"  # image, .npz file or folder to write
+    overwrite: bool = False  # replace an existing file
+    weights: Literal["ema", "model"] = "ema"  # weights of a checkpoint: averaged or raw
     seed: int = 0  # seed of the noise and of random classes
     preset: Literal["paper"] | None = None  # 50,000 images of random classes, 250 steps, guidance 1.5
     precision: Literal["fp32", "bf16"] = "fp32"  # number format; bf16 is faster if the hardware supports it
@@ -202,14 +224,12 @@ class Encode:
 
     images: conf.Positional[str]  # folder of images or of subfolders by class; hub:NAME; digits; or emoji
     out: str  # output folder; an interrupted run is resumed
-    vae: str = "stabilityai/sd-vae-ft-ema"  # folder or Hub id of an AutoencoderKL
+    vae: str = "stabilityai/sd-vae-ft-ema"  # folder or Hub id of an autoencoder of diffusers
     image_size: str | None = None  # side to crop images to, or HEIGHTxWIDTH; none: 256 pixels or the data's
     split: str | None = None  # split of the images; none: train, if there are splits
     class_folder: _ClassFolder = None  # which of nested folders names the class
     label_column: str | None = None  # column of the table with the classes; none: label, labels or class
-    overwrite: bool = False  # replace an existing file
-    weights: Literal["ema", "model"] = "ema"  # weights of a checkpoint: averaged or raw
-    scale: float | None = None  # factor of the latents; none: the autoencoder's own
+    scale: str | None = None  # factor of the latents, or channels: measure each; none: the autoencoder's own
     batch_size: int = 32  # images per batch
     num_workers: int = 0  # processes that load images
     dtype: Literal["fp32", "bf16"] = "fp32"  # number format of the autoencoder; bf16 is faster on a GPU
@@ -252,6 +272,15 @@ class Convert:
 
 
 @dataclass(frozen=True)
+class Export:
+    "export a model for other programs than PyTorch"
+
+    model: conf.Positional[str]  # folder such as runs/digits/model, official .pt file, or Hub id
+    target: conf.Positional[str]  # file to write; must not exist yet
+    format: Literal["onnx", "browser"] = "onnx"  # onnx: the network; browser: weights for site/live/dit.js
+
+
+@dataclass(frozen=True)
 class List:
     "list all assignments: titles, exercises, points, minutes"
 
@@ -262,16 +291,53 @@ class Build:
 
     names: _Names  # names of assignments, such as a1 a2, or all
     out: str  # output folder of the course
-    seconds: float = 60.0  # time limit of a cell in grading, in seconds
+    install: str | None = None  # URL of a version of dit_nb that the notebook installs, as on Colab
+    colab: str | None = (
+        None  # address on GitHub where the notebook will be, for a button that opens it in Colab
+    )
+
+
+@dataclass(frozen=True)
+class Release:
+    "make the notebook to hand out from a source that was edited"
+
+    name: conf.Positional[str]  # name of an assignment, such as a1
+    course: str  # folder of the course that build wrote
+
+
+_Roster = Annotated[_T, _hint("(default: roster.csv of the course, if there is one)")]
 
 
 @dataclass(frozen=True)
 class Grade:
-    "grade the submissions of a class: points, feedback pages, a table"
+    "grade the submissions of a class: points, feedback pages, a table; status 3: some, 4: none could be graded"
 
     name: conf.Positional[str]  # name of an assignment, such as a1
     course: str  # folder of the course that build wrote
-    submissions: str | None = None  # folder of notebooks; none: submitted/ of the course
+    submissions: str | None = None  # folder of notebooks, or zip file; none: submitted/ of the course
+    source: Annotated[Literal["folder", "moodle", "canvas"], conf.arg(name="from")] = (
+        "folder"  # how files are named
+    )
+    roster: _Roster[str | None] = (
+        None  # list of the class: CSV file with id, name, email, or a platform's export
+    )
+    student: tuple[str, ...] = ()  # students to grade; all if none are given
+    jobs: int = min(2, os.cpu_count() or 1)  # notebooks that run at the same time
+    seconds: float = 60.0  # time limit of a cell in seconds
+    sandbox: bool = False  # run without network, home folder and course (Linux with bubblewrap)
+    memory: float = 8.0  # memory of a notebook in the sandbox, in GiB
+
+
+@dataclass(frozen=True)
+class Publish:
+    "write table, feedback pages and class page again, as after grading by hand, and files for a platform"
+
+    name: conf.Positional[str]  # name of an assignment, such as a1
+    course: str  # folder of the course
+    to: Literal["moodle", "canvas", "none"] = "none"  # platform whose table of grades is written
+    roster: _Roster[str | None] = (
+        None  # list of the class: CSV file with id, name, email, or a platform's export
+    )
 
 
 @dataclass(frozen=True)
@@ -280,14 +346,44 @@ class Preview:
 
     name: conf.Positional[str]  # name of an assignment, such as a1
     out: str | None = None  # file to write; none: NAME.ipynb
-    html: bool = False  # write an HTML page instead of a notebook
+    html: bool = False  # write an HTML page instead of a notebook (its formulas need the network)
+
+
+@dataclass(frozen=True)
+class Solution:
+    "write an assignment with its solutions, to hand out after the deadline"
+
+    name: conf.Positional[str]  # name of an assignment, such as a1
+    out: str | None = None  # file to write; none: NAME-solution.ipynb
+    html: bool = False  # write an HTML page instead of a notebook (its formulas need the network)
+
+
+@dataclass(frozen=True)
+class Gradescope:
+    "write an autograder for Gradescope: the same checks, with the CPU build of torch"
+
+    name: conf.Positional[str]  # name of an assignment, such as a1
+    out: str | None = None  # zip file to write; none: NAME-gradescope.zip
+    course: str | None = None  # course whose source is used; none: the package's
+    seconds: float = 60.0  # time limit of a cell in seconds
 
 
 @dataclass(frozen=True)
 class Assignment:
     "build and grade assignments for a class, from the lessons"
 
-    action: List | Build | Grade | Preview  # what to do
+    action: List | Build | Release | Grade | Publish | Preview | Solution | Gradescope  # what to do
+
+
+@dataclass(frozen=True)
+class Check:
+    "run the open checks of an assignment on a notebook; status 1: something is wrong"
+
+    notebook: conf.Positional[str]  # notebook of an assignment
+    assignment: str | None = None  # name of the assignment; none: as the notebook says
+    seconds: float = 60.0  # time limit of a cell in seconds
+    sandbox: bool = False  # run without network and home folder (Linux with bubblewrap)
+    json: bool = False  # print JSON instead of lines
 
 
 @dataclass(frozen=True)
@@ -317,4 +413,17 @@ class Study:
     metric: str | None = None  # metric of the table; none: the first of the study
 
 
-Command = Digits | Emoji | Train | Sample | Encode | Evaluate | Convert | Assignment | Bench | Study
+Command = (
+    Digits
+    | Emoji
+    | Train
+    | Sample
+    | Encode
+    | Evaluate
+    | Convert
+    | Export
+    | Assignment
+    | Check
+    | Bench
+    | Study
+)

@@ -13,6 +13,8 @@ __all__ = []
 @contextmanager
 def _staged_output(out: Path) -> Iterator[Path]:
     "Yield a temporary folder, whose files are moved to `out` if the block succeeds, and deleted if it fails."
+    for left in out.glob(".unfinished-*"):  # by a run that was killed
+        shutil.rmtree(left, ignore_errors=True)
     work = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=out))
     try:
         yield work

@@ -1,14 +1,17 @@
 """`dit-nb train`: train a DiT on images or latents, from scratch or from a trained model."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from dit_nb.callbacks import SampleImages, Validation
 from dit_nb.checkpoint import Checkpointer, checkpoints
 from dit_nb.commands.build import _build_model
 from dit_nb.commands.data import _describe_data, _open_data
@@ -19,10 +22,10 @@ from dit_nb.config import SamplingConfig, TrainConfig
 from dit_nb.data import image_grid, save_image
 from dit_nb.distributed import _process_state, _raise_on_all_ranks
 from dit_nb.errors import UserError
+from dit_nb.finetune import save_lora
 from dit_nb.model import DiT
 from dit_nb.pretrained import make_diffusion, sample_images, save_model
-from dit_nb.progress import SampleImages
-from dit_nb.speed import InferenceModel, fast_cpu
+from dit_nb.speed import InferenceModel, fast_cpu, float32_matmul_precision
 from dit_nb.training import Trainer
 
 __all__ = []
@@ -47,32 +50,77 @@ def _make_trainer(options: Train) -> tuple[Trainer, SamplingConfig, Callable]:
     if state.is_main_process:
         print(_describe_data(data, held_out, options.data or options.latents))
     model, sampling = _build_model(options, data)
+    sampling = replace(sampling, card=_card(options))
     with _raise_on_all_ranks():
         decode = _load_decoder(sampling, model.to(state.device)) if state.is_main_process else None
     sample_grid = partial(_sample_grid, sampling=sampling, seed=config.seed, decode=decode)
-    parts = {
-        "on_step": (SampleImages(config.sample_every, sample_grid),),
-        "checkpointer": Checkpointer(options.out, config.keep, sampling),
-    }
+    on_step: list[Callable] = [SampleImages(config.sample_every, sample_grid)]
+    if held_out is not None:
+        on_step.insert(0, Validation(config.validate_every, held_out))
+    elif config.validate_every and options.training.validate_every != Train.training.validate_every:
+        raise UserError(
+            f"validate_every is {config.validate_every}, but there are no held-out images: give val_fraction or val_split."
+        )
+    checkpointer = Checkpointer(options.out, config.keep, config.keep_every, sampling)
+    parts = {"on_step": on_step, "checkpointer": checkpointer}
     trainer = Trainer(model, make_diffusion(sampling), data, config, options.out, **parts)
     return trainer, sampling, sample_grid
+
+
+def _card(options: Train) -> dict:
+    "What the model card says of the training: data, command, and versions."
+    packages = ("dit_nb", "torch", "accelerate")
+    versions = ", ".join(f"{name} {version(name)}" for name in packages)
+    return {"data": options.data or options.latents, "command": f"{options.command}  # {versions}"}
+
+
+def _describe_run(trainer: Trainer) -> str:
+    "Parameters, precision, device, length and memory of a run, as lines of text."
+    config, a = trainer.config, trainer.accelerator
+    parameters = sum(p.numel() for p in trainer.raw_model.parameters() if p.requires_grad)
+    precision = a.mixed_precision.replace("no", "fp32")
+    length = f"{config.seconds:g} seconds" if config.steps is None else f"{config.steps:,} steps"
+    processes = f", {a.num_processes} processes" if a.num_processes > 1 else ""
+    return (
+        f"model: {parameters:,} trained parameters, {precision} on {a.device.type}{processes}\n"
+        f"run: {length} of {config.batch_size} images"
+    )
+
+
+def _resume(trainer: Trainer, options: Train) -> None:
+    "Continue from the last checkpoint as the options say, and print where; or see that there is none."
+    found = checkpoints(options.out)
+    if options.resume == "yes" or (options.resume == "auto" and found):
+        trainer.resume(name.replace("-", "_") for name in options.change)
+        lines = [f"resumed after step {trainer.progress.step}", *trainer.progress.changes]
+        if trainer.accelerator.is_main_process:
+            print("\n".join(lines))
+    elif found:
+        raise UserError(
+            f"out is {options.out}, but must have no checkpoints: pass --resume to continue from them."
+        )
 
 
 @fast_cpu()
 def run(options: Train) -> None:
     "Run dit-nb train."
-    trainer, sampling, sample_grid = _make_trainer(options)
-    if options.resume:
-        trainer.resume()
-    elif checkpoints(options.out):
-        raise UserError(
-            f"out is {options.out}, but must have no checkpoints: pass --resume to continue from them."
-        )
-    averaged = trainer.fit()
-    if trainer.accelerator.is_main_process:
-        out = Path(options.out)
-        with _staged_output(out) as work:
-            card = {"data": Path(options.data or options.latents).name, "command": "dit-nb train"}
-            save_model(averaged, work / "model", replace(sampling, card=card))
-            save_image(sample_grid(averaged), work / "samples.png")
-        print(f"model in {out / 'model'}, samples in {out / 'samples.png'}")
+    with float32_matmul_precision("high") if options.tf32 else nullcontext():
+        trainer, sampling, sample_grid = _make_trainer(options)
+        if trainer.accelerator.is_main_process:
+            print(_describe_run(trainer), flush=True)
+        _resume(trainer, options)
+        averaged = trainer.fit()
+        if trainer.accelerator.is_main_process:
+            _write_model(Path(options.out), averaged, trainer, sampling, sample_grid)
+
+
+def _write_model(out: Path, averaged: DiT, trainer: Trainer, sampling: SamplingConfig, sample_grid: Callable):
+    "Write the model and an image of its samples. The card tells what was changed on the way."
+    command = "\n    # ".join([sampling.card["command"], *trainer.progress.changes])
+    sampling = replace(sampling, card={**sampling.card, "command": command})
+    with _staged_output(out) as work:
+        save_model(averaged, work / "model", sampling)
+        if hasattr(averaged, "peft_config"):  # adapters alone; the model has them merged
+            save_lora(averaged, work / "adapter")
+        save_image(sample_grid(averaged), work / "samples.png")
+    print(f"model in {out / 'model'}, samples in {out / 'samples.png'}")

@@ -1,8 +1,12 @@
 """dit-nb train: folders of images, starting from a trained model, checkpoints, and wrong input."""
 
 import json
+import os
+import resource
 import shutil
+import signal
 
+import pytest
 import torch
 
 from dit_nb import DiT
@@ -114,3 +118,85 @@ def test_wrong_input(digits_run, photos, tmp_path, error_of):
     assert "depth is 3" in error(*steps, "--init-from", model, "--depth", 3)
     assert "3 channels" in error(*steps, "--image-size", 8, "--init-from", model, data=images)
     assert str(photos) in error(*steps, data=("--latents", photos))
+
+
+# A run that is stopped, and started again
+
+RUN = "train --data digits --batch-size 4 --save-every 2 --precision fp32".split() + TINY
+
+
+def card(out) -> str:
+    return (out / "model" / "README.md").read_text()
+
+
+def test_resume_auto_serves_the_first_job_and_those_after_it(tmp_path, capsys):
+    words = [*RUN, "--out", str(tmp_path), "--resume", "auto"]
+    assert main([*words, "--steps", "2"]) == 0
+    assert "resumed" not in capsys.readouterr().out
+    assert main([*words, "--steps", "4"]) == 0
+    assert "resumed after step 2" in capsys.readouterr().out
+    before = (tmp_path / "model" / "model.safetensors").read_bytes()
+    assert main([*words, "--steps", "4"]) == 0, "a run that is complete writes its model again"
+    assert (tmp_path / "model" / "model.safetensors").read_bytes() == before
+
+
+def test_resume_takes_auto_or_nothing(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([*RUN, "--out", str(tmp_path), "--steps", "2", "--resume", "maybe"])
+    assert stop.value.code == 2 and "auto" in capsys.readouterr().err
+
+
+def test_a_changed_setting_is_told_in_the_log_and_in_the_card(tmp_path, capsys, error_of):
+    words = [*RUN, "--out", str(tmp_path), "--resume", "auto"]
+    assert main([*words, "--steps", "2"]) == 0
+    slower = [*words, "--steps", "4", "--lr", "5e-5", "--grad-clip", "1"]
+    assert "unless change names it" in error_of(*slower)
+    assert "change is 'depth'" in error_of(*slower, "--change", "depth")
+    capsys.readouterr()
+    assert main([*slower, "--change", "lr", "grad-clip"]) == 0
+    printed = capsys.readouterr().out
+    for text in (
+        "from step 2: lr is 5e-05 instead of 0.0001",
+        "from step 2: grad_clip is 1.0 instead of None",
+    ):
+        assert text in printed and text in card(tmp_path)
+
+
+def test_the_card_states_data_command_and_versions(tmp_path):
+    words = [*RUN, "--steps", "2", "--seed", "5", "--out", str(tmp_path)]
+    assert main(words) == 0
+    text = card(tmp_path)
+    assert f"dit-nb {' '.join(words)}" in text and "Data: digits" in text
+    assert f"torch {torch.__version__}" in text and "dit_nb " in text
+
+
+def test_validation_loss(tmp_path, error_of):
+    words = [*RUN, "--steps", "4", "--validate-every", "2"]
+    assert main([*words, "--val-fraction", "0.05", "--out", str(tmp_path / "a")]) == 0
+    rows = (tmp_path / "a" / "validation.csv").read_text().splitlines()
+    assert rows[0] == "step,loss,mse,vb" and [row.split(",")[0] for row in rows[1:]] == ["2", "4"]
+    assert "no held-out images" in error_of(*words, "--out", tmp_path / "b")
+
+
+def test_a_stopped_run_exits_with_the_status_of_its_signal(tmp_path, monkeypatch, capsys):
+    def send(trainer, losses):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("dit_nb.commands.train.SampleImages", lambda *_: send)
+    assert main([*RUN, "--steps", "50", "--out", str(tmp_path)]) == 143
+    assert "stopped by SIGTERM after step 1, which is saved" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000001"]
+
+
+def test_a_full_disk_is_a_sentence(tmp_path, error_of):
+    """Files of a run may not become larger than some bytes, so that each of its files fails in turn."""
+    words = [*RUN, "--steps", "2", "--out"]
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for number, size in enumerate((0, 100, 5_000, 50_000)):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+        try:
+            assert "cannot be" in error_of(*words, tmp_path / str(number))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    hidden = [path for path in tmp_path.rglob(".*")]
+    assert not hidden, hidden

@@ -2,9 +2,11 @@
 
 import hashlib
 import os
+import resource
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +16,9 @@ from safetensors.torch import load_file
 
 from dit_nb.checkpoint import Checkpointer, checkpoints
 from dit_nb.config import SamplingConfig
+from dit_nb.data import ImageSet, digits
 from dit_nb.pretrained import load_model, make_diffusion
+from dit_nb.training import learning_rate
 from support import raises_input_error
 from support_training import HALFWAY, SHAPE, TRAIN, Latents, fit, make_trainer
 
@@ -40,14 +44,14 @@ def killing(*args, **options):
 setattr(owner, where, killing)
 sys.exit(main(sys.argv[1:]))
 """
-# After the 6th step: checkpoint 4 is there. Two files are saved by `save_file` for each checkpoint, so that
-# "save_file:3" leaves checkpoint 8 half written, and "_write_checkpoint:3" leaves checkpoint 12 and those before it.
+# After the 6th step: checkpoint 4 is there. Two files are saved by `_save_tensors` for each checkpoint, so that
+# "_save_tensors:3" leaves checkpoint 8 half written, and "_write_checkpoint:3" leaves checkpoint 12 and those before it.
 KILLS = {
     "after a step": (["step:6"], [4], []),
-    "while the first checkpoint is written": (["save_file:1"], [], [4]),
-    "while another checkpoint is written": (["save_file:3"], [4], [8]),
+    "while the first checkpoint is written": (["_save_tensors:1"], [], [4]),
+    "while another checkpoint is written": (["_save_tensors:3"], [4], [8]),
     "before the oldest checkpoint is removed": (["_write_checkpoint:3"], [4, 8, 12], []),
-    "after a step, then while a checkpoint is written": (["step:10", "save_file:1"], [4, 8], [12]),
+    "after a step, then while a checkpoint is written": (["step:10", "_save_tensors:1"], [4, 8], [12]),
 }
 
 
@@ -169,9 +173,9 @@ def test_a_checkpoint_is_a_model(tmp_path):
     trainer = make_trainer(HALFWAY, out=tmp_path)
     trainer.fit(progress=False)
     (checkpoint,) = checkpoints(tmp_path)
-    model, sampling = load_model(checkpoint)
+    model, sampling = load_model(checkpoint)  # the average
     weights = {k: v.to("cpu") for k, v in model.state_dict().items()}
-    assert all(torch.equal(weights[k], v.cpu()) for k, v in trainer.raw_model.state_dict().items())
+    assert all(torch.equal(weights[k], v.cpu()) for k, v in trainer.ema.model.state_dict().items())
     assert make_diffusion(sampling).betas.tolist() == trainer.diffusion.betas.tolist()
     assert (sampling.bins, sampling.variance, sampling.class_names) == (17, "learned", tuple("0123456789"))
     assert sampling.clip_x0 and sampling.vae is None
@@ -182,3 +186,133 @@ def test_sampling_settings_of_a_checkpoint_can_be_given(tmp_path):
     parts = {"checkpointer": Checkpointer(tmp_path, sampling=sampling)}
     make_trainer(HALFWAY, out=tmp_path, **parts).fit(progress=False)
     assert load_model(checkpoints(tmp_path)[0])[1] == sampling
+
+
+# Other settings, when a run is resumed
+
+
+def resumed(out, config, change=(), **parts):
+    trainer = make_trainer(config, out=out, **parts)
+    trainer.resume(change)
+    return trainer
+
+
+def test_settings_are_changed_only_if_they_are_named(tmp_path):
+    fit(make_trainer(HALFWAY, out=tmp_path))
+    other = replace(TRAIN, lr=1e-5, grad_clip=0.5, lr_schedule="cosine", weight_decay=0.1)
+    for change in ((), ("lr",), ("lr", "grad_clip", "lr_schedule")):
+        with raises_input_error("is .* must be .*, as in checkpoint .* unless change names it"):
+            resumed(tmp_path, other, change)
+    with raises_input_error("change is 'batch_size', but must be one of lr, "):
+        resumed(tmp_path, replace(TRAIN, batch_size=4), ["batch_size"])
+    names = ["lr", "grad_clip", "lr_schedule", "weight_decay", "steps"]
+    trainer = resumed(tmp_path, other, names)
+    (group,) = trainer.optimizer.param_groups
+    assert group["weight_decay"] == 0.1
+    trainer.fit(progress=False)
+    assert group["lr"] == pytest.approx(learning_rate(other, 3, 0.75))
+    wanted = {
+        "lr is 1e-05 instead of 0.0005",
+        "grad_clip is 0.5 instead of 1.0",
+        "weight_decay is 0.1 instead of 0.0",
+    }
+    assert {f"from step 2: {text}" for text in wanted} <= set(trainer.progress.changes)
+    again = resumed(tmp_path, other)
+    assert again.progress.changes == trainer.progress.changes, "told in later checkpoints, too"
+
+
+def test_another_ema_decay_is_used_from_then_on(tmp_path):
+    fit(make_trainer(HALFWAY, out=tmp_path))
+    trainer = resumed(tmp_path, replace(TRAIN, ema_decay=0.0), ["ema_decay"])
+    trainer.fit(progress=False)
+    pairs = zip(trainer.ema.model.parameters(), trainer.raw_model.parameters())
+    assert all(torch.equal(average, weight) for average, weight in pairs)
+
+
+def test_other_images_are_noticed(tmp_path):
+    """As many, of the same classes, with the same names."""
+    train = digits().train
+    brighter = ImageSet((train.images + 0.3).clamp(-1, 1), train.labels, train.class_names)
+    fit(make_trainer(HALFWAY, data=train, out=tmp_path))
+    with raises_input_error("data has other images than .*, but must be the same.*change names data"):
+        resumed(tmp_path, TRAIN, data=brighter)
+    trainer = resumed(tmp_path, TRAIN, ["data"], data=brighter)
+    assert trainer.progress.changes == ["from step 2: other images"]
+
+
+class RandomCrops(Latents):
+    """Another image each time: nothing to compare."""
+
+    sample_latents = None
+
+    def get_batch(self, indices):
+        return torch.rand(len(indices), 1, 8, 8) - 0.5, torch.arange(12)[indices] % 10
+
+
+def test_images_that_are_random_are_not_compared(tmp_path):
+    fit(make_trainer(HALFWAY, data=RandomCrops(), out=tmp_path))
+    assert resumed(tmp_path, TRAIN, data=RandomCrops()).progress.changes == []
+
+
+# Which checkpoints are kept, and what is never written
+
+
+def test_milestones_are_kept(tmp_path):
+    config = replace(TRAIN, steps=9, save_every=1, keep=2, keep_every=3)
+    make_trainer(config, out=tmp_path).fit(progress=False)
+    assert steps_of(checkpoints(tmp_path)) == [3, 6, 8, 9]
+
+
+def test_files_have_the_permissions_of_other_files(tmp_path):
+    fit(make_trainer(HALFWAY, out=tmp_path))
+    (tmp_path / "other").touch()
+    modes = {path.stat().st_mode for path in [tmp_path / "other", *checkpoints(tmp_path)[0].iterdir()]}
+    assert len(modes) == 1
+
+
+@pytest.mark.parametrize("part", ["raw_model", "ema"])
+def test_weights_that_are_not_finite_are_not_saved(tmp_path, part):
+    """They arise in the update before a checkpoint, after a loss that is finite."""
+
+    def spoil(trainer, losses):
+        if trainer.progress.step == 4:
+            model = trainer.raw_model if part == "raw_model" else trainer.ema.model
+            model.final_layer.linear.bias.data[0] = float("nan")
+
+    trainer = make_trainer(out=tmp_path, on_step=[spoil])
+    with raises_input_error("weights are not finite after step 4.*lr 0.0005.*smaller lr.*change"):
+        trainer.fit(progress=False)
+    assert steps_of(checkpoints(tmp_path)) == [2]
+    slower = resumed(tmp_path, replace(TRAIN, lr=1e-5), ["lr"])
+    slower.fit(progress=False)
+    assert steps_of(checkpoints(tmp_path)) == [2, 4]
+
+
+def test_a_model_that_is_not_finite_is_not_returned():
+    trainer = make_trainer()
+    trainer.on_step = (lambda run, losses: run.ema.model.final_layer.linear.bias.data.fill_(float("inf")),)
+    with raises_input_error("weights are not finite after step 4"):
+        trainer.fit(progress=False)
+
+
+# A full disk: files that may not grow beyond a size fail as on a full disk, at each write in turn
+
+
+@contextmanager
+def largest_file(size: int):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("size", [0, 100, 1000, 20_000, 100_000, 150_000])
+def test_a_full_disk_is_a_sentence_and_leaves_nothing(tmp_path, size):
+    trainer = make_trainer(out=tmp_path)
+    with raises_input_error("cannot be .*written: File too large"), largest_file(size):
+        trainer.fit(progress=False)
+    assert not checkpoints(tmp_path)
+    folder = tmp_path / "checkpoints"
+    assert not folder.exists() or not list(folder.iterdir())

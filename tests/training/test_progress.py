@@ -2,15 +2,15 @@
 
 import itertools
 import math
+from dataclasses import replace
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 
 from dit_nb import Diffusion, DiT, DiTConfig, TrainConfig, progress
 from dit_nb.data import digits
-from dit_nb.progress import Logger, Progress, SampleImages
+from dit_nb.progress import Logger, Progress
 from dit_nb.training import Trainer
 from support import raises_input_error
 from support_training import TRAIN, make_trainer
@@ -29,7 +29,7 @@ def losses(loss: float) -> dict[str, torch.Tensor]:
 
 
 def test_a_new_run_has_done_nothing():
-    assert Progress().state() == {"step": 0, "seconds": 0.0, "history": {}}
+    assert Progress().state() == {"step": 0, "seconds": 0.0, "history": {}, "changes": []}
 
 
 def test_time_is_counted_from_the_start(monkeypatch):
@@ -53,18 +53,25 @@ def test_losses_are_kept_in_order_by_name(trainer):
     assert trainer.progress.history == {"loss": [3.0, 6.0], "mse": [1.0, 1.0]}
 
 
+class Clock:
+    """Stands for the module `time`: each reading is some seconds after the one before."""
+
+    def __init__(self, seconds: float):
+        self.ticks = itertools.count(1000, seconds)
+
+    def perf_counter(self) -> float:
+        return next(self.ticks)
+
+
 @pytest.fixture
 def slow_clock(monkeypatch):
     """A clock by which steps take no time, so that only their number decides when losses are read."""
-    ticks = itertools.count(1000, 1e-6)
-    monkeypatch.setattr(progress, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    monkeypatch.setattr(progress, "time", Clock(1e-6))
 
 
 @pytest.mark.parametrize("every,counts", [(1, [1] * 12), (5, [1, 5, 5, 1]), (100, [1, 11])])
 def test_losses_are_read_only_every_few_steps(slow_clock, every, counts):
     """The first at once, then `every` at a time, and the last."""
-    from dataclasses import replace
-
     trainer, read = make_trainer(replace(TRAIN, steps=12, log_every=every, save_every=None)), []
     real = trainer.accelerator.reduce
 
@@ -79,13 +86,14 @@ def test_losses_are_read_only_every_few_steps(slow_clock, every, counts):
 
 
 def test_a_run_alone_reads_after_half_a_second(monkeypatch):
-    ticks = itertools.count(1000, 0.3)
-    monkeypatch.setattr(progress, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    monkeypatch.setattr(progress, "time", Clock(0.3))
     logger, run = (
         Logger(100),
         SimpleNamespace(
-            accelerator=SimpleNamespace(num_processes=1, reduce=lambda values, _: values, trackers=[]),
-            config=SimpleNamespace(tracker=None, lr=0.1),
+            accelerator=SimpleNamespace(num_processes=1, reduce=lambda values, _: values),
+            config=SimpleNamespace(steps=None, lr=0.1, save_every=None),
+            optimizer=SimpleNamespace(param_groups=[{"lr": 0.1}]),
+            grad_norm=torch.tensor(1.0),
             progress=Progress(),
             fraction=0.0,
         ),
@@ -103,43 +111,32 @@ def test_a_run_alone_reads_after_half_a_second(monkeypatch):
 
 @pytest.mark.parametrize("loss", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_stops_the_run(trainer, loss):
-    trainer.logger.pending = [losses(1.0), losses(loss), losses(2.0)]
+    facts = {"seconds": 1.0, "lr": 0.1}
+    trainer.logger.pending = [(facts, losses(value)) for value in (1.0, loss, 2.0)]
     trainer.progress.step = 7
     with raises_input_error(f"loss is {loss} at step 6.*lr 0.125"):
         trainer.logger.flush(trainer)
     assert trainer.progress.history["loss"] == [1.0]
 
 
-def test_a_log_file_gets_a_line_per_epoch(trainer, capsys):
-    """Half an epoch a step, less half an image: lines for steps 1, 3 (a new epoch) and 4 (the last)."""
-    trainer.logger.every = 1
+def test_a_log_file_gets_a_line_every_10_seconds(monkeypatch, capsys):
+    """The first line at once, the last at the end, and a line when 10 seconds have passed between."""
+    trainer = make_trainer(replace(TRAIN, steps=12, log_every=1, save_every=None))
+    monkeypatch.setattr(progress, "time", Clock(1.0))
     trainer.fit(progress=True)
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("epoch")]
-    assert [line.split()[1] for line in lines] == ["0", "1", "1"]
-    assert all("loss" in line and "s left" in line for line in lines)
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("step")]
+    steps = [int(line.split()[1].split("/")[0]) for line in lines]
+    assert steps[0] == 1 and steps[-1] == 12 and 3 <= len(steps) <= 8
+    for word in ("/12", "loss", "grad norm", "lr 0.0005", "images/s", "s left"):
+        assert all(word in line for line in lines), word
 
 
-def test_several_losses_that_are_read_together_make_one_line(trainer, slow_clock, capsys):
-    """Read at step 1, and then steps 2 to 4 at the end."""
-    trainer.fit(progress=True)
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("epoch")]
-    assert [line.split()[3] for line in lines] == ["1", "4"]
+def test_a_fast_run_makes_two_lines(slow_clock, capsys):
+    make_trainer(replace(TRAIN, steps=12, log_every=1, save_every=None)).fit(progress=True)
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("step")]
+    assert [line.split()[1] for line in lines] == ["1/12", "12/12"]
 
 
 def test_nothing_is_printed_without_progress(trainer, capsys):
     trainer.fit(progress=False)
-    assert "epoch" not in capsys.readouterr().err
-
-
-def test_images_of_samples(tmp_path):
-    sampled_from = []
-
-    def sample(model):
-        sampled_from.append(model)
-        return np.zeros((4, 4, 3), np.uint8)
-
-    trainer = make_trainer(out=tmp_path, on_step=[SampleImages(2, sample), SampleImages(None, sample)])
-    trainer.fit(progress=False)
-    assert sampled_from == [trainer.ema.model] * 2
-    files = sorted(path.name for path in (tmp_path / "samples").iterdir())
-    assert files == ["step-00000002.png", "step-00000004.png"]
+    assert "step" not in capsys.readouterr().err

@@ -46,13 +46,16 @@ WRONG_SETTINGS = [
     (dict(grad_clip=0.0), "grad_clip.*0"),
     (dict(ema_decay=1.0), "ema_decay.*1.0"),
     (dict(ema_decay=-0.1), "ema_decay.*-0.1"),
-    (dict(precision="fp16"), "precision.*'fp16'.*auto.*fp32.*bf16"),
+    (dict(precision="fp8"), "precision.*'fp8'.*auto.*fp32.*bf16.*fp16"),
     (dict(save_every=0), "save_every.*0"),
-    (dict(keep=0), "keep.*0"),
+    (dict(keep=0), "keep is 0"),
+    (dict(keep_every=0), "keep_every.*0"),
+    (dict(save_every=10, keep_every=25), "keep_every is 25.*save_every, 10"),
+    (dict(validate_every=0), "validate_every.*0"),
     (dict(sample_every=-1), "sample_every.*-1"),
     (dict(log_every=0), "log_every.*0"),
     (dict(num_workers=-1), "num_workers.*-1"),
-    (dict(tracker="paper"), "tracker.*'paper'.*tensorboard"),
+    (dict(tracker="paper"), "tracker.*'paper'.*tensorboard.*wandb"),
 ]
 
 

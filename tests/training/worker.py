@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from dit_nb import checkpoint, distributed
-from dit_nb.progress import SampleImages
+from dit_nb import checkpoint, distributed, training
+from dit_nb.callbacks import SampleImages
 from dit_nb.training import Trainer
 from support_training import HALFWAY, TRAIN, Latents, fit_case, fit_second_half, make_trainer
 
@@ -57,10 +57,7 @@ def watch_writing(folder: Path) -> list[str]:
 
 def work(out: Path, cases: list[str]) -> None:
     """Do everything in one go: starting processes is what takes time."""
-    from accelerate import Accelerator
-
-    real = Accelerator.end_training
-    Accelerator.end_training = lambda self: None  # it would end the connection, and we train again
+    training._shutdown = lambda: None  # it would end the connection, and we train again
     state, written = distributed._process_state(), watch_writing(out)
     results = {name: fit_case(name) for name in cases}
     results["one process, then two"] = fit_second_half(out / "one")
@@ -82,8 +79,7 @@ def work(out: Path, cases: list[str]) -> None:
     if state.is_main_process:
         torch.save(results, out / "results.pt")
     (out.parent / f"facts{state.process_index}.json").write_text(json.dumps(facts))
-    Accelerator.end_training = real
-    distributed._shutdown(trainer.accelerator)
+    distributed._shutdown()
 
 
 def shard_on_a_cpu() -> None:
