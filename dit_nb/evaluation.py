@@ -58,7 +58,7 @@ def gaussian_frechet_distance(
     spread = np.trace(cov_a) + np.trace(cov_b) - 2 * np.sqrt(mixed).sum()
     return float(((mean_a - mean_b) ** 2).sum() + spread)
 
-
+# %% ../nbs/4_practice/21_evaluation.ipynb #72b16836
 def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
     """Compute the squared Fréchet distance of two sets of features, with a Gaussian fitted to each.
 
@@ -79,7 +79,7 @@ def _raw_pixels(images: Tensor) -> np.ndarray:
     """Scale digits to scikit-learn's pixel values, 0 to 16."""
     return ((images.detach().cpu().clamp(-1, 1) + 1) * 8).flatten(1).double().numpy()
 
-
+# %% ../nbs/4_practice/21_evaluation.ipynb #1a5fec2c
 class DigitClassifier:
     """Two classifiers trained on real digits: one for the accuracy of samples, one for features to compare.
 
