@@ -155,10 +155,12 @@ class FakeWandB(ModuleType):
 
 def test_weights_and_biases(tmp_path, monkeypatch):
     """Settings, rows, validation and samples; a resumed run continues the same run."""
+    from accelerate.utils import LoggerType
+
     fake = FakeWandB()
     monkeypatch.setitem(sys.modules, "wandb", fake)
     fake.__spec__ = SimpleNamespace(name="wandb")
-    monkeypatch.setattr("accelerate.tracking._available_trackers", ["wandb"])
+    monkeypatch.setattr("accelerate.tracking._available_trackers", [LoggerType.WANDB])
     tracked_run(tmp_path / "run", "wandb", steps=2).fit(progress=False)
     assert fake.inits[0]["project"] == "dit_nb" and fake.inits[0]["name"] == "run"
     assert fake.inits[0]["settings"]["lr"] == TRAIN.lr and fake.finished == 1
