@@ -1,393 +1,380 @@
-"""Courses with the real nbgrader: complete classes of invented students, and what they can do to a notebook."""
+"""A class with the real nbgrader: points, marks by hand, resubmissions, and what students can do to a notebook."""
 
-import ast
-import copy
 import csv
 import json
-import os
 import re
-from importlib import import_module
-from pathlib import Path
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import nbformat
 import pytest
+from support_classroom import RIGHT, ZERO, code, markdown, put, submitted
 
-from dit_nb.teach.classroom.assignments import assignments
-from dit_nb.teach.classroom.grading import _CONFIG, _grade_table, build, grade, preview
-from dit_nb.teach.classroom.nbgrader_source import source_notebook
-from dit_nb.teach.classroom.submissions import repair
+from dit_nb.errors import UserError
+from dit_nb.teach.classroom import assignments
+from dit_nb.teach.classroom.course import build, release_source
+from dit_nb.teach.classroom.gradebook import _gradebook
+from dit_nb.teach.classroom.grading import grade
+from dit_nb.teach.classroom.kernels import Limits
+from dit_nb.teach.classroom.memory import _locked
+from dit_nb.teach.classroom.publish import publish_again, read_grades
+from dit_nb.teach.classroom.work import Class
 
-ROOT = Path(__file__).resolve().parents[3]
-FACTS = assignments()
-AUTO = [name for name in FACTS if FACTS[name]["exercises"]]
-CELL_SECONDS = 20  # time limit of a cell in grading
-
-
-def by_assignment(names):
-    """One worker for each assignment: nbgrader's database and kernels are not shared."""
-    group = pytest.mark.xdist_group
-    return [pytest.param(name, marks=[pytest.mark.slow, group(f"classroom-{name}")]) for name in names]
-
-
-in_each_class = pytest.mark.parametrize("graded_class", by_assignment(AUTO), indirect=True, scope="module")
-
-
-# ---- students
-
-
-def marks(cell):
-    return cell["metadata"].get("nbgrader", {})
-
-
-def solutions(name):
-    """What solves each exercise, from the source."""
-    cells = source_notebook(name)["cells"]
-    found = {marks(c)["grade_id"].rsplit("-", 1)[0]: c["source"] for c in cells if marks(c).get("solution")}
-    return {key: re.sub(r".*(BEGIN|END) SOLUTION.*\n?", "", source).rstrip() for key, source in found.items()}
-
-
-def submitted(release, answers):
-    """A student's notebook: the release, with answers in the cells for solutions."""
-    nb = copy.deepcopy(release)
-    for cell in nb["cells"]:
-        exercise, _, role = marks(cell).get("grade_id", "").rpartition("-")
-        if role in ("solution", "report") and exercise in answers:
-            cell["source"] = answers[exercise]
-    return nb
-
-
-def wrong(exercise):
-    """The first registered wrong answer."""
-    return f'from answers import WRONG\n\n{exercise} = WRONG["{exercise}"][0][0]'
-
-
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("classroom")]
+NAME, LIMITS = "a1", Limits(seconds=10)
 GREEDY = "import time\n\nwhile True:\n    try:\n        time.sleep(0.1)\n    except:\n        pass"
-
-
-def cheat(release):
-    """Nothing is solved; every check is edited, deleted, or marked to be skipped."""
-    nb = copy.deepcopy(release)
-    for i, cell in enumerate([c for c in nb["cells"] if marks(c).get("grade")]):
-        if i % 3 == 0:
-            cell["source"] = f"{marks(cell)['points']:g}"
-        elif i % 3 == 1:
-            cell["metadata"]["tags"] = ["skip-execution"]
-        else:
-            nb["cells"].remove(cell)
-    tricks = "def display(*_):\n    pass\n\n\nget_ipython().ast_node_interactivity = 'none'"
-    nb["cells"].insert(0, nbformat.v4.new_code_cell(tricks))
-    return nb
-
-
-def old_timer(release, answers):
-    """Solved in a notebook of nbformat 3, with another kernel, no marks, and megabytes of output."""
-    nb = submitted(release, answers)
-    for cell in nb["cells"]:
-        cell["metadata"] = {}
-        if cell["cell_type"] == "code":
-            cell["outputs"] = [nbformat.v4.new_output("stream", text="x" * 1_000_000)]
-    nb["metadata"] = {"kernelspec": {"name": "julia-1.9", "display_name": "Julia"}}
-    return nbformat.convert(nb, 3)
-
-
-def a_class(name, release):
-    """Student -> notebook, and student -> exercises that lose their points."""
-    right, exercises = solutions(name), FACTS[name]["exercises"]
-    first, second, third = exercises[:3]
-    broken = {first: f"def {first}(:", second: GREEDY}
-    if name == AUTO[0]:
-        broken[third] = (
-            right[third].split('"')[0]
-            + '"Never."\n    import time\n\n    while True:\n        time.sleep(0.1)'
-        )
-    warns = "\n\nimport sys, warnings\nwarnings.warn('old')\nprint('careful', file=sys.stderr)\nexit()"
-    students = {
-        "reference": (submitted(release, {k: v + warns for k, v in right.items()}), []),
-        "blank": (release, exercises),
-        "odd": (submitted(release, right | {e: wrong(e) for e in exercises[::2]}), exercises[::2]),
-        "even": (submitted(release, right | {e: wrong(e) for e in exercises[1::2]}), exercises[1::2]),
-        "broken": (submitted(release, right | broken), [*broken]),
-    }
-    if name == AUTO[0]:
-        students["cheat"] = (cheat(release), exercises)
-        students["old timer"] = (old_timer(release, right), [])
-        leaves = submitted(release, right)
-        leaves["cells"].append(nbformat.v4.new_code_cell("import os\nos._exit(1)"))
-        students["leaves"] = (leaves, None)
-    return students
+REASON = {"reasons": "Because of <script>document.title = 'x'</script> the order."}
+ALL = RIGHT | REASON
 
 
 @pytest.fixture(scope="module")
-def graded_class(request, tmp_path_factory):
-    """An assignment, built, submitted and graded once: (name, course, release, students, grades)."""
-    name, course = request.param, tmp_path_factory.mktemp(request.param) / "course"
-    release = nbformat.read(build(name, course, seconds=CELL_SECONDS), as_version=4)
-    students = a_class(name, release)
-    for student, (nb, _) in students.items():
-        file = course / "submitted" / student / name / ("homework (1)" if student == "old timer" else name)
-        file.parent.mkdir(parents=True)
-        file.with_suffix(".ipynb").write_text(json.dumps(nb))
-    if name == AUTO[0]:
-        bad_submissions(course / "submitted", name, release)
-    before = os.environ.get("PYTHONPATH", "")
-    os.environ["PYTHONPATH"] = f"{ROOT / 'tests'}{os.pathsep}{ROOT}{os.pathsep}{before}"
-    try:
-        grades = grade(name, course)
-    finally:
-        os.environ["PYTHONPATH"] = before
-    print(_grade_table(grades))
-    return name, course, release, students, {g.student: g for g in grades}
+def release(small_course_file, tmp_path_factory):
+    """The small assignment, built in a course with an odd name."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(assignments, "_COURSE", small_course_file.parent)
+        course = tmp_path_factory.mktemp("class") / "course 2026 ü"
+        yield course, nbformat.read(build(NAME, course), as_version=4)
 
 
-BAD = {
-    "cut off": "it ends in the middle",
-    "empty file": "the file is empty",
-    "no json": "it is not a notebook",
-    "other json": "it is not a notebook, but other JSON",
-    "odd cells": "its cells cannot be read",
-    "pdf": "no notebook, but homework.pdf",
-    "nothing": "the folder is empty",
-    "two": "several notebooks, and none is called",
-    "another": "none of its cells is of this assignment",
-    "other assignment": "it is assignment a9",
-}
+def students(release):
+    """Student -> notebook, and the points of patchify, conv_to_linear."""
+    ends = "import os\nos._exit(1)"
+    warns = "\n\nimport sys, warnings\nwarnings.warn('old')\nprint('careful', file=sys.stderr)\nexit()"
+    old = code("def patchify(images, patch_size):\n    return images", "patchify-solution")
+    own = "\n\ndef display(images, title):\n    return title\n\n\nreport = print(display)"
+    return {
+        "reference": (
+            submitted(release, {k: v + warns for k, v in ALL.items() if k in RIGHT} | REASON),
+            (5, 4),
+        ),
+        "blank": (release, (0, 0)),
+        "zero": (submitted(release, ALL | {"patchify": ZERO}), (0, 4)),
+        "greedy": (submitted(release, ALL | {"patchify": GREEDY}), (0, 4)),
+        "own [display] + {x}": (submitted(release, ALL | {"patchify": RIGHT["patchify"] + own}), (5, 4)),
+        "old below": (submitted(release, ALL, {"patchify-check": [old]}), (5, 4)),
+        "ends": (submitted(release, ALL | {"conv_to_linear": ends}), (5, 0)),
+        "ends last": (submitted(release, ALL, {"conv_to_linear-hidden": [code(ends)]}), (5, 4)),
+        "helps": (submitted(release, ALL | {"patchify": "from helpers import patchify"}), (5, 4)),
+    }
 
 
-def bad_submissions(folder, name, release):
-    """Write submissions that cannot be graded."""
-    text = json.dumps(release)
-
-    def put(student, content, file=f"{name}.ipynb"):
-        (folder / student / name).mkdir(parents=True, exist_ok=True)
-        (folder / student / name / file).write_text(content)
-
-    put("cut off", text[: len(text) // 2])
-    put("empty file", "")
-    put("no json", "Dear teacher, my dog ate it.")
-    put("other json", '{"points": 33}')
-    put("odd cells", '{"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [3, {"source": 4}]}')
-    put("pdf", "%PDF", "homework.pdf")
-    put("two", text, "first.ipynb")
-    put("two", text, "last.ipynb")
-    put("another", json.dumps(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 + 1")])))
-    put("other assignment", text.replace(f'"assignment": "{name}"', '"assignment": "a9"'))
-    (folder / "nothing" / name).mkdir(parents=True)
-    (folder / "early bird" / "a2").mkdir(parents=True)  # has handed in another assignment only
-    (folder / ".DS_Store").touch()
+def run(course, folder, **options):
+    lines = []
+    return {
+        g.student: g
+        for g in grade(NAME, course, Class(folder, limits=LIMITS, jobs=2, **options), lines.append)
+    }, lines
 
 
-# ---- points
+@pytest.fixture(scope="module")
+def graded(release, tmp_path_factory):
+    """A class graded once: (course, release, grades, lines of progress)."""
+    course, nb = release
+    folder = tmp_path_factory.mktemp("in")
+    for student, (theirs, _) in students(nb).items():
+        put(folder / student / f"{NAME}.ipynb", theirs)
+    put(folder / "helps" / "helpers.py", RIGHT["patchify"])
+    put(folder / "cut off.ipynb", json.dumps(nb)[:900])
+    put(folder / "anna.pdf", "%PDF")
+    grades, lines = run(course, folder)
+    return course, nb, grades, lines
 
 
-@in_each_class
-def test_each_student_loses_what_they_got_wrong(graded_class):
-    name, _, _, students, grades = graded_class
-    for student, (_, lost) in students.items():
-        if lost is None:
-            continue
-        got = grades[student]
-        assert set(got.exercises) == set(FACTS[name]["exercises"])
-        expected = {e: (0 if e in lost else most, most) for e, (_, most) in got.exercises.items()}
-        assert got.exercises == expected, student
-        assert got.max_points == FACTS[name]["points"]
+def auto(g):
+    return tuple(g.exercises[e][0] for e in ("patchify", "conv_to_linear"))
 
 
-@in_each_class
-def test_a_notebook_that_exits_python_is_named(graded_class):
-    name, _, _, students, grades = graded_class
-    if "leaves" in students:
-        assert not grades["leaves"].exercises and "did not run to the end" in grades["leaves"].remarks
-
-
-@in_each_class
-def test_bad_submissions_get_a_line_each_and_the_others_are_graded(graded_class):
-    name, _, _, students, grades = graded_class
-    expected = {*students, *BAD} if name == AUTO[0] else {*students}
-    assert set(grades) == expected
-    for student in expected - {*students}:
-        assert grades[student].remarks.startswith("not graded: ") and "\n" not in grades[student].remarks
-        assert BAD[student] in grades[student].remarks
-        assert not grades[student].exercises
-
-
-@in_each_class
-def test_remarks_say_what_was_repaired(graded_class):
-    _, _, _, students, grades = graded_class
-    assert grades["reference"].remarks == grades["blank"].remarks == ""
-    if "cheat" in students:
-        assert "changed, restored: " in grades["cheat"].remarks
-        assert "missing, restored: " in grades["cheat"].remarks
-        assert "file name: homework (1).ipynb" in grades["old timer"].remarks
-        assert "saved with the kernel 'julia-1.9', graded with python3" in grades["old timer"].remarks
-        assert "saved in notebook format 3, read as 4" in grades["old timer"].remarks
-        assert "have lost their marks" in grades["old timer"].remarks
-
-
-@in_each_class
-def test_the_submitted_files_stay_unchanged(graded_class):
-    name, course, _, students, _ = graded_class
-    for student, (nb, _) in students.items():
-        (path,) = (course / "submitted" / student / name).glob("*.ipynb")
-        assert json.loads(path.read_text()) == json.loads(json.dumps(nb))
-
-
-@in_each_class
-def test_tables(graded_class):
-    name, course, _, _, grades = graded_class
-    rows = list(csv.DictReader((course / f"grades-{name}.csv").open(newline="")))
-    assert [row["student"] for row in rows] == list(grades)
-    by_student = {row["student"]: row for row in rows}
-    assert float(by_student["reference"]["points"]) == FACTS[name]["points"]
-    assert float(by_student["blank"]["points"]) == 0
-    theirs = {row["student_id"]: row for row in csv.DictReader((course / "grades.csv").open(newline=""))}
-    assert float(theirs["reference"]["score"]) == FACTS[name]["points"] == float(theirs["blank"]["max_score"])
-
-
-@in_each_class
-def test_feedback(graded_class):
-    name, course, _, students, grades = graded_class
-    for student in students:
-        page = course / "feedback" / student / name / f"{name}.html"
-        assert page.exists() == bool(grades[student].exercises)
-    page = (course / "feedback" / "odd" / name / f"{name}.html").read_text()
-    assert f"{grades['odd'].points:g} / {grades['odd'].max_points:g}" in re.sub(r"\.0\b", "", page)
-    assert "Where to look" in page and "Right in all" in page
-    assert f">{FACTS[name]['exercises'][0]}, check</a>" in page and "most recent call last" not in page
-
-
-# ---- what students get
-
-
-def squeezed(code):
-    return re.sub(r"\s+", "", code)
-
-
-def body_lines(source, name):
-    """The lines of a solution that would give it away."""
-    (function,) = [n for n in ast.parse(source).body if getattr(n, "name", "") == name]
-    lines = source.split("\n")[function.body[0].end_lineno : function.end_lineno]
-    return [line for line in map(squeezed, lines) if len(line) > 12]
-
-
-@in_each_class
-def test_the_release_gives_nothing_away(graded_class):
-    name, course, release, _, _ = graded_class
-    shown = squeezed(json.dumps([c["source"] for c in release["cells"]]).replace('\\"', '"'))
-    for exercise, source in solutions(name).items():
-        assert [line for line in body_lines(source, exercise) if line in shown] == [], exercise
-    raw = json.dumps(release)
+def test_each_student_loses_what_they_got_wrong(graded):
+    course, nb, grades, lines = graded
+    assert {s: auto(g) for s, g in grades.items() if g.exercises} == {
+        s: p for s, (_, p) in students(nb).items()
+    }
+    assert {s: g.state for s, g in grades.items()} == {s: "waiting" for s in students(nb)} | {
+        "blank": "graded",
+        "anna": "not graded",
+        "cut off": "not graded",
+    }
+    assert grades["anna"].remarks == "not graded: no notebook, but anna.pdf"
+    assert "it ends in the middle" in grades["cut off"].remarks
     assert (
-        "SOLUTION" not in raw
-        and "HIDDEN" not in raw
-        and "seed=" not in "".join(c["source"] for c in release["cells"] if marks(c).get("grade"))
+        grades["ends"].remarks.startswith("a call of")
+        or "the code of conv_to_linear ended" in grades["ends"].remarks
     )
-    assert all(not c["outputs"] for c in release["cells"] if c["cell_type"] == "code")
-    assert str(ROOT) not in raw and str(course) not in raw
+    assert len(lines) == len(grades) and lines[-1].startswith(f"{len(grades)}/{len(grades)} ")
 
 
-@in_each_class
-def test_the_release_is_a_plain_notebook(graded_class):
-    name, _, release, _, _ = graded_class
-    nbformat.validate(release)
-    words = "\n".join(c["source"] for c in release["cells"] if c["cell_type"] == "markdown")
-    assert f"**Points**: {FACTS[name]['points']}" in words and "How to work" in words
-    assert "data:image/png;base64," in words and ".ipynb)" not in words
-    code = [c["source"] for c in release["cells"] if c["cell_type"] == "code"]
-    assert code[0].startswith("# %pip install") and "dit_nb" in code[0]
-    imports = {n.split(".")[0] for n in re.findall(r"^(?:from|import) (\w+)", "\n".join(code), re.MULTILINE)}
-    assert imports <= {"dit_nb", "torch", "einops", "math", "copy", "functools", "matplotlib", "numpy"}
+def test_remarks_are_few(graded):
+    _, _, grades, _ = graded
+    waits = "to be graded by hand: reasons"
+    assert grades["reference"].remarks == waits and grades["blank"].remarks == ""
+    assert grades["helps"].remarks == waits
+    assert grades["old below"].remarks == waits
 
 
-@in_each_class
-def test_goal_before_the_work(graded_class):
-    _, _, release, _, _ = graded_class
-    sources = [c["source"] for c in release["cells"]]
-    goal = next(i for i, s in enumerate(sources) if "data:image/png" in s)
-    assert goal < next(i for i, s in enumerate(sources) if "### Exercise 1" in s)
+def check_one_truth(course):
+    """Table, gradebook and feedback pages say the same; return the table's rows."""
+    with (course / f"grades-{NAME}.csv").open(newline="", encoding="utf-8-sig") as file:
+        rows = {row["student"]: row for row in csv.DictReader(file)}
+    with _gradebook(course) as book:
+        recorded = {s.student.id: s for s in book.assignment_submissions(NAME)}
+        assert {s for s, row in rows.items() if row["state"] in ("graded", "waiting")} == {*recorded}
+        for student, submission in recorded.items():
+            row, page = rows[student], (course / "feedback" / student / NAME / f"{NAME}.html").read_text()
+            (shown,) = re.findall(rf"<h4>{NAME} \(Score: ([\d.]+) / ([\d.]+)\)", page)
+            assert float(shown[1]) == float(row["max"]) == submission.max_score
+            assert (row["state"] == "waiting") == submission.needs_manual_grade
+            raw = sum(n.score for n in submission.notebooks)
+            penalty = submission.late_submission_penalty or 0
+            assert float(shown[0]) == pytest.approx(raw - penalty) or float(shown[0]) == pytest.approx(raw)
+            if row["state"] == "graded":
+                assert float(row["raw"]) == pytest.approx(raw)
+                assert float(row["score"]) == pytest.approx(raw - penalty)
+            else:
+                assert row["score"] == row["reasons"] == ""
+    return rows
 
 
-# ---- a report, graded by hand
+def test_table_gradebook_and_pages_agree(graded):
+    course, nb, _, _ = graded
+    rows = check_one_truth(course)
+    assert float(rows["blank"]["score"]) == 0 and float(rows["blank"]["max"]) == 13
+    assert not [p for p in (course / "feedback").iterdir() if p.name in ("anna", "cut off")]
 
 
-@pytest.mark.slow
-@pytest.mark.xdist_group("classroom-report")
-def test_a_report_waits_for_the_teacher(tmp_path):
-    """Nothing runs: what a student saw stays, blank answers get 0, and marks given by hand count."""
-    from nbgrader.api import Gradebook
+def test_feedback_starts_with_a_line_for_each_exercise(graded):
+    course, _, _, _ = graded
+    page = (course / "feedback" / "zero" / NAME / f"{NAME}.html").read_text()
+    head = page[: page.index('<div class="container">')]
+    assert "zero: 4 points so far; reasons must be graded by a person" in head
+    assert re.search(r">patchify</a></td><td>0 of 5</td><td>[A-Z][^<]{20,}<", head)
+    assert ">4 of 4</td><td>Right in all" in head and "Waits for a person" in head
+    assert "<script>document.title" not in page and "&lt;script&gt;document.title" in page
+    assert "most recent call last" not in page
 
-    name = next(name for name in FACTS if name not in AUTO)
-    release = nbformat.read(build(name, tmp_path), as_version=4)
-    done = submitted(release, solutions(name))
-    own = nbformat.v4.new_code_cell("1 / 0", outputs=[nbformat.v4.new_output("stream", text="seen by me")])
-    done["cells"].append(own)
-    (tmp_path / "in").mkdir()
-    for student, nb in {"ann": done, "blank": release}.items():
-        (tmp_path / "in" / f"{student}.ipynb").write_text(json.dumps(nb))
-    grades = {g.student: g for g in grade(name, tmp_path, tmp_path / "in")}
-    tasks = (*solutions(name),)
-    assert grades["ann"].by_hand == tasks and "to be graded by hand: " in grades["ann"].remarks
-    assert grades["blank"].by_hand == () and grades["blank"].points == 0
-    assert grades["ann"].max_points == FACTS[name]["points"] == grades["blank"].max_points
-    assert "seen by me" in (tmp_path / "feedback" / "ann" / name / f"{name}.html").read_text()
-    with Gradebook(f"sqlite:///{tmp_path / 'gradebook.db'}") as book:
-        for cell in book.find_submission(name, "ann").notebooks[0].grades:
-            cell.manual_score = 3
+
+def test_the_class_page_tells_what_was_solved(graded):
+    course, _, _, _ = graded
+    page = (course / f"class-{NAME}.html").read_text(encoding="utf-8")
+    assert "11 students: 1 graded, 8 waiting, 2 not graded" in page
+    assert re.search(r"<td>patchify</td><td>6 of 9</td>", page) and "1 × " in page
+    assert "To be graded by hand" in page and "Time of a run" in page
+
+
+def mark_by_hand(course, student, score=3.0, comment="Good."):
+    """As formgrader does."""
+    with _gradebook(course) as book:
+        grade = book.find_grade("reasons-report", NAME, NAME, student)
+        grade.manual_score, grade.needs_manual_grade = score, False
+        book.find_comment("reasons-report", NAME, NAME, student).manual_comment = comment
         book.db.commit()
-    grades = {g.student: g for g in grade(name, tmp_path, tmp_path / "in")}
-    assert grades["ann"].points == 3 * len(tasks) and grades["ann"].remarks == ""
-    raw = json.dumps(release)
-    assert "model answer" not in raw and "rubric" in raw and "data:image/png" in raw
 
 
-# ---- build and preview
+@contextmanager
+def due(course, when, method) -> Iterator[None]:
+    """Give the assignment a due date, and the course a late policy."""
+    from datetime import datetime
+
+    config = course / "nbgrader_config.py"
+    text = config.read_text()
+    with _gradebook(course) as book:
+        book.find_assignment(NAME).duedate = datetime(2026, 1, 1) if when else None
+        book.db.commit()
+    config.write_text(f"{text}\nc.LateSubmissionPlugin.penalty_method = {method!r}\n")
+    yield
+    config.write_text(text)
+    with _gradebook(course) as book:
+        book.find_assignment(NAME).duedate = None
+        book.db.commit()
 
 
-def test_build_names_wrong_arguments(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match="course is .*Not a directory"):
-        build(AUTO[0], tmp_path / "file" / "course")
-    with pytest.raises(ValueError, match="seconds is -1"):
-        build(AUTO[0], tmp_path / "course", seconds=-1)
+def test_the_life_of_a_grade(graded, tmp_path):
+    """Marks by hand stay with their text, resubmissions take the place of the earlier ones, lateness is told."""
+    course, nb, _, _ = graded
+    work, changed = submitted(nb, ALL), submitted(nb, ALL | {"reasons": "Other reasons."})
+    below = submitted(nb, RIGHT, {"reasons-report": [markdown("My reasons.")]})
+
+    put(tmp_path / "1" / "zoe.ipynb", work)
+    put(tmp_path / "1" / "ben.ipynb", below)
+    grades, lines = run(course, tmp_path / "1")
+    assert len(lines) == 2 and len(grades) == 13, "those graded earlier stay in the table"
+    assert grades["ben"].by_hand == ("reasons",), "an answer below the template is not blank"
+    mark_by_hand(course, "zoe")
+    publish_again(NAME, course)
+    assert float(check_one_truth(course)["zoe"]["score"]) == 12
+    assert "Good." in (course / "feedback" / "zoe" / NAME / f"{NAME}.html").read_text()
+
+    grades, lines = run(course, tmp_path / "1", students=("zoe",))
+    assert len(lines) == 1 and grades["zoe"].points == 12 and grades["zoe"].state == "graded"
+
+    put(tmp_path / "1" / "zoe.ipynb", changed)
+    grades, _ = run(course, tmp_path / "1", students=("zoe",))
+    assert grades["zoe"].by_hand == ("reasons",) and check_one_truth(course)["zoe"]["score"] == ""
+    assert "reasons-report was 3/4 by hand, the text has changed: grade again" in grades["zoe"].remarks
+
+    put(tmp_path / "1" / "zoe" / "a1.ipynb", nb)  # beside the work: the work counts
+    put(tmp_path / "1" / "zoe" / "timestamp.txt", "2026-01-02 03:00:00.000000 UTC\n")
+    (tmp_path / "1" / "zoe.ipynb").rename(tmp_path / "1" / "zoe" / "final.ipynb")
+    with due(course, True, "zero"):
+        grades, _ = run(course, tmp_path / "1", students=("zoe",))
+        mark_by_hand(course, "zoe", 4.0)
+        row = {g.student: g for g in publish_again(NAME, course)}["zoe"]
+        assert (row.raw, row.penalty, row.points, row.late) == (13, 13, 0, 27 * 3600)
+        assert check_one_truth(course)["zoe"]["late"] == "1 d 3 h"
+    put(tmp_path / "1" / "zoe" / "final.ipynb", "{")
+    put(tmp_path / "1" / "zoe" / "a1.ipynb", "{")
+    grades, _ = run(course, tmp_path / "1", students=("zoe",))
+    assert grades["zoe"].state == "not graded" and not (course / "feedback" / "zoe" / NAME).exists()
+    assert check_one_truth(course)["zoe"]["score"] == ""
 
 
-def test_the_settings_of_a_course_name_an_existing_function():
-    """An error there would not be seen: cells would have no time limit of their own."""
-    module, name = re.search(r"import_module\('([\w.]+)'\)\.(\w+)\(", _CONFIG).groups()
-    assert callable(getattr(import_module(module), name))
+def test_a_killed_grader_is_repeated_with_the_same_table(graded, tmp_path):
+    course, nb, _, _ = graded
+    for student in ("k1", "k2"):
+        put(tmp_path / "in" / f"{student}.ipynb", submitted(nb, ALL | {"patchify": ZERO}))
+    first, _ = run(course, tmp_path / "in")
+    put(tmp_path / "in" / "k2.ipynb", submitted(nb, ALL))
+
+    def stop(line):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        grade(NAME, course, Class(tmp_path / "in", limits=LIMITS), stop)
+    assert {g.student: g.exercises for g in read_grades(NAME, course)} == {
+        s: g.exercises for s, g in first.items()
+    }
+    again, _ = run(course, tmp_path / "in")
+    assert auto(again["k1"]) == (0, 4) and auto(again["k2"]) == (5, 4)
+    check_one_truth(course)
 
 
-def written(nb, folder):
-    (folder / "x.ipynb").write_text(json.dumps(nb))
-    return folder / "x.ipynb"
+def test_a_second_grader_is_refused(graded, tmp_path):
+    course, nb, _, _ = graded
+    with _locked(course), pytest.raises(UserError, match="another dit-nb grades"):
+        run(course, tmp_path)
 
 
-@in_each_class
-def test_edited_and_deleted_checks_are_restored(graded_class, tmp_path):
-    """For a cheat, nbgrader runs what it runs for a blank notebook, and a cell of the cheat's own."""
-    _, _, release, _, _ = graded_class
-    honest, _ = repair(written(release, tmp_path), release)
-    repaired, remarks = repair(written(cheat(release), tmp_path), release)
-    assert [part.split(":")[0] for part in remarks] == ["missing, restored", "changed, restored"]
-    assert [(c["source"], marks(c)) for c in repaired["cells"][1:]] == [
-        (c["source"], marks(c)) for c in honest["cells"]
+@pytest.mark.parametrize(
+    "line, message",
+    [
+        ("c.Exchange.root = /srv/exchange", "error in line 2.*SyntaxError"),
+        ("import nothing_of_this_name", "ModuleNotFoundError"),
+        ("c.CourseDirectory.course_id = 3", "wrong setting"),
+        ("raise SystemExit", "SystemExit"),
+    ],
+)
+def test_a_broken_configuration_is_told_before_grading(line, message, graded, tmp_path):
+    course, nb, _, _ = graded
+    put(tmp_path / "in" / "new.ipynb", nb)
+    config = course / "nbgrader_config.py"
+    text = config.read_text()
+    config.write_text(f"c = get_config()\n{line}\n")
+    try:
+        with pytest.raises(UserError, match=message):
+            run(course, tmp_path / "in")
+    finally:
+        config.write_text(text)
+    assert "new" not in {g.student for g in read_grades(NAME, course)}
+
+
+def test_foreign_settings_and_edited_points_change_nothing(graded, tmp_path, monkeypatch):
+    """Settings of the machine, settings of the course that decide about points, and points of the source."""
+    course, nb, _, _ = graded
+    put(tmp_path / "jupyter" / "nbgrader_config.py", "c.CourseDirectory.root = '/other'\n")
+    monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(tmp_path / "jupyter"))
+    config, source = course / "nbgrader_config.py", course / "source" / NAME / f"{NAME}.ipynb"
+    before, text = config.read_text(), source.read_text()
+    off = ["c.CourseDirectory.submitted_directory = 'x'", "c.Autograde.autograde_preprocessors = []"]
+    config.write_text("\n".join([before, *off, "c.SaveAutoGrades.enabled = False"]))
+    edited = json.loads(text)
+    for cell in edited["cells"]:
+        if cell["metadata"].get("nbgrader", {}).get("grade_id") == "patchify-check":
+            cell["metadata"]["nbgrader"]["points"] = 10
+    source.write_text(json.dumps(edited))
+    try:
+        release_source(NAME, course)
+        put(tmp_path / "in" / "edit.ipynb", submitted(nb, ALL))
+        put(tmp_path / "in" / "zero.ipynb", submitted(nb, ALL | {"patchify": ZERO}))
+        grades, _ = run(course, tmp_path / "in")
+        assert grades["edit"].exercises["patchify"] == (12, 12) and grades["zero"].exercises["patchify"] == (
+            0,
+            12,
+        )
+    finally:
+        config.write_text(before)
+        source.write_text(text)
+        release_source(NAME, course)
+    assert not (tmp_path / "other").exists()
+
+
+def test_moodle_there_and_back(graded, tmp_path):
+    course, nb, _, _ = graded
+    folder = "Ann Ö'Neil_123_assignsubmission_file_"
+    with zipfile.ZipFile(tmp_path / "m.zip", "w") as archive:
+        archive.writestr(f"{folder}/a1.ipynb", json.dumps(submitted(nb, ALL | {"reasons": ""})))
+    roster = put(tmp_path / "roster.csv", "id,name,email\ns1,Ann Ö'Neil,ann@x.org\ns2,Bo,bo@x.org\n")
+    grades, lines = run(course, tmp_path / "m.zip", kind="moodle", roster=roster)
+    assert lines[0].startswith("1/1 s1: 9/9")
+    assert grades["s1"].name == "Ann Ö'Neil" and grades["s1"].received == folder
+    assert grades["s2"].state == "missing" and "reference" in grades
+    mark_by_hand(course, "s1", 1)
+    publish_again(NAME, course, "moodle", roster)
+    rows = list(csv.DictReader((course / f"grades-{NAME}-moodle.csv").open(encoding="utf-8")))
+    assert rows == [
+        {
+            "Identifier": "Participant 123",
+            "Full name": "Ann Ö'Neil",
+            "Email address": "ann@x.org",
+            "Grade": "10",
+            "Maximum Grade": "13",
+        }
     ]
-    assert not any("tags" in c["metadata"] for c in repaired["cells"] if marks(c).get("grade"))
+    with zipfile.ZipFile(course / f"feedback-{NAME}.zip") as archive:
+        assert f"{folder}/{NAME}-feedback.html" in archive.namelist()
 
 
-def test_a_changed_source_is_not_overwritten(tmp_path):
-    source = tmp_path / "source" / AUTO[0] / f"{AUTO[0]}.ipynb"
-    source.parent.mkdir(parents=True)
-    source.write_text("{}")
-    with pytest.raises(ValueError, match="already exists"):
-        build(AUTO[0], tmp_path)
-    assert source.read_text() == "{}"
+def test_canvas_there_and_back(graded, tmp_path):
+    course, nb, _, _ = graded
+    with zipfile.ZipFile(tmp_path / "c.zip", "w") as archive:
+        archive.writestr("lifu_LATE_7_901_a1-1.ipynb", json.dumps(submitted(nb, RIGHT)))
+        archive.writestr("lifu_7_900_a1.ipynb", json.dumps(nb))
+    head = "Student,ID,SIS User ID,SIS Login ID,Section,a1 (555)\n    Points Possible,,,,,13\n"
+    roster = put(tmp_path / "roster.csv", f'{head}"Li, Fu",7,u7,fli,S1,\n')
+    grades, _ = run(course, tmp_path / "c.zip", kind="canvas", roster=roster)
+    assert auto(grades["fli"]) == (5, 4) and "late, as the platform says" in grades["fli"].remarks
+    publish_again(NAME, course, "canvas", roster)
+    rows = list(csv.reader((course / f"grades-{NAME}-canvas.csv").open(encoding="utf-8")))
+    assert rows[0][-1] == "a1 (555)" and rows[1][0].strip() == "Points Possible" and rows[1][-1] == "13"
+    assert ["Li, Fu", "7", "", "fli", "S1", "9"] in rows
 
 
-@pytest.mark.slow
-@pytest.mark.xdist_group(f"classroom-{AUTO[-1]}")
-def test_preview_is_what_students_get(tmp_path):
-    preview(AUTO[-1], tmp_path / "x.html")
-    page = (tmp_path / "x.html").read_text()
-    assert "Exercise 1" in page and "raise</span> <span" in page and "BEGIN SOLUTION" not in page
-    with pytest.raises(ValueError, match="already exists"):
-        preview(AUTO[-1], tmp_path / "x.html")
+def test_feedback_is_released_in_the_exchange(graded, tmp_path):
+    """JupyterHub: what `nbgrader collect` leaves is enough for `nbgrader release_feedback`."""
+    course, nb, _, _ = graded
+    own = course / "submitted" / "hub" / NAME
+    put(own / f"{NAME}.ipynb", submitted(nb, ALL))
+    put(own / "timestamp.txt", "2026-01-02 03:00:00.000000 UTC\n")
+    put(own / "submission_secret.txt", "secret")
+    run(course, None, students=("hub",))
+    words = [
+        "release_feedback",
+        NAME,
+        f"--Exchange.root={tmp_path}",
+        "--student=hub",
+        f"--CourseDirectory.root={course}",
+    ]
+    (tmp_path / "dit").mkdir()
+    start = "import sys; from nbgrader.apps import NbGraderApp; NbGraderApp.launch_instance(sys.argv[1:])"
+    done = subprocess.run([sys.executable, "-c", start, *words], cwd=course, capture_output=True, text=True)
+    assert list((tmp_path / "dit" / "feedback").glob("*.html")), done.stderr[-500:]
+
+
+def test_no_submissions_and_no_course(graded, tmp_path):
+    course, _, _, _ = graded
+    (tmp_path / "in").mkdir()
+    with pytest.raises(UserError, match="has no submissions"):
+        run(course, tmp_path / "in")
+    with pytest.raises(UserError, match="build the assignment first"):
+        grade(NAME, tmp_path, Class(tmp_path / "in"))

@@ -1,9 +1,14 @@
 """Source notebooks: every point has a marked cell, and every check takes the solution."""
 
+import json
+import re
+
 import pytest
 
+from dit_nb.errors import UserError
+from dit_nb.teach.classroom import kernel
 from dit_nb.teach.classroom.assignments import assignments
-from dit_nb.teach.classroom.nbgrader_source import source_notebook
+from dit_nb.teach.classroom.nbgrader_source import release_notebook, source_notebook, without_hidden
 
 FACTS = assignments()
 AUTO = [name for name in FACTS if FACTS[name]["exercises"]]
@@ -36,7 +41,7 @@ def test_every_check_takes_the_solution_and_refuses_none(name):
     first = next(i for i, c in enumerate(cells) if marks(c).get("solution"))
     setup = [c["source"] for c in cells[:first] if c["cell_type"] == "code" and "import" in c["source"]]
     for right in (True, False):
-        space = {"display": lambda report: None}
+        space = {}
         for source in setup:
             exec(source, space)
         for cell in cells[first:]:
@@ -44,5 +49,47 @@ def test_every_check_takes_the_solution_and_refuses_none(name):
             if role == "solution":
                 exec(cell["source"] if right else f"{exercise} = None", space)
             elif role in ("check", "hidden"):
-                exec("\n".join(line for line in cell["source"].split("\n") if ".points" not in line), space)
-                assert bool(space["report"]) == right, (exercise, role, str(space["report"]))
+                exec(cell["source"], space)
+                report = json.loads(kernel._take_result())
+                assert report["passed"] == right and report["name"] == exercise, (exercise, role, report)
+
+
+def test_the_install_cell_is_pinned_and_not_locked():
+    url = "https://example.org/dit_nb-0.1.0-py3-none-any.whl"
+    cells = source_notebook("a1", install=url)["cells"]
+    (cell,) = [c for c in cells if "%pip" in c["source"]]
+    assert f'%pip install -q "dit_nb @ {url}"' in cell["source"] and not marks(cell)
+    assert not [c for c in source_notebook("a1")["cells"] if "pip install" in c["source"]], (
+        "no name without a place"
+    )
+    commit = "git+https://example.org/x.git@0123abc"
+    assert commit in "".join(c["source"] for c in source_notebook("a1", install=commit)["cells"])
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["dit_nb", "dit_nb==0.1.0", "git+https://example.org/x.git", "https://example.org/main.html", 'x" y'],
+)
+def test_what_is_not_pinned_is_refused(url):
+    with pytest.raises(UserError, match="install is .* URL of one version"):
+        source_notebook("a1", install=url)
+
+
+def test_the_button_opens_the_notebook_in_colab():
+    place = "github.com/me/course/blob/main/a1.ipynb"
+    first = source_notebook("a1", colab=f"https://{place}")["cells"][0]["source"]
+    assert f"](https://colab.research.google.com/{place.replace('.com', '')})" in first
+    with pytest.raises(UserError, match="colab is .* address of a notebook on GitHub"):
+        source_notebook("a1", colab="https://example.org/a1.ipynb")
+
+
+@pytest.mark.parametrize("name", FACTS)
+def test_solutions_and_releases_have_no_marks_of_nbgrader(name):
+    solved, release = without_hidden(source_notebook(name)), release_notebook(name)
+    for nb in (solved, release):
+        text = "".join(c["source"] for c in nb["cells"])
+        assert "SOLUTION" not in text and "HIDDEN" not in text
+        assert not re.search(r"check_\w+\(\w+, seed=", text)
+    assert not [c for c in solved["cells"] if c["metadata"]]
+    texts = [c["source"] for c in release["cells"] if marks(c).get("solution")]
+    assert all("NotImplementedError" in text or "YOUR ANSWER HERE" in text for text in texts)

@@ -1,0 +1,273 @@
+"""Submissions taken in: folders, and the downloads of Moodle and Canvas."""
+
+import os
+import re
+import sys
+import time
+import unicodedata
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from dit_nb.errors import UserError
+from dit_nb.teach.classroom.assignments import assignments
+from dit_nb.teach.classroom.notebooks import _grade_id, _is_solution, _part, _read_submission
+
+__all__ = ["Received", "choose", "receive"]
+
+_NOTEBOOK = re.compile(r"\.ipynb(\.txt|\.json)?$", re.IGNORECASE)
+_JUNK = re.compile(r"(\.|__|~\$)|(thumbs\.db|desktop\.ini)$", re.IGNORECASE)
+_MOODLE = re.compile(
+    r"(?P<name>.+?)_(?P<number>\d+)_assignsubmission_(?P<kind>file|onlinetext)_?(?P<file>.*)"
+)
+_CANVAS = re.compile(r"(?P<name>[^_]+)(?P<late>_LATE)?_(?P<number>\d+)_(?P<attempt>\d+)_(?P<file>.+)")
+_ATTEMPT = re.compile(r"-(\d+)(?=\.[A-Za-z]+(\.txt)?$)")
+_MAX_BYTES = 2**29  # of one file in a download, unpacked
+_DOCUMENTS = (".pdf", ".doc", ".docx", ".odt", ".rtf", ".html", ".zip", ".7z", ".rar", ".tar", ".gz")
+# A file of this name beside a notebook would hide a package that the checks need.
+_HIDES = {
+    *sys.stdlib_module_names,
+    *"dit_nb torch numpy einops IPython ipykernel matplotlib sitecustomize".split(),
+}
+
+
+@dataclass
+class Received:
+    """What one student submitted."""
+
+    key: str  # name of the student, as the folder or the platform has it
+    number: str = ""  # number of the student on the platform: Moodle's participant, Canvas's user
+    origin: str = ""  # folder, or start of the file names, in the download
+    late: bool = False  # whether the platform says so
+    files: list[Path] = field(default_factory=list)
+    root: Path = Path(".")  # folder to which the names of the files are relative
+    attempts: dict[Path, tuple[int, ...]] = field(default_factory=dict)  # file -> number of the attempt
+
+
+def receive(source: Path, kind: str, name: str, scratch: Path) -> list[Received]:
+    """Return what each student submitted, in the order of their names.
+
+    Args:
+        source: folder of the class, or a zip file
+        kind: folder, moodle or canvas: how the files are named
+        name: the assignment, such as a1
+        scratch: folder to unpack to
+
+    Raises:
+        UserError: if there is no such folder or zip file, or no file is named as the platform names them
+    """
+    packed = not source.is_dir()
+    if packed:
+        source = _unpack(source, scratch / "in")
+    if kind == "folder":
+        found = _from_folder(_class_folder(source) if packed else source, name)
+    else:
+        found = (_from_moodle if kind == "moodle" else _from_canvas)(_with_files(source, kind))
+        if not found and any(source.iterdir()):
+            raise UserError(
+                f"submissions is {source.name}, but must be a download of {kind.title()}: no file has such a name."
+            )
+    for i, one in enumerate(found.values()):
+        _unpack_nested(one, scratch / f"zip{i}")
+    return [found[key] for key in sorted(found)]
+
+
+def _unpack(path: Path, into: Path) -> Path:
+    """Unpack a zip file, with the times of its files; names cannot lead out of the folder."""
+    if not path.exists():
+        raise UserError(f"submissions is {path}, but there is no such folder or zip file.")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for entry in archive.infolist():
+                parts = [
+                    p for p in PurePosixPath(entry.filename.replace("\\", "/")).parts if p not in ("/", "..")
+                ]
+                if entry.is_dir() or not parts or any(_JUNK.match(part) for part in parts):
+                    continue
+                if entry.file_size > _MAX_BYTES:
+                    continue
+                target = into.joinpath(*parts)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(archive.read(entry))
+                when = time.mktime((*entry.date_time, 0, 0, -1))
+                os.utime(target, (when, when))
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError) as error:
+        raise UserError(f"submissions is {path}, but must be a folder or a zip file ({error}).") from None
+    into.mkdir(parents=True, exist_ok=True)
+    return into
+
+
+def _unpack_nested(one: Received, into: Path) -> None:
+    """Unpack the zip file of a student who submitted one instead of a notebook."""
+    zips = [path for path in one.files if path.suffix.lower() == ".zip"]
+    if len(zips) != 1 or any(_NOTEBOOK.search(path.name) for path in one.files):
+        return
+    try:
+        inside = _unpack(zips[0], into)
+    except UserError:
+        return
+    one.root, one.files = inside, [*_files(inside)]
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """Yield the files of a folder, and those below, without what no student submitted."""
+    for path in sorted(folder.iterdir()):
+        if _JUNK.match(path.name):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            yield from _files(path)
+        elif path.is_file():
+            yield path
+
+
+def _class_folder(folder: Path) -> Path:
+    """Return the folder of the class: that of the zip file may hold it as its only entry."""
+    inside = [path for path in folder.iterdir() if not _JUNK.match(path.name)]
+    if len(inside) == 1 and inside[0].is_dir():
+        below = [path for path in inside[0].iterdir() if not _JUNK.match(path.name)]
+        folders = [path for path in below if path.is_dir() and path.name not in assignments()]
+        if folders or sum(bool(_NOTEBOOK.search(path.name)) for path in below) > 1:
+            return inside[0]
+    return folder
+
+
+def _from_folder(folder: Path, name: str) -> dict[str, Received]:
+    """Read a folder with a notebook or a folder for each student."""
+    found: dict[str, Received] = {}
+
+    def add(key: str, root: Path, files: list[Path]) -> None:
+        one = found.setdefault(key, Received(key, root=root, origin=key))
+        one.root = one.root if root.is_relative_to(one.root) else root
+        one.files += files
+
+    loose = []
+    for path in sorted(folder.iterdir()):
+        if _JUNK.match(path.name):
+            continue
+        if path.is_dir():
+            own = path / name
+            if own.is_dir():
+                add(path.name, own, [*_files(own)])
+            elif not any((path / other).is_dir() for other in assignments()):
+                add(path.name, path, [*_files(path)])
+        elif path.suffix.lower() != ".csv":
+            loose.append(path)
+    for path in sorted(loose, key=lambda path: not _NOTEBOOK.search(path.name)):
+        student = _student_of(path.name, name)
+        if student:
+            add(student, folder, [path])
+    return found
+
+
+def _student_of(file: str, name: str) -> str:
+    """Return the student of a file such as anna_a1.ipynb; empty if it is of another assignment."""
+    stem = _NOTEBOOK.sub("", file) if _NOTEBOOK.search(file) else PurePosixPath(file).stem
+    part = re.fullmatch(r"(?P<a>.*?)(?:[-_ .]+(?P<b>[^-_ .]+?)(?:[ _-]?\(\d+\)|-\d+)?)?", stem)
+    first, last = re.split(r"[-_ .]", stem, maxsplit=1)[0], part["b"] if part else None
+    for other in assignments():
+        if stem.lower() != other and other in ((last or "").lower(), first.lower()):
+            if other != name:
+                return ""
+            rest = part["a"] if last and last.lower() == other else re.split(r"[-_ .]+", stem, maxsplit=1)[1]
+            return rest if re.search(r"[^\W\d_]", rest) else stem
+    return stem
+
+
+def _with_files(folder: Path, kind: str) -> list[Path]:
+    """Return the entries of a download, which may lie one folder deeper."""
+    pattern = _MOODLE if kind == "moodle" else _CANVAS
+    inside = [path for path in sorted(folder.iterdir()) if not _JUNK.match(path.name)]
+    if len(inside) == 1 and inside[0].is_dir() and not pattern.fullmatch(inside[0].name):
+        return _with_files(inside[0], kind)
+    return inside
+
+
+def _from_moodle(entries: list[Path]) -> dict[str, Received]:
+    """Read folders `First Last_12345_assignsubmission_file_`, or files whose names begin so."""
+    found: dict[tuple[str, str], Received] = {}
+    for path in entries:
+        parts = _MOODLE.fullmatch(path.name)
+        if not parts:
+            continue
+        one = found.setdefault((parts["name"], parts["number"]), Received(parts["name"], parts["number"]))
+        if parts["kind"] == "onlinetext":
+            continue
+        one.origin = path.name.removesuffix(parts["file"]) if parts["file"] else path.name
+        one.root = path if path.is_dir() else path.parent
+        one.files += [*_files(path)] if path.is_dir() else [path]
+    names = [name for name, _ in found]
+    for (name, number), one in found.items():
+        one.key = name if names.count(name) == 1 else f"{name} ({number})"
+        one.origin = one.origin or f"{name}_{number}_assignsubmission_file_"
+    return {one.key: one for one in found.values()}
+
+
+def _from_canvas(entries: list[Path]) -> dict[str, Received]:
+    """Read files `lastfirst_USER_ATTEMPT_a1-1.ipynb`, some with LATE."""
+    found: dict[str, Received] = {}
+    for path in entries:
+        parts = _CANVAS.fullmatch(path.name)
+        if not parts or not path.is_file():
+            continue
+        key = f"{parts['name']} {parts['number']}"
+        one = found.setdefault(key, Received(key, parts["number"], root=path.parent))
+        one.origin = f"{parts['name']}_{parts['number']}"
+        one.late = one.late or bool(parts["late"])
+        one.files.append(path)
+        again = _ATTEMPT.search(parts["file"])
+        one.attempts[path] = (int(parts["attempt"]), int(again[1]) if again else 0)
+    return found
+
+
+def choose(one: Received, name: str, release: dict) -> tuple[Path | None, list[str], list[Path]]:
+    """Return a student's notebook, remarks, and the files that it may use; no notebook: why, as only remark.
+
+    Of several notebooks, those that are changed come first, then the newest attempt, then the right name, then
+    the newest file.
+    """
+    candidates = [path for path in one.files if _NOTEBOOK.search(path.name)]
+    others = [path for path in one.files if path not in candidates and path.name not in _SYSTEM_FILES]
+    if not candidates:
+        names = ", ".join(path.name for path in others)[:80]
+        return None, [f"no notebook, but {names}" if names else "the folder is empty"], []
+    rank = {path: _rank(one, path, name, release) for path in candidates}
+    best = max(candidates, key=lambda path: rank[path])
+    remarks = []
+    if len(candidates) > 1:
+        rest = [f"{p.relative_to(one.root)}{_newer(p, best)}" for p in candidates if p != best]
+        remarks = [
+            f"{len(candidates)} notebooks: {best.relative_to(one.root)} graded, not {', '.join(rest)}"[:300]
+        ]
+    hidden = [p for p in others if p.stem in _HIDES and p.suffix in (".py", "") or p.parts[-2] in _HIDES]
+    unused = [p.name for p in others if p.suffix.lower() in _DOCUMENTS or p in hidden]
+    remarks += [f"also submitted, not used: {', '.join(unused)[:150]}"] if unused else []
+    named = best.name == f"{name}.ipynb" or one.attempts or _student_of(best.name, name) == one.key
+    remarks += [] if named else [f"file name: {best.name}"]
+    return best, remarks, [path for path in others if path.name not in unused]
+
+
+_SYSTEM_FILES = ("timestamp.txt", "submission_secret.txt", "submission_time.txt")
+
+
+def _newer(path: Path, best: Path) -> str:
+    return " (newer)" if path.stat().st_mtime > best.stat().st_mtime + 1 else ""
+
+
+def _rank(one: Received, path: Path, name: str, release: dict) -> tuple:
+    """Return how much speaks for a notebook."""
+    exact = unicodedata.normalize("NFC", path.name) == f"{name}.ipynb"
+    rest = (one.attempts.get(path, ()), exact, path.stat().st_mtime, path.name)
+    try:
+        nb = _read_submission(path)
+    except UserError:
+        return (0, *rest)
+    origin = _part(nb["metadata"], "dit_nb").get("assignment")
+    if origin not in (None, _part(release["metadata"], "dit_nb").get("assignment")):
+        return (0, *rest)
+    given = {_grade_id(cell): cell["source"].strip() for cell in release["cells"] if _is_solution(cell)}
+    changed = any(
+        cell["source"].strip() != given.get(cell["id"], cell["source"].strip()) for cell in nb["cells"]
+    )
+    known = any(cell["id"] in given for cell in nb["cells"])
+    return (2 if changed or not known else 1, *rest)

@@ -1,0 +1,124 @@
+"""What runs inside the kernel of a graded notebook: limits of time, output and memory, and results of checks."""
+
+import json
+import os
+import signal
+import sys
+import traceback
+from types import FunctionType, ModuleType
+
+from dit_nb.teach.graders.framework.limits import _ALARM, _alarm_handler
+from dit_nb.teach.graders.framework.report import Report
+
+__all__ = ["show_and_grade"]
+
+_MAX_CHARACTERS = 200_000  # printed by one cell; the rest is dropped
+_results: list[dict] = []  # the report of the last check, until `_take_result` reads it
+
+
+def show_and_grade(report: Report, points: float) -> float | None:
+    """Show the report of a check; the last line of a check cell.
+
+    In a student's own run it only shows the report. While nbgrader grades, a check that earns nothing raises an
+    error, one that earns a part returns its points, and one that earns all returns nothing: with that,
+    nbgrader gives the points of the cell.
+
+    Args:
+        report: report of the check
+        points: points of the cell
+    """
+    from IPython.display import display
+
+    _results[:] = [report.row()]
+    display(report)
+    if "NBGRADER_EXECUTION" not in os.environ or report.points >= report.max_points:
+        return None
+    return points * report.points / report.max_points if report.points > 0 else report.require().points
+
+
+def _take_result() -> str:
+    """Return the last report as JSON, once; empty if there is none."""
+    return json.dumps(_results.pop()) if _results else ""
+
+
+def _prepare_kernel(seconds: float, memory: float = 0) -> None:
+    """Limit the cells of this kernel.
+
+    Args:
+        seconds: time limit of a cell
+        memory: limit of the kernel's memory, in GiB, and of processes and sizes of files; 0: none
+    """
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    shell.ask_exit = lambda: None  # exit() would end the grading, too
+    shell.events.register("pre_run_cell", lambda _: _limit_output())
+    if _ALARM:  # without it, the time limit of the process that grades must do
+        _limit_time(shell, seconds)
+    if memory:
+        _limit_resources(memory)
+
+
+def _limit_time(shell, seconds: float) -> None:
+    """Stop every cell that takes longer than some seconds."""
+    message = f"This cell took more than {seconds:g} seconds: is there an endless loop?"
+
+    def runs_cell(frame):
+        return any(f.f_globals is shell.user_global_ns for f, _ in traceback.walk_stack(frame))
+
+    def start(_):
+        shell.ast_node_interactivity = "last_expr"  # the points of a check are the value of its last line
+        signal.signal(signal.SIGALRM, _alarm_handler(runs_cell, message))
+        signal.setitimer(signal.ITIMER_REAL, seconds, 0.02)
+
+    shell.events.register("pre_run_cell", start)
+    shell.events.register("post_run_cell", lambda _: signal.setitimer(signal.ITIMER_REAL, 0))
+
+
+def _limit_output() -> None:
+    """Drop what a cell prints beyond some length: floods make a kernel slow, and lose other messages."""
+    for stream in (sys.stdout, sys.stderr):
+        _limit_stream(stream, type(stream))
+
+
+def _limit_stream(stream, cls: type) -> None:
+    left = _MAX_CHARACTERS
+
+    def write(text):
+        nonlocal left
+        left -= len(text)
+        return cls.write(stream, text) if left > 0 else len(text)
+
+    stream.write, stream.flush = write, lambda: cls.flush(stream) if left > 0 else None
+
+
+def _limit_resources(memory: float) -> None:
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_AS, (int(memory * 2**30),) * 2)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**30,) * 2)
+    resource.setrlimit(resource.RLIMIT_NPROC, (4000,) * 2)
+
+
+def _replaced_names() -> list[str]:
+    """Return names of graders that no longer have the value that this package gave them."""
+    package = __name__.split(".")[0]
+    modules = {n: m for n, m in sys.modules.items() if n.startswith(f"{package}.teach.") and _ours(m)}
+    found = [f"{n}.{key}" for n, module in modules.items() for key in _foreign(vars(module), modules)]
+    found += [f"Report.{key}" for key in _foreign(vars(Report), modules)]
+    return sorted(found)
+
+
+def _ours(module) -> bool:
+    return isinstance(module, ModuleType) and bool(getattr(module, "__file__", None))
+
+
+def _foreign(space: dict, modules: dict[str, ModuleType]) -> list[str]:
+    """Return the names of functions that were defined in a cell, not in a file."""
+    found = []
+    for key, value in list(space.items()):
+        if isinstance(value, property):
+            value = value.fget
+        if isinstance(value, FunctionType) and not os.path.isfile(value.__code__.co_filename):
+            found += [] if value.__code__.co_filename.startswith("<string>") else [key]
+    return found

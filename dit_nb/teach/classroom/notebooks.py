@@ -1,0 +1,138 @@
+"""Notebooks of students: read whatever the file holds, and cells with nbgrader's marks."""
+
+import json
+import re
+import warnings
+from html import unescape
+from pathlib import Path
+
+from dit_nb.errors import UserError
+
+__all__ = []
+
+_TAG = re.compile(r"<(?=[A-Za-z/!?])")
+_TARGET = re.compile(r"(\]\(\s*<?|^ {0,3}\[[^]\n]+\]:\s*<?)([^\s)>]+)", re.MULTILINE)
+_SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):")
+_SAFE_SCHEMES = ("http", "https", "mailto", "attachment")
+_SAFE_DATA = re.compile(r"text/plain|image/(png|jpeg|gif)|application/vnd\.")
+
+
+def _read_notebook(path: Path) -> dict:
+    """Read a notebook that this package or nbgrader wrote."""
+    import nbformat
+
+    return nbformat.read(path, as_version=4)
+
+
+def _read_submission(path: Path) -> dict:
+    """Read a student's notebook as nbformat 4.5.
+
+    Raises:
+        UserError: if the file is not a notebook; the message says what it is
+    """
+    import nbformat
+
+    raw = _read_json(path)
+    if not isinstance(raw, dict) or "nbformat" not in raw:
+        raise UserError("it is not a notebook, but other JSON")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            nb = nbformat.reads(json.dumps(raw), as_version=4)
+            return {**nb, "cells": [_readable(cell) for cell in nb["cells"]], "format": raw["nbformat"]}
+    except Exception as error:
+        reason = f"its cells cannot be read ({type(error).__name__}, format {raw['nbformat']})"
+        raise UserError(reason) from None
+
+
+def _read_json(path: Path):
+    try:
+        text = path.read_text(encoding="utf-8-sig").strip()
+        return json.loads(text)
+    except UnicodeDecodeError:
+        raise UserError("it is not a text file, so not a notebook") from None
+    except json.JSONDecodeError as error:
+        cut = text.startswith("{") and (error.pos >= len(text) - 1 or "Unterminated" in error.msg)
+        says = "it ends in the middle: was it saved completely?" if cut else "it is not a notebook"
+        raise UserError(says if text else "the file is empty") from None
+    except RecursionError:
+        raise UserError("it is not a notebook, but other JSON") from None
+
+
+def _part(parent: dict, name: str) -> dict:
+    """Return a dictionary inside another; empty if there is none: a student's file may hold anything."""
+    found = parent.get(name)
+    return found if isinstance(found, dict) else {}
+
+
+def _readable(cell: dict) -> dict:
+    """Return the parts of a student's cell that are used; raise an error if it has none."""
+    source, kind = cell["source"], cell["cell_type"]
+    if not isinstance(source, str) or kind not in ("code", "markdown", "raw"):
+        raise TypeError
+    name = _part(cell.get("metadata", {}), "nbgrader").get("grade_id")
+    shown = {name: cell[name] for name in ("attachments", "outputs", "execution_count") if cell.get(name)}
+    return {"kind": kind, "source": source, "id": name if isinstance(name, str) else None, "shown": shown}
+
+
+def _marks(cell: dict) -> dict:
+    """Return nbgrader's marks of a cell."""
+    return cell["metadata"].get("nbgrader", {})
+
+
+def _grade_id(cell: dict) -> str | None:
+    return _marks(cell).get("grade_id")
+
+
+def _exercise(cell: dict) -> str:
+    """Return the exercise that a marked cell belongs to; empty if it has no mark."""
+    return (_grade_id(cell) or "").rpartition("-")[0]
+
+
+def _is_solution(cell: dict) -> bool:
+    return bool(_marks(cell).get("solution"))
+
+
+def _is_check(cell: dict) -> bool:
+    """Whether a cell is graded by running it."""
+    return bool(_marks(cell).get("grade")) and not _is_solution(cell)
+
+
+def _is_report(cell: dict) -> bool:
+    """Whether a cell is graded by hand."""
+    return bool(_marks(cell).get("grade")) and _is_solution(cell)
+
+
+def _graded_by_hand(nb: dict) -> bool:
+    """Whether a person grades all of it, so that nothing needs to run."""
+    return not any(_is_check(cell) for cell in nb["cells"])
+
+
+def _sanitized(cell: dict) -> dict:
+    """Return a student's cell without HTML and scripts: its page opens with the teacher's rights."""
+    if cell["cell_type"] != "code":
+        there = cell.get("attachments", {})  # a picture that is not there would end nbconvert
+        known = re.sub(r"attachment:([^)\s\"'>]*)", lambda m: m[0] if m[1] in there else "#lost", cell["source"])
+        return {**cell, "source": _sanitized_markdown(known)}
+    return {**cell, "outputs": [_sanitized_output(output) for output in cell.get("outputs", [])]}
+
+
+def _sanitized_markdown(text: str) -> str:
+    """Show HTML as text, and take the target from links that run something."""
+    return _TARGET.sub(lambda m: m[0] if _harmless(m[2]) else f"{m[1]}#", _TAG.sub("&lt;", text))
+
+
+def _harmless(target: str) -> bool:
+    plain = re.sub(r"[\x00-\x20\\]", "", unescape(target)).lower()
+    scheme = _SCHEME.match(plain)
+    return scheme is None or scheme[1] in _SAFE_SCHEMES
+
+
+def _sanitized_output(output: dict) -> dict:
+    data = output.get("data")
+    if not isinstance(data, dict):
+        return output
+    safe = {mime: value for mime, value in data.items() if _SAFE_DATA.match(mime)}
+    if isinstance(text := data.get("text/markdown"), (str, list)):
+        safe["text/markdown"] = _sanitized_markdown("".join(text))
+    return {**output, "data": safe or {"text/plain": ""}}

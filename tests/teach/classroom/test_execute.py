@@ -1,0 +1,169 @@
+"""Notebooks that are run: what was earned stays, and nothing that a cell does gives or takes points of another."""
+
+import asyncio
+import copy
+
+import pytest
+
+from dit_nb.errors import UserError
+from dit_nb.teach.classroom.execute import run_notebook
+from dit_nb.teach.classroom.kernels import Limits, _Collector
+from dit_nb.teach.classroom.sandbox import _check_sandbox
+
+CHECK = """from dit_nb.teach.classroom.kernel import show_and_grade
+from dit_nb.teach.graders.framework.report import Report
+share = {name}()
+show_and_grade(Report("{name}", share == 1, 2 * share, 2, "Reason {name}.", "Hint."), points=3)"""
+
+
+def check(name):
+    mark = {"grade_id": f"{name}-check", "grade": True, "solution": False, "locked": True, "points": 3}
+    return {
+        "cell_type": "code",
+        "metadata": {"nbgrader": mark},
+        "source": CHECK.format(name=name),
+        "outputs": [],
+    }
+
+
+def own(source):
+    return {"cell_type": "code", "metadata": {}, "source": source, "outputs": []}
+
+
+def run(cells, tmp_path, **limits):
+    nb = {"cells": copy.deepcopy(cells)}
+    (tmp_path / "k").mkdir()
+    found = asyncio.run(run_notebook(nb, tmp_path / "k", Limits(**{"seconds": 5, **limits})))
+    return nb["cells"], found
+
+
+def value(name, body):
+    return own(f"def {name}():\n    " + body.replace("\n", "\n    "))
+
+
+@pytest.fixture(scope="module")
+def survivor(tmp_path_factory):
+    """One notebook with all that should harm at most its own exercise."""
+    flood = "for _ in range(3000):\n    print('x' * 20_000, flush=True)\nreturn 0"
+    cells = [
+        value(
+            "warns",
+            "import sys, warnings\nwarnings.warn('old')\nprint('!', file=sys.stderr)\nprint('hi')\nreturn 1",
+        ),
+        own("def display(*_): raise TypeError\nshow = report = graded = None\nexit()"),
+        check("warns"),
+        value("floods", flood),
+        check("floods"),
+        value("part", "return 0.5"),
+        check("part"),
+        value("shows", "get_ipython().displayhook(3)\nraise ValueError('wrong')"),
+        check("shows"),
+        own("%pip install nothing-of-this-name-exists\nimport time\nwhile True: time.sleep(0.1)"),
+        value("last", "return 1"),
+        check("last"),
+        own("import os\nos._exit(0)"),
+    ]
+    return run(cells, tmp_path_factory.mktemp("survivor"))
+
+
+def outputs(cell, kind):
+    return [o for o in cell["outputs"] if o["output_type"] == kind]
+
+
+def test_points_come_from_the_reports(survivor):
+    _, found = survivor
+    assert {key: found.share(key) for key in found.reports} == {
+        "warns-check": 1,
+        "floods-check": 0,
+        "part-check": 0.5,
+        "last-check": 1,
+    }
+    assert found.remarks == []
+
+
+def test_outputs_say_what_nbgrader_reads(survivor):
+    """Nothing for all points, an error for none, a number for a part; nothing on stderr."""
+    cells, _ = survivor
+    warns, floods, part, shows = (cells[i] for i in (2, 4, 6, 8))
+    assert not outputs(warns, "error") and not outputs(warns, "execute_result")
+    assert [o["name"] for o in outputs(warns, "stream")] == ["stdout"]
+    assert outputs(floods, "error") and outputs(shows, "error") and not outputs(shows, "execute_result")
+    assert [o["data"]["text/plain"] for o in outputs(part, "execute_result")] == ["1.5"]
+    assert sum(len(o["text"]) for o in outputs(floods, "stream")) < 400_000
+    assert "endless loop" in str(cells[9]["outputs"])
+
+
+def test_a_cell_that_ends_python_costs_its_own_exercise(tmp_path):
+    end = "import os\nos._exit(1)"
+    cells = [
+        value("first", "return 1"),
+        check("first"),
+        own(f"kept = 1\n{end}"),
+        value("second", f"{end}"),
+        check("second"),
+        value("third", "return 1 if second is None else 0"),
+        check("third"),
+    ]
+    done, found = run(cells, tmp_path)
+    assert [found.share(f"{name}-check") for name in ("first", "second", "third")] == [1, 0, 1]
+    assert found.remarks[0].startswith("an own cell (3) ended Python")
+    assert found.remarks[1].startswith("a call of second ended Python")
+    assert "left out" in done[2]["outputs"][0]["evalue"] and "ended Python" in done[4]["outputs"][0]["evalue"]
+
+
+def test_replaced_graders_are_told(tmp_path):
+    cheat = """import dit_nb.teach.graders.framework.report as r
+r.Report.require = lambda self: self
+r._escape = lambda text: ''"""
+    _, found = run([own(cheat), value("f", "return 1"), check("f")], tmp_path)
+    (remark,) = found.remarks
+    assert "Report.require" in remark and "_escape" in remark
+
+
+def sandbox_runs():
+    try:
+        _check_sandbox()
+    except UserError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not sandbox_runs(), reason="bubblewrap is missing, or cannot run here")
+def test_the_sandbox_has_no_network_home_or_course(tmp_path):
+    (tmp_path / "secret").write_text("solutions")
+    looks = f"""import os, socket
+found = [os.path.exists({str(tmp_path / "secret")!r}), os.path.exists(os.path.expanduser('~/.profile'))]
+def refused(call):
+    try:
+        call()
+    except OSError:
+        return True
+found += [not refused(lambda: socket.create_connection(('127.0.0.1', 22), 1))]
+found += [not refused(lambda: open(os.__file__, 'a'))]
+open('own.txt', 'w').write('fine')
+def memory():
+    try:
+        bytearray(3 * 2**30)
+    except MemoryError:
+        return False
+    return True
+found += [memory()]"""
+    _, found = run(
+        [own(looks), value("f", "return 1 if not any(found) else 0"), check("f")],
+        tmp_path,
+        sandbox=True,
+        memory=2,
+    )
+    assert found.share("f-check") == 1, found
+
+
+def test_long_outputs_are_cut():
+    collector = _Collector()
+    for _ in range(500):
+        collector.message("stream", {"name": "stdout", "text": "x" * 10_000})
+        collector.message(
+            "display_data", {"data": {"image/png": "y" * 10, "text/html": "z" * 999_999}, "metadata": {}}
+        )
+    assert sum(len(str(output)) for output in collector.outputs) < 500_000
+    collector.message("error", {"ename": "E", "evalue": "", "traceback": ["t"] * 100_000})
+    assert collector.outputs[-1]["output_type"] == "error" and len(str(collector.outputs[-1])) < 200_000
