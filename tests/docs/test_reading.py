@@ -113,6 +113,25 @@ def test_minutes_are_those_that_the_tool_finds(path):
     assert f"{reading} to read" in text and (f"{doing} more with the exercises" in text) == bool(doing)
 
 
+def placements(text: str) -> list[str]:
+    """Each paragraph "Where are we", as a heading or in bold, with its links shown as text."""
+    found = re.findall(
+        r"(?:^##+ Where are we\s+|\*\*Where are we\.\*\* *)(.+?)(?=\n\s*\n|\Z)", text, re.M | re.S
+    )
+    return [re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", paragraph) for paragraph in found]
+
+
+def test_the_placements_are_found():
+    text = "## Where are we\n\nA [b](c.ipynb) d.\n\nMore.\n\n> **Where are we.** Here.\nAnd there."
+    assert placements(text) == ["A b d.", "Here.\nAnd there."]
+
+
+@pytest.mark.parametrize("path", named(LESSONS))
+def test_a_placement_fits_in_three_lines_of_a_laptop(path):
+    long = [text for cell in cells(path) for text in placements(cell["text"]) if len(text) > 330]
+    assert not long
+
+
 @pytest.mark.parametrize("path", named([*LESSONS, *GUIDES]))
 def test_what_answers_a_question_is_folded(path):
     asked = False
@@ -143,3 +162,23 @@ def test_solutions_and_hidden_checks_are_folded(path):
             assert cell["metadata"]["jp-MarkdownHeadingCollapsed"]
         if "#| hidden" in cell["text"] or "#| cuda" in cell["text"]:
             assert cell["metadata"]["jupyter"]["source_hidden"]
+
+
+@pytest.mark.parametrize("path", named([*LESSONS, *GUIDES]))
+def test_no_answer_shows_under_visible_code(path):
+    """JupyterLab shows the first line of a folded output below its code, unless the code is folded too."""
+    for cell in cells(path):
+        flags = cell["metadata"].get("jupyter", {})
+        if cell["cell_type"] == "code" and flags.get("outputs_hidden") and not flags.get("source_hidden"):
+            for output in cell["outputs"][:1]:
+                data = output.get("data", {})
+                shown = "".join(output.get("text") or data.get("text/markdown") or data["text/plain"])
+                assert re.match("Explore: |a figure$", shown), shown[:200]
+
+
+@pytest.mark.parametrize("path", named([*LESSONS, *GUIDES]))
+def test_outputs_hold_no_progress_bars(path):
+    stored = [
+        text for cell in cells(path) for o in cell.get("outputs", []) for text in o.get("data", {}).values()
+    ]
+    assert not [text for text in stored if "%|" in "".join(text)]
