@@ -119,12 +119,14 @@ def _drop_unreadable(errors: dict[int, str], n: int, skip_bad: bool) -> list[int
 # What was readable before
 
 
-def _cache_file(place: str) -> Path:
+def _cache_folder() -> Path:
     from huggingface_hub import constants
 
-    return (
-        Path(constants.HF_HOME) / "dit_nb" / f"readable-{hashlib.sha256(place.encode()).hexdigest()[:16]}.npy"
-    )
+    return Path(constants.HF_HOME) / "dit_nb"
+
+
+def _cache_file(place: str) -> Path:
+    return _cache_folder() / f"readable-{hashlib.sha256(place.encode()).hexdigest()[:16]}.npy"
 
 
 def _load_known(file: Path) -> np.ndarray:

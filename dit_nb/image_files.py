@@ -81,10 +81,14 @@ class ImageFolder:
         return images, labels
 
     def _read(self, i: int, numbers: Tensor | None) -> Tensor:
-        image = _read_cell(self.cells[i], i, self.size, self.mode)
-        if numbers is not None:
-            image = _random_window(image, self.size, *numbers.tolist())
-        return _to_tensor(_center_crop(image, self.size))
+        return _crop_to(_read_cell(self.cells[i], i, self.size, self.mode), self.size, numbers)
+
+
+def _crop_to(image, size: tuple[int, int], numbers: Tensor | None) -> Tensor:
+    "The center crop of an image, or that of a random window, as a tensor (C, H, W) in [-1, 1]."
+    if numbers is not None:
+        image = _random_window(image, size, *numbers.tolist())
+    return _to_tensor(_center_crop(image, size))
 
 
 def _random_window(image, size: tuple[int, int], zoom: float, x: float, y: float):

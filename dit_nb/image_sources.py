@@ -96,7 +96,11 @@ def _folder_table(
     names, table = _class_of_each(root, found, level, split or name, class_folder, label_column)
     if found.others:
         found.notes.append(f"{sum(found.others.values()):,} other files ({_list_suffixes(found.others)})")
-    place = str(folder) + (f", split {name}" if name else "") + (f", classes by {table}" if names and table else "")
+    place = (
+        str(folder)
+        + (f", split {name}" if name else "")
+        + (f", classes by {table}" if names and table else "")
+    )
     labels, class_names = _number_classes(names) if names else (None, ())
     return _Table(_Files(root, found.images), labels, class_names, place, tuple(found.notes))
 

@@ -147,9 +147,7 @@ def _classes_by_table(root: Path, tables: list[_File], found: _Found, column: st
         columns = list(rows[0]) if rows else []
         if (files := _file_column(columns)) is None:
             has = f"the columns {', '.join(map(str, columns))}" if rows else "no rows"
-            raise UserError(
-                f"table {root / table.path} has {has}, but must have file_name, for the images."
-            )
+            raise UserError(f"table {root / table.path} has {has}, but must have file_name, for the images.")
         label = _label_column(
             [name for name in columns if name != files], column, f"table {root / table.path}"
         )

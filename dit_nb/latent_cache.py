@@ -34,17 +34,24 @@ _SHARD_SIZE = 512  # images in one file
 class LatentImages:
     """Data set of latents on disk, read when they are asked for. Made by `open_latents`.
 
-    Attributes: `vae` (description of the autoencoder), `class_names` (tuple), `shape` (C, h, w).
+    Attributes: `vae` (description of the autoencoder), `class_names` (tuple), `labels` (N,) or None without classes,
+    `shape` (C, h, w), `fingerprint` (hash of a few of the images).
     """
 
     sample_latents = staticmethod(sample_latents)
 
     def __init__(self, rows, facts: dict):
         self.rows, self.vae, self.skipped = rows.with_format("torch"), facts["vae"], ()
+        self.fingerprint = facts["image_hash"]
         self.class_names, self.shape = tuple(facts["class_names"]), tuple(facts["latent_shape"])
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def labels(self) -> Tensor | None:
+        "Labels of all images, (N,) long; None without classes."
+        return self.rows.with_format("torch")["label"][:] if self.class_names else None
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
         moments, labels = self.get_batch([i])
@@ -149,6 +156,8 @@ def _plan_latents(data, codec: LatentCodec, shard_size: int = _SHARD_SIZE) -> di
     if not len(data):
         raise UserError("data is empty, but encoding needs at least one image.")
     spots = sorted({round(i * (len(data) - 1) / 7) for i in range(8)})
+    if getattr(data, "streamed", False):  # read in order: the last image is far away
+        spots = list(range(min(8, len(data))))
     images, labels = BatchReader(data)(spots)
     codec.check_images(images)
     sides = [side // codec.downsampling for side in images.shape[-2:]]

@@ -9,7 +9,7 @@ __all__ = ['VAE', 'LatentCodec', 'sample_latents']
 import hashlib
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,37 +27,31 @@ class LatentCodec:
     """Images in [-1, 1] to scaled latents and back, by a trained autoencoder.
 
     Args:
-        vae: a diffusers.AutoencoderKL; is put into eval() mode
-        scale: factor of the latents; the autoencoder's own by default
-        shift: number that is subtracted before scaling; the autoencoder's own, or 0, by default
+        vae: an autoencoder of images of diffusers: AutoencoderKL, AutoencoderDC, AutoencoderTiny, ...; is put into
+            eval() mode
+        scale: factor of the latents, or one for each channel; the autoencoder's own by default
+        shift: number that is subtracted before scaling, or one for each channel; the autoencoder's own by default
         dtype: number format to compute in; float32 by default. torch.bfloat16 is faster on a GPU, and less exact
         batch_size: images that are encoded or decoded at a time
 
     Raises:
-        UserError: if the scale is not above 0
+        UserError: if it is no autoencoder of images, or if a scale is not above 0
     """
 
     def __init__(
         self,
         vae,
-        scale: float | None = None,
-        shift: float | None = None,
+        scale: float | Sequence[float] | None = None,
+        shift: float | Sequence[float] | None = None,
         dtype: torch.dtype | None = None,
         batch_size: int = 16,
     ):
-        if not hasattr(vae, "decode"):
-            raise UserError(
-                f"vae is {type(vae).__name__}, but must be an AutoencoderKL: LatentCodec.load opens one."
-            )
-        config, self.vae = vae.config, vae.eval().requires_grad_(False)
-        own = getattr(config, "shift_factor", None) or 0.0
-        self.scale = float(config.scaling_factor if scale is None else scale)
-        self.shift = float(own if shift is None else shift)
-        if not (math.isfinite(self.scale) and self.scale > 0):
-            raise UserError(f"scale is {self.scale}, but must be a number above 0.")
+        self.image_channels, self.channels, self.downsampling = _read_shape(vae)
+        self.vae = vae.eval().requires_grad_(False)
+        own_scale, own_shift = _own_scale(vae.config)
+        self.scale = _check_per_channel("scale", own_scale if scale is None else scale, self.channels)
+        self.shift = _check_per_channel("shift", own_shift if shift is None else shift, self.channels)
         self.dtype, self.batch_size = dtype or torch.float32, batch_size
-        self.image_channels, self.channels = config.in_channels, config.latent_channels
-        self.downsampling = 2 ** (len(config.block_out_channels) - 1)  # each level but the last halves
 
     @classmethod
     def load(
@@ -66,8 +60,8 @@ class LatentCodec:
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         tiling: bool = False,
-        scale: float | None = None,
-        shift: float | None = None,
+        scale: float | Sequence[float] | None = None,
+        shift: float | Sequence[float] | None = None,
         **download,
     ) -> "LatentCodec":
         """Load a trained autoencoder from disk or from the Hub.
@@ -77,8 +71,8 @@ class LatentCodec:
             device: device to compute on; a GPU by default, if there is one
             dtype: number format to compute in; float32 by default
             tiling: process large images in tiles: less memory, faint seams
-            scale: factor of the latents; the autoencoder's own by default
-            shift: number that is subtracted before scaling; the autoencoder's own by default
+            scale: factor of the latents, or one for each channel; the autoencoder's own by default
+            shift: number that is subtracted before scaling, or one for each channel; likewise
             **download: options of the download: revision, token, cache_dir, local_files_only
 
         Raises:
@@ -87,8 +81,21 @@ class LatentCodec:
         found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
         codec = cls(_load_vae(vae, **download).to(device or found), scale, shift, dtype)
         if tiling:
+            if not hasattr(codec.vae, "enable_tiling"):
+                raise UserError(f"tiling is set, but {type(codec.vae).__name__} cannot tile.")
             codec.vae.enable_tiling()
         return codec
+
+    def fitted(self, images: Tensor) -> "LatentCodec":
+        """Return a codec whose latents have mean 0 and standard deviation 1 in each channel, measured on images.
+
+        Args:
+            images: (N, 3, H, W) in [-1, 1]; a few hundred
+        """
+        mean, std = LatentCodec(self.vae, 1, 0, self.dtype, self.batch_size).moments(images).unbind(1)
+        width = (mean.var((0, 2, 3)) + std.square().mean((0, 2, 3))).sqrt()
+        scale, shift = ([float(f"{v:.4g}") for v in row.tolist()] for row in (1 / width, mean.mean((0, 2, 3))))
+        return LatentCodec(self.vae, scale, shift, self.dtype, self.batch_size)
 
     @property
     def device(self) -> torch.device:
@@ -108,8 +115,8 @@ class LatentCodec:
         self.check_images(images)
 
         def moments(batch):
-            posterior = self.vae.encode(batch).latent_dist
-            return torch.stack([posterior.mean - self.shift, posterior.std], dim=1) * self.scale
+            mean, std = _posterior(self.vae.encode(batch))
+            return torch.stack([mean - _column(self.shift, mean), std], dim=1) * _column(self.scale, mean)
 
         return self._in_batches(moments, images, "encoding", progress)
 
@@ -145,7 +152,11 @@ class LatentCodec:
             (N, 3, H, W) in [-1, 1]
         """
         _check_shape("latents", latents, self.channels)
-        decode = lambda batch: self.vae.decode(batch / self.scale + self.shift).sample.clamp(-1, 1)  # noqa: E731
+
+        def decode(batch):
+            raw = batch / _column(self.scale, batch) + _column(self.shift, batch)
+            return self.vae.decode(raw).sample.clamp(-1, 1)
+
         return self._in_batches(decode, latents, "decoding", progress)
 
     def _in_batches(self, step: Callable, x: Tensor, title: str, progress: bool) -> Tensor:
@@ -171,12 +182,13 @@ class LatentCodec:
         return facts | {"downsampling": self.downsampling, "fingerprint": _encoder_hash(self.vae)}
 
 # %% ../nbs/4_practice/20_latents.ipynb #200031
-def _load_vae(vae: str | Path, **download):  # diffusers.AutoencoderKL
-    from diffusers import AutoencoderKL
+def _load_vae(vae: str | Path, **download):  # an autoencoder of diffusers
+    import diffusers
 
     options = {"use_safetensors": True, "output_loading_info": True, **download}
     try:
-        loaded: Any = AutoencoderKL.from_pretrained(vae, **options)
+        name = diffusers.AutoencoderKL.load_config(vae, **download).get("_class_name", "AutoencoderKL")
+        loaded: Any = getattr(diffusers, name).from_pretrained(vae, **options)
         model, report = loaded
     except Exception as error:  # diffusers raises many kinds
         why = str(error).strip().splitlines()[0].rstrip(". ")
@@ -193,6 +205,52 @@ def _load_vae(vae: str | Path, **download):  # diffusers.AutoencoderKL
     return model
 
 # %% ../nbs/4_practice/20_latents.ipynb #200033
+def _read_shape(vae) -> tuple[int, int, int]:
+    "Channels of images and of latents, and the downsampling: each level of an encoder but the last halves."
+    config = getattr(vae, "config", None)
+    levels = getattr(config, "encoder_block_out_channels", None) or getattr(config, "block_out_channels", None)
+    video = isinstance(vae, torch.nn.Module) and any(isinstance(m, torch.nn.Conv3d) for m in vae.modules())
+    if video or not levels or not hasattr(config, "latent_channels") or not hasattr(vae, "decode"):
+        raise UserError(
+            f"vae is {type(vae).__name__}, but must be an autoencoder of images, such as AutoencoderKL: "
+            "LatentCodec.load opens one."
+        )
+    return config.in_channels, config.latent_channels, 2 ** (len(levels) - 1)
+
+
+def _own_scale(config) -> tuple:
+    "Scale and shift that an autoencoder was published with: numbers, or one for each channel."
+    scale = getattr(config, "scaling_factor", None) or 1.0
+    mean, std = (getattr(config, name, None) for name in ("latents_mean", "latents_std"))
+    if mean is None or std is None:
+        return scale, getattr(config, "shift_factor", None) or 0.0
+    return [scale / width for width in std], list(mean)
+
+
+def _check_per_channel(name: str, value, channels: int) -> float | list[float]:
+    "A number, or a list of one for each channel."
+    several = isinstance(value, Sequence) and not isinstance(value, str)
+    numbers = list(value) if several else [value]
+    wanted = f"a number{' above 0' if name == 'scale' else ''}, or {channels} of them, one for each channel"
+    valid = all(isinstance(v, int | float) and math.isfinite(v) and (v > 0 or name == "shift") for v in numbers)
+    if not valid or (several and len(numbers) != channels):
+        raise UserError(f"{name} is {value}, but must be {wanted}.")
+    return [float(v) for v in numbers] if several else float(value)
+
+
+def _column(value: float | list[float], like: Tensor) -> Tensor:
+    "A number, or one for each channel, as a tensor that fits (N, C, h, w)."
+    return torch.as_tensor(value, dtype=torch.float32, device=like.device).view(-1, 1, 1)
+
+
+def _posterior(encoded) -> tuple[Tensor, Tensor]:
+    "Mean and standard deviation of latents; 0 for an autoencoder that returns a point."
+    if hasattr(encoded, "latent_dist"):
+        return encoded.latent_dist.mean, encoded.latent_dist.std
+    point = encoded.latent if hasattr(encoded, "latent") else encoded.latents
+    return point, torch.zeros_like(point)
+
+
 def _check_shape(name: str, x: Tensor, channels: int) -> None:
     "Raise a UserError unless x is a batch of floats with so many channels."
     if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim != 4 or x.shape[1] != channels:

@@ -14,6 +14,7 @@ from dit_nb.batches import BatchReader
 from dit_nb.data import _to_uint8, digits, emoji
 from dit_nb.errors import UserError
 from dit_nb.image_files import open_images
+from dit_nb.image_streams import open_stream
 from dit_nb.utils import _atomic_write
 
 __all__ = ["save_npz"]
@@ -57,6 +58,11 @@ def _open_image_source(
         return _from_data_set(emoji().held_out, "held-out emoji")
     if str(source).startswith("hub:"):
         return _from_data_set(open_images(source, size, channels or 3, **options), str(source))
+    if str(source).startswith("stream:"):
+        if size is None:
+            raise UserError(f"size is missing, but {source} needs one: the side of its square crop.")
+        stream = open_stream(str(source).removeprefix("stream:"), size, channels or 3, **options)
+        return _from_data_set(stream, str(source))
     path = Path(source)
     if path.suffix == ".npz" and path.is_file():
         return _read_npz(path)

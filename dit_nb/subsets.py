@@ -42,6 +42,7 @@ def hold_out(data: ImageData, fraction: float, seed: int = 0) -> tuple[Subset, S
     Raises:
         UserError: if the fraction is not between 0 and 1, or nothing could be held out
     """
+    _check_random_access(data)
     if not 0 < fraction < 1:
         raise UserError(f"fraction is {fraction}, but must be between 0 and 1.")
     held = torch.zeros(len(data), dtype=torch.bool)
@@ -62,6 +63,7 @@ def balance_classes(data: ImageData) -> Subset:
     Raises:
         UserError: if it has no classes
     """
+    _check_random_access(data)
     if data_labels(data) is None:
         raise UserError("data has no classes, but must have some to be balanced.")
     groups = _members_by_class(data)
@@ -69,6 +71,11 @@ def balance_classes(data: ImageData) -> Subset:
     return Subset(
         data, [int(i) for group in groups for i in group.repeat(-(-largest // len(group)))[:largest]]
     )
+
+
+def _check_random_access(data: ImageData) -> None:
+    if getattr(data, "streamed", False):
+        raise UserError("data is a stream, which has no random access: use another split, or unpack it.")
 
 
 def _members_by_class(data: ImageData) -> list[Tensor]:

@@ -10,6 +10,7 @@ from dit_nb.distributed import _process_state, _raise_on_all_ranks
 from dit_nb.errors import UserError
 from dit_nb.image_check import _Ranks
 from dit_nb.image_files import _BUNDLED, open_images
+from dit_nb.image_streams import open_stream
 from dit_nb.subsets import balance_classes, data_labels, hold_out
 
 __all__ = []
@@ -52,6 +53,11 @@ def _open_data(options: Train):
     else:
         data = _open_images(options, options.split)
     held_out = None
+    if getattr(data, "streamed", False) and (options.val_fraction or options.balanced):
+        name = "val_fraction" if options.val_fraction else "balanced"
+        raise UserError(
+            f"{name} is set, but a stream has no random access: use val_split, or unpack the data."
+        )
     if options.val_fraction:
         data, held_out = hold_out(data, options.val_fraction, options.training.seed)
     elif options.val_split:
@@ -86,16 +92,23 @@ def _open_images(options: Train, split: str | None):
         raise UserError("image_size is missing: give the side to crop images to, in pixels, or HEIGHTxWIDTH.")
     names = {name: getattr(options, name) for name in ("crop", "class_folder", "label_column")}
     size = _parse_size(options.image_size)
-    return open_images(
-        options.data, size, options.channels, options.skip_bad, split=split, ranks=_ranks(), **names
-    )
+    return _open_source(options.data, size, options.channels, options.skip_bad, split=split, **names)
 
 
 def _open_images_to_encode(options: Encode, channels: int):
     "Open the images to encode. All ranks must call this."
     size = _parse_size(options.image_size) or (None if options.images in _BUNDLED else 256)
     names = {name: getattr(options, name) for name in ("split", "class_folder", "label_column")}
-    return open_images(options.images, size, channels, options.skip_bad, ranks=_ranks(), **names)
+    return _open_source(options.images, size, channels, options.skip_bad, **names)
+
+
+def _open_source(source: str, size, channels: int, skip_bad: bool, **names):
+    "Open a folder, a data set of the Hub, digits, or a stream."
+    if not source.startswith("stream:"):
+        return open_images(source, size, channels, skip_bad, ranks=_ranks(), **names)
+    if (rule := names.pop("class_folder")) is not None:
+        raise UserError(f"class_folder is {rule}, but a stream has no folders of classes.")
+    return open_stream(source.removeprefix("stream:"), size, channels, skip_bad, ranks=_ranks(), **names)
 
 
 def _check_same_classes(data, held_out) -> None:
@@ -141,9 +154,12 @@ def _describe_classes(data) -> str:
     if not names:
         return "no classes"
     head = f"{len(names):,} class{'es' if len(names) > 1 else ''}"
-    if labels is None:
+    counts = (
+        _find_attribute(data, "counts") if labels is None else torch.bincount(labels, minlength=len(names))
+    )
+    if counts is None:
         return head
-    counts = torch.bincount(labels, minlength=len(names)).tolist()
+    counts = torch.as_tensor(counts).tolist()
     if len(names) <= _SHOWN_CLASSES:
         return f"{head}: " + ", ".join(f"{name} {count:,}" for name, count in zip(names, counts))
     (few, least), (most, largest) = (by(zip(counts, names)) for by in (min, max))

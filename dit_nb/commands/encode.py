@@ -2,9 +2,11 @@
 
 import torch
 
-from dit_nb.commands.data import _describe_data, _open_images_to_encode
+from dit_nb.batches import BatchReader
+from dit_nb.commands.data import _describe_data, _open_images_to_encode, _ranks
 from dit_nb.commands.options import Encode
 from dit_nb.distributed import _process_state, _raise_on_all_ranks
+from dit_nb.errors import UserError
 from dit_nb.latent_cache import LatentImages, encode_images
 from dit_nb.latents import LatentCodec
 from dit_nb.speed import fast_cpu
@@ -12,18 +14,20 @@ from dit_nb.speed import fast_cpu
 __all__ = []
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+_MEASURED = 512  # images whose latents are measured for --scale channels
 
 
 @fast_cpu()
 def run(options: Encode) -> None:
     "Run dit-nb encode."
-    state, dtype = _process_state(), _DTYPES[options.dtype]
+    state = _process_state()
     with _raise_on_all_ranks():
-        how = {"device": state.device, "dtype": dtype, "tiling": options.tiling, "scale": options.scale}
-        codec = LatentCodec.load(options.vae, **how)
+        codec = _load_codec(options, state.device)
     images = _open_images_to_encode(options, codec.image_channels)
     if state.is_main_process:
         print(_describe_data(images, name=options.images), flush=True)
+    if options.scale == "channels":
+        codec = _measured(codec, images)
     ranks = {"rank": state.process_index, "world_size": state.num_processes}
     ranks["on_all_ranks"] = _raise_on_all_ranks
     latents = encode_images(images, codec, options.out, options.batch_size, options.num_workers, **ranks)
@@ -31,12 +35,38 @@ def run(options: Encode) -> None:
         print(_report(latents, options.out))
 
 
+def _load_codec(options: Encode, device: torch.device) -> LatentCodec:
+    scale = None
+    if options.scale not in (None, "channels"):
+        try:
+            scale = float(options.scale)
+        except ValueError:
+            raise UserError(f"scale is {options.scale}, but must be a number, or channels.") from None
+    dtype = _DTYPES[options.dtype]
+    return LatentCodec.load(options.vae, device=device, dtype=dtype, tiling=options.tiling, scale=scale)
+
+
+def _measured(codec: LatentCodec, images) -> LatentCodec:
+    "The codec with scale and shift of each channel, measured by the main process."
+    ranks, facts = _ranks(), None
+    with _raise_on_all_ranks():
+        if ranks.rank == 0:
+            fitted = codec.fitted(BatchReader(images)(_spread(len(images), _MEASURED))[0])
+            facts = (fitted.scale, fitted.shift)
+    return LatentCodec(codec.vae, *ranks.gather(facts)[0], codec.dtype, codec.batch_size)
+
+
+def _spread(n: int, count: int) -> list[int]:
+    "Up to `count` indices below n, evenly spread."
+    return torch.linspace(0, n - 1, min(n, count)).long().unique().tolist()
+
+
 def _report(latents: LatentImages, out: str) -> str:
     "Number, shape and standard deviation of the latents, and the scale that would make it 1 if it is far from 1."
-    indices = torch.linspace(0, len(latents) - 1, min(len(latents), 256)).long().unique().tolist()
-    std = latents.get_batch(indices)[0][:, 0, 0].std().item()
-    shape = "x".join(map(str, latents.shape))
+    mean = latents.get_batch(_spread(len(latents), 256))[0][:, 0, 0]
+    std, shape, scale = mean.std().item(), "x".join(map(str, latents.shape)), latents.vae["scale"]
     text = f"{len(latents)} images and their mirror images as latents of {shape} in {out}, std {std:.2f}"
     if 0.5 < std < 2:
         return text
-    return f"{text} (should be about 1: use --scale {latents.vae['scale'] / std:.5f})"
+    better = "channels" if isinstance(scale, list) else f"{scale / std:.5f}"
+    return f"{text} (should be about 1: use --scale {better})"

@@ -1,6 +1,7 @@
 """`dit-nb encode`, and training and sampling on its latents."""
 
 import json
+import tarfile
 
 import numpy as np
 import torch
@@ -27,7 +28,11 @@ def test_encode_a_folder(tmp_path, capsys):
     folder, vae, out = photos(tmp_path / "photos"), str(tmp_path / "vae"), str(tmp_path / "z")
     command = ["encode", str(folder), "--vae", vae, "--out", out, "--image-size", "16", "--batch-size", "4"]
     assert main(command) == 0
-    assert "6 images and their mirror images as latents of 4x8x8" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert text.startswith(
+        f"data: {folder}\n  6 images of 3 channels, 16x16\n  2 classes: china 3, flower 3\n"
+    )
+    assert "6 images and their mirror images as latents of 4x8x8" in text and "use --scale " in text
     latents = open_latents(out)
     assert latents.class_names == ("china", "flower") and latents.vae["id"] == vae
     assert sorted(latents.get_batch(list(range(6)))[1].tolist()) == [0, 0, 0, 1, 1, 1]
@@ -59,5 +64,44 @@ def test_encode_train_and_sample(tmp_path, capsys):
     assert file["arr_0"].shape == (3, 16, 16, 3) and file["arr_1"].tolist() == [1, 1, 1]
     tiny_vae(seed=1).save_pretrained(tmp_path / "other")
     capsys.readouterr()
-    assert main([*command, "--vae", str(tmp_path / "other")]) == 2
+    assert main([*command, "--overwrite", "--vae", str(tmp_path / "other")]) == 2
     assert "vae" in capsys.readouterr().err.lower()
+
+
+def test_scales_of_latents(tmp_path, capsys):
+    """A scale by option; or one for each channel, with which the latents have mean 0 and standard deviation 1."""
+    tiny_vae().save_pretrained(tmp_path / "vae")
+    folder, vae = photos(tmp_path / "photos"), str(tmp_path / "vae")
+    command = ["encode", str(folder), "--vae", vae, "--image-size", "16x24", "--out"]
+    assert main([*command, str(tmp_path / "two"), "--scale", "2"]) == 0
+    assert main([*command, str(tmp_path / "own")]) == 0
+    assert main([*command, str(tmp_path / "channels"), "--scale", "channels"]) == 0
+    two, own, channels = (open_latents(tmp_path / name) for name in ("two", "own", "channels"))
+    assert two.vae["scale"] == 2 and two.shape == (4, 8, 12)
+    a, b, c = (data.get_batch(range(6))[0][:, 0] for data in (two, own, channels))
+    assert torch.allclose(a, b * 2 / own.vae["scale"], rtol=1e-2, atol=1e-3)
+    assert len(channels.vae["scale"]) == len(channels.vae["shift"]) == 4
+    assert c[:, 0].mean((0, 2, 3)).abs().max() < 0.01
+    width = (c[:, 0].var((0, 2, 3)) + c[:, 1].square().mean((0, 2, 3))).sqrt()
+    assert (width - 1).abs().max() < 0.01
+    assert main([*command, str(tmp_path / "x"), "--scale", "wide"]) == 2
+    assert "scale is wide, but must be a number" in capsys.readouterr().err
+
+
+def test_encode_a_stream(tmp_path):
+    """WebDataset shards become latents, as the same files in a folder do."""
+    tiny_vae().save_pretrained(tmp_path / "vae")
+    folder = photos(tmp_path / "photos")
+    with tarfile.open(tmp_path / "shard-0.tar", "w") as tar:
+        for k, path in enumerate(sorted(folder.rglob("*.png"))):
+            tar.add(path, f"{k:04d}.png")
+            (tmp_path / "label").write_text(path.parent.name)
+            tar.add(tmp_path / "label", f"{k:04d}.txt")
+    command = ["--vae", str(tmp_path / "vae"), "--image-size", "16", "--batch-size", "4", "--out"]
+    assert main(["encode", str(folder), *command, str(tmp_path / "a")]) == 0
+    source = [f"stream:{tmp_path / 'shard-0.tar'}", "--label-column", "txt"]
+    assert main(["encode", *source, *command, str(tmp_path / "b")]) == 0
+    a, b = (open_latents(tmp_path / name) for name in "ab")
+    assert a.class_names == b.class_names == ("china", "flower")
+    for one, other in zip(a.get_batch(range(6)), b.get_batch(range(6))):
+        assert torch.equal(one, other)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dit_nb.latents import LatentCodec, _encoder_hash, _open_codec, sample_latents
-from support import relative
+from support import raises_input_error, relative
 from support_latents import CHANNELS, LinearVAE, linear_images, tiny_vae
 
 
@@ -205,3 +205,94 @@ def test_sample_latents_has_the_mean_and_std_of_the_moments():
         assert ((sampled[:, i].mean(0) - mean) / std).abs().max() < 5 / 4000**0.5
         assert (sampled[:, i].std(0) / std - 1).abs().max() < 0.06
     assert torch.equal(sample_latents(moments, flip, torch.zeros(2, 3, 2, 4))[1], moments[1, 1, 0])
+
+
+# Other autoencoders, and a scale for each channel
+
+
+def test_a_scale_and_a_shift_for_each_channel():
+    scale, shift = [0.5, 1.0, 2.0, 3.0, 4.0], [0.1, 0.2, 0.3, 0.4, 0.5]
+    x, codec = linear_images(), LatentCodec(LinearVAE(), scale, shift)
+    raw = LinearVAE().encode(x).latent_dist
+    by_hand = torch.stack([(raw.mean[:, c] - shift[c]) * scale[c] for c in range(CHANNELS)], dim=1)
+    assert relative(codec.encode(x, sample=False), by_hand) < 1e-6
+    assert relative(codec.moments(x)[:, 1], raw.std * torch.tensor(scale).view(5, 1, 1)) < 1e-6
+    assert relative(codec.decode(by_hand), x) < 1e-5
+    again = LatentCodec(LinearVAE(), **{k: codec.describe()[k] for k in ("scale", "shift")})
+    assert json.loads(json.dumps(codec.describe())) == again.describe()
+
+
+@pytest.mark.parametrize("scale", [[1.0, 2.0], [1.0, 2.0, 3.0, 4.0, 0.0], "one", [None] * 5])
+def test_invalid_scales_of_channels(scale):
+    with raises_input_error("scale is .*above 0, or 5 of them"):
+        LatentCodec(LinearVAE(), scale)
+
+
+def test_channel_statistics_of_the_autoencoder():
+    """As pipelines of diffusers use latents_mean and latents_std: (z - mean) * scaling_factor / std."""
+    mean, std = [0.5, -0.5, 1.0, 0.0], [2.0, 1.0, 0.5, 4.0]
+    vae = tiny_vae(scaling_factor=0.5, latents_mean=mean, latents_std=std)
+    x = torch.rand(2, 3, 8, 8) * 2 - 1
+    with torch.no_grad():
+        raw = vae.encode(x).latent_dist.mean
+    wanted = (raw - torch.tensor(mean).view(4, 1, 1)) * 0.5 / torch.tensor(std).view(4, 1, 1)
+    assert relative(LatentCodec(vae).encode(x, sample=False), wanted) < 1e-5
+
+
+def test_fitted_latents_have_mean_0_and_standard_deviation_1():
+    x = linear_images(60)
+    z = LatentCodec(LinearVAE()).fitted(x).encode(x, generator=torch.Generator().manual_seed(1))
+    assert z.mean((0, 2, 3)).abs().max() < 0.05 and (z.std((0, 2, 3)) - 1).abs().max() < 0.05
+
+
+def other_autoencoder(kind):
+    """A small untrained autoencoder of another class, and how much smaller its latents are."""
+    import diffusers
+
+    torch.manual_seed(0)
+    if kind == "AutoencoderDC":
+        blocks = {"encoder_block_out_channels": (8, 8, 8), "decoder_block_out_channels": (8, 8, 8)}
+        blocks |= {"encoder_layers_per_block": (1, 1, 1), "decoder_layers_per_block": (1, 1, 1)}
+        blocks |= {f"{side}_qkv_multiscales": ((), (), ()) for side in ("encoder", "decoder")}
+        return diffusers.AutoencoderDC(latent_channels=4, **blocks, scaling_factor=0.41), 4
+    if kind == "AutoencoderTiny":
+        blocks = {f"{side}_block_out_channels": (8, 8) for side in ("encoder", "decoder")}
+        blocks |= {"num_encoder_blocks": (1, 1), "num_decoder_blocks": (1, 1)}
+        return diffusers.AutoencoderTiny(latent_channels=4, **blocks), 2
+    blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+    return diffusers.VQModel(block_out_channels=(4, 8), norm_num_groups=2, **blocks), 2
+
+
+@pytest.mark.parametrize("kind", ["AutoencoderDC", "AutoencoderTiny", "VQModel"])
+def test_any_autoencoder_of_images(tmp_path, kind):
+    vae, factor = other_autoencoder(kind)
+    vae.save_pretrained(tmp_path / "vae")
+    codec, x = LatentCodec.load(tmp_path / "vae", device="cpu"), torch.rand(2, 3, 16, 24) * 2 - 1
+    assert type(codec.vae).__name__ == kind and codec.downsampling == factor
+    z = codec.encode(x)
+    with torch.no_grad():
+        raw = vae.eval().encode(x)
+        raw = raw.latent if kind == "AutoencoderDC" else raw.latents
+        decoded = vae.decode(raw).sample
+    assert z.shape == (2, codec.channels, 16 // factor, 24 // factor)
+    assert relative(z, raw * codec.scale) < 1e-5, "a point: nothing is sampled"
+    assert relative(codec.decode(z), decoded.clamp(-1, 1)) < 1e-4
+    assert _open_codec(codec.describe(), device="cpu").describe() == codec.describe()
+
+
+def test_what_is_no_autoencoder_of_images():
+    from diffusers import AutoencoderKLWan, UNet2DModel
+
+    unet = UNet2DModel(
+        8,
+        block_out_channels=(8,),
+        norm_num_groups=2,
+        down_block_types=("DownBlock2D",),
+        up_block_types=("UpBlock2D",),
+    )
+    video = AutoencoderKLWan(
+        base_dim=8, z_dim=4, dim_mult=[1, 1], num_res_blocks=1, temperal_downsample=[False]
+    )
+    for wrong in (unet, video, None, "stabilityai/sd-vae-ft-ema"):
+        with raises_input_error(f"vae is {type(wrong).__name__}.*autoencoder of images"):
+            LatentCodec(wrong)
