@@ -65,8 +65,7 @@ def main(argv: list[str] | None = None) -> int:
 def _run(name: str, options: Command) -> int:
     "Run a command, print a sentence if the user can fix what is wrong, and return the exit status."
     try:
-        import_module(f"dit_nb.commands.{name}").run(options)
-        return 0
+        return import_module(f"dit_nb.commands.{name}").run(options) or 0  # a command may have its own status
     except (UserError, OSError, ImportError) as error:
         message, status = f"error: {_explain(error)}", 2
     except KeyboardInterrupt:
