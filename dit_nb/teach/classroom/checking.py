@@ -1,6 +1,7 @@
 """One notebook checked: for a student, for continuous integration, and for Gradescope."""
 
 import asyncio
+import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +83,7 @@ def check_notebook(
         raise FileNotFoundError(f"notebook is {path}, but there is no such file.")
     try:
         name = name or _name_of(path)
-        release = release_notebook(name)
+        release = release_notebook(source or source_notebook(name))
         nb, notes = repair(path, release)
     except UserError as error:
         raise UserError(f"notebook is {path}, but {error}.".replace("..", ".")) from None
@@ -102,8 +103,6 @@ def check_notebook(
 
 
 def _copy(files: tuple, root: Path, folder: Path) -> None:
-    import shutil
-
     for path in files:
         target = folder / path.relative_to(root)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -136,8 +135,3 @@ def _line(cell: dict, run) -> Line:
     hint = f" Where to look: {row['hint']}" if row.get("hint") else ""
     share = run.share(grade_id)
     return Line(_exercise(cell), grade_id.endswith("-hidden"), points * share, points, f"{reason}{hint}")
-
-
-def full_source(name: str) -> dict:
-    """Return the source of an assignment of the package, with hidden checks."""
-    return source_notebook(name)

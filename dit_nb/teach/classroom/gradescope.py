@@ -3,7 +3,7 @@
 import argparse
 import json
 import zipfile
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import dit_nb
@@ -77,8 +77,6 @@ def _metadata() -> str:
 
 def _pin(package: str) -> str:
     """Return a package with the version that is installed here, or alone if it is not."""
-    from importlib.metadata import PackageNotFoundError
-
     try:
         return f"{package}=={version(package).split('+')[0]}"
     except PackageNotFoundError:
@@ -96,7 +94,7 @@ def write_results(root: Path, name: str, seconds: float = 60.0) -> None:
     source = json.loads((root / "source" / "assignment.ipynb").read_text(encoding="utf-8"))
     folder = root / "submission"
     one = Received("student", files=[*_files(folder)] if folder.is_dir() else [], root=folder)
-    path, remarks, files = choose(one, name, release_notebook(name))
+    path, remarks, files = choose(one, name, release_notebook(source))
     try:
         if path is None:
             raise UserError(remarks[0])

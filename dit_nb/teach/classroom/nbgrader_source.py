@@ -153,10 +153,9 @@ def without_hidden(nb: dict) -> dict:
     return {**nb, "cells": cells}
 
 
-def release_notebook(name: str) -> dict:
-    """Return what students get, with nbgrader's marks but without its checksums."""
-    nb = source_notebook(name)
-    return {**nb, "cells": [{**cell, "source": _cleared(cell)} for cell in nb["cells"]]}
+def release_notebook(source: dict) -> dict:
+    """Return what students get of a source, with nbgrader's marks but without its checksums."""
+    return {**source, "cells": [{**cell, "source": _cleared(cell)} for cell in source["cells"]]}
 
 
 def _cleared(cell: dict) -> str:

@@ -9,12 +9,12 @@ from support_classroom import RIGHT, put, submitted
 
 from dit_nb.errors import UserError
 from dit_nb.teach.classroom.intake import _student_of, choose, receive
-from dit_nb.teach.classroom.nbgrader_source import release_notebook
+from dit_nb.teach.classroom.nbgrader_source import release_notebook, source_notebook
 
 
 @pytest.fixture(scope="module")
 def release():
-    return release_notebook("a1")
+    return release_notebook(source_notebook("a1"))
 
 
 @pytest.fixture(scope="module")

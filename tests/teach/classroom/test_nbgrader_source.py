@@ -85,7 +85,7 @@ def test_the_button_opens_the_notebook_in_colab():
 
 @pytest.mark.parametrize("name", FACTS)
 def test_solutions_and_releases_have_no_marks_of_nbgrader(name):
-    solved, release = without_hidden(source_notebook(name)), release_notebook(name)
+    solved, release = without_hidden(source_notebook(name)), release_notebook(source_notebook(name))
     for nb in (solved, release):
         text = "".join(c["source"] for c in nb["cells"])
         assert "SOLUTION" not in text and "HIDDEN" not in text
