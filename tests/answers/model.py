@@ -139,7 +139,7 @@ def dit_forward_view_only(parts, x, t, y):
     return parts.final_layer(tokens, c).view(n, -1, height, width).chunk(2, 1)
 
 
-@wrong("dit_forward", "must have")
+@wrong("dit_forward", "The grid is turned around")
 def dit_forward_grid_exchanged(parts, x, t, y):
     x, c = _start(parts, x, t, y)
     for block in parts.blocks:

@@ -880,7 +880,7 @@ def combine_no_start(uncond, conds, weights):
     return sum(w * (cond - uncond) for cond, w in zip(conds, weights))
 
 
-@wrong("combine_conditions", "Only the predictions with labels")
+@wrong("combine_conditions", "is missing, or it cancels")
 def combine_weighted_sum(uncond, conds, weights):
     return torch.tensordot(weights, conds, dims=1)
 

@@ -2562,3 +2562,196 @@ def split_condition_one_channel_slip(c, t_table, y_table):
     sums = (t_table[:, None] + y_table).flatten(0, 1)
     best = (c[:, 0, None] - sums[:, 0]).abs().argmin(1)
     return best // len(y_table), best % len(y_table)
+
+
+@wrong("split_condition", "or the smallest distance is split")
+def split_condition_smallest_slip(c, t_table, y_table):
+    smallest = torch.cdist(c, (t_table[:, None] + y_table).flatten(0, 1)).min(1).values
+    return (smallest // len(y_table)).long(), (smallest % len(y_table)).long()
+
+
+@wrong("split_condition", "The timesteps have shape (8, 80)")
+def split_condition_no_argmin_slip(c, t_table, y_table):
+    distances = torch.cdist(c, (t_table[:, None] + y_table).flatten(0, 1))
+    return distances // len(y_table), distances % len(y_table)
+
+
+# ---- sizes written as numbers
+
+
+@wrong("patchify", "right for patch_size = 2 and wrong for all other values")
+def patchify_p_is_2_slip(images, patch_size):
+    return rearrange(images, "n c (h p) (w q) -> n (h w) (p q c)", p=2, q=2)
+
+
+@wrong("patchify", "right if axis 1 of images has size 3")
+def patchify_c_is_3_slip(images, patch_size):
+    n, c, height, width = images.shape
+    cut = images.reshape(n, 3, height // patch_size, patch_size, width // patch_size, patch_size)
+    return cut.permute(0, 2, 4, 3, 5, 1).reshape(n, -1, patch_size**2 * 3)
+
+
+@wrong("unpatchify", "right for patch_size = 2 and wrong for all other values")
+def unpatchify_p_is_2_slip(tokens, grid, patch_size):
+    return rearrange(tokens, "n (h w) (p q c) -> n c (h p) (w q)", h=grid[0], w=grid[1], p=2, q=2)
+
+
+@wrong("unpatchify", "right for C = 3 and wrong for all other numbers of channels")
+def unpatchify_c_is_3_slip(tokens, grid, patch_size):
+    p = patch_size
+    cut = tokens.reshape(len(tokens), *grid, p, p, 3).permute(0, 5, 1, 3, 2, 4)
+    return cut.reshape(len(tokens), 3, grid[0] * p, grid[1] * p)
+
+
+# ---- precision
+
+
+def always_double(fn):
+    return lambda *args: fn(*(a.double() if isinstance(a, torch.Tensor) else a for a in args))
+
+
+def named(name, fn):
+    fn.__name__ = name
+    return fn
+
+
+for exercise in (
+    "patchify",
+    "unpatchify",
+    "conv_to_linear",
+    "attention",
+    "multi_head",
+    "layer_norm",
+    "modulate",
+):
+    words = "right in float64 and not in all precisions"
+    wrong(exercise, words)(
+        named(f"{exercise}_always_double_slip", always_double(reference_solution(exercise)))
+    )
+
+
+@wrong("attention", "not in all precisions: it stopped with RuntimeError")
+def attention_double_scores_slip(q, k, v):
+    scores = (q @ k.mT).double() / q.shape[-1] ** 0.5
+    return scores.softmax(-1) @ v
+
+
+@wrong("sincos_1d", "computed in float32, which knows")
+def sincos_1d_float32_slip(positions, dim):
+    angles = positions.float()[:, None] * 10000 ** (-torch.arange(dim // 2) / (dim // 2))
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+@wrong("zero_init", "The weight is torch.float32, but must be torch.float64")
+def zero_init_float32_slip(linear):
+    linear.weight = torch.nn.Parameter(torch.zeros(linear.weight.shape))
+    linear.bias = torch.nn.Parameter(torch.zeros(linear.bias.shape))
+
+
+# ---- found by a trial with fresh mistakes
+
+
+@wrong("cfg_eps", "limited to -1 to 1")
+def cfg_eps_clamped_slip(cond, uncond, cfg_scale):
+    return (uncond + cfg_scale * (cond - uncond)).clamp(-1, 1)
+
+
+@wrong("cfg_eps", "scaled to the size of the prediction with the label")
+def cfg_eps_rescaled_slip(cond, uncond, cfg_scale):
+    guided = uncond + cfg_scale * (cond - uncond)
+    return guided * cond.std() / guided.std()
+
+
+@wrong("guided_output", "Every second channel is guided")
+def guided_output_every_second_slip(cond, uncond, cfg_scale):
+    out = cond.clone()
+    out[:, ::2] = uncond[:, ::2] + cfg_scale * (cond - uncond)[:, ::2]
+    return out
+
+
+@wrong("label_mask", "The image and t itself lose t, not y")
+def label_mask_column_of_t_and_itself_slip(T):
+    mask = torch.ones(T + 2, T + 2, dtype=torch.bool)
+    mask[: T + 1, T] = False
+    return mask
+
+
+@wrong("layer_norm", "scaled from their smallest to their largest number")
+def layer_norm_both_ends_slip(x, eps):
+    low, high = x.amin(-1, keepdim=True), x.amax(-1, keepdim=True)
+    return 2 * (x - low) / (high - low + eps) - 1
+
+
+@wrong("overfit", "seeded again in every step")
+def overfit_seeded_slip(step, x0, y, steps, generator):
+    losses = []
+    for _ in range(steps):
+        generator.manual_seed(0)
+        t = torch.randint(0, 1000, (len(x0),), generator=generator)
+        losses.append(step(x0, y, t, torch.randn(x0.shape, generator=generator)))
+    return losses
+
+
+@wrong("timestep_of_snr", "unless a ratio is reached exactly")
+def timestep_of_snr_tie_slip(betas, std, snr):
+    bar = (1 - betas).cumprod(0)
+    return (std**2 * bar / (1 - bar) >= snr[:, None]).sum(1)
+
+
+@wrong("timestep_of_snr", "one step early, except at 0")
+def timestep_of_snr_last_above_slip(betas, std, snr):
+    bar = (1 - betas).cumprod(0)
+    return ((std**2 * bar / (1 - bar) > snr[:, None]).sum(1) - 1).clamp(min=0)
+
+
+@wrong("combine_conditions", "is missing, or it cancels")
+def combine_cancels_slip(uncond, conds, weights):
+    return uncond + torch.tensordot(weights, conds, dims=1) - uncond
+
+
+def step_that_returns(result):
+    def step(model, optimizer, scheduler, diffusion, x0, y, t, noise):
+        optimizer.zero_grad()
+        loss = diffusion.training_losses(model, x0, t, y, noise=noise)["loss"].mean()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        scheduler.step()
+        return result(loss)
+
+    return step
+
+
+for kind, result, words in (
+    ("tensor", torch.Tensor.detach, "The returned loss is a tensor; return a plain number"),
+    (
+        "list",
+        lambda loss: [loss.item()],
+        "must return the mean loss, a plain number, but returns a list of 1 thing",
+    ),
+    ("text", lambda loss: str(loss.item()), "must return the mean loss, a plain number, but returns a str"),
+    ("array", lambda loss: loss.detach().numpy(), "a plain number, but returns a NumPy array"),
+):
+    wrong("training_step", words)(named(f"training_step_returns_{kind}_slip", step_that_returns(result)))
+
+
+@wrong("mean_ablation", "It swallows the error of the model: the caller")
+def mean_ablation_swallows_slip(model, layer, x):
+    handle = layer.register_forward_hook(lambda m, args, out: out.mean(0, keepdim=True).expand_as(out))
+    try:
+        return model(x)
+    except Exception:
+        return None
+    finally:
+        handle.remove()
+
+
+@wrong("mean_ablation", "It swallows the error of the model, and leaves the hook there")
+def mean_ablation_swallows_and_leaves_slip(model, layer, x):
+    handle = layer.register_forward_hook(lambda m, args, out: out.mean(0, keepdim=True).expand_as(out))
+    try:
+        out = model(x)
+        handle.remove()
+        return out
+    except RuntimeError as error:
+        print(error)

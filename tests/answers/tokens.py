@@ -1600,7 +1600,7 @@ def split_condition_one_index(c, t_table, y_table):
     return best, best
 
 
-@wrong("split_condition", "compared with ==")
+@wrong("split_condition", "always finds the first row of both tables")
 def split_condition_equal(c, t_table, y_table):
     sums = (t_table[:, None] + y_table).flatten(0, 1)
     index = (c[:, None] == sums).all(dim=-1).int().argmax(dim=1)

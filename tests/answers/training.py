@@ -30,7 +30,7 @@ def training_step_zero_last(model, optimizer, scheduler, diffusion, x0, y, t, no
     optimizer.step()
     optimizer.zero_grad(set_to_none=False)
     scheduler.step()
-    return losses["loss"].detach().mean()
+    return losses["loss"].mean().item()
 
 
 @right("training_step")
@@ -72,7 +72,7 @@ def training_step_clears_the_images(model, optimizer, scheduler, diffusion, x0, 
     clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     scheduler.step()
-    return loss.detach()
+    return loss.item()
 
 
 @wrong("training_step", "do not change")

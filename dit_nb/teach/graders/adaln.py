@@ -112,6 +112,7 @@ _MODULATE = Exercise(
     },
     "lesson 10, 'Modulate'.",
     reference=modulate,
+    precisions=(torch.float32,),
 )
 
 
@@ -438,6 +439,7 @@ _ABSORB = Exercise(
     _FIXED,
     result_names=("weight", "bias"),
     reference=_absorbed(),
+    precisions=(torch.float32,),
 )
 
 

@@ -232,6 +232,7 @@ _ADALN_ZERO = Exercise(
     },
     "lesson 11, 'The gate'.",
     reference=_adaln_zero(),
+    precisions=(torch.float32,),
 )
 
 
@@ -337,6 +338,7 @@ _ZERO_INIT = Exercise(
     "lesson 11, 'The gate'.",
     result_names=("weight", "bias", "flag whether weight and bias can learn"),
     tolerance=1e-15,
+    same_dtype=True,
     probe=_parameters_after,
     in_place=True,
     reference=_in_sequence(_zero_weight, _zero_bias),

@@ -118,6 +118,7 @@ def _output_and_next(fn: Callable, model: nn.Module, layer: nn.Module, x: Tensor
         part.broken = True
     try:
         output = fn(model, layer, x)
+        output = torch.ones(1, dtype=x.dtype) if failing else output  # the error did not get through
     except RuntimeError as error:
         if not failing or "a part of the model failed" not in str(error):
             raise
@@ -157,7 +158,21 @@ def _with_hook(
         finally:
             if remove == "finally":
                 handle.remove()
+        if remove == "without error":
+            handle.remove()
         return result(output, kept)
+
+    return ablation
+
+
+def _swallowing(remove: str) -> Callable:
+    """Return the input if the model raises an error."""
+
+    def ablation(model, layer, x):
+        try:
+            return _with_hook(remove=remove)(model, layer, x)
+        except RuntimeError:
+            return x
 
     return ablation
 
@@ -174,6 +189,11 @@ _MEAN_ABLATION = Exercise(
         "The hook is never removed: the next call of the model is changed as well.": _with_hook(
             remove="never"
         ),
+        "It swallows the error of the model: the caller must see it. A finally removes the hook and lets it through.": (
+            _swallowing("finally")
+        ),
+        "It swallows the error of the model, and leaves the hook there. A finally removes the hook and lets the error "
+        "through.": _swallowing("without error"),
         "The output is replaced by 0; it should be replaced by its mean.": _with_hook(
             replace=lambda out: torch.zeros_like(out)
         ),

@@ -178,6 +178,7 @@ _ATTENTION = Exercise(
     "lesson 06, 'The recipe, in loops'.",
     tolerance=1e-8,
     reference=_attention(),
+    precisions=(torch.float32,),
 )
 
 
@@ -359,6 +360,7 @@ _MULTI_HEAD = Exercise(
     "lesson 06, 'Many heads'.",
     tolerance=1e-8,
     reference=_multi_head(),
+    precisions=(torch.float32,),
 )
 
 
@@ -499,6 +501,7 @@ _ADD_SCORES = Exercise(
     tolerance=1e-8,
     probe=_scaled_scores,
     reference=_concatenated(2**0.5),
+    precisions=(torch.float32,),
 )
 
 

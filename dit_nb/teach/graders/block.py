@@ -243,6 +243,7 @@ _PLAIN_BLOCK = Exercise(
     },
     _PLACE,
     reference=_plain_block,
+    precisions=(torch.float32,),
 )
 
 

@@ -266,10 +266,10 @@ def check_label_dropout(fn: Callable, **grade_options) -> Report:
 
 
 def _split_condition_loops(c: Tensor, t_table: Tensor, y_table: Tensor) -> tuple[Tensor, Tensor]:
-    found = []
-    for row in c:
+    found, timesteps, labels = [], t_table.tolist(), y_table.tolist()
+    for row in c.tolist():
         pairs = [(t, y) for t in range(len(t_table)) for y in range(len(y_table))]
-        gaps = [(row - t_table[t] - y_table[y]).square().sum().item() for t, y in pairs]
+        gaps = [sum((s - a - b) ** 2 for s, a, b in zip(row, timesteps[t], labels[y])) for t, y in pairs]
         found.append(pairs[gaps.index(min(gaps))])
     return torch.tensor([t for t, _ in found]), torch.tensor([y for _, y in found])
 
@@ -383,8 +383,9 @@ _SPLIT_CONDITION = Exercise(
             lambda c, a, b: _joint(c, a, b, split=lambda i, k, n: (i, i)),
             "the second hint of the exercise.",
         ),
-        "The sums are compared with ==; c is a sum only up to rounding, so look for the nearest.": lambda c, a, b: (
-            _joint(c, a, b, lambda x, s: 1.0 - (x[:, None] == s).all(2).double())
+        "It always finds the first row of both tables: the sums are compared with == (c is a sum only up to rounding, so "
+        "look for the nearest), or the smallest distance is split, not its place.": lambda c, a, b: _joint(
+            c, a, b, lambda x, s: 1.0 - (x[:, None] == s).all(2).double()
         ),
         "In the table of sums the timestep changes fastest, but the index is split as if the label did.": (
             lambda c, a, b: _joint(

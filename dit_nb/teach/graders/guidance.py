@@ -83,6 +83,12 @@ _CFG_EPS = Exercise(
             lambda c, u, w: w * c - (1 - w) * u,
             "what both weights must add up to.",
         ),
+        "The prediction is limited to -1 to 1; that is for images, not for noise.": lambda c, u, w: (
+            torch.lerp(u, c, w).clamp(-1, 1)
+        ),
+        "The result is scaled to the size of the prediction with the label; return the combination as it is.": lambda c, u, w: (
+            (g := torch.lerp(u, c, w)) * c.std() / g.std()
+        ),
         "The guidance starts at the prediction with the label, one scale further; at 1 it must be that prediction.": (
             lambda c, u, w: c + (1 + w) * (c - u),
             "lesson 18, 'Other people's scales'.",
@@ -136,6 +142,9 @@ _GUIDED_OUTPUT = Exercise(
         "Three channels are guided, however many there are: with fewer than three that reaches the variance values.": (
             _guided(lambda c: 3),
             "lesson 18, 'Three channels of four'.",
+        ),
+        "Every second channel is guided; the noise is the first half of the channels.": lambda c, u, w: (
+            torch.stack([torch.lerp(u, c, w)[:, ::2], c[:, 1::2]], 2).flatten(1, 2)
         ),
         "Only the first channel is guided; here all channels of eps are.": _guided(lambda c: 1),
         "The noise is the one without the label: the scale is not used.": lambda c, u, w: torch.cat(
@@ -270,9 +279,8 @@ _COMBINE_CONDITIONS = Exercise(
         "The prediction without a label is missing where the sum starts.": lambda u, c, w: (
             _over_conditions(w) * (c - u)
         ).sum(0),
-        "Only the predictions with labels are added; nothing starts at the one without.": lambda u, c, w: (
-            _over_conditions(w) * c
-        ).sum(0),
+        "The prediction without a label is missing, or it cancels: only the weighted predictions with labels are left. All "
+        "directions start at the one without.": lambda u, c, w: (_over_conditions(w) * c).sum(0),
         "The prediction without a label is subtracted from the weighted sum; each of the directions starts there.": lambda u, c, w: (
             (_over_conditions(w) * c).sum(0) - u
         ),

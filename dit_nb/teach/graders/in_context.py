@@ -283,6 +283,9 @@ _LABEL_MASK = Exercise(
         ),
         "This cuts off t; the label is the last token.": _others_than(lambda T: T),
         "The image loses t, not y; the label is the last token.": _closed(lambda T: (slice(T), T)),
+        "The image and t itself lose t, not y; the label is the last token.": _closed(
+            lambda T: (slice(T + 1), T)
+        ),
         "The image loses t as well as y.": _closed(lambda T: (slice(T), slice(T, T + 2))),
         "This is a causal mask; image tokens must attend to all image tokens and to t.": lambda T: torch.ones(
             T + 2, T + 2, dtype=torch.bool

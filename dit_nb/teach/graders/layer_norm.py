@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
@@ -66,6 +67,10 @@ _LAYER_NORM = Exercise(
         ),
         "The small constant is always 1e-5, PyTorch's own; the one that is given must be used.": lambda x, eps: (
             _layer_norm(x, 1e-5)
+        ),
+        "The tokens are scaled from their smallest to their largest number; a layer norm takes mean and variance.": lambda x, eps: (
+            2 * (x - x.amin(-1, keepdim=True)) / (x.amax(-1, keepdim=True) - x.amin(-1, keepdim=True) + eps)
+            - 1
         ),
         "The standard deviation stands under the root; the variance belongs there.": lambda x, eps: (
             (x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True, unbiased=False) + eps).sqrt()
@@ -191,6 +196,7 @@ _LAYER_NORM = Exercise(
     "lesson 07, 'LayerNorm by hand'.",
     tolerance=1e-8,
     reference=_layer_norm,
+    precisions=(torch.float32,),
 )
 
 

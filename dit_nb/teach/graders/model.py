@@ -225,6 +225,9 @@ _DIT_FORWARD = Exercise(
             _forward(run=_run_twice_positioned),
             _CLASS,
         ),
+        "The grid is turned around: its first number counts rows, the second columns.": _forward(
+            finish=lambda parts, x, c: unpatchify(parts.final_layer(x, c), parts.grid[::-1], parts.patch_size)
+        ),
         "The label is not used: c is the embedding of t alone.": (
             _forward(lambda parts, t, y: parts.t_embedder(t)),
             _CLASS,

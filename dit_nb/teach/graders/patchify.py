@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import torch
 from einops import rearrange
 from torch import Tensor
 
@@ -26,8 +27,9 @@ def _patchify_loops(images: Tensor, patch_size: int) -> Tensor:
 
 
 def _image_cases(rng: RandomInputs) -> list[Case]:
-    """Square, tall and wide images, and sizes that can be confused."""
+    """Square, tall and wide images, sizes that can be confused, and each p and C with another of the other."""
     shapes = [(2, 3, 8, 8, 2), (2, 3, 4, 8, 2), (1, 2, 12, 4, 4), (4, 4, 6, 9, 3)]
+    shapes += [(3, 3, 6, 6, 3), (3, 1, 6, 6, 2), (1, 4, 6, 6, 3)]
     p = rng.choice(2, 3)
     shapes.append((rng.choice(2, 3), rng.choice(4, 5), 3 * p, rng.choice(2, 4) * p, p))
     label = "N = {}, images of {}x{}x{}, p = {}"
@@ -110,6 +112,8 @@ _PATCHIFY = Exercise(
     },
     "lesson 03, 'The definition, in loops'.",
     same_dtype=True,
+    precisions=(torch.float32, torch.float16),
+    half_points=(_NOT_SQUARE,),
     reference=patchify,
 )
 
@@ -132,18 +136,25 @@ def _unpatchify_loops(tokens: Tensor, grid: tuple[int, int], patch_size: int) ->
 
 
 def _token_cases(rng: RandomInputs) -> list[Case]:
-    """Square, tall and wide grids, and sizes that can be confused."""
+    """Square, tall and wide grids, sizes that can be confused, and each p and C with another of the other."""
     shapes = [(2, 3, 4, 4, 2), (2, 3, 2, 4, 2), (1, 2, 3, 1, 4), (6, 4, 2, 3, 3)]
+    shapes += [(2, 3, 2, 2, 3), (3, 1, 3, 3, 2), (1, 4, 2, 2, 3)]
     shapes.append((rng.choice(2, 3), rng.choice(4, 5), rng.choice(2, 3), 4, rng.choice(2, 3)))
     label = "N = {}, grid of {}x{}, C = {}, p = {}"
     return [
         Case(
             label.format(n, rows, columns, c, p),
             (rng.normal(n, rows * columns, p * p * c), (rows, columns), p),
-            _NOT_SQUARE * (rows != columns),
+            (_NOT_SQUARE * (rows != columns), _OTHER_CHANNELS * (c != 3)),
         )
         for n, c, rows, columns, p in shapes
     ]
+
+
+_OTHER_CHANNELS = (
+    "It is right for C = 3 and wrong for all other numbers of channels: how many there are follows from the width "
+    "of a token and patch_size."
+)
 
 
 def _unpatchify_by(pattern: str, swap: bool = False) -> Callable:
@@ -211,6 +222,8 @@ _UNPATCHIFY = Exercise(
     },
     "lesson 03, 'And back'.",
     same_dtype=True,
+    precisions=(torch.float32, torch.float16),
+    half_points=(_NOT_SQUARE,),
     reference=unpatchify,
 )
 
@@ -232,7 +245,7 @@ def _conv_to_linear_loops(weight: Tensor) -> Tensor:
 
 def _weight_cases(rng: RandomInputs) -> list[Case]:
     """One weight has as many outputs as numbers in a patch."""
-    shapes = [(5, 3, 2, 2), (12, 3, 2, 2), (4, 2, 4, 4), (rng.choice(6, 7), 4, 3, 3)]
+    shapes = [(5, 3, 2, 2), (12, 3, 2, 2), (4, 2, 4, 4), (4, 3, 3, 3), (rng.choice(6, 7), 4, 2, 2)]
     return [Case("D = {}, C = {}, p = {}".format(*s[:3]), (rng.normal(*s),)) for s in shapes]
 
 
@@ -273,6 +286,7 @@ _CONV_TO_LINEAR = Exercise(
     },
     "lesson 03, 'From patches to tokens of width D'.",
     same_dtype=True,
+    precisions=(torch.float32, torch.float16),
     reference=lambda weight: weight.permute(0, 2, 3, 1).flatten(1),
 )
 

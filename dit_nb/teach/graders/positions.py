@@ -30,6 +30,17 @@ def _position_cases(rng: RandomInputs) -> list[Case]:
     return cases
 
 
+def _large_positions(rng: RandomInputs) -> list[Case]:
+    """Positions at which float32 is off by a hundredth and more."""
+    return [Case("positions up to a million", (rng.uniform(3e5, 1e6, 4), 8), _SINGLE)]
+
+
+_SINGLE = (
+    "It is right for small positions and wrong for large ones: some of it is computed in float32, which knows "
+    "seven digits. Positions, frequencies and angles must be float64."
+)
+
+
 def _waves(
     positions: Tensor,
     dim: int,
@@ -115,6 +126,7 @@ _SINCOS_1D = Exercise(
     },
     "lesson 04, 'What makes a good position embedding'.",
     tolerance=1e-5,
+    edge_cases=_large_positions,
     reference=sincos_1d,
 )
 
@@ -251,6 +263,7 @@ _SINCOS_2D = Exercise(
     },
     "lesson 04, 'Two dimensions'.",
     tolerance=1e-5,
+    half_points=(_NOT_SQUARE_GRID,),
     reference=sincos_2d,
 )
 

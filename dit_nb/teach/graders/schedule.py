@@ -286,6 +286,20 @@ def _snr_cases(rng: RandomInputs) -> list[Case]:
     return [*cases, Case("12 steps", (short, 1.4, snr))]
 
 
+def _tie_cases(rng: RandomInputs) -> list[Case]:
+    """Ratios that the schedule reaches exactly: signal and noise are equally strong at t = 0."""
+    betas = torch.tensor([0.5, 0.25, 0.5, 0.2], dtype=torch.float64)
+    return [
+        Case("a ratio that is reached exactly", (betas, 1.0, torch.tensor([1.0, 0.5, 1.0]).double()), _TIE)
+    ]
+
+
+_TIE = (
+    "It is right unless a ratio is reached exactly: 'at most' includes the number itself, so a ratio that is equal to "
+    "`snr` has arrived."
+)
+
+
 def _first_timestep(
     ratio: Callable = lambda bar, std: std**2 * bar / (1 - bar),
     product: Callable = lambda betas: torch.cumprod(1 - betas, 0),
@@ -346,6 +360,9 @@ _TIMESTEP_OF_SNR = Exercise(
         "It is one step early: the last timestep above the number, not the first at or below it.": _first_timestep(
             find=lambda ratio, snr: (ratio > snr[:, None]).sum(1) - 1
         ),
+        "It is one step early, except at 0: the last timestep above the number, not the first at or below it.": _first_timestep(
+            find=lambda ratio, snr: ((ratio > snr[:, None]).sum(1) - 1).clamp(min=0)
+        ),
         "It is the timestep whose ratio is nearest; wanted is the first at which it is not above.": _first_timestep(
             find=lambda ratio, snr: (ratio - snr[:, None]).abs().argmin(1)
         ),
@@ -369,6 +386,7 @@ _TIMESTEP_OF_SNR = Exercise(
         ),
     },
     "lesson 14, 'The jump'.",
+    edge_cases=_tie_cases,
 )
 
 

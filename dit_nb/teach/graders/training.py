@@ -4,6 +4,7 @@ import math
 import warnings
 from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_, parameters_to_vector
@@ -57,7 +58,7 @@ def _step_by_hand(
 
 
 def _watch_steps(fn: Callable, start: Tensor, gain: float, kind: str, diffusion: Diffusion, *batches: Tensor):
-    """Return weights and losses of some steps, and whether the losses hold the graph."""
+    """Return weights and losses of some steps, and for each loss 0: a number, 1: a tensor, 2: one with the graph."""
     model = _TinyModel(start, gain)
     optimizer = {"SGD": torch.optim.SGD, "AdamW": torch.optim.AdamW}[kind](model.parameters(), lr=0.25)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda k: 1 / (1 + k))
@@ -69,12 +70,13 @@ def _watch_steps(fn: Callable, start: Tensor, gain: float, kind: str, diffusion:
             loss = fn(model, optimizer, scheduler, diffusion, *batch)
             if loss is None and not torch.equal(before, parameters_to_vector(model.parameters())):
                 loss = math.inf  # it did something, and only its loss is missing
-            if not isinstance(loss, Tensor | float | int):
+            if not isinstance(loss, Tensor | np.floating | float | int):
                 return loss
-            losses.append(loss if isinstance(loss, Tensor) else torch.tensor(loss, dtype=torch.float64))
+            losses.append(loss)
             weights.append(parameters_to_vector(model.parameters()).detach().clone())
-    holds = torch.tensor([float(loss.requires_grad) for loss in losses])
-    return torch.stack(weights), torch.stack([loss.detach().double() for loss in losses]), holds
+    kinds = [2.0 * loss.requires_grad or 1.0 if isinstance(loss, Tensor) else 0.0 for loss in losses]
+    record = torch.stack([torch.as_tensor(loss, dtype=torch.float64).detach() for loss in losses])
+    return torch.stack(weights), record, torch.tensor(kinds)
 
 
 def _step_cases(rng: RandomInputs) -> list[Case]:
@@ -208,6 +210,10 @@ _TRAINING_STEP = Exercise(
             _step(returned=lambda loss, losses: loss),
             "what .item() does.",
         ),
+        "The returned loss is a tensor; return a plain number.": (
+            _step(returned=lambda loss, losses: loss.detach()),
+            "what .item() does.",
+        ),
         "It returns the loss of each image; return their mean.": _step(
             returned=lambda loss, losses: losses["loss"].detach()
         ),
@@ -232,7 +238,8 @@ _TRAINING_STEP = Exercise(
         ),
     },
     _ORDER_HINT,
-    result_names=("record of the weights", "record of the losses", "flag whether the loss holds a graph"),
+    result_names=("record of the weights", "record of the losses", "flag whether the loss is a tensor"),
+    returns="the mean loss, a plain number",
     tolerance=1e-5,
     probe=_watch_steps,
     reference=_step(),
@@ -532,6 +539,10 @@ def _overfit_noise_first(step, x0, y, steps, generator):
     return [step(x0, y, _randint(x0, generator), noise) for _ in range(steps)]
 
 
+def _overfit_seeded(step, x0, y, steps, generator):
+    return [_overfit()(step, x0, y, 1, generator.manual_seed(0))[0] for _ in range(steps)]
+
+
 _FRESH_HINT = "what must stay the same in this test, and what must not."
 
 _OVERFIT = Exercise(
@@ -541,6 +552,10 @@ _OVERFIT = Exercise(
     {
         "All steps have the same timesteps and the same noise: the model may learn this noise by heart, and the loss "
         "falls although it learned no image.": (_frozen(True, True), _FRESH_HINT),
+        "The generator is seeded again in every step, so all steps have the same timesteps and the same noise.": (
+            _overfit_seeded,
+            _FRESH_HINT,
+        ),
         "All steps have the same noise: only the images may stay the same.": (
             _frozen(False, True),
             _FRESH_HINT,

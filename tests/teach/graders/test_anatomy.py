@@ -7,6 +7,21 @@ from dit_nb.teach.graders.framework.core import reference_solution
 from support import relative
 
 
+def lets_errors_through(fn, model, layer, x):
+    """Whether the function raises the error of a model that fails."""
+    parts = [part for part in model.modules() if isinstance(part, _Fails)]
+    for part in parts:
+        part.broken = True
+    try:
+        fn(model, layer, x)
+        return not parts
+    except RuntimeError:
+        return True
+    finally:
+        for part in parts:
+            part.broken = False
+
+
 def test_equal_images_do_not_notice(check_identity):
     def holds(fn, model, layer, x):
         before, same = model(x), x[:1].expand_as(x)
@@ -23,6 +38,8 @@ def test_equal_images_do_not_notice(check_identity):
             layer.register_forward_hook(lambda m, args, o: torch.stack([kept[0].mean(0)] * len(x))),
         ):
             expected = model(x)
+        if not lets_errors_through(fn, model, layer, x):
+            return False
         return relative(out, expected) < 1e-9 and relative(of_same, model(same)) < 1e-9
 
     check_identity("mean_ablation", holds)

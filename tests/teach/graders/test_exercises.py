@@ -12,13 +12,12 @@ import torch
 from answers import RIGHT, WRONG
 from dit_nb.teach.graders.framework.core import (
     _all_checks,
-    _expected_results,
-    _known_mistakes,
     all_exercises,
     reference_solution,
     use_or_fallback,
 )
 from dit_nb.teach.graders.framework.exercise import RandomInputs
+from dit_nb.teach.graders.framework.expected import _expected_results, _known_mistakes
 from dit_nb.teach.graders.framework.outcome import _near
 from support import student_function
 
@@ -40,6 +39,7 @@ def squeezed(code):
     return re.sub(r"\s+", "", code)
 
 
+@functools.cache
 def answer_lines(name):
     """The lines of all right answers and of the oracle, without spaces."""
     sources = [inspect.getsource(fn) for fn in (*RIGHT[name], EXERCISES[name].oracle)]
@@ -66,13 +66,13 @@ def test_right_answers_pass(name, fn):
 def test_wrong_answers_get_their_own_message(name, fn, words):
     for seed in SEEDS:
         report = report_on(name, fn, seed)
-        assert not report and report.points == 0
+        assert not report and report.points in (0, 0.5)
         assert words in report.reason, f"seed {seed}: {report}"
+    check_nothing_is_given_away(name, report_on(name, fn))
 
 
-@pytest.mark.parametrize("name, fn, words", BAD)
-def test_no_message_gives_the_answer_away(name, fn, words):
-    report = report_on(name, fn)
+def check_nothing_is_given_away(name, report):
+    """No message holds a line of an answer."""
     if "stopped with" in report.reason:
         return  # it quotes the student's own line
     shown = squeezed(report._repr_markdown_() + str(report))

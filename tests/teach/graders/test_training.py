@@ -21,7 +21,7 @@ def test_a_step_is_gradient_descent_with_a_limit(check_identity):
     def holds(fn, start, gain, kind, diffusion, x0, y, t, noise):
         if kind != "SGD":
             return True
-        weights, losses, graphs = _watch_steps(fn, start, gain, kind, diffusion, x0, y, t, noise)
+        weights, losses, kinds = _watch_steps(fn, start, gain, kind, diffusion, x0, y, t, noise)
         model = _TinyModel(start, gain)
         numbers = {name: p.detach() for name, p in model.named_parameters()}
 
@@ -38,7 +38,7 @@ def test_a_step_is_gradient_descent_with_a_limit(check_identity):
             numbers = {name: p - rate * gradient[name] for name, p in numbers.items()}
             if relative(weights[k], torch.cat([p.flatten() for p in numbers.values()])) > 1e-5:
                 return False
-        return not graphs.any()
+        return not kinds.any()
 
     check_identity("training_step", holds)
 

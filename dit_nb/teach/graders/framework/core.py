@@ -2,14 +2,21 @@
 
 import inspect
 from collections.abc import Callable
-from copy import deepcopy
-from functools import lru_cache
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
-from dit_nb.teach.graders.framework.exercise import Case, Exercise, RandomInputs, _Mistake
-from dit_nb.teach.graders.framework.isolation import _isolated
-from dit_nb.teach.graders.framework.outcome import _STAGES, _as_tuple, _near, _observe, _Outcome, _relation
+import torch
+
+from dit_nb.teach.graders.framework.diagnosis import _explain, _points
+from dit_nb.teach.graders.framework.exercise import Exercise
+from dit_nb.teach.graders.framework.expected import (
+    _expected_at_edges,
+    _expected_in_precisions,
+    _expected_results,
+)
+from dit_nb.teach.graders.framework.history import _why_no_function
+from dit_nb.teach.graders.framework.outcome import _argument_names, _observe, _Outcome
 from dit_nb.teach.graders.framework.report import Report
 
 __all__ = ["grade", "all_exercises", "reference_solution", "use_or_fallback"]
@@ -19,97 +26,24 @@ _MODULES = (
     "adaln adaln_zero model cost schedule posterior objective likelihood sampling few_steps guidance "
     "training latents evaluation evidence anatomy"
 ).split()
-_STALE = (
-    "It is right on the first call, but wrong for other numbers of the same shape: "
-    "does it keep something from an earlier call?"
+_PRECISION_HINT = (
+    "the exercise says which precision the result has: are tensors made or converted in another?"
 )
-
-
-@lru_cache(256)
-def _expected_results(exercise: Exercise, seed: int) -> tuple[tuple[Case, tuple], ...]:
-    """Return the cases with the oracle's results; the last has the first one's shapes and new numbers."""
-    cases = _isolated(lambda: exercise.cases(RandomInputs(exercise.name, seed)))
-    first = _isolated(lambda: exercise.cases(RandomInputs(exercise.name, seed, "again")))[0]
-    cases.append(first._replace(label=f"{first.label}, new numbers", note=_STALE))
-    return tuple((case, _trusted_results(exercise, exercise.oracle, case)) for case in cases)
-
-
-def _trusted_results(exercise: Exercise, fn: Callable, case: Case) -> tuple:
-    """Call a function that needs no time limit."""
-    return _as_tuple(_isolated(lambda: exercise.run(fn, deepcopy(case.args))))
-
-
-@lru_cache(256)
-def _known_mistakes(exercise: Exercise, seed: int) -> tuple[tuple[_Mistake, tuple], ...]:
-    """Return every known mistake with its results in each case; None if it raises an error."""
-
-    def attempt(mistake, case):
-        try:
-            return _trusted_results(exercise, mistake.function, case)
-        except Exception:
-            return None
-
-    cases = [case for case, _ in _expected_results(exercise, seed)]
-    return tuple(
-        (mistake, tuple(attempt(mistake, case) for case in cases)) for mistake in exercise.known_mistakes()
-    )
-
-
-def _matches(wrong: tuple, outcomes: list[_Outcome], tolerance: float) -> bool:
-    """Whether the function returned in every case what the mistake returns."""
-    tolerance, seen = max(tolerance, 1e-6), False
-    for parts, outcome in zip(wrong, outcomes):
-        if (parts is None) != (outcome.got is None) or (parts and len(parts) != len(outcome.got)):
-            return False
-        if parts and not all(_near(g, w, tolerance) for g, w in zip(outcome.got, parts)):
-            return False
-        seen = seen or parts is not None
-    return seen
 
 
 def _sentence(text: str) -> str:
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?", "!")) else ".")
 
 
-def _common_note(outcomes: list[_Outcome]) -> str:
-    """Return the note of the cases that failed, if exactly the cases with this note have wrong numbers or shapes."""
-    notes = {o.case.note for o in outcomes if o.stage}
-    note = notes.pop() if len(notes) == 1 else ""
-    marked = [o.stage for o in outcomes if o.case.note == note]
-    return note if note and set(marked) <= {"value", "shape"} and len(marked) < len(outcomes) else ""
-
-
-def _explain(exercise: Exercise, outcomes: list[_Outcome], seed: int) -> tuple[str, str]:
-    """Return why the function is not right, and where to look."""
-    failed = sorted((o for o in outcomes if o.stage), key=lambda o: _STAGES.index(o.stage))
-    first, hint = failed[0], exercise.hint
-    if first.stage == "blank" and first is outcomes[0]:
-        return "not started yet", "replace the line that raises NotImplementedError with your own."
-    if first.stage in ("time", "input"):
-        return first.message, hint
-    if first.stage == "blank":
-        return f"it is not finished: {first.message} (case: {first.case.label})", hint
-    for mistake, wrong in _known_mistakes(exercise, seed):
-        if _matches(wrong, outcomes, exercise.tolerance):
-            return mistake.message, mistake.hint or hint
-    note = _common_note(outcomes)
-    if note:
-        return note, hint
-    if first.stage != "value":
-        return f"{first.message} (case: {first.case.label})", hint
-    pairs = zip(first.got, first.expected)
-    relation = _relation(*next(p for p in pairs if not _near(*p, exercise.tolerance)), exercise.tolerance)
-    return f"{first.message}{f'; {relation}' if relation else ''} (case: {first.case.label})", hint
-
-
 def _signature_error(exercise: Exercise, fn) -> str:
     """Return why `fn` cannot be called as the exercise asks; empty if it can."""
     if not callable(fn):
         given = "nothing" if fn is None else " ".join(repr(fn).split())[:60]
-        return f"there is no function to check: the check was given {given}"
+        reason = _why_no_function(exercise.name)
+        return reason or f"there is no function to check: the check was given {given}"
     if inspect.iscoroutinefunction(fn):
         return "it is defined with async def; use a plain def"
-    wanted = list(inspect.signature(exercise.oracle).parameters)
+    wanted = _argument_names(exercise)
     try:
         signature = inspect.signature(fn)
     except (TypeError, ValueError):  # some functions written in C have no signature
@@ -137,19 +71,46 @@ def grade(
     if error:
         hint = "the line that begins with def; a check takes the function itself, without parentheses."
         return Report(exercise.name, False, 0, points, _sentence(error), hint)
+    outcomes = _observe_all(exercise, fn, _expected_results(exercise, seed), seconds)
+    if not any(outcome.stage for outcome in outcomes):
+        outcomes += _observe_all(exercise, fn, _expected_at_edges(exercise, seed), seconds)
+    if not any(outcome.stage for outcome in outcomes):
+        return _grade_precision(exercise, fn, outcomes, points, seed, seconds)
+    reason, hint = _explain(exercise, outcomes, seed)
+    table = tuple(outcome.row() for outcome in outcomes) if outcomes[0].stage != "blank" else ()
+    earned = _points(exercise, outcomes, points)
+    return Report(exercise.name, False, earned, points, _sentence(reason), hint, table)
+
+
+def _observe_all(exercise: Exercise, fn: Callable, cases: tuple, seconds: float) -> list[_Outcome]:
+    """Try the function in some cases; stop if it takes too long, or is not written yet."""
     outcomes = []
-    for case, expected in _expected_results(exercise, seed):
+    for case, expected in cases:
         outcomes.append(_observe(exercise, fn, case, expected, seconds))
         if outcomes[-1].stage == "time" or outcomes[0].stage == "blank":
             break
-    table = tuple(outcome.row() for outcome in outcomes)
-    if not any(outcome.stage for outcome in outcomes):
-        return Report(
-            exercise.name, True, points, points, f"Right in all {len(outcomes)} cases.", table=table
+    return outcomes
+
+
+def _grade_precision(
+    exercise: Exercise, fn: Callable, outcomes: list[_Outcome], points: float, seed: int, seconds: float
+) -> Report:
+    """Report on a function that is right in float64: is it in other precisions, too?"""
+    cases = _expected_in_precisions(exercise, seed)
+    for case, expected in cases:
+        rounding = 30 * torch.finfo(expected[0].dtype).eps
+        outcome = _observe(
+            replace(exercise, tolerance=rounding, same_dtype=True), fn, case, expected, seconds
         )
-    reason, hint = _explain(exercise, outcomes, seed)
-    table = table if outcomes[0].stage != "blank" else ()
-    return Report(exercise.name, False, 0, points, _sentence(reason), hint, table)
+        outcomes.append(outcome)
+    table = tuple(outcome.row() for outcome in outcomes)
+    wrong = next((outcome for outcome in outcomes if outcome.stage), None)
+    if wrong:
+        reason = (
+            f"it is right in float64 and not in all precisions: {wrong.message} (case: {wrong.case.label})"
+        )
+        return Report(exercise.name, False, 0, points, _sentence(reason), _PRECISION_HINT, table)
+    return Report(exercise.name, True, points, points, f"Right in all {len(outcomes)} cases.", table=table)
 
 
 def _grader_contents() -> list[tuple[str, Any]]:

@@ -16,7 +16,15 @@ class Case(NamedTuple):
 
     label: str  # short description of the inputs, shown in the report
     args: tuple  # positional arguments of the function
-    note: str = ""  # message for a function that fails only in cases with this note
+    note: str | tuple[str, ...] = (
+        ""  # messages, each for a function that fails in all cases with it and no others
+    )
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """All notes of the case."""
+        notes = (self.note,) if isinstance(self.note, str) else self.note
+        return tuple(note for note in notes if note)
 
 
 class _Mistake(NamedTuple):
@@ -41,6 +49,14 @@ class Exercise:
     result_names: tuple[str, ...] = ("result",)  # names of the returned tensors
     tolerance: float = 1e-9  # largest difference, relative to the largest expected number (at least 1)
     same_dtype: bool = False  # whether the result must have exactly the oracle's dtype
+    edge_cases: Callable | None = None  # as `cases`; tried if all others are right, so each needs a note
+    precisions: tuple[
+        torch.dtype, ...
+    ] = ()  # the result must have the input's precision; tried if all is right
+    returns: str = ""  # what it must return, in words; default: a tensor, or the names of several
+    half_points: tuple[
+        str, ...
+    ] = ()  # notes: a function that fails in these cases alone gets half of the points
     probe: Callable | None = None  # (function, *args) -> what is compared; default: function(*args)
     in_place: bool = False  # whether the function may change its inputs
     reference: Callable | None = None  # fast right answer; default: the oracle

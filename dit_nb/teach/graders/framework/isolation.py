@@ -4,6 +4,7 @@ import inspect
 import linecache
 import traceback
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +24,14 @@ def _leaves(value) -> Iterator:
             yield from _leaves(part)
     else:
         yield value
+
+
+def _copied(args: tuple) -> tuple:
+    """Return deep copies of arguments; faster than `deepcopy` if they are tensors and numbers."""
+    if all(isinstance(a, int | float | str) or (type(a) is Tensor and not a.requires_grad) for a in args):
+        with torch.inference_mode(False):
+            return tuple(a.clone() if isinstance(a, Tensor) else a for a in args)
+    return _isolated(lambda: deepcopy(args))
 
 
 def _equal(a, b) -> bool:
@@ -57,18 +66,23 @@ def _set_defaults(dtype: torch.dtype, device: torch.device) -> None:
         torch.set_default_device(None if device.type == "cpu" else device)
 
 
+_known: list[dict] = []  # the contents of PyTorch's namespaces when they were read last
+
+
 def _torch_functions() -> list[dict]:
     """Return the contents of PyTorch's namespaces, for `_restore_torch`."""
-    return [dict(vars(space)) for space in _NAMESPACES]
+    if not _known or any(vars(space) != old for space, old in zip(_NAMESPACES, _known)):
+        _known[:] = [dict(vars(space)) for space in _NAMESPACES]
+    return list(_known)
 
 
 def _restore_torch(before: list[dict]) -> list[str]:
     """Undo changes to PyTorch's own functions; return the names that had changed."""
     found = []
     for space, old in zip(_NAMESPACES, before):
-        now = dict(vars(space))
-        if now == old:  # nearly always
+        if vars(space) == old:  # nearly always
             continue
+        now = dict(vars(space))
         replaced = [name for name in now.keys() & old.keys() if now[name] is not old[name]]
         replaced = [name for name in replaced if callable(old[name]) or callable(now[name])]
         added = sorted(now.keys() - old.keys()) if space is Tensor else []  # modules load parts of themselves

@@ -1,9 +1,10 @@
 """Outcome of one case: is the result a tensor of the right shape and dtype, with the right numbers?"""
 
 import inspect
+import math
+import re
 from collections.abc import Callable
-from copy import deepcopy
-from functools import partial
+from functools import cache, partial
 from typing import NamedTuple
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from dit_nb.teach.graders.framework.exercise import Case, Exercise
 from dit_nb.teach.graders.framework.isolation import (
     _changed,
+    _copied,
     _describe_error,
     _isolated,
     _restore_torch,
@@ -25,6 +27,8 @@ __all__ = []
 
 def _numbers(a: Tensor) -> Tensor:
     """Return a tensor on the CPU, in float64, without gradients."""
+    if a.dtype == torch.float64 and not a.requires_grad and a.device.type == "cpu":  # nearly always
+        return a
     return (a.real if a.is_complex() else a).detach().cpu().double()
 
 
@@ -47,11 +51,18 @@ def _near(a: Tensor, b: Tensor, tolerance: float) -> bool:
     """Whether two tensors have the same shape, and the same numbers up to the tolerance."""
     if a.shape != b.shape:
         return False
-    sizes = _numbers(b).abs()
-    largest = torch.where(sizes.isfinite(), sizes, 0.0).max().item() if b.numel() else 0.0
+    if not b.numel():
+        return True
+    a, b = _numbers(a), _numbers(b)
+    largest = b.abs().max().item()
+    if math.isfinite(largest):  # nearly always
+        return (a - b).abs().max().item() <= tolerance * max(1.0, largest)
+    largest = torch.where(b.isfinite(), b.abs(), 0.0).max().item()
     return _distance(a, b) <= tolerance * max(1.0, largest)
 
 
+_FIRST_ONLY = "the first of the batch is right and the others are not"
+_TO_TENSOR = " (torch.from_numpy makes it a tensor)"
 _STAGES = ("blank", "time", "error", "input", "type", "shape", "dtype", "value")
 
 
@@ -97,10 +108,17 @@ def _describe(value) -> str:
         comma = ": is there a comma too many?" if isinstance(value, tuple) and len(value) == 1 else ""
         return f"a {kind} of {count}" + f" ({kinds})" * bool(kinds) + comma
     known = {
-        "ndarray": "a NumPy array (torch.from_numpy makes it a tensor)",
+        "ndarray": f"a NumPy array{_TO_TENSOR}",
         "generator": "a generator (is there a yield instead of a return?)",
     }
     return known.get(kind, f"a{'n' * (kind[0] in 'aeiou')} {kind}")
+
+
+def _verb(name: str, singular: str) -> str:
+    """Return the verb that fits a name, such as timesteps or loss."""
+    head = re.split(" (?:of|in|whether) ", name)[0]
+    plural = head.endswith("s") and not head.endswith(("ss", "bias", "afterwards"))
+    return {"has": "have", "is": "are"}[singular] if plural else singular
 
 
 def _compare(exercise: Exercise, case: Case, expected: tuple, value) -> _Outcome:
@@ -116,25 +134,38 @@ def _compare(exercise: Exercise, case: Case, expected: tuple, value) -> _Outcome
             if one
             else f"{len(expected)} tensors: {', '.join(exercise.result_names[: len(expected)])}"
         )
-        return outcome(None, "type", f"it must return {wanted}, but returns {_describe(value)}")
+        found = _describe(value)
+        if exercise.returns:
+            wanted, found = exercise.returns, found.replace(_TO_TENSOR, "")
+        return outcome(None, "type", f"it must return {wanted}, but returns {found}")
     triples = list(zip(exercise.result_names, got, expected))
     for name, g, e in triples:
         if g.shape != e.shape:
-            message = f"the {name} has shape {tuple(g.shape)}, but must have {tuple(e.shape)}"
+            message = (
+                f"the {name} {_verb(name, 'has')} shape {tuple(g.shape)}, but must have {tuple(e.shape)}"
+            )
             return outcome(got, "shape", message)
     for name, g, e in triples:
         kinds = [(x.is_floating_point(), x.is_complex()) for x in (g, e)]
         if g.dtype != e.dtype and (exercise.same_dtype or kinds[0] != kinds[1]):
-            return outcome(got, "dtype", f"the {name} is {g.dtype}, but must be {e.dtype}")
+            return outcome(got, "dtype", f"the {name} {_verb(name, 'is')} {g.dtype}, but must be {e.dtype}")
     for name, g, e in triples:
         if not _near(g, e, exercise.tolerance):
-            return outcome(got, "value", f"the {name} has the right shape, but wrong numbers")
+            return outcome(
+                got, "value", f"the {name} {_verb(name, 'has')} the right shape, but wrong numbers"
+            )
     return outcome(got)
+
+
+@cache
+def _argument_names(exercise: Exercise) -> tuple[str, ...]:
+    """Return the names of the arguments that the function must take."""
+    return tuple(inspect.signature(exercise.oracle).parameters)
 
 
 def _observe(exercise: Exercise, fn: Callable, case: Case, expected: tuple, seconds: float) -> _Outcome:
     """Try the student's function in one case."""
-    args, before = _isolated(lambda: deepcopy(case.args)), _torch_functions()
+    args, before = _copied(case.args), _torch_functions()
     outcome = partial(_Outcome, case, expected, None)
     try:
         value = _isolated(lambda: _call_with_limit(lambda: exercise.run(fn, args), seconds))
@@ -153,8 +184,7 @@ def _observe(exercise: Exercise, fn: Callable, case: Case, expected: tuple, seco
         return outcome(
             "input", f"it replaces {replaced[0]} for all code; leave PyTorch's functions as they are"
         )
-    names = list(inspect.signature(exercise.oracle).parameters)
-    touched = [name for name, a, b in zip(names, case.args, args) if _changed(a, b)]
+    touched = [n for n, a, b in zip(_argument_names(exercise), case.args, args) if _changed(a, b)]
     if touched and not exercise.in_place:
         message = f"it changes its input {touched[0]}, which the caller still needs: work on new tensors"
         return outcome("input", message)
@@ -180,7 +210,7 @@ def _relation(got: Tensor, expected: Tensor, tolerance: float) -> str:
     if _near(got.flatten().sort()[0], expected.flatten().sort()[0], close):
         return "the right numbers are all there, but in the wrong places"
     if got.ndim > 1 and len(got) > 1 and _near(got[0], expected[0], close):
-        return "the first of the batch is right and the others are not"
+        return _FIRST_ONLY
     factor = ((got * expected).sum() / (expected * expected).sum().clamp(min=1e-300)).item()
     if expected.numel() > 2 and abs(factor) > 1e-6 and _near(got, factor * expected, close):
         return f"all of them are {factor:.4g} times what they should be"
