@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help digits emoji lab check test test-hard test-classroom lint sync site hooks clean
+.PHONY: help digits emoji lab check test test-hard test-classroom lint sync site slides hooks clean
 help:
 	@echo "make digits   train a DiT on handwritten digits and sample new ones (runs/digits/)"
 	@echo "make emoji    train a DiT on smileys in color, ten minutes (runs/emoji/)"
@@ -15,6 +15,7 @@ help:
 	@echo "make test-classroom   whole classes graded by nbgrader (part of CI)"
 	@echo "make sync     write what is generated: modules from lessons, README.md, assignments"
 	@echo "make site     build the website into _site/html (minutes)"
+	@echo "make slides   slides of lessons, in slides/ (LESSONS=nbs/1_tokens/03_patchify.ipynb for one)"
 	@echo "make hooks    set up git for notebooks: nbdev's merge driver and clean-up"
 
 # torch first and by its exact version: nothing after it may pull in another build.
@@ -68,6 +69,10 @@ sync: .venv/ready
 
 site: .venv/ready
 	python site/build.py $(ARGS)
+
+LESSONS ?= $(wildcard nbs/[1-5]_*/*.ipynb)
+slides: .venv/ready
+	python tools/slides.py $(LESSONS)
 
 hooks: .venv/ready
 	nbdev_install_hooks

@@ -1,0 +1,56 @@
+"""The challenge: entries are measured from their files, and the leaderboard is kept over calls."""
+
+import csv
+import json
+
+import pytest
+import torch
+
+from dit_nb import DiT, DiTConfig
+from dit_nb.config import SamplingConfig
+from dit_nb.errors import UserError
+from dit_nb.pretrained import save_model
+from dit_nb.teach.classroom.challenge import MAX_PARAMETERS, MAX_STEPS, Entry, measure, update_leaderboard
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run of a tiny model."""
+    torch.manual_seed(0)
+    folder = tmp_path / "anna"
+    model = DiT(DiTConfig(8, 4, 1, 16, 1, 2, num_classes=10))
+    save_model(model, folder / "model", SamplingConfig(steps="2", bins=17))
+    (folder / "metrics.json").write_text(json.dumps({"steps": 3, "parameters": 1}))
+    return folder, sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def test_an_entry_is_measured_not_believed(run):
+    folder, parameters = run
+    entry = measure(folder, sets=2, per_class=5)
+    assert (entry.name, entry.steps, entry.parameters) == ("anna", 3, parameters)
+    assert entry.distance > 1 and entry.spread > 0 and 0 <= entry.recognized < 0.6
+    assert entry == measure(folder, sets=2, per_class=5) != measure(folder, seed=5, sets=2, per_class=5)
+
+
+def test_folders_that_are_no_runs_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="metrics.json"):
+        measure(tmp_path)
+    (tmp_path / "metrics.json").write_text("[]")
+    with pytest.raises(UserError, match="metrics"):
+        measure(tmp_path)
+
+
+def test_the_leaderboard_ranks_and_replaces(tmp_path):
+    path = tmp_path / "leaderboard.csv"
+    entry = lambda name, d, p=100, s=10: Entry(name, d, 0.5, 0.9, p, s)  # noqa: E731
+    update_leaderboard(path, [entry("anna", 3.0), entry("ben", 2.0), entry("cara", 1.0, MAX_PARAMETERS + 1)])
+    ranked = update_leaderboard(path, [entry("anna", 1.5), entry("dan", 0.5, s=MAX_STEPS + 1)])
+    assert [e.name for e in ranked] == ["anna", "ben", "dan", "cara"]
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [(r["rank"], r["name"]) for r in rows] == [
+        ("1", "anna"),
+        ("2", "ben"),
+        ("over budget", "dan"),
+        ("over budget", "cara"),
+    ]
