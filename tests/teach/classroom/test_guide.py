@@ -1,0 +1,76 @@
+"""The guide Teaching a class: every command that it shows runs, in its order, in a teacher's folder."""
+
+import json
+import re
+import shlex
+import zipfile
+from pathlib import Path
+
+import pytest
+from support_classroom import RIGHT, put, submitted
+
+from dit_nb.cli import main
+from dit_nb.errors import UserError
+from dit_nb.teach.classroom import assignments
+from dit_nb.teach.classroom.nbgrader_source import release_notebook, source_notebook
+from dit_nb.teach.classroom.sandbox import _check_sandbox
+
+GUIDE = Path(__file__).resolve().parents[3] / "nbs" / "guides" / "teaching_a_class.ipynb"
+
+
+def commands():
+    """The lines of all blocks of commands."""
+    cells = json.loads(GUIDE.read_text(encoding="utf-8"))["cells"]
+    text = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    lines = "\n".join(re.findall(r"```bash\n(.*?)```", text, re.DOTALL)).split("\n")
+    return [shlex.split(line, comments=True) for line in lines if line.strip()]
+
+
+def test_the_guide_shows_the_whole_command_line():
+    assert all(words[0] == "dit-nb" for words in commands())
+    actions = {words[2] for words in commands() if words[1] == "assignment"}
+    assert actions == {"preview", "build", "release", "grade", "publish", "solution", "gradescope"}
+
+
+@pytest.fixture
+def teacher(small, tmp_path, monkeypatch):
+    """A folder with what students have submitted; the package has two small assignments."""
+    names = tmp_path / "package"
+    names.mkdir()
+    nb = (assignments._COURSE / "a1.ipynb").read_text(encoding="utf-8")
+    put(names / "a1.ipynb", nb)
+    put(names / "a2.ipynb", nb.replace('"assignment": "a1"', '"assignment": "a2"'))
+    monkeypatch.setattr(assignments, "_COURSE", names)
+    release = release_notebook(source_notebook(small))
+    right = submitted(release, RIGHT)
+    folder = tmp_path / "teacher"
+    put(folder / "mail" / "anna.ipynb", right)
+    put(folder / "mail" / "ben" / "a1.ipynb", release)
+    put(folder / "a1.ipynb", right)
+    put(folder / "roster.csv", "id,name\nann,Ann Li\nbo,Bo\n")
+    for file, name in [
+        ("moodle.zip", "Ann Li_123_assignsubmission_file_/a1.ipynb"),
+        ("canvas.zip", "liann_7_900_a1.ipynb"),
+    ]:
+        with zipfile.ZipFile(folder / file, "w") as archive:
+            archive.writestr(name, json.dumps(right))
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("classroom-guide")
+def test_each_command_runs(teacher, capsys):
+    for words in commands():
+        if "--sandbox" in words:
+            try:
+                _check_sandbox()
+            except UserError:
+                continue
+        assert main(words[1:]) == 0, f"{' '.join(words)}: {capsys.readouterr().err}"
+    names = {path.name for path in [*teacher.iterdir(), *(teacher / "course").iterdir()]}
+    assert {"a1.html", "a1-solution.ipynb", "a1.zip", "grades-a1.csv", "class-a1.html"} <= names
+    assert {"grades-a1-moodle.csv", "grades-a1-canvas.csv", "feedback-a1.zip"} <= names
+    assert "a1,ann,Ann Li,graded,9,0,9,13," in (teacher / "course" / "grades-a1.csv").read_text(
+        encoding="utf-8-sig"
+    )
