@@ -1,5 +1,7 @@
 """The command line as a whole: help, exit status, installation."""
 
+import errno
+import os
 import re
 import subprocess
 import sys
@@ -116,3 +118,58 @@ def test_other_ranks_print_nothing(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         main(["assignment", "lists"])
     assert capsys.readouterr().err == ""
+
+
+# Under a launcher
+
+
+def launcher_parsers() -> dict:
+    from accelerate.commands.launch import launch_command_parser
+    from torch.distributed.run import get_args_parser
+
+    return {"torchrun": get_args_parser(), "accelerate": launch_command_parser()}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_launchers_pass_every_option_on(command, capsys):
+    """Launchers read abbreviations of their own options, and refuse ambiguous ones, wherever they stand."""
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    options = set(re.findall(r"--[a-z0-9-]+", capsys.readouterr().out))
+    for name, parser in launcher_parsers().items():
+        for option in options:
+            words = ["-m", "dit_nb.cli", command, "x", option, "1"]
+            parsed = parser.parse_args(words)
+            assert parsed.training_script == "dit_nb.cli", name
+            assert parsed.training_script_args == words[2:], f"{name} takes {option} for its own"
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_a_command_that_is_not_distributed_runs_in_the_main_process_alone(rank, monkeypatch, capsys):
+    for name, value in (("RANK", rank), ("LOCAL_RANK", rank), ("WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
+    calls = []
+    monkeypatch.setattr(
+        "dit_nb.commands.assignment.run", lambda options: calls.append(os.environ.get("WORLD_SIZE"))
+    )
+    assert main(["assignment", "list"]) == 0
+    assert calls == ([None] if rank == "0" else [])
+
+
+def test_processes_are_disconnected_at_the_end_of_every_command(monkeypatch):
+    """Waiting for the others only if this one has not failed: they may not come."""
+    from dit_nb import distributed
+
+    waits = []
+    monkeypatch.setattr(distributed, "_shutdown", lambda wait: waits.append(wait))
+    monkeypatch.setattr("dit_nb.commands.assignment.run", lambda options: None)
+    assert main(["assignment", "list"]) == 0
+    fail_with(UserError("x is 1, but must be 2."), monkeypatch)
+    assert main(["assignment", "list"]) == 2
+    assert waits == [True, False]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES])
+def test_a_full_disk_is_one_sentence(number, monkeypatch, error_of):
+    fail_with(OSError(number, os.strerror(number), "out/x.npz"), monkeypatch)
+    assert re.search(r"out/x.npz cannot be .*written: [A-Z][a-z -]+\.$", error_of("assignment", "list"))
