@@ -93,7 +93,7 @@ def _read_in_rounds(source, todo: np.ndarray, size, ranks: _Ranks):
         while any(count < len(share) for count, share in zip(counts, shares)):
             start, end, errors = counts[ranks.rank], time.monotonic() + ranks.round_seconds, {}
             position = start
-            while position < len(mine) and time.monotonic() < end:
+            while position < len(mine) and (position == start or time.monotonic() < end):
                 chunk = mine[position : position + _CHUNK].tolist()
                 texts = pool.map(_read_error, (source[i] for i in chunk), chunk, [size] * len(chunk))
                 errors |= {i: text for i, text in zip(chunk, texts) if text}

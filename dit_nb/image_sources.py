@@ -91,7 +91,8 @@ def _folder_table(
         _check_choice("class_folder", class_folder, _CLASS_FOLDERS)
     found = _walk(root)
     if not found.images:
-        raise UserError(_why_empty(root, found.others))
+        tables = Counter(Path(table.name).suffix for table in found.tables)
+        raise UserError(_why_empty(root, found.others + tables))
     name, level = _select_split(root, found, split)
     names, table = _class_of_each(root, found, level, split or name, class_folder, label_column)
     if found.others:

@@ -21,14 +21,6 @@ from dit_nb.training import Trainer
 from support import raises_input_error
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path, monkeypatch):
-    """A cache of its own, and no network."""
-    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
-
-
 def png(level: int) -> bytes:
     file = io.BytesIO()
     Image.fromarray(np.full((8, 8), level, np.uint8)).save(file, "png")

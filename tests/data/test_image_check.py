@@ -1,0 +1,122 @@
+"""Reading every image once: by several processes, in rounds, and only what is new or has changed."""
+
+import os
+import threading
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dit_nb import image_check
+from dit_nb.image_check import _find_unreadable, _Ranks, _save_known
+from dit_nb.image_files import open_images
+from dit_nb.image_sources import _folder_table
+
+
+@pytest.fixture
+def pictures(folder):
+    """Twelve images, of which two are broken."""
+    for i in range(12):
+        Image.fromarray(np.full((8, 8), 20 * i, np.uint8)).save(folder / f"{i:02d}.png")
+    for i in (3, 8):
+        (folder / f"{i:02d}.png").write_bytes(b"no image")
+    return folder
+
+
+@pytest.fixture
+def read(monkeypatch):
+    """Numbers of the images that are read."""
+    numbers, original = [], image_check._read_error
+
+    def spy(cell, i, size):
+        numbers.append(i)
+        return original(cell, i, size)
+
+    monkeypatch.setattr(image_check, "_read_error", spy)
+    return numbers
+
+
+class Meeting:
+    """Gathers values of several threads, as processes would, and counts how often they meet."""
+
+    def __init__(self, n):
+        self.barrier, self.values, self.count = threading.Barrier(n, timeout=60), [None] * n, 0
+
+    def gather(self, rank):
+        def call(value):
+            self.values[rank] = value
+            self.barrier.wait()
+            values = list(self.values)
+            self.barrier.wait()
+            self.count += rank == 0
+            return values
+
+        return call
+
+
+@pytest.mark.parametrize("world,seconds", [(1, 30), (3, 30), (3, 0)])
+def test_processes_share_the_reading(pictures, read, monkeypatch, world, seconds):
+    """Each image is read by one process; all get all errors; and they meet after each round."""
+    monkeypatch.setattr(image_check, "_CHUNK", 1)
+    meeting, found = Meeting(world), [{}] * world
+
+    def run(rank):
+        ranks = _Ranks(rank, world, meeting.gather(rank), round_seconds=seconds or 1e-9)
+        found[rank] = _find_unreadable(_folder_table(pictures).cells, 8, ranks)
+
+    threads = [threading.Thread(target=run, args=(rank,)) for rank in range(world)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(read) == list(range(12))
+    assert all(set(errors) == {3, 8} and "03.png" in errors[3] for errors in found)
+    assert meeting.count > 4 if seconds == 0 else meeting.count == 2
+
+
+def test_only_new_and_changed_files_are_read_again(pictures, read):
+    def numbers():
+        read.clear()
+        open_images(pictures, 8, skip_bad=True)
+        return sorted(read)
+
+    assert numbers() == list(range(12))
+    assert numbers() == [3, 8], "what could not be read is tried again"
+    os.utime(pictures / "05.png", (1, 1))
+    Image.new("L", (8, 8)).save(pictures / "12.png")
+    assert numbers() == [3, 5, 8, 12]
+    (pictures / "00.png").unlink()
+    assert numbers() == [2, 7], "the same files, now one place earlier"
+
+
+def test_the_size_of_the_crop_does_not_matter(pictures, read):
+    open_images(pictures, 8, skip_bad=True)
+    read.clear()
+    open_images(pictures, (4, 6), channels=1, skip_bad=True)
+    assert sorted(read) == [3, 8]
+
+
+def test_another_split_is_remembered_too(folder, read):
+    for split in ("train", "test"):
+        (folder / split).mkdir()
+        Image.new("L", (8, 8)).save(folder / split / "1.png")
+    for split in ("train", "test", "train", "test"):
+        open_images(folder, 8, split=split)
+    assert len(read) == 2
+
+
+@pytest.mark.parametrize("content", [b"", b"junk", b"\x93NUMPY\x01\x00"])
+def test_a_damaged_memory_is_ignored(pictures, read, content):
+    open_images(pictures, 8, skip_bad=True)
+    (file,) = (pictures.parent / "home" / "dit_nb").iterdir()
+    file.write_bytes(content)
+    read.clear()
+    open_images(pictures, 8, skip_bad=True)
+    assert sorted(read) == list(range(12))
+
+
+def test_a_disk_that_cannot_be_written(pictures, monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path / "file"))
+    assert len(open_images(pictures, 8, skip_bad=True)) == 10
+    _save_known(tmp_path / "file" / "x.npy", np.zeros(1, np.uint64))
