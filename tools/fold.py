@@ -3,8 +3,8 @@
 Usage: python tools/fold.py [NOTEBOOK ...]   (all lessons and guides, and the front page, if none is named)
 
 Folded input (`jupyter.source_hidden`): cells that begin with `#| answer`, `#| cuda` or `#| hidden`, cells that only
-assert, cells of 6 lines or more that draw and export nothing, and solutions. An explorer's call stays visible.
-`#| code-fold: true` or `false` decides otherwise.
+assert, cells of 6 lines or more that draw and export nothing, and solutions. Of the answers, the call of an explorer
+and a figure in few lines stay visible: one click shows them. `#| code-fold: true` or `false` decides otherwise.
 Folded output (`jupyter.outputs_hidden`): cells that begin with `#| answer`; they answer a "Predict first" or "Try it".
 (Under visible code JupyterLab shows the first line of a folded output, which may be the answer.)
 Folded section: "Solutions".
@@ -56,7 +56,14 @@ def only_asserts(source: str) -> bool:
     return bool(body) and all(map(asserts, body))
 
 
-def folds_input(source: str) -> bool:
+def shows_at_a_click(source: str, outputs: list[dict]) -> bool:
+    """Whether an answer is an explorer, or a figure in few lines, which show nothing as long as they are folded."""
+    draws = bool(outputs) and "image/png" in outputs[0].get("data", {})
+    short = len(code_lines(source)) < 6 and "assert" not in source
+    return bool(EXPLORER.search(source)) or (draws and short)
+
+
+def folds_input(source: str, outputs: list[dict]) -> bool:
     """Whether the code of a cell is folded."""
     flags = flags_of(source)
     if "code-fold" in flags:
@@ -64,7 +71,7 @@ def folds_input(source: str) -> bool:
     if flags.keys() & {"export", "default_exp", "exercise", "check"} and "hidden" not in flags:
         return False
     if "answer" in flags:
-        return not EXPLORER.search(source)
+        return not shows_at_a_click(source, outputs)
     if flags.keys() & {"cuda", "hidden"} or only_asserts(source):
         return True
     return len(code_lines(source)) >= 6 and bool(DRAWING.search(source))
@@ -91,7 +98,7 @@ def fold(cells: list[dict]) -> None:
     for cell in cells:
         source = text_of(cell)
         if cell["cell_type"] == "code":
-            set_flag(cell["metadata"], "source_hidden", solutions or folds_input(source))
+            set_flag(cell["metadata"], "source_hidden", solutions or folds_input(source, cell["outputs"]))
             set_flag(cell["metadata"], "outputs_hidden", "answer" in flags_of(source))
             hide_preview(cell)
         elif heading := re.match(r"(#+) (.*)", source):
