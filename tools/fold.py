@@ -1,4 +1,4 @@
-"""Fold what a reader of a lesson need not see first, and state the minutes that a lesson takes.
+"""Fold what a reader of a lesson need not see first, refresh shown code (tools/shown.py), and state the minutes.
 
 Usage: python tools/fold.py [NOTEBOOK ...]   (all lessons and guides, and the front page, if none is named)
 
@@ -18,6 +18,8 @@ import json
 import re
 import sys
 from pathlib import Path
+
+from shown import refresh
 
 ROOT = Path(__file__).resolve().parent.parent
 DRAWING = re.compile(r"\bfigure\(|\bplt\.|\.subplots\(|\.imshow\(|\bplot_images\(")
@@ -146,6 +148,7 @@ def tidy(path: Path) -> tuple[int, int]:
     before = path.read_text(encoding="utf-8")
     nb = json.loads(before)
     fold(nb["cells"])
+    refresh(nb["cells"])
     spent = state_minutes(nb["cells"])
     after = json.dumps(nb, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
     if after != before:
