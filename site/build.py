@@ -115,9 +115,11 @@ def explorer_cells(cell: dict, frames: Path, path: Path) -> list[dict]:
     for name in names:
         if (frames / name).exists():
             html = frames_html(frames, name, up)
-            if "hide-output" in cell["metadata"]["tags"] or "hide-cell" in cell["metadata"]["tags"]:
+            if {"hide-output", "hide-cell"} & set(cell["metadata"]["tags"]):
                 html = f"<details><summary>The explorer</summary>{html}</details>"
             made.append(markdown(name.replace("_", "-"), html))
+    if made:  # the frames are shown instead of the stored picture
+        cell["outputs"] = [o for o in cell["outputs"] if "image/png" not in o.get("data", {})]
     return made
 
 
