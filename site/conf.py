@@ -104,6 +104,21 @@ def _index_names(app, env) -> None:
             env.dit_nb_names[short] = chosen.pop()
 
 
+def _describe(app, pagename, templatename, context, doctree) -> None:
+    "Tell other sites how to show a link to a page."
+    from html import escape
+
+    title = escape(re.sub("<.*?>", "", context.get("title") or project), quote=True)
+    facts = {
+        "og:title": title,
+        "og:image": f"{html_baseurl}card.png",
+        "og:url": f"{html_baseurl}{pagename}.html",
+    }
+    facts |= {"og:type": "article", "og:site_name": project, "twitter:card": "summary_large_image"}
+    tags = "".join(f'<meta property="{name}" content="{value}">\n' for name, value in facts.items())
+    context["metatags"] = context.get("metatags", "") + tags
+
+
 def _write_formula(tag: str):
     "Make the functions that write a formula as it is, for math.js."
     from html import escape
@@ -122,3 +137,4 @@ def setup(app) -> None:
     app.add_html_math_renderer("katex", _write_formula("span"), _write_formula("div"))
     app.connect("env-updated", lambda app, env: _index_names(app, env))
     app.connect("doctree-resolved", _link_names)
+    app.connect("html-page-context", _describe)
