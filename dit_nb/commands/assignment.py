@@ -1,5 +1,6 @@
 """`dit-nb assignment`: list, build, grade and preview assignments, publish grades, and hand out their solutions."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -71,7 +72,7 @@ def _grade(options: Grade) -> int:
     told: list[str] = []
 
     def progress(line: str) -> None:
-        told.append(line)
+        told.extend(re.findall(r"^\d+/\d+ .*", line))
         print(line, file=sys.stderr, flush=True)
 
     settings = Class(

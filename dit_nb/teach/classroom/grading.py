@@ -5,6 +5,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 from dit_nb.errors import UserError
@@ -26,6 +27,7 @@ from dit_nb.teach.classroom.notebooks import (
     _graded_by_hand,
     _is_check,
     _marks,
+    _part,
     _read_notebook,
 )
 from dit_nb.teach.classroom.publish import publish, read_grades
@@ -61,6 +63,9 @@ def grade(
     """
     course, options = Path(course).absolute(), options or Class()
     release = _read_release(course, name)
+    built = _part(release["metadata"], "dit_nb").get("version")
+    if built not in (None, version("dit_nb")):
+        progress(f"{name} was built with dit_nb {built}, but is graded with {version('dit_nb')}")
     _require_nbgrader()
     _settings(course)
     if options.limits.sandbox:

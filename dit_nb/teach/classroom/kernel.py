@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import sys
 import traceback
@@ -13,6 +14,7 @@ from dit_nb.teach.graders.framework.report import Report
 __all__ = ["show_and_grade"]
 
 _MAX_CHARACTERS = 200_000  # printed by one cell; the rest is dropped
+_CELL = re.compile(r"ipykernel_\d+|^<ipython-input")  # names that IPython gives to cells
 _results: list[dict] = []  # the report of the last check, until `_take_result` reads it
 
 
@@ -50,6 +52,7 @@ def _prepare_kernel(seconds: float, memory: float = 0) -> None:
     """
     from IPython import get_ipython
 
+    sys.path.append(os.getcwd())
     shell = get_ipython()
     shell.ask_exit = lambda: None  # exit() would end the grading, too
     shell.events.register("pre_run_cell", lambda _: _limit_output())
@@ -119,6 +122,6 @@ def _foreign(space: dict, modules: dict[str, ModuleType]) -> list[str]:
     for key, value in list(space.items()):
         if isinstance(value, property):
             value = value.fget
-        if isinstance(value, FunctionType) and not os.path.isfile(value.__code__.co_filename):
-            found += [] if value.__code__.co_filename.startswith("<string>") else [key]
+        if isinstance(value, FunctionType) and _CELL.search(value.__code__.co_filename):
+            found.append(key)
     return found

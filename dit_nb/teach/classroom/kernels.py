@@ -147,7 +147,7 @@ async def _kernel(folder: Path, limits: Limits):
     manager._kernel_spec = KernelSpec(
         argv=_command(folder, limits), display_name="Python 3", language="python"
     )
-    if os.name == "posix":
+    if os.name == "posix" and (limits.sandbox or len(str(folder)) < 80):  # names of sockets are limited
         manager.transport, manager.ip = "ipc", str(folder / ".kernel" / "k")
         manager.connection_file = str(folder / ".kernel" / "connection.json")
     shutil.rmtree(folder / ".kernel", ignore_errors=True)
@@ -157,11 +157,15 @@ async def _kernel(folder: Path, limits: Limits):
     client = manager.client()
     client.start_channels()
     try:
-        await client.wait_for_ready(timeout=120)
+        await client.wait_for_ready(timeout=300)
         yield _Kernel(manager, client, limits.seconds)
     finally:
         client.stop_channels()
         await manager.shutdown_kernel(now=True)
+
+
+# Files beside a notebook must not hide installed packages: their folder comes last on the path.
+_START = "import sys; sys.path[:] = filter(None, sys.path); from ipykernel import kernelapp as k; k.launch_new_instance()"
 
 
 def _command(folder: Path, limits: Limits) -> list[str]:
@@ -170,7 +174,7 @@ def _command(folder: Path, limits: Limits) -> list[str]:
         f"__import__('importlib').import_module({_MODULE!r})._prepare_kernel({limits.seconds!r}, {memory!r})"
     )
     python = [
-        *(sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"),
+        *(sys.executable, "-c", _START, "-f", "{connection_file}", "--InteractiveShellApp.ignore_cwd=True"),
         *("--HistoryManager.hist_file=:memory:", f"--IPKernelApp.exec_lines={prepare}"),
     ]
     return [*_sandbox_command(folder), *python] if limits.sandbox else python

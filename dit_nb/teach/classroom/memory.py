@@ -1,6 +1,7 @@
 """What a course remembers beside nbgrader's gradebook: marks given by hand with their text, reports, a lock."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,8 @@ def _locked(course: Path) -> Iterator[None]:
             f"course is {course}, which another dit-nb grades at this moment: wait until it has ended."
         ) from None
     try:
+        for old in folder.glob("run-*"):  # of a grader that was killed
+            shutil.rmtree(old, ignore_errors=True)
         yield
     finally:
         lock.release()

@@ -33,6 +33,9 @@ def own(source):
 def run(cells, tmp_path, **limits):
     nb = {"cells": copy.deepcopy(cells)}
     (tmp_path / "k").mkdir()
+    for name in ("zmq", "einops", "random", "dit_nb"):  # files beside a notebook hide nothing
+        (tmp_path / "k" / f"{name}.py").write_text("1 / 0")
+    (tmp_path / "k" / "helpers.py").write_text("one = 1")
     found = asyncio.run(run_notebook(nb, tmp_path / "k", Limits(**{"seconds": 5, **limits})))
     return nb["cells"], found
 
@@ -59,7 +62,7 @@ def survivor(tmp_path_factory):
         value("shows", "get_ipython().displayhook(3)\nraise ValueError('wrong')"),
         check("shows"),
         own("%pip install nothing-of-this-name-exists\nimport time\nwhile True: time.sleep(0.1)"),
-        value("last", "return 1"),
+        value("last", "import einops, random\nfrom helpers import one\nreturn one"),
         check("last"),
         own("import os\nos._exit(0)"),
     ]
