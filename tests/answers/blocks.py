@@ -1654,6 +1654,12 @@ def adaln_fields_einops(c, weight, bias):
 
 
 @right("adaln_fields")
+def adaln_fields_one_tensor(c, weight, bias):
+    numbers = F.linear(F.silu(c), weight, bias)
+    return rearrange(numbers, "n (field d) -> field n 1 d", d=c.shape[-1])
+
+
+@right("adaln_fields")
 def adaln_fields_one_by_one(c, weight, bias):
     parts = zip(weight.split(c.shape[1]), bias.split(c.shape[1]))
     return tuple((F.silu(c) @ w.T + b).unsqueeze(1) for w, b in parts)

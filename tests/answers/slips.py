@@ -2648,6 +2648,27 @@ def zero_init_float32_slip(linear):
     linear.bias = torch.nn.Parameter(torch.zeros(linear.bias.shape))
 
 
+# ---- edges
+
+
+@wrong("discretized_gaussian_nll", "they need only broadcast")
+def discretized_gaussian_nll_no_broadcast_slip(x, mean, log_scale, bins):
+    half, gap, scale = 1 / (bins - 1), x - mean.reshape(x.shape), log_scale.exp()
+    upper, lower = torch.special.ndtr((gap + half) / scale), torch.special.ndtr((gap - half) / scale)
+    upper, lower = torch.where(x > 1 - half, 1.0, upper), torch.where(x < half - 1, 0.0, lower)
+    return -(upper - lower).clamp(min=1e-12).log()
+
+
+@wrong("label_dropout", "except for a dropout_prob of 1")
+def label_dropout_none_at_one_slip(y, uniform, dropout_prob, num_classes, training):
+    return torch.where((uniform % 1 < dropout_prob % 1) & training, num_classes, y)
+
+
+@wrong("label_dropout", "torch.int32, but must be torch.int64")
+def label_dropout_int32_slip(y, uniform, dropout_prob, num_classes, training):
+    return torch.where((uniform < dropout_prob) & training, num_classes, y).int()
+
+
 # ---- found by a trial with fresh mistakes
 
 

@@ -160,6 +160,22 @@ def _label_cases(rng: RandomInputs) -> list[Case]:
     return [*cases, Case("5 labels, none of them dropped", (y, high, 0.2, 6, True))]
 
 
+def _certain_cases(rng: RandomInputs) -> list[Case]:
+    """Probabilities 0 and 1; one of the random numbers is 0, and none is 1."""
+    cases = []
+    for p in (0.0, 1.0):
+        uniform = rng.uniform(0, 1, 6)
+        uniform[0] = 0
+        cases.append(Case(f"6 labels, p = {p:g}", (rng.integers(1, 4, 6), uniform, p, 5, True), _CERTAIN[p]))
+    return cases
+
+
+_CERTAIN = {
+    0.0: "It is right except for a dropout_prob of 0, with which no label is dropped.",
+    1.0: "It is right except for a dropout_prob of 1, with which every label is dropped.",
+}
+
+
 def _repeat(fn: Callable, y: Tensor, *args) -> Tensor:
     """Call a function often with the same inputs; if it returns other labels, return none that exist."""
     labels = fn(y, *args)
@@ -257,6 +273,8 @@ _LABEL_DROPOUT = Exercise(
     "lesson 05, 'Labels, and no label'.",
     probe=_repeat,
     reference=_label_dropout(),
+    edge_cases=_certain_cases,
+    same_dtype=True,
 )
 
 

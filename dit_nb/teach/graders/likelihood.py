@@ -125,7 +125,7 @@ def check_normal_kl(fn: Callable, **grade_options) -> Report:
 def _nll_loops(x: Tensor, mean: Tensor, log_scale: Tensor, bins: int) -> Tensor:
     """Compute the exact probability of each bin."""
     nats = []
-    for value, middle, log in zip(*(part.flatten().tolist() for part in (x, mean, log_scale.expand_as(x)))):
+    for value, middle, log in zip(*(part.expand_as(x).flatten().tolist() for part in (x, mean, log_scale))):
         index = round((value + 1) / 2 * (bins - 1))
         z = [(middle - value - side / (bins - 1)) / math.exp(log) / math.sqrt(2) for side in (1, -1)]
         upper = 1.0 if index == bins - 1 else 0.5 * math.erfc(z[0])
@@ -152,6 +152,19 @@ def _bin_cases(rng: RandomInputs) -> list[Case]:
     mean = x - torch.where(x > 0, 1, -1) * rng.uniform(1.3, 1.6, 2, 5)
     scale = rng.uniform(0.01, 0.02, 2, 5)
     return [*cases, Case("17 bins, far from the mean", (x, mean, scale.log(), 17), _NO_FLOOR)]
+
+
+def _broadcast_cases(rng: RandomInputs) -> list[Case]:
+    """One mean and one scale for all pixels, and one for each image."""
+    cases = []
+    for shape, words in ((), "all pixels"), ((3, 1, 1), "each image"):
+        x = rng.integers(0, 3, 3, 2, 4).double() - 1
+        mean, scale = rng.uniform(-0.1, 0.1, *shape), rng.uniform(0.5, 0.7, *shape)
+        cases.append(Case(f"3 bins, one mean for {words}", (x, mean, scale.log(), 3), _NO_BROADCAST))
+    return cases
+
+
+_NO_BROADCAST = "It is right if `mean` has the shape of `x`, and wrong if there are fewer means: they need only broadcast with `x`."
 
 
 def _nll(
@@ -268,6 +281,7 @@ _DISCRETIZED_GAUSSIAN_NLL = Exercise(
     "lesson 15, 'The last step: a likelihood of pixels'.",
     tolerance=2e-3,  # the tanh formula is off by up to 0.0006 here
     reference=discretized_gaussian_nll,
+    edge_cases=_broadcast_cases,
 )
 
 

@@ -121,10 +121,18 @@ def _verb(name: str, singular: str) -> str:
     return {"has": "have", "is": "are"}[singular] if plural else singular
 
 
+def _is_stacked(value, expected: tuple) -> bool:
+    """Whether it is one tensor that can be unpacked like a tuple of the expected ones."""
+    shapes = {part.shape for part in expected}
+    if len(expected) == 1 or len(shapes) > 1 or not isinstance(value, Tensor):
+        return False
+    return value.layout == torch.strided and value.shape == (len(expected), *expected[0].shape)
+
+
 def _compare(exercise: Exercise, case: Case, expected: tuple, value) -> _Outcome:
     """Compare type, shape, dtype and numbers; report the first that is wrong."""
     outcome = partial(_Outcome, case, expected)
-    parts = _as_tuple(value)
+    parts = tuple(value) if _is_stacked(value, expected) else _as_tuple(value)
     got = tuple(g for g in map(_plain_tensor, parts) if g is not None)
     wrapped = len(expected) == 1 and isinstance(value, tuple | list)  # a comma too many
     if not len(parts) == len(got) == len(expected) or wrapped:
