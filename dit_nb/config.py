@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
-from dit_nb.errors import UserError, _check_choice, _check_number, _is_int, _is_number
+from dit_nb.errors import UserError, _check_choice, _check_names, _check_number, _is_int, _is_number, _shown
 
 __all__ = ["BLOCK_NAMES", "SIZES", "DiTConfig", "SamplingConfig", "TrainConfig"]
 
@@ -101,21 +101,22 @@ def _check(config: DiTConfig) -> None:
     "Raise UserError if no model can be built from these fields."
     size, ratio, probability = config.input_size, config.mlp_ratio, config.class_dropout_prob
     sides = size if isinstance(size, tuple) else (size, size)
+    whole = lambda value, least: _is_int(value, least) and value <= 2**20  # noqa: E731
     counts = ("patch_size", "in_channels", "hidden_size", "depth", "num_heads")
     rules = {
         "input_size": (
-            len(sides) == 2 and all(map(_is_int, sides)),
+            len(sides) == 2 and all(whole(side, 1) for side in sides),
             "an integer from 1 up or (height, width)",
         ),
-        **{name: (_is_int(getattr(config, name)), "an integer from 1 up") for name in counts},
-        "num_classes": (_is_int(config.num_classes, 0), "an integer from 0 up"),
-        "mlp_ratio": (_is_number(ratio) and 0 < ratio < float("inf"), "a number above 0"),
+        **{name: (whole(getattr(config, name), 1), "an integer from 1 up") for name in counts},
+        "num_classes": (whole(config.num_classes, 0), "an integer from 0 up"),
+        "mlp_ratio": (_is_number(ratio) and 0 < ratio < 1000, "a number above 0, such as 4"),
         "class_dropout_prob": (_is_number(probability) and 0 <= probability < 1, "a number in [0, 1)"),
         "learn_sigma": (isinstance(config.learn_sigma, bool), "True or False"),
     }
     for name, (valid, wanted) in rules.items():
         if not valid:
-            raise UserError(f"{name} is {getattr(config, name)!r}, but must be {wanted}.")
+            raise UserError(f"{name} is {_shown(getattr(config, name))}, but must be {wanted}.")
     if any(side % config.patch_size for side in sides):
         raise UserError(f"input_size is {size}, but must be a multiple of patch_size {config.patch_size}.")
     if config.hidden_size % config.num_heads:
@@ -177,7 +178,7 @@ class TrainConfig:
     def __post_init__(self):
         if (self.steps is None) == (self.seconds is None):
             raise UserError(
-                f"steps is {self.steps} and seconds {self.seconds}, but exactly one must be given."
+                f"steps is {_shown(self.steps)} and seconds {_shown(self.seconds)}, but exactly one must be given."
             )
         for fields, positive in ((_POSITIVE, True), (_NON_NEGATIVE, False)):
             for name, kind in fields.items():
@@ -186,10 +187,11 @@ class TrainConfig:
                     _check_number(name, value, kind, positive)
         for name in ("flip", "compile", "gradient_checkpointing"):
             if not isinstance(getattr(self, name), bool):
-                raise UserError(f"{name} is {getattr(self, name)!r}, but must be True or False.")
+                raise UserError(f"{name} is {_shown(getattr(self, name))}, but must be True or False.")
         for name in ("ema_decay", "beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UserError(f"{name} is {getattr(self, name)}, but must be in [0, 1).")
+            value = getattr(self, name)
+            if not _is_number(value) or not 0 <= value < 1:
+                raise UserError(f"{name} is {_shown(value)}, but must be a number in [0, 1).")
         _check_choice("lr_schedule", self.lr_schedule, ("constant", "cosine"))
         _check_choice("precision", self.precision, ("auto", "fp32", "bf16", "fp16"))
         if self.tracker is not None:
@@ -236,18 +238,26 @@ def _check_sampling(config: SamplingConfig) -> None:
         _check_choice("schedule", config.schedule, ("linear", "cosine"))
     _check_choice("variance", config.variance, ("learned", "fixed_small", "fixed_large"))
     _check_choice("sampler", config.sampler, ("ddpm", "ddim"))
+    if not all(_is_number(beta) for beta in betas):
+        raise UserError(f"schedule is {_shown(betas)}, but must be a name or a tuple of betas.")
     _check_number("num_timesteps", config.num_timesteps, int)
     if not _is_int(config.bins, 2):
-        raise UserError(f"bins is {config.bins!r}, but must be an integer of at least 2.")
+        raise UserError(f"bins is {_shown(config.bins)}, but must be an integer of at least 2.")
+    if config.num_timesteps > 10**6:
+        raise UserError(f"num_timesteps is {config.num_timesteps}, but must be at most 1000000.")
     if not isinstance(config.clip_x0, bool):
-        raise UserError(f"clip_x0 is {config.clip_x0!r}, but must be True or False.")
-    if isinstance(config.class_names, str):
-        raise UserError(f"class_names is {config.class_names!r}, but must be a tuple of names.")
+        raise UserError(f"clip_x0 is {_shown(config.clip_x0)}, but must be True or False.")
+    if config.class_names is not None:
+        _check_names("class_names", config.class_names)
     if not isinstance(config.steps, str) or not re.fullmatch(r"(ddim)?\d+|\d+(,\d+)+", config.steps):
-        raise UserError(f"steps is {config.steps!r}, but must be like '250', '10,15,20' or 'ddim50'.")
+        raise UserError(f"steps is {_shown(config.steps)}, but must be like '250', '10,15,20' or 'ddim50'.")
     if not _is_number(config.cfg_scale) or not math.isfinite(config.cfg_scale):
-        raise UserError(f"cfg_scale is {config.cfg_scale!r}, but must be a finite number.")
+        raise UserError(f"cfg_scale is {_shown(config.cfg_scale)}, but must be a finite number.")
     if config.guided_channels is not None and not _is_int(config.guided_channels):
         raise UserError(
-            f"guided_channels is {config.guided_channels!r}, but must be an integer above 0, or None."
+            f"guided_channels is {_shown(config.guided_channels)}, but must be an integer above 0, or None."
         )
+    for name in ("vae", "card"):
+        value = getattr(config, name)
+        if not isinstance(value, dict) and not (name == "vae" and value is None):
+            raise UserError(f"{name} is {_shown(value)}, but must be a dictionary.")

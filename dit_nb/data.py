@@ -16,8 +16,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from .errors import UserError
-from .utils import _check_index
+from .errors import UserError, _check_names, _check_number
+from .utils import _check_image_batch, _check_index
 
 if TYPE_CHECKING:
     from dit_nb.emoji import EmojiSplit
@@ -39,7 +39,8 @@ class ImageSet:
     class_names: tuple[str, ...]  # K names
 
     def __post_init__(self):
-        _check_images(self.images)
+        _check_range(self.images)
+        _check_names("class_names", self.class_names)
         _check_index("labels", self.labels, len(self.images), len(self.class_names))
 
     def __len__(self) -> int:
@@ -53,7 +54,7 @@ class ImageSet:
         return self.images[indices], self.labels[indices]
 
 
-def _check_images(x: Tensor) -> None:
+def _check_range(x: Tensor) -> None:
     "Raise a UserError unless `x` is images (N, C, H, W), whose values may be in [-1, 1]."
     wanted = "a floating point tensor (N, C, H, W) in [-1, 1]"
     if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim != 4:
@@ -143,6 +144,9 @@ def image_grid(images: Tensor, columns: int, zoom: int = 1) -> np.ndarray:
     Returns:
         (height, width, 3) uint8
     """
+    _check_image_batch("images", images)
+    _check_number("columns", columns, int)
+    _check_number("zoom", zoom, int)
     n, c, h, w = images.shape
     rows = -(-n // columns)
     pixels = _to_uint8(images.detach().cpu())

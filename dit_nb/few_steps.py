@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .errors import UserError
+from .errors import UserError, _check_type, _is_int, _shown
 from .objective import Diffusion, Prediction
 from .sampling import sample_loop
 from .schedule import extract
@@ -49,8 +49,9 @@ def respaced_by_log_snr(diffusion: Diffusion, steps: int) -> Diffusion:
     Raises:
         UserError: if there are not that many timesteps
     """
-    if not 1 <= steps <= diffusion.num_timesteps:
-        raise UserError(f"steps is {steps}, but must be in [1, {diffusion.num_timesteps}].")
+    _check_type("diffusion", diffusion, Diffusion)
+    if not _is_int(steps) or steps > diffusion.num_timesteps:
+        raise UserError(f"steps is {_shown(steps)}, but must be in [1, {diffusion.num_timesteps}].")
     return diffusion.with_timesteps(log_snr_timesteps(diffusion.alphas_cumprod, steps).tolist())
 
 # %% ../nbs/3_diffusion/17_few_steps.ipynb #170016
@@ -101,8 +102,8 @@ def dpm_solver_sample(
     Raises:
         UserError: if the order is neither, or another argument does not fit
     """
-    if order not in (1, 2):
-        raise UserError(f"order is {order!r}, but must be 1 or 2.")
+    if not _is_int(order) or order > 2:
+        raise UserError(f"order is {_shown(order)}, but must be 1 or 2.")
     last_x0 = None
 
     def step(diffusion, prediction, x_t, t, noise):

@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from dit_nb.conditioning import LabelEmbedder
-from dit_nb.errors import UserError, _check_number
+from dit_nb.errors import UserError, _check_names, _check_number, _check_type, _shown
 from dit_nb.model import DiT
 
 __all__ = ["add_lora", "fit_model", "freeze", "merge_lora", "save_lora"]
@@ -39,8 +39,16 @@ def fit_model(
     Returns:
         the fitted model, in eval() mode, and sentences about what is new in it
     """
+    _check_type("model", model, DiT)
+    for name, value in {"class_names": class_names, "known": known}.items():
+        if value is not None:
+            _check_names(name, value)
+    if known is not None and len(known) != model.config.num_classes:
+        raise UserError(
+            f"known has {len(known)} names, but must have the model's {model.config.num_classes}."
+        )
     names = class_names if class_names is not None else known
-    old, size = model.config, input_size or model.config.input_size
+    old, size = model.config, model.config.input_size if input_size is None else input_size
     config = replace(old, input_size=size, num_classes=old.num_classes if names is None else len(names))
     own = (
         None if model.y_embedder is None or isinstance(model.y_embedder, LabelEmbedder) else model.y_embedder
@@ -104,7 +112,11 @@ def freeze(model: nn.Module, patterns: str | Sequence[str], unfreeze: str | Sequ
     Raises:
         UserError: if a pattern fits no parameter, or nothing is left to train
     """
-    patterns, unfreeze = (tuple([p] if isinstance(p, str) else p) for p in (patterns, unfreeze))
+    _check_type("model", model, nn.Module)
+    patterns, unfreeze = ([p] if isinstance(p, str) else p for p in (patterns, unfreeze))
+    _check_names("freeze", patterns)
+    _check_names("unfreeze", unfreeze)
+    patterns, unfreeze = tuple(patterns), tuple(unfreeze)
     if "backbone" in patterns:
         patterns = tuple("*" if pattern == "backbone" else pattern for pattern in patterns)
         unfreeze += tuple(p for p in _BACKBONE if _matches(model, p))
@@ -162,7 +174,7 @@ def add_lora(
     _check_number("rank", rank, int)
     _check_number("alpha", rank if alpha is None else alpha)
     if isinstance(targets, str) or not targets:
-        raise UserError(f"targets is {targets!r}, but must be a list of names of layers.")
+        raise UserError(f"targets is {_shown(targets)}, but must be a list of names of layers.")
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     for target in targets:
         if not any(name == target or name.endswith(f".{target}") for name in linear):

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .errors import UserError
+from .errors import UserError, _check_callable, _is_int, _is_number, _shown
 
 # %% ../nbs/3_diffusion/18_guidance.ipynb #180007
 def cfg_eps(cond: Tensor, uncond: Tensor, cfg_scale: float) -> Tensor:
@@ -48,17 +48,23 @@ class Guided:
         guided_channels: int | None = None,
         null_class: int | None = None,
     ):
+        _check_callable("model", model, "x, t and y")
         self.model, self.cfg_scale, self.guided_channels = model, cfg_scale, guided_channels
         self.null_class = getattr(model, "null_class", None) if null_class is None else null_class
         if self.null_class is None:
             raise UserError(
-                f"cfg_scale is {cfg_scale}, but the model has no null class, which guidance needs: "
+                f"cfg_scale is {_shown(cfg_scale)}, but the model has no null class, which guidance needs: "
                 "train it with num_classes and class_dropout_prob above 0."
             )
-        if not isinstance(cfg_scale, int | float) or not math.isfinite(cfg_scale):
-            raise UserError(f"cfg_scale is {cfg_scale!r}, but must be a finite number.")
-        if guided_channels is not None and guided_channels < 1:
-            raise UserError(f"guided_channels is {guided_channels}, but must be 1 or more.")
+        if not _is_number(cfg_scale) or not math.isfinite(cfg_scale):
+            raise UserError(f"cfg_scale is {_shown(cfg_scale)}, but must be a finite number.")
+        self.cfg_scale = float(cfg_scale)
+        if guided_channels is not None and not _is_int(guided_channels):
+            raise UserError(
+                f"guided_channels is {_shown(guided_channels)}, but must be an integer, 1 or more."
+            )
+        if not _is_int(self.null_class, 0):
+            raise UserError(f"null_class is {_shown(null_class)}, but must be a label, 0 or more.")
 
     @property
     def training(self) -> bool:

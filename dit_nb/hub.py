@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from dit_nb.config import DiTConfig
-from dit_nb.errors import UserError, _check_choice
+from dit_nb.errors import UserError, _check_choice, _check_path, _shown
 from dit_nb.finetune import _ADAPTER, _add_saved_adapters, merge_lora
 from dit_nb.utils import _check_device, _check_dtype
 
@@ -37,6 +37,7 @@ _PAPER_URL = "https://arxiv.org/abs/2212.09748"
 
 def _save(model: nn.Module, folder: str | Path, **card) -> None:
     "See `DiT.save_pretrained`."
+    _check_path("folder", folder)
     folder, model = Path(folder), merge_lora(model)
     if folder.is_file():
         raise UserError(f"folder is {folder}, but must not be a file.")
@@ -105,11 +106,12 @@ def _check_download(options: dict[str, Any]) -> None:
         hint = (
             f": use {_OTHER_NAMES[name]}" if name in _OTHER_NAMES else f": there are {', '.join(_DOWNLOAD)}"
         )
-        raise UserError(f"{name} is {options[name]!r}, but no such option exists{hint}.")
+        raise UserError(f"{name} is {_shown(options[name])}, but no such option exists{hint}.")
 
 
 def _model_folder(source: str | Path) -> str | Path:
     "The folder of a model: `source` itself, or for the folder of a run its last checkpoint, or its model."
+    _check_path("source", source)
     folder = Path(source)
     if not folder.is_dir() or (folder / _CONFIG).is_file():
         return source
@@ -121,8 +123,6 @@ def _model_folder(source: str | Path) -> str | Path:
 
 def _saved_file(source: str | Path, name: str, **download) -> Path:
     "Find a file of a saved model in a folder, or download it from the Hub if `source` reads 'user/name'."
-    if not isinstance(source, str | Path):
-        raise UserError(f"source is {type(source).__name__}, but must be a folder or a Hub id.")
     folder = Path(source)
     if isinstance(source, str) and re.fullmatch(r"\w[\w.-]*/[\w.-]+", source) and not folder.is_dir():
         try:
@@ -171,7 +171,7 @@ def _read_weights(path: Path, build: Callable[[], nn.Module], depth: int) -> dic
     try:
         with safe_open(path, framework="pt") as file:
             got = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
-        _check_names(path, got, build, depth)
+        _check_tensors(path, got, build, depth)
         weights = load_file(path)
     except (SafetensorError, OSError, RuntimeError, OverflowError) as error:
         raise UserError(f"{path} cannot be read: {_first_line(error)}.") from None
@@ -185,7 +185,7 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")[:200]
 
 
-def _check_names(path: Path, got: dict, build: Callable[[], nn.Module], depth: int) -> None:
+def _check_tensors(path: Path, got: dict, build: Callable[[], nn.Module], depth: int) -> None:
     "Raise UserError unless the model has tensors of these names and shapes."
     found = len({name.split(".")[1] for name in got if name.startswith("blocks.")})
     if depth > max(found, 1):  # before a model is built: a damaged number may be huge

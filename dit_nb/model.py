@@ -20,7 +20,7 @@ from .blocks.cross_attention import CrossAttentionBlock
 from .blocks.in_context import InContextBlock
 from .conditioning import LabelEmbedder, TimestepEmbedder
 from .config import BLOCK_NAMES, DiTConfig
-from .errors import UserError, _check_choice
+from .errors import UserError, _check_choice, _shown
 from .patchify import PatchEmbed, unpatchify
 from .positions import sincos_2d
 from .utils import _check_index
@@ -85,7 +85,7 @@ class DiT(nn.Module):
         Raises:
             UserError: if an argument is missing, or has a wrong shape, type, range or device
         """
-        _check_inputs(self, x, t, y)
+        _check_inputs(self, x, t, y, drop)
         t_emb = self.t_embedder(t)  # (N, D)
         y_emb = None if self.y_embedder is None else self.y_embedder(y, drop)  # (N, D), or tokens (N, S, D)
         _check_embedding(self, t_emb, y_emb)
@@ -146,7 +146,7 @@ def _side_by_side(t_emb: Tensor, y_emb: Tensor | None) -> Tensor:  # (N, D), and
     return torch.cat([t_emb[:, None], y_emb if y_emb.ndim == 3 else y_emb[:, None]], dim=1)
 
 # %% ../nbs/2_transformer/12_model.ipynb #120036
-def _check_inputs(model: DiT, x: Tensor, t: Tensor, y: Tensor | None) -> None:
+def _check_inputs(model: DiT, x: Tensor, t: Tensor, y: Tensor | None, drop: Tensor | None = None) -> None:
     "Raise a UserError that names the argument of `DiT.forward` that does not fit."
     wanted = model.image_shape
     if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim != 4 or x.shape[1:] != wanted:
@@ -165,6 +165,10 @@ def _check_inputs(model: DiT, x: Tensor, t: Tensor, y: Tensor | None) -> None:
         raise UserError("y is given, but must be None for a model with no classes.")
     if isinstance(model.y_embedder, LabelEmbedder):
         _check_index("y", y, x.shape[0], model.y_embedder.embedding_table.num_embeddings)
+        if drop is not None and (not isinstance(drop, Tensor) or drop.dtype != torch.bool):
+            raise UserError(f"drop is {_shown(drop)}, but must be a tensor of bool, (N,).")
+    elif drop is not None and model.y_embedder is None:
+        raise UserError("drop is given, but must be None for a model with no classes.")
 
 
 def _check_embedding(model: DiT, t_emb: Tensor, y_emb: Tensor | None) -> None:

@@ -13,9 +13,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .errors import UserError, _check_choice, _check_number
+from .errors import UserError, _check_callable, _check_choice, _check_flag, _check_type, _is_int, _shown
 from .schedule import _SCHEDULES, Schedule, extract, respaced_betas, space_timesteps
-from .utils import _check_eval, _progress_bar, randn
+from .utils import _check_eval, _check_image_batch, _progress_bar, randn
 
 # %% ../nbs/3_diffusion/15_objective.ipynb #150005
 def _mean_flat(x: Tensor) -> Tensor:
@@ -117,17 +117,17 @@ class Diffusion(Schedule):
     ):
         if isinstance(schedule, str):
             _check_choice("schedule", schedule, _SCHEDULES)
-            _check_number("num_timesteps", num_timesteps, int)
             schedule = _SCHEDULES[schedule](num_timesteps)
         _check_choice("variance", variance, _VARIANCES)
-        if not isinstance(bins, int) or bins < 2:
-            raise UserError(f"bins is {bins!r}, but must be an integer of 2 or more.")
+        if not _is_int(bins, 2):
+            raise UserError(f"bins is {_shown(bins)}, but must be an integer of 2 or more.")
         super().__init__(schedule, timestep_map)
         self.variance, self.bins = variance, bins
 
     def respaced(self, spec: str) -> "Diffusion":
         "Keep the timesteps of `space_timesteps(T, spec)`, with the same noise level at each of them."
-        return self.with_timesteps(space_timesteps(self.num_timesteps, str(spec)))
+        spec = str(spec) if _is_int(spec) else spec
+        return self.with_timesteps(space_timesteps(self.num_timesteps, spec))
 
     def with_timesteps(self, kept: list[int]) -> "Diffusion":
         "Keep these timesteps, in rising order, with the same noise level at each of them."
@@ -149,6 +149,7 @@ class Diffusion(Schedule):
         Returns:
             "loss", "mse" and "vb" (in bits per dimension), each (N,)
         """
+        self._check_call(model, x0, t)
         noise = torch.randn_like(x0) if noise is None else noise
         x_t = self.q_sample(x0, t, noise)  # (N, C, H, W)
         eps, values = _split_output(self._call_model(model, x_t, t, y), x_t)  # (N, C, H, W) each
@@ -176,8 +177,9 @@ class Diffusion(Schedule):
             clip_x0: clip the predicted clean image to [-1, 1]: for pixels, not for latents
             variance: "learned", "fixed_small" or "fixed_large"; `self.variance` by default
         """
-        self._check_inputs(x_t, t)
-        _check_choice("variance", variance or self.variance, _VARIANCES)
+        self._check_call(model, x_t, t)
+        _check_flag("clip_x0", clip_x0)
+        _check_choice("variance", self.variance if variance is None else variance, _VARIANCES)
         return self.predict(self._call_model(model, x_t, t, y), x_t, t, clip_x0, variance)
 
     def predict_x0(self, output: Tensor, x_t: Tensor, t: Tensor, clip_x0: bool = False) -> Prediction:
@@ -237,6 +239,10 @@ class Diffusion(Schedule):
         zero = torch.zeros_like(mean)
         return _mean_flat(normal_kl(mean, log_variance, zero, zero)) / math.log(2)
 
+    def _check_call(self, model: Callable, x: Tensor, t: Tensor) -> None:
+        _check_callable("model", model, "x, t and y")
+        self._check_inputs(x, t)
+
     def _call_model(self, model: Callable, x_t: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
         "Call the model with the original timesteps, also if the schedule is respaced."
         return model(x_t, self.timestep_map[t.to(self.timestep_map.device)].to(t.device), y)
@@ -283,6 +289,10 @@ def bits_per_dim(
     Raises:
         UserError: if the model is in train() mode, or the pixels are not on the steps of `diffusion.bins`
     """
+    _check_type("diffusion", diffusion, Diffusion)
+    _check_flag("clip_x0", clip_x0)
+    _check_callable("model", model, "x, t and y")
+    _check_image_batch("x0", x0)
     _check_likelihood(model, x0, diffusion.bins if clip_x0 else None)
     columns = {"vb": [], "mse": [], "x0_mse": []}
     for i in _progress_bar(range(diffusion.num_timesteps), "bits/dim", progress):

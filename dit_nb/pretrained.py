@@ -14,15 +14,15 @@ from huggingface_hub import HfApi
 from torch import Tensor
 
 from dit_nb.config import DiTConfig, SamplingConfig
-from dit_nb.errors import UserError, _check_choice
+from dit_nb.errors import UserError, _check_choice, _check_path, _check_type, _is_int, _shown
 from dit_nb.guidance import Guided
 from dit_nb.hub import _model_folder, _saved_file
 from dit_nb.model import DiT
 from dit_nb.objective import Diffusion
 from dit_nb.sampling import Step, ddim_step, ddpm_step, sample_loop
-from dit_nb.utils import _check_device, _check_dtype, seeded_generator
+from dit_nb.utils import _check_device, _check_dtype, _check_index, seeded_generator
 
-__all__ = ["block_model", "digit_model", "load_model", "make_diffusion", "push_model"]
+__all__ = ["block_model", "digit_model", "emoji_model", "load_model", "make_diffusion", "push_model"]
 __all__ += ["sample_batches", "sample_images", "save_model"]
 
 _SAMPLING = "sampling.json"
@@ -35,6 +35,7 @@ def _is_pixel_model(config: DiTConfig) -> bool:
 
 def make_diffusion(sampling: SamplingConfig) -> Diffusion:
     """Build the diffusion process that a model was trained with from its sampling settings."""
+    _check_type("sampling", sampling, SamplingConfig)
     betas = sampling.schedule
     if not isinstance(betas, str):
         betas = torch.tensor(betas, dtype=torch.float64)
@@ -54,6 +55,7 @@ def save_model(model: DiT, folder: str | Path, sampling: SamplingConfig) -> None
     """
     _check_model(model)
     _check_sampling_fits(sampling, model.config)
+    _check_path("folder", folder)
     folder = Path(folder)
     model.save_pretrained(folder, **{name: fact for name, fact in sampling.card.items() if fact})
     (folder / _SAMPLING).write_text(json.dumps(asdict(sampling), indent=1), encoding="utf-8")
@@ -118,7 +120,7 @@ def load_model(
         FileNotFoundError: if there is no such model
         UserError: if a file is damaged, or an argument does not fit
     """
-    folder, device = _model_folder(folder), device or _best_device()
+    folder, device = _model_folder(folder), _best_device() if device is None else device
     options = {"device": device, "dtype": dtype, "weights": weights}
     model = DiT.from_pretrained(folder, y_embedder, **options, **download)
     try:
@@ -228,11 +230,10 @@ def _check_sampling_call(
     _check_model(model)
     if not isinstance(sampling, SamplingConfig):
         raise UserError(f"sampling is {type(sampling).__name__}, but must be a SamplingConfig.")
-    channels = sampling.guided_channels
-    if channels is not None and channels > model.config.in_channels:  # would reach the variance values
-        raise UserError(f"guided_channels is {channels}, but must be at most {model.config.in_channels}.")
-    if not all(isinstance(value, int) and value >= 0 for value in (seed, first, n or 0)):
-        raise UserError(f"seed is {seed}, first {first} and n {n}, but they must be integers of 0 or more.")
+    _check_guided_channels(sampling, model.config)
+    for name, value in {"seed": seed, "first": first, "n": 0 if n is None else n}.items():
+        if not _is_int(value, 0):
+            raise UserError(f"{name} is {_shown(value)}, but must be an integer of 0 or more.")
     labels = None if labels is None else _as_labels(labels, sampling.class_names, model)
     if labels is None and n is None:
         raise UserError("n is missing: without labels, give the number of images.")
@@ -242,21 +243,30 @@ def _check_sampling_call(
     return labels, len(labels) if n is None else n, device
 
 
+def _check_guided_channels(sampling: SamplingConfig, config: DiTConfig) -> None:
+    "Raise a UserError if guidance would reach the variance values."
+    channels, most = sampling.guided_channels, config.in_channels
+    if channels is not None and channels > most:
+        raise UserError(f"guided_channels is {channels}, but must be at most {most}, the channels of eps.")
+
+
 def _as_labels(labels, class_names: tuple[str, ...] | None, model) -> Tensor:  # (n, ...)
     names, classes = class_names or (), model.config.num_classes
     if not isinstance(labels, Tensor):
         labels = [
-            names.index(y) if y in names else y
-            for y in (labels if isinstance(labels, list | tuple) else [labels])
+            names.index(y) if isinstance(y, str) and y in names else y
+            for y in (labels if isinstance(labels, list | tuple | range) else [labels])
         ]
-        if not all(isinstance(y, int | float) for y in labels):
+        if not all((_is_int(y, -(2**62)) and y < 2**62) or isinstance(y, float) for y in labels):
             known = ", ".join(names[:10]) or "unknown"
             raise UserError(
-                f"labels is {labels!r}, but must be numbers or names of classes, which are {known}."
+                f"labels is {_shown(labels)}, but must be numbers or names of classes, which are {known}."
             )
         labels = torch.tensor(labels, dtype=None if labels else torch.long)
     if labels.ndim == 0:
         raise UserError("labels has shape (), but must be (n,): one for each image.")
+    if classes:
+        _check_index("labels", labels, len(labels))
     if (
         classes
         and not labels.is_floating_point()
@@ -296,19 +306,19 @@ def sample_batches(
     Raises:
         UserError: if an argument is out of range
     """
-    labels = None if labels is None else torch.as_tensor(labels)
-    if labels is not None and len(labels) != n:
-        raise UserError(f"labels has {len(labels)} entries, but must have n = {n}.")
-    if batch_size < 1:
-        raise UserError(f"batch_size is {batch_size}, but must be 1 or more.")
-    if not 0 <= rank < world_size:
-        raise UserError(f"rank is {rank}, but must be in [0, {world_size - 1}].")
+    counts = {"n": (n, 0), "batch_size": (batch_size, 1), "world_size": (world_size, 1)}
+    for name, (value, least) in (counts | {"rank": (rank, 0), "start": (start, 0)}).items():
+        if not _is_int(value, least) or value > 2**62:
+            raise UserError(f"{name} is {_shown(value)}, but must be an integer of {least} or more.")
+    if rank >= world_size:
+        raise UserError(f"rank is {rank}, but must be in [0, {world_size - 1}], below world_size.")
+    labels, _, _ = _check_sampling_call(model, sampling, labels, n, seed, start)
 
     def sample_batch(i: Tensor) -> tuple[Tensor, Tensor]:
         y = None if labels is None else labels[i]
         return i, sample(model, sampling, y, len(i), seed=seed, first=int(i[0]))
 
-    batches = torch.arange(start, n).split(batch_size)[rank::world_size]
+    batches = torch.arange(min(start, n), n).split(batch_size)[rank::world_size]
     return map(sample_batch, filter(len, batches))
 
 
@@ -334,6 +344,20 @@ def digit_model(
         dtype: number format of the weights; float32 by default
     """
     return _copy_bundled("digits", device, dtype)
+
+
+@lru_cache(maxsize=1)
+def _load_emoji_model() -> tuple[DiT, SamplingConfig]:
+    return load_model(str(files("dit_nb") / "models" / "emoji"))
+
+
+def emoji_model() -> tuple[DiT, SamplingConfig]:
+    """Load the emoji model that comes with the package, a new copy at each call, and its sampling settings.
+
+    Its classes are those of `dit_nb.data.emoji()`, category and style; `dit_nb/models/emoji/README.md` has its metrics.
+    """
+    model, sampling = _load_emoji_model()
+    return copy.deepcopy(model), sampling
 
 
 _BLOCK_MODELS = ("in_context", "cross_attention", "adaln", "adaln_zero")  # folders of dit_nb/models/blocks

@@ -13,10 +13,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .errors import UserError
+from dit_nb.errors import (
+    UserError,
+    _check_callable,
+    _check_choice,
+    _check_flag,
+    _check_number,
+    _check_type,
+    _is_int,
+    _shown,
+)
 from .objective import _VARIANCES, Diffusion, Prediction
 from .schedule import extract
-from .utils import _check_eval, _progress_bar, randn
+from .utils import _check_eval, _check_image_batch, _progress_bar, randn
 
 # %% ../nbs/3_diffusion/16_sampling.ipynb #160011
 def ddpm_step(diffusion: Diffusion, prediction: Prediction, x_t: Tensor, t: Tensor, noise: Tensor) -> Tensor:
@@ -45,20 +54,25 @@ class Step(NamedTuple):
 
 # %% ../nbs/3_diffusion/16_sampling.ipynb #160018
 #| code-fold: true
-def _check_sample_inputs(model, shape, y, x_T, step_noise=None, steps=None, variance=None) -> None:
+def _check_sample_inputs(diffusion, model, shape, y, x_T, step_noise=None, variance=None) -> None:
+    _check_type("diffusion", diffusion, Diffusion)
+    _check_callable("model", model, "x, t and y")
     _check_eval(model)
-    if len(shape) != 4:
-        raise UserError(f"shape is {tuple(shape)}, but must be four numbers (N, C, H, W).")
-    if y is not None and not isinstance(y, Tensor):
-        raise UserError(f"y is a {type(y).__name__}, but must be a tensor of labels.")
+    if not isinstance(shape, tuple | list) or len(shape) != 4 or not all(_is_int(n, 0) for n in shape):
+        raise UserError(f"shape is {_shown(shape)}, but must be four numbers (N, C, H, W).")
+    if y is not None and (not isinstance(y, Tensor) or y.ndim == 0):
+        raise UserError(f"y is {_shown(y)}, but must be a tensor of labels, (N,).")
+    if x_T is not None:
+        _check_image_batch("x_T", x_T)
+    steps = diffusion.num_timesteps
     if y is not None and len(y) != shape[0]:
         raise UserError(f"y has {len(y)} labels, but must have one for each of {shape[0]} images.")
     if x_T is not None and tuple(x_T.shape) != tuple(shape):
         raise UserError(f"x_T has shape {tuple(x_T.shape)}, but must be {tuple(shape)}.")
     if step_noise is not None and tuple(step_noise.shape) != (steps, *shape):
         raise UserError(f"step_noise has shape {tuple(step_noise.shape)}, but must be {(steps, *shape)}.")
-    if variance not in (None, *_VARIANCES):
-        raise UserError(f"variance is {variance!r}, but must be one of {', '.join(_VARIANCES)}.")
+    if variance is not None:
+        _check_choice("variance", variance, _VARIANCES)
 
 # %% ../nbs/3_diffusion/16_sampling.ipynb #160020
 #| code-fold: true
@@ -102,7 +116,10 @@ def sample_loop(
     Raises:
         UserError: if the model is in train() mode, or a shape does not fit
     """
-    _check_sample_inputs(model, shape, y, x_T, step_noise, diffusion.num_timesteps, variance)
+    _check_sample_inputs(diffusion, model, shape, y, x_T, step_noise, variance)
+    _check_flag("clip_x0", clip_x0)
+    if callback is not None:
+        _check_callable("callback", callback, "a Step")
     given = [tensor.device for tensor in (x_T, y) if tensor is not None]
     device = given[0] if given else device or diffusion.timestep_map.device
     x = randn(shape, generator, device) if x_T is None else x_T
@@ -163,5 +180,6 @@ def ddim_sample(
         model: (x, t, y) -> (N, 2C, H, W), or (N, C, H, W): the variance is not used
         eta: amount of fresh noise in each step: with 0 the same x_T gives the same image, 1 is DDPM
     """
-    step = partial(ddim_step, eta=eta)
+    _check_number("eta", eta, positive=False)
+    step = partial(ddim_step, eta=float(eta))
     return sample_loop(step, diffusion, model, shape, y, posterior=False, **options)

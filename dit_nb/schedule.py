@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from .errors import UserError
+from .errors import UserError, _is_int, _shown
 from .utils import _check_index
 
 # %% ../nbs/3_diffusion/14_schedule.ipynb #140008
@@ -23,8 +23,8 @@ def linear_betas(num_timesteps: int = 1000) -> Tensor:
 
 
 def _check_num_timesteps(num_timesteps: int) -> None:
-    if num_timesteps < 1:
-        raise UserError(f"num_timesteps is {num_timesteps}, but must be 1 or more.")
+    if not _is_int(num_timesteps) or num_timesteps > 10**6:
+        raise UserError(f"num_timesteps is {_shown(num_timesteps)}, but must be an integer, 1 or more.")
 
 # %% ../nbs/3_diffusion/14_schedule.ipynb #140013
 def cosine_betas(num_timesteps: int = 1000, offset: float = 0.008, max_beta: float = 0.999) -> Tensor:
@@ -55,12 +55,16 @@ def space_timesteps(num_timesteps: int, spec: str) -> list[int]:
     Raises:
         UserError: if the spec cannot be read or T has no such timesteps
     """
+    _check_num_timesteps(num_timesteps)
+    if not isinstance(spec, str):
+        raise UserError(f"steps is {_shown(spec)}, but must be like '250', '10,15,20' or 'ddim50'.")
     if spec.startswith("ddim"):
         return _strided_timesteps(num_timesteps, spec)
     try:
         counts = [int(count) for count in spec.split(",")]
     except ValueError:
-        raise UserError(f"steps is {spec!r}, but must be like '250', '10,15,20' or 'ddim50'.") from None
+        text = _shown(spec)
+        raise UserError(f"steps is {text}, but must be like '250', '10,15,20' or 'ddim50'.") from None
     kept, start = [], 0
     for i, count in enumerate(counts):
         size = num_timesteps // len(counts) + (i < num_timesteps % len(counts))
@@ -158,7 +162,10 @@ class Schedule(nn.Module):
 
     def __init__(self, betas: Tensor, timestep_map: Tensor | None = None):
         super().__init__()
-        betas = torch.as_tensor(betas, dtype=torch.float64)
+        try:
+            betas = torch.as_tensor(betas, dtype=torch.float64)
+        except (TypeError, ValueError, RuntimeError, OverflowError):
+            raise UserError(f"betas is {_shown(betas)}, but must be a row of numbers in (0, 1).") from None
         if betas.ndim != 1 or len(betas) < 1 or not bool(((betas > 0) & (betas < 1)).all()):
             raise UserError(f"betas has shape {tuple(betas.shape)}, but must be a row of numbers in (0, 1).")
         self.num_timesteps = len(betas)
@@ -178,6 +185,9 @@ class Schedule(nn.Module):
 
     def _check_inputs(self, x: Tensor, t: Tensor, **same_shape: Tensor) -> None:
         "Raise a UserError unless t is (N,) timesteps and all other tensors have the shape of x."
+        if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim == 0:
+            got = x.dtype if isinstance(x, Tensor) else _shown(x)
+            raise UserError(f"x is {got}, but must be a floating point tensor (N, C, H, W).")
         _check_index("t", t, len(x), self.num_timesteps)
         for name, other in same_shape.items():
             if not isinstance(other, Tensor):

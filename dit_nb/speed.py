@@ -16,7 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dit_nb.blocks.adaln import AdaLNBlock, AdaLNModulation
 from dit_nb.blocks.adaln_zero import AdaLNZeroBlock
-from dit_nb.errors import UserError, _check_choice
+from dit_nb.errors import UserError, _check_choice, _check_type
 from dit_nb.model import DiT, _check_inputs
 from dit_nb.utils import _check_index
 
@@ -150,6 +150,7 @@ class InferenceModel:
     """
 
     def __init__(self, model: DiT, precision: str = "fp32", compiled: bool = False):
+        _check_type("model", model, DiT)
         _check_choice("precision", precision, ("fp32", "bf16"))
         self.null_class, self.config, self.training = model.null_class, model.config, False
         self.device, self.bf16 = model.pos_embed.device, precision == "bf16"

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dit_nb.errors import UserError
+from dit_nb.errors import UserError, _check_flag, _shown
 
 __all__ = ["randn", "seeded_generator"]
 
@@ -40,6 +40,9 @@ def randn(
         generator: one for all images, or a list with one for each; the global random state by default
         device: device of the result; the CPU by default
     """
+    for one in generator if isinstance(generator, list) else [generator]:
+        if not isinstance(one, torch.Generator) and (one is not None or isinstance(generator, list)):
+            raise UserError(f"generator is {_shown(one)}, but must be a torch.Generator, or one per image.")
     if not isinstance(generator, list):
         source = generator.device if generator is not None else device
         return torch.randn(shape, generator=generator, device=source).to(device)
@@ -63,6 +66,7 @@ def _progress_bar(iterable: Iterable | None = None, desc: str = "", shown: bool 
 
 
 def _bar_visible(shown: bool) -> bool:
+    _check_flag("progress", shown)
     return shown and (sys.stderr.isatty() or "ipykernel" in sys.modules)
 
 
@@ -127,6 +131,13 @@ def _check_index(name: str, index: Tensor, n: int, limit: int | None = None, flo
         raise UserError(f"{name} holds {high if low >= 0 else low}, but must be {wanted}.")
 
 
+def _check_image_batch(name: str, x) -> None:
+    "Raise a UserError unless x is a batch of floating point images."
+    if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim != 4:
+        got = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else f"a {type(x).__name__}"
+        raise UserError(f"{name} is {got}, but must be a floating point tensor (N, C, H, W).")
+
+
 def _check_eval(model) -> None:
     if getattr(model, "training", False):
         raise UserError(
@@ -142,12 +153,12 @@ def _check_device(device) -> None:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, TypeError, ValueError):
         raise UserError(
-            f"device is {device!r}, but must be one of this machine, such as 'cpu' or 'cuda'."
+            f"device is {_shown(device)}, but must be one of this machine, such as 'cpu' or 'cuda'."
         ) from None
 
 
 def _check_dtype(dtype) -> None:
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise UserError(
-            f"dtype is {dtype!r}, but must be a floating point type of torch, such as torch.bfloat16."
+            f"dtype is {_shown(dtype)}, but must be a floating point type of torch, such as torch.bfloat16."
         )

@@ -22,7 +22,13 @@ from dit_nb.interop.convert import load_any
 from dit_nb.interop.diffusers import _make_scheduler, scheduler_sample
 from dit_nb.measure import PRESETS, _uniform_labels
 from dit_nb.model import DiT
-from dit_nb.pretrained import _is_pixel_model, make_diffusion, sample_batches, sample_images
+from dit_nb.pretrained import (
+    _check_guided_channels,
+    _is_pixel_model,
+    make_diffusion,
+    sample_batches,
+    sample_images,
+)
 from dit_nb.sample_files import save_npz
 from dit_nb.speed import InferenceModel, fast_cpu
 from dit_nb.utils import _atomic_write, _make_folder, randn, seeded_generator
@@ -102,6 +108,7 @@ def _sample_dpm(
     "Sample as `sample_images` does, with DPM-Solver++ of diffusers."
     if not sampling.steps.isdecimal():
         raise UserError(f"steps is {sampling.steps!r}, but must be an integer for dpm++.")
+    _check_guided_channels(sampling, model.config)
     shape, scale = (n, *model.config.image_shape), sampling.cfg_scale
     guided = model if scale == 1 else Guided(model, scale, sampling.guided_channels)
     return scheduler_sample(

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from dit_nb.config import DiTConfig, SamplingConfig
-from dit_nb.errors import UserError, _check_choice
+from dit_nb.errors import UserError, _check_choice, _check_path
 from dit_nb.hub import _check_download, _saved_file
 from dit_nb.interop.diffusers import _make_scheduler, from_diffusers, to_diffusers
 from dit_nb.interop.official import _default_sampling, load_official, save_official
@@ -20,6 +20,7 @@ from dit_nb.model import DiT
 from dit_nb.objective import Diffusion
 from dit_nb.pretrained import _best_device, _read_sampling, load_model, save_model
 from dit_nb.schedule import _SCHEDULES
+from dit_nb.utils import _check_device, _check_dtype
 
 __all__ = ["save_diffusers", "load_diffusers", "load_any", "convert"]
 
@@ -173,6 +174,9 @@ def load_any(
     """
     _check_choice("weights", weights, ("ema", "model"))
     _check_download(download)
+    _check_path("source", source)
+    _check_device(device)
+    _check_dtype(dtype)
     path, options = Path(source), {"device": device, "dtype": dtype, "weights": weights, **download}
     if path.suffix == ".safetensors" and (path.parent / "config.json").is_file():  # of a folder of ours
         path, source = path.parent, str(path.parent)
@@ -182,7 +186,7 @@ def load_any(
         model, sampling = load_diffusers(source, **download)
     else:
         return load_model(source, **options)
-    return model.to(device=device or _best_device(), dtype=dtype), sampling
+    return model.to(device=_best_device() if device is None else device, dtype=dtype), sampling
 
 
 def _is_diffusers(source: str | Path, download: dict) -> bool:
@@ -220,6 +224,8 @@ def convert(
         UserError: if the source cannot be loaded, the target exists, or the format cannot hold the model
     """
     _check_choice("to", to, ("official", "diffusers", "dit_nb"))
+    _check_path("source", source)
+    _check_path("target", target)
     target = Path(target)
     if target.is_file() or (target.is_dir() and any(target.iterdir())):
         raise UserError(f"target is {target}, but must not exist yet.")

@@ -243,7 +243,7 @@ def scheduler_sample(
     Raises:
         UserError: if the scheduler does not fit the model's noise schedule or predictions
     """
-    _check_sample_inputs(model, shape, y, x_T)
+    _check_sample_inputs(diffusion, model, shape, y, x_T)
     with_variance = _check_scheduler(scheduler, diffusion)
     scheduler = type(scheduler).from_config(scheduler.config)  # a copy: sampling changes its state
     given = [tensor.device for tensor in (x_T, y) if tensor is not None]

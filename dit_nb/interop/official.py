@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dit_nb.config import _MODEL_NAMES, SIZES, DiTConfig, SamplingConfig
-from dit_nb.errors import UserError, _check_choice
+from dit_nb.errors import UserError, _check_choice, _check_flag, _check_path, _check_type
 from dit_nb.model import DiT
 from dit_nb.pretrained import _default_sampling
 from dit_nb.utils import _atomic_write
@@ -182,6 +182,12 @@ def save_official(
     Raises:
         UserError: if the official format cannot hold the model
     """
+    _check_type("model", model, DiT)
+    _check_path("path", path)
+    _check_flag("training", training)
+    for name, value, kind in (("sampling", sampling, SamplingConfig), ("ema", ema, DiT)):
+        if value is not None:
+            _check_type(name, value, kind)
     content = _official_state(model)
     if training:
         content = {

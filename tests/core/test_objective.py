@@ -278,7 +278,7 @@ def losses(model=None, x0=X, t=T, **options):
 @error_cases(
     (partial(Diffusion, "quadratic"), "schedule.*'quadratic'.*linear.*cosine"),
     (partial(Diffusion, variance="small"), "variance.*'small'.*learned.*fixed_small.*fixed_large"),
-    (partial(Diffusion, num_timesteps=0), "num_timesteps.*0.*above 0"),
+    (partial(Diffusion, num_timesteps=0), "num_timesteps.*0.*1 or more"),
     (partial(Diffusion, bins=1), "bins.*1.*2 or more"),
     (partial(Diffusion, torch.tensor([0.1, 1.0])), r"betas.*\(0, 1\)"),
     (partial(Diffusion, torch.tensor([0.1, float("nan")])), r"betas.*\(0, 1\)"),

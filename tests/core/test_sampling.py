@@ -220,7 +220,7 @@ def make(**fields):
         (dict(step_noise=X), r"step_noise.*\(3, 3, 4, 4\).*\(2, 3, 3, 4, 4\)"),
         (dict(shape=(3, 4, 4)), r"shape.*\(3, 4, 4\).*\(N, C, H, W\)"),
         (dict(shape=(3, 1, 4, 4)), r"x.*\(3, 1, 4, 4\).*\(N, 3, 4, 4\)"),
-        (dict(y=[0, 1, 2]), "y.*list.*tensor"),
+        (dict(y=[0, 1, 2]), r"y is \[0, 1, 2\].*tensor"),
         (dict(y=Y[:2]), "y.*2.*3"),
         (dict(y=Y + 2), r"y.*6.*\[0, 5\]"),
         (dict(y=None), "y.*missing"),
