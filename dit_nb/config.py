@@ -169,6 +169,7 @@ class TrainConfig:
     save_every: int | None = None  # updates between checkpoints; none: no checkpoints
     keep: int = 3  # number of checkpoints to keep, the newest
     keep_every: int | None = None  # also keep each checkpoint whose step is a multiple of this; none: no more
+    background_save: bool = False  # write checkpoints while training goes on, in shards; for large models
     sample_every: int | None = None  # updates between images of samples; none: no images
     validate_every: int | None = None  # updates between losses on held-out images; none: never
     log_every: int = 10  # updates between readings of the losses, which make the CPU wait for a GPU
@@ -185,7 +186,7 @@ class TrainConfig:
                 value, default = getattr(self, name), type(self).__dataclass_fields__[name].default
                 if value is not None or default is not None:
                     _check_number(name, value, kind, positive)
-        for name in ("flip", "compile", "gradient_checkpointing"):
+        for name in ("flip", "compile", "gradient_checkpointing", "background_save"):
             if not isinstance(getattr(self, name), bool):
                 raise UserError(f"{name} is {_shown(getattr(self, name))}, but must be True or False.")
         for name in ("ema_decay", "beta2"):
@@ -234,17 +235,18 @@ class SamplingConfig:
 
 
 def _check_sampling(config: SamplingConfig) -> None:
-    if isinstance(config.schedule, str):
+    betas = config.schedule if isinstance(config.schedule, tuple) else ()
+    if not betas:
         _check_choice("schedule", config.schedule, ("linear", "cosine"))
-    _check_choice("variance", config.variance, ("learned", "fixed_small", "fixed_large"))
-    _check_choice("sampler", config.sampler, ("ddpm", "ddim"))
     if not all(_is_number(beta) for beta in betas):
         raise UserError(f"schedule is {_shown(betas)}, but must be a name or a tuple of betas.")
+    _check_choice("variance", config.variance, ("learned", "fixed_small", "fixed_large"))
+    _check_choice("sampler", config.sampler, ("ddpm", "ddim"))
     _check_number("num_timesteps", config.num_timesteps, int)
-    if not _is_int(config.bins, 2):
-        raise UserError(f"bins is {_shown(config.bins)}, but must be an integer of at least 2.")
     if config.num_timesteps > 10**6:
         raise UserError(f"num_timesteps is {config.num_timesteps}, but must be at most 1000000.")
+    if not _is_int(config.bins, 2):
+        raise UserError(f"bins is {_shown(config.bins)}, but must be an integer of at least 2.")
     if not isinstance(config.clip_x0, bool):
         raise UserError(f"clip_x0 is {_shown(config.clip_x0)}, but must be True or False.")
     if config.class_names is not None:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from .background_checkpoint import BackgroundCheckpointer
 from .batches import Batches, BatchReader, ImageData, _find_attribute
 from .checkpoint import Checkpointer, _check_finite
 from .config import TrainConfig
@@ -30,7 +31,7 @@ from dit_nb.distributed import (
     _shutdown,
 )
 from .ema import EMA
-from .errors import UserError
+from .errors import UserError, _check_path
 from .model import DiT
 from .objective import Diffusion
 from .progress import Logger, Progress
@@ -111,10 +112,15 @@ class Trainer:
         self.model, self.optimizer = _prepare_distributed(
             self.accelerator, model, self.ema, _make_optimizer(model, config), config.compile
         )
-        self.progress, self.signals, self.grad_norm = Progress(), StopSignals(), torch.zeros((), device=device)
+        self.progress, self.signals, self.grad_norm = (
+            Progress(),
+            StopSignals(),
+            torch.zeros((), device=device),
+        )
         self.noise = noise or _make_noise(model, diffusion, data, config)
         self.logger = logger or Logger(config.log_every)
-        self.checkpointer = checkpointer or Checkpointer(out, config.keep, config.keep_every)
+        kind = BackgroundCheckpointer if config.background_save else Checkpointer
+        self.checkpointer = checkpointer or kind(out, config.keep, config.keep_every)
         self.on_step = _check_callbacks("on_step", on_step)
         self.on_save = _check_callbacks("on_save", on_save)
 
@@ -140,7 +146,9 @@ class Trainer:
         )
         return _next_on_all_ranks(iter(loader), self.signals)
 
-    def losses(self, x0: Tensor, y: Tensor, noise: StepNoise, model: Callable | None = None) -> dict[str, Tensor]:
+    def losses(
+        self, x0: Tensor, y: Tensor, noise: StepNoise, model: Callable | None = None
+    ) -> dict[str, Tensor]:
         """Return the losses of one micro-batch by name, each (N,).
 
         Args:
@@ -219,6 +227,7 @@ class Trainer:
             stopped = self.fraction < 1  # a signal has ended the batches
             if stopped:
                 self.save()
+            self.checkpointer.finish(self)
         _check_finite(self)
         average = _full_model(self.ema.model)
         _shutdown()
@@ -304,6 +313,8 @@ def _check_images(model: DiT, data) -> None:
 # %% ../nbs/4_practice/19_training.ipynb #190046
 def _check_run(model: DiT, data, config: TrainConfig, out, world_size: int = 1) -> None:
     "Raise a UserError if model, data and settings do not fit each other."
+    if out is not None:
+        _check_path("out", out)
     names, classes = len(_find_attribute(data, "class_names") or ()), model.config.num_classes
     if classes and names > classes:
         raise UserError(

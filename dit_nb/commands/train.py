@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dit_nb.background_checkpoint import BackgroundCheckpointer
 from dit_nb.callbacks import SampleImages, Validation
 from dit_nb.checkpoint import Checkpointer, checkpoints
 from dit_nb.commands.build import _build_model
@@ -61,7 +62,8 @@ def _make_trainer(options: Train) -> tuple[Trainer, SamplingConfig, Callable]:
         raise UserError(
             f"validate_every is {config.validate_every}, but there are no held-out images: give val_fraction or val_split."
         )
-    checkpointer = Checkpointer(options.out, config.keep, config.keep_every, sampling)
+    kind = BackgroundCheckpointer if config.background_save else Checkpointer
+    checkpointer = kind(options.out, config.keep, config.keep_every, sampling)
     parts = {"on_step": on_step, "checkpointer": checkpointer}
     trainer = Trainer(model, make_diffusion(sampling), data, config, options.out, **parts)
     return trainer, sampling, sample_grid

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -105,6 +106,11 @@ def test_resuming_without_a_checkpoint(tmp_path):
         make_trainer().resume()
 
 
+def fewer_images() -> ImageSet:
+    train = digits().train
+    return ImageSet(train.images[:500], train.labels[:500], train.class_names)
+
+
 def test_resuming_with_other_settings(tmp_path):
     fit(make_trainer(HALFWAY, out=tmp_path))
     (checkpoint,) = checkpoints(tmp_path)
@@ -115,8 +121,8 @@ def test_resuming_with_other_settings(tmp_path):
     ):
         with raises_input_error(pattern):
             make_trainer(config, shape, out=tmp_path).resume()
-    with raises_input_error(f"images is 12.*1437.*{checkpoint}"):
-        make_trainer(data=Latents(), out=tmp_path).resume()
+    with raises_input_error(f"data has other images than {checkpoint}"):
+        make_trainer(data=fewer_images(), out=tmp_path).resume()
     longer = make_trainer(replace(TRAIN, grad_accum_steps=2, keep=1, num_workers=1), out=tmp_path)
     longer.resume()
     assert longer.progress.step == 2
@@ -234,10 +240,12 @@ def test_other_images_are_noticed(tmp_path):
     train = digits().train
     brighter = ImageSet((train.images + 0.3).clamp(-1, 1), train.labels, train.class_names)
     fit(make_trainer(HALFWAY, data=train, out=tmp_path))
-    with raises_input_error("data has other images than .*, but must be the same.*change names data"):
+    with raises_input_error(
+        "data has other images than .*, but must have the same, unless change names data"
+    ):
         resumed(tmp_path, TRAIN, data=brighter)
     trainer = resumed(tmp_path, TRAIN, ["data"], data=brighter)
-    assert trainer.progress.changes == ["from step 2: other images"]
+    assert trainer.progress.changes == ["from step 2: data has other images"]
 
 
 class RandomCrops(Latents):
@@ -316,3 +324,41 @@ def test_a_full_disk_is_a_sentence_and_leaves_nothing(tmp_path, size):
     assert not checkpoints(tmp_path)
     folder = tmp_path / "checkpoints"
     assert not folder.exists() or not list(folder.iterdir())
+
+
+# Checkpoints that are written in the background
+
+
+def test_a_checkpoint_in_the_background_resumes_like_any_other(tmp_path):
+    """Written in shards, resumed by a run of either kind; the state is that of its step, not of a later one."""
+    config = replace(TRAIN, steps=8, save_every=4, background_save=True)
+    whole = fit(make_trainer(config, out=tmp_path / "a"))
+    assert steps_of(checkpoints(tmp_path / "a")) == [4, 8]
+    shutil.rmtree(checkpoints(tmp_path / "a")[-1])
+    for kind in (True, False):
+        shutil.copytree(tmp_path / "a", tmp_path / f"{kind}")
+        trainer = resumed(tmp_path / f"{kind}", replace(config, background_save=kind))
+        assert trainer.progress.step == 4
+        again = fit(trainer)
+        for part in ("weights", "average"):
+            assert all(torch.equal(again[part][name], value) for name, value in whole[part].items())
+        assert torch.equal(again["losses"], whole["losses"])
+    assert load_model(checkpoints(tmp_path / "a")[0])[1].bins == 17, "it is a model, too"
+
+
+def test_a_damaged_shard(tmp_path):
+    fit(make_trainer(replace(HALFWAY, background_save=True), out=tmp_path))
+    (checkpoint,) = checkpoints(tmp_path)
+    for path in (checkpoint / "optimizer").glob("*.distcp"):
+        path.write_bytes(path.read_bytes()[:100])
+    with raises_input_error(f"Checkpoint {checkpoint} is damaged"):
+        resumed(tmp_path, TRAIN)
+
+
+@pytest.mark.parametrize("size", [0, 1000, 100_000, 150_000])
+def test_a_full_disk_in_the_background(tmp_path, size):
+    """Told at the latest at the end of the run; no checkpoint appears."""
+    trainer = make_trainer(replace(TRAIN, background_save=True), out=tmp_path)
+    with raises_input_error("cannot be .*written"), largest_file(size):
+        trainer.fit(progress=False)
+    assert not checkpoints(tmp_path)
