@@ -19,19 +19,19 @@ class _Files:
     "Image files: `files[i]` is a cell, a dict of path and bytes (None)."
 
     def __init__(self, root: Path, files: list[_File]):
-        import pyarrow as pa
-
-        self.root, self.place = root, str(root)
-        # Arrow's memory is shared with the workers of a DataLoader; that of Python's strings would be copied.
-        self.paths = pa.array([os.fsencode(file.path) for file in files], pa.binary())
+        paths = [os.fsencode(file.path) for file in files]
+        self.place = str(root)
+        # One array is shared with the workers of a DataLoader; the memory of many strings would be copied.
+        self._text, self._ends = np.frombuffer(b"".join(paths), np.uint8), np.cumsum([0, *map(len, paths)])
         self._keys = np.array([_hash(file.path, file.size, file.mtime) for file in files], np.uint64)
         self._names = np.array([_hash(file.path, file.size) for file in files], np.uint64)
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self._keys)
 
     def __getitem__(self, i: int) -> dict:
-        return {"path": os.path.join(self.place, os.fsdecode(self.paths[i].as_py())), "bytes": None}
+        path = self._text[self._ends[i] : self._ends[i + 1]].tobytes()
+        return {"path": os.path.join(self.place, os.fsdecode(path)), "bytes": None}
 
     def keys(self) -> np.ndarray:
         "What identifies each file as it is now, (N,) uint64."

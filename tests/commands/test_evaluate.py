@@ -104,3 +104,32 @@ def test_bad_input(trained_extractor, split, tmp_path, capsys):
     assert "bad.npz" in error(bad, "digits")
     bad.write_text("hello")
     assert "bad.npz" in error(bad, "digits")
+
+
+def test_what_was_found_is_printed_first(trained_extractor, split, tmp_path, capsys):
+    """To stderr, so that JSON stays readable: split, number, size, classes, what was left out."""
+    for name, count in (("train", 30), ("test", 20)):
+        for i, image in enumerate(_to_uint8(split.held_out.images[:count])[:, 0].numpy()):
+            path = tmp_path / "real" / name / "ab"[i % 2] / f"{i:03d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(path)
+    words = ["evaluate", "digits", str(tmp_path / "real"), "--split", "test", "--resamples", "0", "--json"]
+    assert main(words) == 0
+    text = capsys.readouterr()
+    assert json.loads(text.out)["reference"]["n"] == 20
+    assert text.err.startswith("samples: held-out digits\n  360 images of 1 channels, 8x8\n  10 classes: ")
+    assert f"reference: {tmp_path / 'real'}, split test\n  20 images of 1 channels, 8x8" in text.err
+    assert "2 classes: a 10, b 10" in text.err and "left out: 30 images in train" in text.err
+
+
+def test_images_that_are_not_square(tmp_path, capsys):
+    """Samples that all have one size are compared as they are; the reference is cropped to that size."""
+    for name, shape in (("samples", (6, 10, 3)), ("real", (12, 20, 3))):
+        (tmp_path / name).mkdir()
+        for i in range(9):
+            Image.fromarray(RNG(i).integers(0, 256, shape, dtype=np.uint8)).save(tmp_path / name / f"{i}.png")
+    words = [str(tmp_path / "samples"), str(tmp_path / "real")]
+    assert "1x8x8" in error_of(capsys, *words, "--features", "digits")
+    assert main(["evaluate", *words, "--features", "digits"]) == 2
+    assert capsys.readouterr().err.count("9 images of 3 channels, 6x10") == 2
+    assert "image_size is 6x" in error_of(capsys, *words, "--image-size", "6x")
