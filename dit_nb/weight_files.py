@@ -3,6 +3,8 @@
 import errno
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +16,23 @@ from torch import Tensor
 __all__ = []
 
 
-def _save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+def _save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     "Write a safetensors file. Raises OSError if the disk is full."
+    with _system_errors(path):
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+    _finish(path)
+
+
+@contextmanager
+def _system_errors(path: Path) -> Iterator[None]:
+    "Raise the OSError that is in the text of an error of safetensors."
     try:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata)
-    except SafetensorError as error:  # the system's error is in its text only
+        yield
+    except SafetensorError as error:
         number = re.search(r"os error (\d+)", str(error))
         if number is None:
             raise
         raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from None
-    _finish(path)
 
 
 def _save_object(value: Any, path: Path) -> None:

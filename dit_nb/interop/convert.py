@@ -18,13 +18,18 @@ from dit_nb.interop.diffusers import _make_scheduler, from_diffusers, to_diffuse
 from dit_nb.interop.official import _default_sampling, load_official, save_official
 from dit_nb.model import DiT
 from dit_nb.objective import Diffusion
-from dit_nb.pretrained import _best_device, _read_sampling, load_model, save_model
+from dit_nb.pretrained import _best_device, _is_pixel_model, _read_sampling, load_model, save_model
 from dit_nb.schedule import _SCHEDULES
 from dit_nb.utils import _check_device, _check_dtype
+from dit_nb.weight_files import _system_errors
 
 __all__ = ["save_diffusers", "load_diffusers", "load_any", "convert"]
 
 _README = (files("dit_nb") / "models" / "diffusers_card.md").read_text(encoding="utf-8")
+_NO_DECODER = {
+    "pixels": "The model generates pixels, without a decoder: use its transformer and scheduler.",
+    "latents": "The model generates latents, and this folder has no autoencoder to decode them: convert again with vae.",
+}
 
 
 def save_diffusers(
@@ -46,7 +51,7 @@ def save_diffusers(
 
     folder, transformer = Path(folder), to_diffusers(model)
     if vae is not None:
-        _check_vae(vae, model.config)
+        _check_vae(vae, model.config, sampling.vae or {})
     changes = {}
     if scheduler == "ddpm" and sampling.variance == "learned":
         changes["variance_type"] = "fixed_small"  # the pipeline drops the predicted variance
@@ -54,18 +59,19 @@ def save_diffusers(
     DiTPipeline(transformer, vae, noise).save_config(folder)
     for name, part in (("transformer", transformer), ("scheduler", noise), ("vae", vae)):
         if part is not None:
-            part.save_pretrained(folder / name)
+            with _system_errors(folder / name):
+                part.save_pretrained(folder / name)
     names = sampling.class_names or [str(k) for k in range(model.config.num_classes)]
     index = json.loads((folder / "model_index.json").read_text())
     index["id2label"] = {str(k): name for k, name in enumerate(names)}  # save_config leaves it out
     (folder / "model_index.json").write_text(json.dumps(index, indent=2))
     (folder / "sampling.json").write_text(json.dumps(asdict(sampling), indent=1))
-    note = "" if vae else "The model generates pixels, without a decoder: use its transformer and scheduler."
+    note = "" if vae else _NO_DECODER["pixels" if _is_pixel_model(model.config) else "latents"]
     text = _README.replace("{vae}", "" if vae else ", vae=None").replace("{note}", note)
     (folder / "README.md").write_text(text.replace("{classes}", str(model.config.num_classes)))
 
 
-def _check_vae(vae, config: DiTConfig) -> None:
+def _check_vae(vae, config: DiTConfig, made: dict) -> None:
     "Raise UserError unless the pipeline of diffusers can decode the model's latents with this autoencoder."
     channels, shift = vae.config.latent_channels, getattr(vae.config, "shift_factor", None)
     if channels != config.in_channels:
@@ -74,6 +80,16 @@ def _check_vae(vae, config: DiTConfig) -> None:
         )
     if shift:
         raise UserError(f"shift_factor of the vae is {shift}, but must be 0: DiTPipeline ignores it.")
+    scale = made.get("scale", vae.config.scaling_factor)
+    if made.get("shift") or isinstance(scale, list):
+        raise UserError(
+            "latents of the model have a shift, or a scale for each channel: DiTPipeline has neither."
+        )
+    if scale != vae.config.scaling_factor:
+        raise UserError(
+            f"scaling_factor of the vae is {vae.config.scaling_factor}, but must be {scale}, as of the model's "
+            f"latents: call vae.register_to_config(scaling_factor={scale})."
+        )
 
 
 def load_diffusers(source: str | Path, **download) -> tuple[DiT, SamplingConfig]:
@@ -235,6 +251,8 @@ def convert(
     name = Path(source).resolve().name if Path(source).exists() else str(source)
     sampling = replace(sampling, card={"source": name, **sampling.card})
     decoder = None if vae is None else _load_vae(vae)
+    if decoder is not None and isinstance(scale := (sampling.vae or {}).get("scale"), float):
+        decoder.register_to_config(scaling_factor=scale)  # what the latents were made with
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=target.parent))

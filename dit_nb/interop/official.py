@@ -16,6 +16,7 @@ from dit_nb.errors import UserError, _check_choice, _check_flag, _check_path, _c
 from dit_nb.model import DiT
 from dit_nb.pretrained import _default_sampling
 from dit_nb.utils import _atomic_write
+from dit_nb.weight_files import _save_object
 
 __all__ = ["load_official", "save_official"]
 
@@ -197,7 +198,7 @@ def save_official(
             "args": _training_args(model.config, sampling),
         }
     with _atomic_write(path) as draft:
-        torch.save(content, draft)
+        _save_object(content, draft)
 
 
 def _training_args(config: DiTConfig, sampling: SamplingConfig | None) -> argparse.Namespace:
