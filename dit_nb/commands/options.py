@@ -241,7 +241,7 @@ class Encode:
 class Evaluate:
     "compare samples with real images: Fréchet distances, inception score, precision, recall"
 
-    samples: conf.Positional[str]  # folder of images, .npz file, or digits or emoji: held-out ones
+    samples: conf.Positional[str]  # folder of images, .npz file, digits, emoji, or a model or checkpoint
     reference: conf.Positional[str]  # real images in the same forms, or an .npz file with ADM's statistics
     features: Literal["inception", "digits", "emoji"] | None = None  # none: digits for images of 1x8x8
     weights: str | None = None  # local file of Inception's weights; none: downloaded once
@@ -252,7 +252,9 @@ class Evaluate:
     k: int = 3  # k for the k-NN radii of precision and recall
     resamples: int = 200  # random halves for the intervals; 0: no intervals
     level: float = 0.95  # confidence level of the intervals
-    seed: int = 0  # seed of the kept features and the random halves
+    num_samples: int = 1000  # images to sample if samples is a model; the distance depends on their number
+    model_weights: Literal["ema", "model"] = "ema"  # weights of a checkpoint: averaged or raw
+    seed: int = 0  # seed of the kept features, the random halves, and the samples of a model
     json: bool = False  # print JSON instead of a table
 
 
@@ -305,6 +307,7 @@ class Release:
     course: str  # folder of the course that build wrote
 
 
+_From = Annotated[Literal["folder", "moodle", "canvas"], conf.arg(name="from")]
 _Roster = Annotated[_T, _hint("(default: roster.csv of the course, if there is one)")]
 
 
@@ -315,12 +318,8 @@ class Grade:
     name: conf.Positional[str]  # name of an assignment, such as a1
     course: str  # folder of the course that build wrote
     submissions: str | None = None  # folder of notebooks, or zip file; none: submitted/ of the course
-    source: Annotated[Literal["folder", "moodle", "canvas"], conf.arg(name="from")] = (
-        "folder"  # how files are named
-    )
-    roster: _Roster[str | None] = (
-        None  # list of the class: CSV file with id, name, email, or a platform's export
-    )
+    source: _From = "folder"  # how the files are named: by student, or as a platform's download
+    roster: _Roster[str | None] = None  # CSV file of the class: id, name, email; or a platform's export
     student: tuple[str, ...] = ()  # students to grade; all if none are given
     jobs: int = min(2, os.cpu_count() or 1)  # notebooks that run at the same time
     seconds: float = 60.0  # time limit of a cell in seconds
@@ -335,9 +334,7 @@ class Publish:
     name: conf.Positional[str]  # name of an assignment, such as a1
     course: str  # folder of the course
     to: Literal["moodle", "canvas", "none"] = "none"  # platform whose table of grades is written
-    roster: _Roster[str | None] = (
-        None  # list of the class: CSV file with id, name, email, or a platform's export
-    )
+    roster: _Roster[str | None] = None  # CSV file of the class: id, name, email; or a platform's export
 
 
 @dataclass(frozen=True)

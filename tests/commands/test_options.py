@@ -54,7 +54,7 @@ def test_lists_and_actions():
     bench = read("bench growth --config S/2 B/2 --job train sample --compile")
     assert (bench.what, bench.config, bench.job) == ("growth", ("S/2", "B/2"), ("train", "sample"))
     assert bench.compile and read("bench").job == ("train",)
-    assert read("assignment build a1 a2 --out c").action == Build(("a1", "a2"), "c", 60.0)
+    assert read("assignment build a1 a2 --out c").action == Build(("a1", "a2"), "c")
 
 
 @pytest.mark.parametrize(
