@@ -163,7 +163,7 @@ class GPUSpec:
 
 GPUS = {
     "RTX 3060": GPUSpec(12, 25.5, 12.7, "GA102 white paper: twice its float32 rate"),
-    "T4": GPUSpec(16, None, 8.1, "T4 data sheet; no bfloat16, and its float16 (65) is not supported here"),
+    "T4": GPUSpec(16, None, 8.1, "T4 data sheet; no bfloat16; its float16 (65) is not counted"),
     "RTX 4090": GPUSpec(24, 165.2, 82.6, "Ada white paper, float32 accumulation"),
     "L4": GPUSpec(24, 121, 30.3, "L4 data sheet, half of the sparse rate"),
     "A100-40": GPUSpec(40, 312, 19.5, "A100 data sheet"),
