@@ -71,6 +71,12 @@ def test_autoencoders_that_do_not_fit(tmp_path):
         save_diffusers(latent_model(), tmp_path / "x", PAPER_SAMPLING, vae(3))
     with raises_input_error("shift_factor.*0.1"):
         save_diffusers(latent_model(), tmp_path / "x", PAPER_SAMPLING, vae(shift_factor=0.1))
+    for made, pattern in (
+        ({"scale": 0.25}, "scaling_factor.*0.5.*0.25"),
+        ({"scale": [1.0] * 4, "shift": [0.0] * 4}, "channel"),
+    ):
+        with raises_input_error(pattern):
+            save_diffusers(latent_model(), tmp_path / "x", replace(PAPER_SAMPLING, vae=made), vae())
     with raises_input_error("block is adaln"):
         save_diffusers(latent_model(block="adaln"), tmp_path / "x", PAPER_SAMPLING)
     assert not (tmp_path / "x").exists()
