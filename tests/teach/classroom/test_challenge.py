@@ -10,7 +10,14 @@ from dit_nb import DiT, DiTConfig
 from dit_nb.config import SamplingConfig
 from dit_nb.errors import UserError
 from dit_nb.pretrained import save_model
-from dit_nb.teach.classroom.challenge import MAX_PARAMETERS, MAX_STEPS, Entry, measure, update_leaderboard
+from dit_nb.teach.classroom.challenge import (
+    MAX_PARAMETERS,
+    MAX_STEPS,
+    Entry,
+    _main,
+    measure,
+    update_leaderboard,
+)
 
 
 @pytest.fixture
@@ -54,3 +61,15 @@ def test_the_leaderboard_ranks_and_replaces(tmp_path):
         ("over budget", "dan"),
         ("over budget", "cara"),
     ]
+
+
+def test_the_command_measures_ranks_and_names_what_is_wrong(run, tmp_path, monkeypatch, capsys):
+    folder, _ = run
+    board = tmp_path / "board.csv"
+    monkeypatch.setattr("sys.argv", ["challenge", str(folder), "--leaderboard", str(board)])
+    _main()
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0].startswith("1.") and "anna" in shown[0] and str(board) in shown[-1]
+    monkeypatch.setattr("sys.argv", ["challenge", str(tmp_path / "nobody")])
+    with pytest.raises(SystemExit, match="challenge: .*metrics.json does not exist"):
+        _main()
