@@ -1,6 +1,5 @@
 """`dit-nb assignment`: list, build, grade and preview assignments, publish grades, and hand out their solutions."""
 
-import re
 import sys
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from dit_nb.teach.classroom.gradescope import write_autograder
 from dit_nb.teach.classroom.grading import grade
 from dit_nb.teach.classroom.kernels import Limits
 from dit_nb.teach.classroom.publish import publish_again
-from dit_nb.teach.classroom.table import GRADED, MISSING, WAITING, grade_table
+from dit_nb.teach.classroom.table import GRADED, WAITING, grade_table
 from dit_nb.teach.classroom.work import Class
 
 __all__ = []
@@ -69,12 +68,6 @@ def _grade(options: Grade) -> int:
     for field in ("seconds", "jobs", "memory"):
         if not getattr(options, field) > 0:
             raise UserError(f"{field} is {getattr(options, field):g}, but must be more than 0.")
-    told: list[str] = []
-
-    def progress(line: str) -> None:
-        told.extend(re.findall(r"^\d+/\d+ .*", line))
-        print(line, file=sys.stderr, flush=True)
-
     settings = Class(
         submissions=Path(options.submissions) if options.submissions else None,
         kind=options.source,
@@ -83,18 +76,20 @@ def _grade(options: Grade) -> int:
         jobs=options.jobs,
         limits=Limits(options.seconds, options.sandbox, options.memory),
     )
-    grades = grade(options.name, options.course, settings, progress)
+    grades = grade(
+        options.name, options.course, settings, lambda line: print(line, file=sys.stderr, flush=True)
+    )
     print(grade_table(grades))
     course = Path(options.course)
     if options.source != "folder":
         publish_again(options.name, course, options.source, settings.roster)
     print(f"\ntable in {course / f'grades-{options.name}.csv'}, page of the class in ", end="")
     print(f"{course / f'class-{options.name}.html'}, feedback pages in {course / 'feedback'}")
-    failed = sum(": not graded: " in line for line in told)
-    states = [g.state for g in grades if g.state != MISSING]
-    done = sum(state in (GRADED, WAITING) for state in states)
-    print(f"{len(told) - failed} of {len(told)} graded now, {done} of {len(grades)} in the table")
-    return 0 if not failed else 3 if failed < len(told) else 4
+    now = [g for g in grades if g.now]
+    failed = sum(g.state not in (GRADED, WAITING) for g in now)
+    done = sum(g.state in (GRADED, WAITING) for g in grades)
+    print(f"{len(now) - failed} of {len(now)} graded now, {done} of {len(grades)} in the table")
+    return 0 if not failed else 3 if failed < len(now) else 4
 
 
 def _publish(options: Publish) -> None:

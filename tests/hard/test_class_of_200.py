@@ -87,7 +87,7 @@ def grade(course, folder, kill_after=None):
         "2",
     ]
     start = "import sys; from dit_nb.cli import main; sys.exit(main(sys.argv[1:]))"
-    program = [sys.executable, "-c", start, *words, "--seconds", "20"]
+    program = [sys.executable, "-c", start, *words, "--seconds", "40"]
     with subprocess.Popen(program, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as run:
         for done, line in enumerate(run.stderr, 1):
             print(line.rstrip(), flush=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dit_nb.errors import UserError
 from dit_nb.teach.classroom.engine import _database, _settings
+from dit_nb.teach.classroom.execute import Run
 from dit_nb.teach.classroom.notebooks import _grade_id, _is_report, _marks, _read_notebook
 
 __all__ = []
@@ -74,12 +75,15 @@ def _shown(cell: dict) -> list:
     return [[o.get("text"), o.get("data"), o.get("evalue")] for o in cell.get("outputs", [])]
 
 
-def _marks_by_hand(book, course: Path, name: str, student: str) -> dict[str, dict]:
-    """Return a student's marks given by hand, with the checksum of the text that was marked."""
+def _marks_by_hand(book, course: Path, name: str, student: str, known: dict[str, dict]) -> dict[str, dict]:
+    """Return a student's marks given by hand, with the checksum of the text that was marked.
+
+    Earlier ones stay known, unless they were taken back.
+    """
     submission = _find(book, name, student)
     graded = course / "autograded" / student / name / f"{name}.ipynb"
     if submission is None or not graded.exists():
-        return {}
+        return known
     sums, found = _text_sums(_read_notebook(graded)), {}
     for notebook in submission.notebooks:
         comments = {comment.name: comment.manual_comment for comment in notebook.comments}
@@ -92,7 +96,21 @@ def _marks_by_hand(book, course: Path, name: str, student: str) -> dict[str, dic
             if any(value is not None for value in given.values()):
                 waits = grade.needs_manual_grade and grade.manual_score is not None
                 found[grade.name] = {**given, "sum": "" if waits else sums.get(grade.name, "")}
-    return found
+    taken_back = {cell for cell, mark in known.items() if cell not in found and mark["sum"] == sums.get(cell)}
+    return {cell: mark for cell, mark in known.items() if cell not in taken_back} | found
+
+
+def _differences(book, name: str, student: str, run: Run) -> list[str]:
+    """Say where nbgrader has recorded other points than the checks gave: there should be none."""
+    submission = _find(book, name, student)
+    grades = [grade for notebook in submission.notebooks for grade in notebook.grades]
+    wrong = [
+        grade.name
+        for grade in grades
+        if grade.name in run.reports
+        and abs((grade.auto_score or 0.0) - grade.max_score * run.share(grade.name)) > 1e-6
+    ]
+    return [f"nbgrader has recorded other points than the checks gave: {', '.join(wrong)}"] if wrong else []
 
 
 def _extension(book, name: str, student: str) -> float | None:

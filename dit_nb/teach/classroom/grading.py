@@ -5,6 +5,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from dit_nb.teach.classroom.engine import _convert, _require_nbgrader, _settings
 from dit_nb.teach.classroom.execute import _free_folders, run_notebook
 from dit_nb.teach.classroom.gradebook import (
     _clear,
+    _differences,
     _extension,
     _gradebook,
     _marks_by_hand,
@@ -87,7 +89,9 @@ def grade(
 
             asyncio.run(_run_all(batch, folders, options, told))
             _record(name, course, batch, release, students)
-        return publish(name, course, students, _lines_of_missing(works, students, options))
+        grades = publish(name, course, students, _lines_of_missing(works, students))
+        now = {work.student for work in works}
+        return [replace(g, now=g.student in now) for g in grades]
 
 
 def _read_release(course: Path, name: str) -> dict:
@@ -121,7 +125,7 @@ async def _run_all(works: list[_Work], folders: Iterator[Path], options: Class, 
 
 def _progress_line(work: _Work, done: int, total: int, seconds: float) -> str:
     if work.nb is None:
-        found = f"not graded: {work.remarks[0]}"
+        found = f"not graded: {work.reason}"
     else:
         checks = [cell for cell in work.nb["cells"] if _is_check(cell)]
         points = sum(_marks(c)["points"] * work.run.share(_grade_id(c) or "") for c in checks)
@@ -140,7 +144,7 @@ def _record(name: str, course: Path, works: list[_Work], release: dict, students
     with _gradebook(course) as book:
         for work in works:
             own = memory.setdefault(work.student, {})
-            own["marks"] = own.get("marks", {}) | _marks_by_hand(book, course, name, work.student)
+            own["marks"] = _marks_by_hand(book, course, name, work.student, own.get("marks", {}))
             own["extension"] = _extension(book, name, work.student) or own.get("extension")
         _write_memory(course, name, memory)
         for work in works:
@@ -156,8 +160,7 @@ def _record(name: str, course: Path, works: list[_Work], release: dict, students
         shutil.rmtree(run_folder, ignore_errors=True)
     for work in works:
         if work.nb is None or not (course / "autograded" / work.student / name / f"{name}.ipynb").exists():
-            work.nb = None
-            work.remarks = work.remarks or ["nbgrader could not record it: see nbgrader.log"]
+            work.nb, work.reason = None, work.reason or "nbgrader could not record it: see nbgrader.log"
             continue
         _restore(work, name, course, memory[work.student])
     _write_memory(course, name, memory)
@@ -180,6 +183,7 @@ def _restore(work: _Work, name: str, course: Path, own: dict) -> None:
     graded = course / "autograded" / work.student / name / f"{name}.ipynb"
     nb = _read_notebook(graded)
     with _gradebook(course) as book:
+        work.remarks += _differences(book, name, work.student, work.run)
         work.remarks += _restore_marks(book, name, work.student, own["marks"], nb)
         _update_penalty(book, course, name, work.student, own.get("extension"))
     own["reports"], own["notes"] = work.run.reports, work.notes
@@ -188,9 +192,7 @@ def _restore(work: _Work, name: str, course: Path, own: dict) -> None:
 
 def _line(work: _Work, earlier: Grade | None) -> Grade:
     """Return the line of a student, without points, which the gradebook has."""
-    remarks = [*work.notes, *work.remarks]
-    if work.nb is None:
-        remarks = [f"not graded: {remarks[0]}" if remarks else "not graded", *remarks[1:]]
+    reason = [f"not graded: {work.reason}"] if work.nb is None else []
     one = work.received
     return Grade(
         work.student,
@@ -199,11 +201,11 @@ def _line(work: _Work, earlier: Grade | None) -> Grade:
         name=work.name or (earlier.name if earlier else ""),
         number=one.number,
         received=one.origin,
-        remarks="; ".join(remarks),
+        remarks="; ".join([*reason, *work.notes, *work.remarks]),
     )
 
 
-def _lines_of_missing(works: list[_Work], students: list[Student], options: Class) -> list[Grade]:
+def _lines_of_missing(works: list[_Work], students: list[Student]) -> list[Grade]:
     """Return lines for those of the list who have submitted nothing; `publish` keeps those graded earlier."""
     have = {work.student for work in works}
     absent = [s for s in students if s.id not in have]

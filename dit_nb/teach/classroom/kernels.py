@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from dit_nb.errors import UserError
 from dit_nb.teach.classroom.sandbox import _sandbox_command
 
 __all__ = ["Limits"]
@@ -157,7 +158,12 @@ async def _kernel(folder: Path, limits: Limits):
     client = manager.client()
     client.start_channels()
     try:
-        await client.wait_for_ready(timeout=300)
+        try:
+            await client.wait_for_ready(timeout=300)
+        except RuntimeError as error:
+            raise UserError(
+                f"Python could not start to run a notebook ({error}): is there enough memory?"
+            ) from None
         yield _Kernel(manager, client, limits.seconds)
     finally:
         client.stop_channels()

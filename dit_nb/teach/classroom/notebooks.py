@@ -112,7 +112,9 @@ def _sanitized(cell: dict) -> dict:
     """Return a student's cell without HTML and scripts: its page opens with the teacher's rights."""
     if cell["cell_type"] != "code":
         there = cell.get("attachments", {})  # a picture that is not there would end nbconvert
-        known = re.sub(r"attachment:([^)\s\"'>]*)", lambda m: m[0] if m[1] in there else "#lost", cell["source"])
+        known = re.sub(
+            r"attachment:([^)\s\"'>]*)", lambda m: m[0] if m[1] in there else "#lost", cell["source"]
+        )
         return {**cell, "source": _sanitized_markdown(known)}
     return {**cell, "outputs": [_sanitized_output(output) for output in cell.get("outputs", [])]}
 

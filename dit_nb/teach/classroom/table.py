@@ -28,6 +28,7 @@ class Grade:
     number: str = ""  # number of the student on the platform
     received: str = ""  # folder or start of the file names in the platform's download
     remarks: str = ""  # what the teacher should know
+    now: bool = False  # whether this call of `grade` was about this student
 
     @property
     def raw(self) -> float:
@@ -149,6 +150,6 @@ def _total(g: Grade) -> str:
     if not g.exercises:
         return "missing" if g.state == MISSING else "-"
     if g.state == WAITING:
-        return f"?/{_n(g.max_points)}"
+        return f"{_n(g.raw)}+?/{_n(g.max_points)}"
     penalty = f" ({_n(g.raw)} - {_n(g.penalty)})" if g.penalty else ""
     return f"{_n(g.points)}/{_n(g.max_points)}{penalty}"

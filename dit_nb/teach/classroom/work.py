@@ -40,6 +40,7 @@ class _Work:
     received: Received
     nb: dict | None = None  # repaired; None: cannot be graded
     files: list[Path] = field(default_factory=list)  # that the notebook may use
+    reason: str = ""  # why it cannot be graded
     notes: list[str] = field(default_factory=list)  # what student and teacher should know
     remarks: list[str] = field(default_factory=list)  # what the teacher should know
     name: str = ""
@@ -91,13 +92,14 @@ def _common(a: tuple[str, ...], b: tuple[str, ...]) -> list[str]:
 def _prepare(work: _Work, name: str, release: dict, sources: dict[str, tuple[str, float]]) -> None:
     """Choose and repair the notebook, and put the checks of the source into it."""
     path, remarks, work.files = choose(work.received, name, release)
-    work.remarks += remarks
     if path is None:
+        work.reason = remarks[0]
         return
+    work.remarks += remarks
     try:
         nb, notes = repair(path, release)
     except UserError as error:
-        work.remarks.insert(0, str(error))
+        work.reason = str(error)
         return
     work.notes += notes
     work.remarks += _code_remarks(nb, release)

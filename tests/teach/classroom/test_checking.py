@@ -66,7 +66,7 @@ def autograder(small_course_file, tmp_path_factory):
     root = tmp_path_factory.mktemp("autograder")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(assignments, "_COURSE", small_course_file.parent)
-        write_autograder("a1", root / "a1.zip", seconds=20)
+        write_autograder("a1", root / "a1.zip", seconds=60)
     with zipfile.ZipFile(root / "a1.zip") as archive:
         archive.extractall(root / "source")
         modes = {info.filename: info.external_attr >> 16 for info in archive.infolist()}

@@ -36,7 +36,7 @@ def run(cells, tmp_path, **limits):
     for name in ("zmq", "einops", "random", "dit_nb"):  # files beside a notebook hide nothing
         (tmp_path / "k" / f"{name}.py").write_text("1 / 0")
     (tmp_path / "k" / "helpers.py").write_text("one = 1")
-    found = asyncio.run(run_notebook(nb, tmp_path / "k", Limits(**{"seconds": 5, **limits})))
+    found = asyncio.run(run_notebook(nb, tmp_path / "k", Limits(**{"seconds": 12, **limits})))
     return nb["cells"], found
 
 

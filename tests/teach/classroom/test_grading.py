@@ -24,7 +24,7 @@ from dit_nb.teach.classroom.publish import publish_again, read_grades
 from dit_nb.teach.classroom.work import Class
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("classroom")]
-NAME, LIMITS = "a1", Limits(seconds=10)
+NAME, LIMITS = "a1", Limits(seconds=30)
 GREEDY = "import time\n\nwhile True:\n    try:\n        time.sleep(0.1)\n    except:\n        pass"
 REASON = {"reasons": "Because of <script>document.title = 'x'</script> the order."}
 ALL = RIGHT | REASON
@@ -208,6 +208,14 @@ def test_the_life_of_a_grade(graded, tmp_path):
 
     grades, lines = run(course, tmp_path / "1", students=("zoe",))
     assert len(lines) == 1 and grades["zoe"].points == 12 and grades["zoe"].state == "graded"
+
+    mark_by_hand(course, "zoe", None, None)  # a mark that was taken back does not come again
+    with _gradebook(course) as book:
+        book.find_grade("reasons-report", NAME, NAME, "zoe").needs_manual_grade = True
+        book.db.commit()
+    grades, _ = run(course, tmp_path / "1", students=("zoe",))
+    assert grades["zoe"].by_hand == ("reasons",) and "was 3/4" not in grades["zoe"].remarks
+    mark_by_hand(course, "zoe")
 
     put(tmp_path / "1" / "zoe.ipynb", changed)
     grades, _ = run(course, tmp_path / "1", students=("zoe",))

@@ -133,6 +133,18 @@ def test_an_answer_below_the_template_is_not_a_blank_one(tmp_path):
     assert "cells below" not in fixed["cells"][place(fixed, "limits-report")]["source"]
 
 
+@pytest.mark.parametrize("emptied", [True, False])
+def test_nobody_waits_for_a_report_without_text(emptied, tmp_path):
+    """A cell that was deleted or emptied counts as the untouched template, which nbgrader gives 0."""
+    release = source_notebook("a5")
+    nb = submitted(release, {"findings": " \n"} if emptied else {})
+    if not emptied:
+        del nb["cells"][place(nb, "findings-report")]
+    fixed, _ = repaired(nb, release, tmp_path)
+    where = place(release, "findings-report")
+    assert fixed["cells"][place(fixed, "findings-report")]["source"] == release["cells"][where]["source"]
+
+
 @pytest.mark.parametrize(
     "text, shown",
     [
