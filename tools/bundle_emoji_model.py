@@ -116,6 +116,7 @@ def main() -> None:
         k: v if k == "pos_embed" else v.half() for k, v in load_file(source / "model.safetensors").items()
     }
     save_file(weights, FOLDER / "model.safetensors", metadata={"format": "pt"})
+    (FOLDER / "model.safetensors").chmod(0o644)
     shutil.copy(source / "config.json", FOLDER)
     shutil.copy(source / "sampling.json", FOLDER)
     model, sampling = load_model(FOLDER)

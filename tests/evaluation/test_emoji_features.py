@@ -1,7 +1,9 @@
 """Evaluation of emoji: the bundled classifier, metrics of real emoji and of noise, and the composition scores."""
 
 import re
+from dataclasses import replace
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from dit_nb.emoji_features import (
     emoji_classifier,
     evaluate_emoji,
 )
+from dit_nb.pretrained import emoji_model, sample_images
 from support import raises_input_error
 
 
@@ -90,3 +93,17 @@ def test_style_score_is_one_for_copies_and_half_for_noise(split):
     noise = torch.randn(64, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     found = composition_scores(noise, torch.arange(16).repeat(4), split)
     assert found["style"]["low"] < 0.5 < found["style"]["high"] + 0.1
+
+
+def test_the_bundled_model_is_small_and_draws_in_color(split):
+    """In float16 on disk, in float32 in memory; its classes are those of the data set."""
+    path = Path(str(files("dit_nb") / "models" / "emoji" / "model.safetensors"))
+    assert path.stat().st_size < 12e6
+    model, sampling = emoji_model()
+    assert sampling.class_names == split.train.class_names
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    labels = torch.arange(16)
+    images = sample_images(model, replace(sampling, steps="10"), labels, seed=0, progress=False).cpu()
+    assert images.shape == (16, 3, 32, 32) and torch.isfinite(images).all()
+    corners = images[:, :, ::31, ::31].clamp(-1, 1)
+    assert corners.mean() > 0.5, "on white, like most emoji"
