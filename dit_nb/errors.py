@@ -62,7 +62,7 @@ def _check_type(name: str, value, kind: type) -> None:
 
 def _check_number(name: str, value, kind: type = float, positive: bool = True) -> None:
     "Raise a UserError if a value is no number, no integer although `kind` is int, or too small."
-    fits = _is_int(value, -math.inf) if kind is int else _is_number(value)
+    fits = _is_int(value, -math.inf) and value < 2**63 if kind is int else _is_number(value)
     if not fits or not 0 <= value < math.inf or (positive and value == 0):
         wanted = "an integer" if kind is int else "a number"
         least = "above 0" if positive else "of at least 0"

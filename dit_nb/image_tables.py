@@ -112,10 +112,10 @@ def _read_table(path: Path) -> Iterator[dict]:
             return
         with open(path, newline="", encoding="utf-8-sig") as file:
             if path.suffix == ".jsonl":
-                yield from (json.loads(line) for line in file if line.strip())
+                yield from (dict(json.loads(line)) for line in file if line.strip())
             else:
                 yield from csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
-    except (OSError, ValueError, csv.Error) as error:
+    except (OSError, TypeError, ValueError, RecursionError, csv.Error) as error:
         raise UserError(f"table {path} cannot be read: {' '.join(str(error).split()).strip('.')}.") from None
 
 
@@ -154,6 +154,8 @@ def _classes_by_table(root: Path, tables: list[_File], found: _Found, column: st
         has_classes = has_classes or label is not None
         _note_columns(found, table, [name for name in columns if name not in (files, label)], label)
         for row in rows:
+            if files not in row:
+                raise UserError(f"table {root / table.path} has a row without {files}.")
             i = lookup(table.folder, str(row[files]))
             if i is None:
                 i = len(found.images) + len(missing)

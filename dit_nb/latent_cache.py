@@ -80,14 +80,34 @@ def open_latents(folder: str | Path) -> LatentImages:
     if not (folder / _DESCRIPTION).is_file():
         kind = "holds no latents" if folder.is_dir() else "does not exist"
         raise UserError(f"latents folder {folder} {kind}: make one with dit-nb encode.")
-    facts = json.loads((folder / _DESCRIPTION).read_text())
+    facts = _read_facts(folder / _DESCRIPTION)
     try:
         rows = datasets.load_from_disk(str(folder))
+        numbers = rows.features["moments"].length
     except Exception as error:  # pyarrow and datasets raise many kinds
         raise UserError(f"latents folder {folder} cannot be read ({type(error).__name__}).") from None
+    if numbers != 4 * math.prod(facts["latent_shape"]):
+        raise UserError(f"latents folder {folder} holds latents of another shape than {_DESCRIPTION} says.")
     if len(rows) != facts["images"]:
         raise UserError(f"latents folder {folder} holds {len(rows)} of its {facts['images']} images.")
     return LatentImages(rows, facts)
+
+
+_FACTS = {"images": int, "class_names": list, "latent_shape": list, "image_hash": str, "vae": dict}
+
+
+def _read_facts(path: Path) -> dict:
+    "Read the description of latents, or raise a UserError if it is damaged."
+    try:
+        facts = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (TypeError, ValueError, RecursionError):
+        raise UserError(f"{path} is not a JSON object.") from None
+    for name, kind in _FACTS.items():
+        if not isinstance(facts.get(name), kind):
+            raise UserError(f"{path} lacks {name}, or it is damaged.")
+    if not all(isinstance(side, int) for side in facts["latent_shape"]) or len(facts["latent_shape"]) != 3:
+        raise UserError(f"{path} has latent_shape {facts['latent_shape']}, but must have three integers.")
+    return facts
 
 
 # Writing

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from dit_nb.batches import BatchReader
 from dit_nb.data import _to_uint8, digits, emoji
-from dit_nb.errors import UserError
+from dit_nb.errors import UserError, _check_number, _shown
 from dit_nb.image_files import open_images
 from dit_nb.image_streams import open_stream
-from dit_nb.utils import _atomic_write
+from dit_nb.utils import _atomic_write, _check_image_batch
 
 __all__ = ["save_npz"]
 
@@ -35,6 +35,15 @@ class _ImageSource:
 
 
 _STATISTICS = ("mu", "sigma", "mu_s", "sigma_s")
+
+
+# What numpy and zipfile raise for damaged files
+_DAMAGED = (OSError, ValueError, TypeError, KeyError, AttributeError, EOFError, SyntaxError, OverflowError)
+_DAMAGED += (MemoryError, NotImplementedError, RuntimeError, zipfile.BadZipFile, zlib.error)
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".")[:200] or type(error).__name__
 
 
 # Reading
@@ -105,8 +114,8 @@ def _read_npz(path: Path) -> _ImageSource:
         with np.load(path, allow_pickle=False) as file:
             found = {key: file[key] for key in _STATISTICS if key in file.files}
             key = next((key for key in ("arr_0", "images") if key in file.files), None)
-    except (OSError, ValueError, KeyError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path} cannot be read as .npz: {error}.") from None
+    except _DAMAGED as error:
+        raise UserError(f"{path} cannot be read as .npz: {_reason(error)}.") from None
     if key is None:
         if "mu" in found:
             return _ImageSource(str(path), statistics=found)
@@ -125,8 +134,8 @@ def _npz_array(path: Path, name: str, size: int | None = None) -> Iterator:
             for start in range(0, shape[0] if size else 0, size or 1):
                 count = min(size, shape[0] - start)
                 yield np.frombuffer(file.read(count * row), dtype).reshape(count, *shape[1:])
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"{path} cannot be read as .npz: {error}.") from None
+    except _DAMAGED as error:
+        raise UserError(f"{path} cannot be read as .npz: {_reason(error)}.") from None
 
 
 def _npz_images(
@@ -167,7 +176,17 @@ def save_npz(path: str | Path, batches: Iterable, labels=None, n: int | None = N
     """
     if labels is None and n is None:
         raise UserError("n is missing, but without labels it must be the number of images.")
+    if labels is not None:
+        try:
+            labels = np.asarray(labels)
+        except ValueError:  # lists of different lengths
+            raise UserError("labels is a nested list, but must be integers (N,).") from None
+        if labels.ndim != 1 or labels.dtype.kind not in "iu":
+            raise UserError(f"labels is {labels.dtype} {labels.shape}, but must be integers (N,).")
     n = len(labels) if labels is not None else n
+    _check_number("n", n, int)
+    if not isinstance(batches, Iterable) or np.ndim(batches if hasattr(batches, "ndim") else [0]) == 0:
+        raise UserError(f"batches is {_shown(batches)}, but must be a list or an iterator of batches.")
     with _atomic_write(path) as draft, zipfile.ZipFile(draft, "w") as archive:
         with archive.open("arr_0.npy", "w", force_zip64=True) as file:
             _write_rows(file, batches, n)
@@ -181,9 +200,11 @@ def _write_rows(file, batches: Iterable, n: int) -> None:
     done, shape = 0, None
     for batch in batches:
         if isinstance(batch, Tensor):
+            _check_image_batch("batches", batch)
             batch = _to_uint8(batch).permute(0, 2, 3, 1).cpu().numpy()
-        if batch.dtype != np.uint8 or batch.ndim != 4:
-            raise UserError(f"batches has {batch.dtype} {batch.shape}, but must have uint8 (B, H, W, C).")
+        if not isinstance(batch, np.ndarray) or batch.dtype != np.uint8 or batch.ndim != 4:
+            got = f"{batch.dtype} {batch.shape}" if isinstance(batch, np.ndarray) else _shown(batch)
+            raise UserError(f"batches has {got}, but must have uint8 (B, H, W, C).")
         if shape is None:
             shape = batch.shape[1:]
             header = {"descr": "|u1", "fortran_order": False, "shape": (n, *shape)}

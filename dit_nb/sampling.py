@@ -18,9 +18,9 @@ from dit_nb.errors import (
     _check_callable,
     _check_choice,
     _check_flag,
-    _check_number,
     _check_type,
     _is_int,
+    _is_number,
     _shown,
 )
 from .objective import _VARIANCES, Diffusion, Prediction
@@ -180,6 +180,7 @@ def ddim_sample(
         model: (x, t, y) -> (N, 2C, H, W), or (N, C, H, W): the variance is not used
         eta: amount of fresh noise in each step: with 0 the same x_T gives the same image, 1 is DDPM
     """
-    _check_number("eta", eta, positive=False)
-    step = partial(ddim_step, eta=float(eta))
+    if not _is_number(eta) or not 0 <= eta <= 1:
+        raise UserError(f"eta is {_shown(eta)}, but must be a number in [0, 1].")
+    step = partial(ddim_step, eta=eta)
     return sample_loop(step, diffusion, model, shape, y, posterior=False, **options)

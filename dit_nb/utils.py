@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dit_nb.errors import UserError, _check_flag, _shown
+from dit_nb.errors import UserError, _check_flag, _check_path, _shown
 
 __all__ = ["randn", "seeded_generator"]
 
@@ -73,7 +73,11 @@ def _bar_visible(shown: bool) -> bool:
 @contextmanager
 def _atomic_write(path: str | Path) -> Iterator[Path]:
     """Give a temporary file to write, and rename it to `path` only if the block succeeds."""
+    _check_path("path", path)
     path = Path(path)
+    if path.is_dir() or not path.parent.is_dir():
+        wrong = "is a folder" if path.is_dir() else f"is in {path.parent}, which is no folder"
+        raise UserError(f"path is {path}, but {wrong}: name a file in a folder that exists.")
     draft = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         yield draft

@@ -3,13 +3,25 @@
 import json
 import sys
 import warnings
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
 
 from dit_nb.commands.data import _describe_data, _parse_size
 from dit_nb.commands.options import Evaluate
+from dit_nb.commands.sample import _load_decoder
+from dit_nb.data import _to_uint8
+from dit_nb.errors import _check_number
 from dit_nb.features import _shape_text
+from dit_nb.hub import _model_folder
+from dit_nb.interop.convert import load_any
 from dit_nb.measure import evaluate
+from dit_nb.pretrained import sample_batches, sample_images
 from dit_nb.sample_files import _ImageSource, _open_image_source
-from dit_nb.speed import fast_cpu
+from dit_nb.speed import InferenceModel, fast_cpu
 
 __all__ = []
 
@@ -41,12 +53,38 @@ def _interval(row: dict) -> str:
 
 def _open_sources(options: Evaluate) -> tuple[_ImageSource, _ImageSource]:
     "Open samples and reference, and print what was found to stderr. The reference is cropped to the samples' size."
-    mine = _open_image_source(options.samples, _parse_size(options.image_size))
+    made = _names_model(options.samples)
+    size = _parse_size(options.image_size)
+    mine = _sample_model(options) if made else _open_image_source(options.samples, size)
     _print_source("samples", mine)
     split = {} if options.split is None else {"split": options.split}
     real = _open_image_source(options.reference, mine.shape[1:], mine.shape[:1] and mine.shape[0], **split)
     _print_source("reference", real)
     return mine, real
+
+
+def _names_model(source: str) -> bool:
+    "Whether `source` is a folder of a model, a checkpoint or a run, or an official file; not a folder of images."
+    return source.endswith(".pt") or (Path(_model_folder(source)) / "config.json").is_file()
+
+
+def _sample_model(options: Evaluate) -> _ImageSource:
+    "Samples of a model, made batch by batch: the classes in turn, with the settings saved with the model."
+    model, sampling = load_any(options.samples, weights=options.model_weights)
+    decode, n, classes = _load_decoder(sampling, model), options.num_samples, model.config.num_classes
+    _check_number("num_samples", n, int)
+    labels = torch.arange(n) % classes if classes else None
+    sample = partial(sample_images, progress=False)
+    make = partial(
+        sample_batches, InferenceModel(model), sampling, labels, n, seed=options.seed, sample=sample
+    )
+    shape = decode(torch.zeros(1, *model.image_shape, device=model.pos_embed.device)).shape[1:]
+
+    def batches(size: int) -> Iterator[Tensor]:
+        for _, images in make(batch_size=size):
+            yield _to_uint8(decode(images).cpu()) / 127.5 - 1  # as in a file
+
+    return _ImageSource(options.samples, n, tuple(shape), batches)
 
 
 def _print_source(role: str, source: _ImageSource) -> None:
@@ -59,7 +97,7 @@ def _print_source(role: str, source: _ImageSource) -> None:
 def run(options: Evaluate) -> None:
     "Run dit-nb evaluate."
     settings = {**vars(options)}
-    for name in ("samples", "reference", "image_size", "split", "json"):
+    for name in ("samples", "reference", "image_size", "split", "json", "num_samples", "model_weights"):
         del settings[name]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # warnings are among the notes

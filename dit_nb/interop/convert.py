@@ -134,7 +134,7 @@ def _read_pipeline(source: str | Path, **download) -> dict:
     def read(name: str) -> dict:
         try:
             return dict(json.loads(_saved_file(source, name, **download).read_text(encoding="utf-8")))
-        except (TypeError, UnicodeDecodeError, json.JSONDecodeError):
+        except (TypeError, ValueError, RecursionError):
             raise UserError(f"{name} of {source} is not a JSON object.") from None
 
     scheduler = read("scheduler/scheduler_config.json")
@@ -144,7 +144,10 @@ def _read_pipeline(source: str | Path, **download) -> dict:
         "num_timesteps": scheduler.get("num_train_timesteps", 1000),
         "clip_x0": bool(scheduler.get("clip_sample", scheduler.get("thresholding", False))),
     }
-    return found | ({"class_names": tuple(labels[k] for k in sorted(labels, key=int))} if labels else {})
+    try:
+        return found | ({"class_names": tuple(labels[k] for k in sorted(labels, key=int))} if labels else {})
+    except (AttributeError, TypeError, ValueError):
+        raise UserError(f"id2label of {source} is not a name for each class.") from None
 
 
 def _matching_schedule(settings: dict) -> str:
@@ -152,7 +155,10 @@ def _matching_schedule(settings: dict) -> str:
     from diffusers import DDPMScheduler
 
     names = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
-    theirs = DDPMScheduler(**{k: settings[k] for k in names if k in settings}).alphas_cumprod
+    try:
+        theirs = DDPMScheduler(**{k: settings[k] for k in names if k in settings}).alphas_cumprod
+    except Exception as error:  # settings of wrong types fail in many ways
+        raise UserError(f"the scheduler's settings cannot be used ({type(error).__name__}).") from None
     for name in _SCHEDULES:
         ours = Diffusion(name, len(theirs)).alphas_cumprod
         if torch.allclose(theirs.double(), ours, atol=1e-4):

@@ -133,3 +133,18 @@ def test_images_that_are_not_square(tmp_path, capsys):
     assert main(["evaluate", *words, "--features", "digits"]) == 2
     assert capsys.readouterr().err.count("9 images of 3 channels, 6x10") == 2
     assert "image_size is 6x" in error_of(capsys, *words, "--image-size", "6x")
+
+
+def test_a_checkpoint_is_sampled_and_evaluated(digits_run, tmp_path, capsys):
+    """The same numbers as of the samples that dit-nb sample writes."""
+    model, few = digits_run / "model", ["--resamples", "0", "--json"]
+    assert main(["sample", str(model), "--num-samples", "20", "--out", str(tmp_path / "x.npz")]) == 0
+    found = []
+    for samples in (tmp_path / "x.npz", model, digits_run):  # the folder of a run stands for its model
+        capsys.readouterr()
+        assert main(["evaluate", str(samples), "digits", "--num-samples", "20", *few]) == 0
+        found.append(json.loads(capsys.readouterr().out))
+    for other in found[1:]:
+        assert other["samples"]["n"] == 20 and other["metrics"].keys() == found[0]["metrics"].keys()
+        for name, row in other["metrics"].items():
+            assert abs(row["value"] - found[0]["metrics"][name]["value"]) < 1e-3 * max(1, row["value"])

@@ -118,6 +118,14 @@ def test_damaged_pipeline_folders(tmp_path):
         load_diffusers(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "channels, wanted", [(4, "latents, and this folder has no autoencoder"), (3, "pixels")]
+)
+def test_readme_of_a_pipeline_without_a_decoder(tmp_path, channels, wanted):
+    save_diffusers(latent_model(in_channels=channels), tmp_path, PAPER_SAMPLING)
+    assert f"The model generates {wanted}" in (tmp_path / "README.md").read_text()
+
+
 def test_unknown_format(tmp_path):
     with raises_input_error("'jax'.*official, diffusers, dit_nb"):
         convert(tmp_path / "home", tmp_path / "target", "jax")

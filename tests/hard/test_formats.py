@@ -1,0 +1,278 @@
+"""Damaged files: every format that is read, truncated, with flipped bits, and swapped with other files.
+
+Each reader gives a sentence, or a result that is whole. It never crashes, hangs, or runs code from a file.
+"""
+
+import json
+import os
+import pickle
+import random
+import shutil
+import signal
+import warnings
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL
+from PIL import Image
+from safetensors.torch import save_file
+
+from dit_nb import DiT, DiTConfig, SamplingConfig, load_model
+from dit_nb.errors import UserError
+from dit_nb.hub import _model_folder
+from dit_nb.image_files import open_images
+from dit_nb.interop.convert import load_any, load_diffusers, save_diffusers
+from dit_nb.interop.official import save_official
+from dit_nb.latent_cache import encode_images, open_latents
+from dit_nb.latents import LatentCodec
+from dit_nb.measure import evaluate
+from dit_nb.pretrained import save_model
+from dit_nb.sample_files import save_npz
+
+pytestmark = pytest.mark.hard
+
+SECONDS = 60  # to read a small file, on a busy machine
+MODEL = DiT(DiTConfig(8, 4, 4, 16, 1, 2, num_classes=3)).eval()
+SAMPLING = SamplingConfig(class_names=("a", "b", "c"), clip_x0=False)
+
+
+@contextmanager
+def limit(seconds: int):
+    "Raise TimeoutError in what takes longer: a hang."
+
+    def stop(*_):
+        raise TimeoutError(f"it took more than {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def read(reader: Callable, folder: Path) -> str:
+    "Read a folder: `read`, or `refused` with one sentence. Any other exception is a failure."
+    try:
+        with limit(SECONDS), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            reader(folder)
+        return "read"
+    except (UserError, FileNotFoundError) as error:
+        message = str(error)
+        assert "\n" not in message and message.endswith("."), repr(message)
+        return "refused"
+
+
+# One folder with a file of each kind, and what reads it
+
+
+def pictures(folder: Path, suffix: str, table: str | None = None) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        place = folder if table else folder / name
+        place.mkdir(parents=True, exist_ok=True)
+        for i in range(2):
+            Image.fromarray(rng.integers(0, 255, (12, 12, 3), np.uint8)).save(place / f"{name}{i}{suffix}")
+    rows = [(f"{name}{i}{suffix}", name) for name in ("cat", "dog") for i in range(2)]
+    if table == "metadata.csv":
+        (folder / table).write_text("file_name,label\n" + "".join(f"{a},{b}\n" for a, b in rows))
+    elif table:
+        lines = [json.dumps({"file_name": a, "label": b}) for a, b in rows]
+        (folder / table).write_text("\n".join(lines) + "\n")
+
+
+def autoencoder() -> AutoencoderKL:
+    torch.manual_seed(0)
+    return AutoencoderKL(block_out_channels=(8,), norm_num_groups=4, latent_channels=4).eval()
+
+
+def make(folder: Path) -> None:
+    save_model(MODEL, folder / "model", SAMPLING)
+    shutil.copytree(folder / "model", folder / "run/checkpoints/step-00000001")
+    shutil.copy(folder / "model/model.safetensors", folder / "run/checkpoints/step-00000001/ema.safetensors")
+    save_official(MODEL, folder / "plain.pt")
+    save_official(MODEL, folder / "training.pt", SAMPLING, training=True)
+    save_diffusers(MODEL, folder / "pipeline", SAMPLING, autoencoder())
+    (folder / "pipeline/sampling.json").unlink()
+    for suffix in (".png", ".jpg", ".webp", ".bmp", ".gif"):
+        pictures(folder / f"images{suffix}", suffix)
+    for table in ("metadata.csv", "metadata.jsonl"):
+        pictures(folder / table, ".png", table)
+    images = np.random.default_rng(0).integers(0, 255, (12, 8, 8, 3), np.uint8)
+    save_npz(folder / "samples.npz", [images], [0] * 12)
+    np.savez_compressed(folder / "statistics.npz", mu=np.zeros(4), sigma=np.eye(4))
+    autoencoder().save_pretrained(folder / "vae")
+    data = open_images(str(folder / "images.png"), 8)
+    encode_images(data, LatentCodec.load(folder / "vae", device="cpu"), folder / "latents", progress=False)
+
+
+def all_items(data) -> None:
+    for i in range(len(data)):
+        data[i]
+
+
+def features(images):
+    from dit_nb.features import Features
+
+    return Features(images.flatten(1)[:, :4].double().numpy())
+
+
+def compare(samples: Path, reference: Path) -> None:
+    evaluate(str(samples), str(reference), features, k=1, resamples=0, progress=False)
+
+
+READERS = {  # file -> what reads it
+    "model/config.json": lambda f: load_model(f / "model", device="cpu"),
+    "model/model.safetensors": lambda f: load_model(f / "model", device="cpu"),
+    "model/sampling.json": lambda f: load_model(f / "model", device="cpu"),
+    "run/checkpoints/step-00000001/ema.safetensors": lambda f: load_any(f / "run", device="cpu"),
+    "plain.pt": lambda f: load_any(f / "plain.pt", num_heads=2, device="cpu"),
+    "training.pt": lambda f: load_any(f / "training.pt", device="cpu"),
+    "pipeline/model_index.json": lambda f: load_any(f / "pipeline", device="cpu"),
+    "pipeline/transformer/config.json": lambda f: load_diffusers(f / "pipeline"),
+    "pipeline/transformer/diffusion_pytorch_model.safetensors": lambda f: load_diffusers(f / "pipeline"),
+    "pipeline/scheduler/scheduler_config.json": lambda f: load_diffusers(f / "pipeline"),
+    "vae/config.json": lambda f: LatentCodec.load(f / "vae", device="cpu"),
+    "vae/diffusion_pytorch_model.safetensors": lambda f: LatentCodec.load(f / "vae", device="cpu"),
+    "latents/latents.json": lambda f: all_items(open_latents(f / "latents")),
+    "latents/dataset_info.json": lambda f: all_items(open_latents(f / "latents")),
+    "latents/state.json": lambda f: all_items(open_latents(f / "latents")),
+    "latents/data-00000-of-00001.arrow": lambda f: all_items(open_latents(f / "latents")),
+    "samples.npz": lambda f: compare(f / "samples.npz", f / "samples.npz"),
+    "statistics.npz": lambda f: compare(f / "samples.npz", f / "statistics.npz"),
+    "metadata.csv/metadata.csv": lambda f: all_items(open_images(str(f / "metadata.csv"), 8)),
+    "metadata.jsonl/metadata.jsonl": lambda f: all_items(open_images(str(f / "metadata.jsonl"), 8)),
+    **{
+        f"images{suffix}/cat/cat0{suffix}": lambda f, name=f"images{suffix}": all_items(
+            open_images(str(f / name), 8)
+        )
+        for suffix in (".png", ".jpg", ".webp", ".bmp", ".gif")
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    make(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(whole, tmp_path, monkeypatch):
+    "A copy of the files, and no network that a reader could wait for."
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    shutil.copytree(whole, tmp_path / "files")
+    return tmp_path / "files"
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_whole_files_are_read(folder, name):
+    assert read(READERS[name], folder) == "read"
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_truncated_files(folder, name):
+    path, content = folder / name, (folder / name).read_bytes()
+    results = []
+    for kept in sorted(
+        {0, 1, 7, 8, 9, len(content) // 3, len(content) // 2, len(content) - 9, len(content) - 1}
+    ):
+        path.write_bytes(content[: max(kept, 0)])
+        results.append(read(READERS[name], folder))
+    assert "refused" in results[:3], "an empty file, or a few bytes of one, are refused"
+    path.unlink()
+    read(READERS[name], folder)
+    path.mkdir()
+    read(READERS[name], folder)
+
+
+def flips(content: bytes, count: int, seed: int):
+    "Copies of a file with one to three flipped bits; half of them near the start, where the headers are."
+    rng = random.Random(seed)
+    for i in range(count):
+        damaged = bytearray(content)
+        for _ in range(rng.randint(1, 3)):
+            position = rng.randrange(min(len(content), 400) if i % 2 else len(content))
+            damaged[position] ^= 1 << rng.randrange(8)
+        yield bytes(damaged)
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_flipped_bits(folder, name):
+    path, content = folder / name, (folder / name).read_bytes()
+    for damaged in flips(content, 40, seed=len(name)):
+        path.write_bytes(damaged)
+        read(READERS[name], folder)
+
+
+def others(folder: Path) -> list[bytes]:
+    "Contents of other kinds of files, and some that readers of JSON and of tables stumble over."
+    kinds = [(folder / name).read_bytes() for name in list(READERS)[::3]]
+    odd = [
+        b"",
+        b"null",
+        b"[]",
+        b"{}",
+        b'"text"',
+        b"[" * 100_000,
+        b"\xff\xfe\x00",
+        b"a,b\n1\n2,3,4\n",
+        b"{" * 9,
+        b"1e999",
+        b"\0" * 100,
+    ]
+    return kinds + odd
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_swapped_files(folder, name):
+    for content in others(folder):
+        (folder / name).write_bytes(content)
+        read(READERS[name], folder)
+
+
+class Bomb:
+    "When it is unpickled, it makes a folder: the sign of code that was run."
+
+    def __init__(self, sign: Path):
+        self.sign = sign
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.sign),)
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_code_in_files_is_not_run(folder, name):
+    sign = folder / "code was run"
+    bomb = Bomb(sign)
+    torch.save({"model": bomb}, folder / "bomb.pt")
+    torch.save({"model": bomb}, folder / "old.pt", _use_new_zipfile_serialization=False)
+    np.savez(folder / "bomb.npz", arr_0=np.array([bomb], dtype=object), mu=np.array([bomb], dtype=object))
+    bombs = [
+        pickle.dumps(bomb),
+        *((folder / file).read_bytes() for file in ("bomb.pt", "old.pt", "bomb.npz")),
+    ]
+    for content in bombs:
+        (folder / name).write_bytes(content)
+        assert read(READERS[name], folder) == "refused" or not name.endswith((".pt", ".npz"))
+        assert not sign.exists()
+
+
+def test_the_bomb_is_one(tmp_path):
+    pickle.loads(pickle.dumps(Bomb(tmp_path / "sign")))
+    assert (tmp_path / "sign").exists()
+
+
+def test_tensors_that_belong_to_another_model(folder):
+    weights = {name: torch.zeros(3) for name in MODEL.state_dict()}
+    save_file(weights, folder / "model/model.safetensors")
+    assert read(READERS["model/model.safetensors"], folder) == "refused"
+    assert _model_folder(folder / "run").name == "step-00000001"
