@@ -19,6 +19,8 @@ pre { white-space: pre-wrap; word-break: normal; overflow-wrap: anywhere }
 summary { display: list-item; cursor: pointer }
 img { max-width: 100% }
 .anchor-link, #toc { display: none }
+.points { max-width: 70rem; margin: 0 auto; padding: 0 1rem }
+.points td:nth-child(2) { white-space: nowrap }
 </style>
 </head>"""
 _PAGE = """<!DOCTYPE html>
@@ -61,14 +63,17 @@ def _write_feedback_head(page: Path, grade: Grade, reports: dict[str, dict], not
     if not page.exists():
         return
     text = page.read_text(encoding="utf-8").replace("</head>", _STYLE, 1)
-    link = '<a href="#{0}-check">{0}</a>'
-    rows = [[link.format(escape(e)), escape(p), escape(s)] for e, p, s in _exercise_lines(grade, reports)]
+    link = '<a href="#{0}-{1}">{0}</a>'
+    rows = [
+        [link.format(escape(e), "check" if f"{e}-check" in reports else "report"), escape(p), escape(s)]
+        for e, p, s in _exercise_lines(grade, reports)
+    ]
     late = f", {late_by(grade.late)} late: {_n(grade.penalty)} points subtracted" if grade.late else ""
     total = f"{_n(grade.points)} of {_n(grade.max_points)} points{late}"
     if grade.state == WAITING:
         total = f"{_n(grade.raw)} points so far; {', '.join(grade.by_hand)} must be graded by a person"
-    body = f"<h3>{escape(grade.name or grade.student)}: {escape(total)}</h3>{_html_table(rows)}"
-    body += "".join(f"<p>{escape(note)}</p>" for note in notes)
+    body = f"<div class='points'><h3>{escape(grade.name or grade.student)}: {escape(total)}</h3>{_html_table(rows)}"
+    body += "".join(f"<p>{escape(note)}</p>" for note in notes) + "</div>"
     page.write_text(re.sub(r'(<a name="top"></a>)', lambda m: m[1] + body, text, count=1), encoding="utf-8")
 
 
