@@ -37,6 +37,8 @@ from dit_nb.speed import InferenceModel
 from dit_nb.training import Trainer
 from dit_nb.utils import randn, seeded_generator
 
+pytestmark = pytest.mark.hard
+
 MODEL = DiT(DiTConfig(8, 4, 1, 16, 1, 2, num_classes=3)).eval()
 FAST = InferenceModel(MODEL)
 DIFFUSION = Diffusion(num_timesteps=20, bins=17)
@@ -485,15 +487,16 @@ COUNT = 70  # generated calls of each function
 
 @pytest.mark.parametrize("name", CALLS)
 def test_good_calls(name):
+    "Calls with good arguments"
     call = CALLS[name]
     for i in range(max(map(len, call.good.values()))):
         values = {k: options[i % len(options)] for k, options in call.good.items()}
         assert outcome(name, values, []) == "accepted"
 
 
-@pytest.mark.hard
 @pytest.mark.parametrize("name", CALLS)
-def test_generated_calls(name):
+def test_generated_calls(name, cases):
+    "Generated calls with wrong arguments: right, or a sentence that names the argument"
     call, seen = CALLS[name], []
 
     @settings(
@@ -509,10 +512,12 @@ def test_generated_calls(name):
         replaced = data.draw(st.lists(st.sampled_from(list(values)), min_size=1, max_size=2, unique=True))
         values |= {argument: data.draw(ANY) for argument in replaced}
         seen.append(outcome(name, values, replaced))
+        cases.add()
 
     run()
     assert len(seen) >= COUNT
 
 
 def test_there_are_enough_of_them():
+    "2,500 or more generated calls"
     assert len(CALLS) * COUNT >= 2500

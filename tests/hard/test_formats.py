@@ -175,11 +175,13 @@ def folder(whole, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", READERS)
 def test_whole_files_are_read(folder, name):
+    "Whole files are read"
     assert read(READERS[name], folder) == "read"
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_truncated_files(folder, name):
+def test_truncated_files(folder, name, cases):
+    "Truncated files: a sentence"
     path, content = folder / name, (folder / name).read_bytes()
     results = []
     for kept in sorted(
@@ -187,6 +189,7 @@ def test_truncated_files(folder, name):
     ):
         path.write_bytes(content[: max(kept, 0)])
         results.append(read(READERS[name], folder))
+        cases.add()
     assert "refused" in results[:3], "an empty file, or a few bytes of one, are refused"
     path.unlink()
     read(READERS[name], folder)
@@ -206,11 +209,13 @@ def flips(content: bytes, count: int, seed: int):
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_flipped_bits(folder, name):
+def test_flipped_bits(folder, name, cases):
+    "Files with flipped bits: a sentence, or a result that is whole"
     path, content = folder / name, (folder / name).read_bytes()
     for damaged in flips(content, 40, seed=len(name)):
         path.write_bytes(damaged)
         read(READERS[name], folder)
+        cases.add()
 
 
 def others(folder: Path) -> list[bytes]:
@@ -233,10 +238,12 @@ def others(folder: Path) -> list[bytes]:
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_swapped_files(folder, name):
+def test_swapped_files(folder, name, cases):
+    "Files with the content of another format: a sentence"
     for content in others(folder):
         (folder / name).write_bytes(content)
         read(READERS[name], folder)
+        cases.add()
 
 
 class Bomb:
@@ -250,7 +257,8 @@ class Bomb:
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_code_in_files_is_not_run(folder, name):
+def test_code_in_files_is_not_run(folder, name, cases):
+    "Pickled code in place of files is not run"
     sign = folder / "code was run"
     bomb = Bomb(sign)
     torch.save({"model": bomb}, folder / "bomb.pt")
@@ -264,14 +272,17 @@ def test_code_in_files_is_not_run(folder, name):
         (folder / name).write_bytes(content)
         assert read(READERS[name], folder) == "refused" or not name.endswith((".pt", ".npz"))
         assert not sign.exists()
+        cases.add()
 
 
 def test_the_bomb_is_one(tmp_path):
+    "The pickled code of these tests runs where it is not refused"
     pickle.loads(pickle.dumps(Bomb(tmp_path / "sign")))
     assert (tmp_path / "sign").exists()
 
 
 def test_tensors_that_belong_to_another_model(folder):
+    "Weights of another model are refused"
     weights = {name: torch.zeros(3) for name in MODEL.state_dict()}
     save_file(weights, folder / "model/model.safetensors")
     assert read(READERS["model/model.safetensors"], folder) == "refused"
