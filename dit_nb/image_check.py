@@ -63,13 +63,19 @@ def _find_unreadable(source, size: int | tuple[int, int], ranks: _Ranks) -> dict
     Pillow's quick `verify` misses cut-off JPEG files. All processes must call this, and get the same result.
 
     Args:
-        source: sequence of cells, with `keys()`: what identifies each image's content, (N,) uint64; and `place`
+        source: sequence of cells, with `keys()`: what identifies each image's content, (N,) uint64; `name()`:
+            what identifies the whole on all machines; and `place`
         size: side, or height and width, to read the images for
         ranks: the processes that share the work
     """
     keys, cache = source.keys(), _cache_file(source.place)
     known = _load_known(cache)
-    todo = ranks.gather(np.flatnonzero(~np.isin(keys, known)) if ranks.rank == 0 else None)[0]
+    mine = np.flatnonzero(~np.isin(keys, known)) if ranks.rank == 0 else None
+    names, (todo, *_) = zip(*ranks.gather((source.name(), mine)))
+    if len(set(names)) > 1:
+        raise UserError(
+            f"data {source.place} is not the same for all processes, but must be: compare its copies."
+        )
     errors: dict[int, str] = {}
     good = np.isin(np.arange(len(keys)), todo, invert=True)
     for done, found in _read_in_rounds(source, todo, size, ranks):

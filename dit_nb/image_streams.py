@@ -1,7 +1,7 @@
 """Streams: WebDataset shards and data sets of the Hub that are read in order, by the library `datasets`.
 
 A stream has no random access. Its order is a function of the seed and the step: shards and a buffer of images are
-shuffled anew in each epoch, and each process reads its own part. So a run that is resumed on as many processes gets
+shuffled again in each epoch, and each process reads its own part. So a run that is resumed on as many processes gets
 the same images; to find its place, it passes over the part of the epoch that is done, without decoding it.
 """
 

@@ -11,6 +11,7 @@ from dit_nb import image_check
 from dit_nb.image_check import _find_unreadable, _Ranks, _save_known
 from dit_nb.image_files import open_images
 from dit_nb.image_sources import _folder_table
+from support import raises_input_error
 
 
 @pytest.fixture
@@ -120,3 +121,11 @@ def test_a_disk_that_cannot_be_written(pictures, monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path / "file"))
     assert len(open_images(pictures, 8, skip_bad=True)) == 10
     _save_known(tmp_path / "file" / "x.npy", np.zeros(1, np.uint64))
+
+
+def test_processes_that_see_other_files(pictures):
+    """As with copies on several machines, one of which is not complete."""
+    cells = _folder_table(pictures).cells
+    gather = lambda value: [value, ("another", None)]  # noqa: E731
+    with raises_input_error("not the same for all processes"):
+        _find_unreadable(cells, 8, _Ranks(0, 2, gather))
