@@ -167,7 +167,10 @@ def _advice(trainer) -> str:
     "What to do about numbers that are not finite."
     text = f"lr {trainer.config.lr} may be too high."
     if trainer.config.save_every:
-        text += " Earlier checkpoints are finite: resume with a smaller lr, and name it in change."
+        text += (
+            " Resume from the last checkpoint with a smaller lr, and name it in change; if the loss is soon "
+        )
+        text += "not finite again, remove that checkpoint, so that the run resumes from an earlier one."
     return text
 
 
