@@ -16,6 +16,7 @@ from dit_nb.teach.graders.framework.expected import (
     _expected_results,
 )
 from dit_nb.teach.graders.framework.history import _why_no_function
+from dit_nb.teach.graders.framework.isolation import _torch_functions
 from dit_nb.teach.graders.framework.outcome import _argument_names, _observe, _Outcome
 from dit_nb.teach.graders.framework.report import Report
 
@@ -84,9 +85,9 @@ def grade(
 
 def _observe_all(exercise: Exercise, fn: Callable, cases: tuple, seconds: float) -> list[_Outcome]:
     """Try the function in some cases; stop if it takes too long, or is not written yet."""
-    outcomes = []
+    outcomes, before = [], _torch_functions()
     for case, expected in cases:
-        outcomes.append(_observe(exercise, fn, case, expected, seconds))
+        outcomes.append(_observe(exercise, fn, case, expected, seconds, before))
         if outcomes[-1].stage == "time" or outcomes[0].stage == "blank":
             break
     return outcomes
@@ -96,13 +97,10 @@ def _grade_precision(
     exercise: Exercise, fn: Callable, outcomes: list[_Outcome], points: float, seed: int, seconds: float
 ) -> Report:
     """Report on a function that is right in float64: is it in other precisions, too?"""
-    cases = _expected_in_precisions(exercise, seed)
-    for case, expected in cases:
+    for case, expected in _expected_in_precisions(exercise, seed):
         rounding = 30 * torch.finfo(expected[0].dtype).eps
-        outcome = _observe(
-            replace(exercise, tolerance=rounding, same_dtype=True), fn, case, expected, seconds
-        )
-        outcomes.append(outcome)
+        strict = replace(exercise, tolerance=rounding, same_dtype=True)
+        outcomes += _observe_all(strict, fn, ((case, expected),), seconds)
     table = tuple(outcome.row() for outcome in outcomes)
     wrong = next((outcome for outcome in outcomes if outcome.stage), None)
     if wrong:

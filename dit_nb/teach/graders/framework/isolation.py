@@ -52,7 +52,8 @@ def _isolated(call: Callable):
     try:
         with torch.random.fork_rng(devices=[]), torch.inference_mode(False), torch.enable_grad():
             torch.default_generator.manual_seed(0)
-            _set_defaults(torch.float32, torch.device("cpu"))
+            if dtype != torch.float32 or device.type != "cpu":
+                _set_defaults(torch.float32, torch.device("cpu"))
             return call()
     finally:
         _set_defaults(dtype, device)
@@ -66,20 +67,15 @@ def _set_defaults(dtype: torch.dtype, device: torch.device) -> None:
         torch.set_default_device(None if device.type == "cpu" else device)
 
 
-_known: list[dict] = []  # the contents of PyTorch's namespaces when they were read last
-
-
 def _torch_functions() -> list[dict]:
     """Return the contents of PyTorch's namespaces, for `_restore_torch`."""
-    if not _known or any(vars(space) != old for space, old in zip(_NAMESPACES, _known)):
-        _known[:] = [dict(vars(space)) for space in _NAMESPACES]
-    return list(_known)
+    return [dict(vars(space)) for space in _NAMESPACES]
 
 
 def _restore_torch(before: list[dict]) -> list[str]:
-    """Undo changes to PyTorch's own functions; return the names that had changed."""
+    """Undo changes to PyTorch's own functions; return the names that had changed, and update `before`."""
     found = []
-    for space, old in zip(_NAMESPACES, before):
+    for k, (space, old) in enumerate(zip(_NAMESPACES, before)):
         if vars(space) == old:  # nearly always
             continue
         now = dict(vars(space))
@@ -91,6 +87,7 @@ def _restore_torch(before: list[dict]) -> list[str]:
         for name in added:
             delattr(space, name)
         found += [f"{space.__name__}.{name}" for name in sorted(replaced) + added]
+        before[k] = dict(vars(space))
     return found
 
 

@@ -17,7 +17,6 @@ from dit_nb.teach.graders.framework.isolation import (
     _describe_error,
     _isolated,
     _restore_torch,
-    _torch_functions,
 )
 from dit_nb.teach.graders.framework.limits import _call_with_limit, _OutOfTime
 from dit_nb.teach.graders.framework.report import _Row
@@ -34,6 +33,8 @@ def _numbers(a: Tensor) -> Tensor:
 
 def _mean_size(parts: tuple[Tensor, ...]) -> float:
     """Return the mean magnitude of all numbers."""
+    if len(parts) == 1:
+        return _numbers(parts[0]).abs().mean().item()
     return torch.cat([_numbers(part).flatten().abs() for part in parts]).mean().item()
 
 
@@ -42,6 +43,9 @@ def _distance(a: Tensor, b: Tensor) -> float:
     if not a.numel():
         return 0.0
     a, b = _numbers(a), _numbers(b)
+    gap = (a - b).abs().max().item()
+    if math.isfinite(gap):  # nearly always
+        return gap
     same = (a == b) | (a.isnan() & b.isnan())  # also equal infinities
     gap = torch.where(same, 0.0, (a - b).abs()).max().item()
     return gap if gap == gap else float("inf")
@@ -166,14 +170,20 @@ def _compare(exercise: Exercise, case: Case, expected: tuple, value) -> _Outcome
 
 
 @cache
+def _parameters(fn: Callable) -> tuple[str, ...]:
+    return tuple(inspect.signature(fn).parameters)
+
+
 def _argument_names(exercise: Exercise) -> tuple[str, ...]:
     """Return the names of the arguments that the function must take."""
-    return tuple(inspect.signature(exercise.oracle).parameters)
+    return _parameters(exercise.oracle)
 
 
-def _observe(exercise: Exercise, fn: Callable, case: Case, expected: tuple, seconds: float) -> _Outcome:
-    """Try the student's function in one case."""
-    args, before = _copied(case.args), _torch_functions()
+def _observe(
+    exercise: Exercise, fn: Callable, case: Case, expected: tuple, seconds: float, before: list[dict]
+) -> _Outcome:
+    """Try the student's function in one case; `before`: PyTorch's own functions."""
+    args = _copied(case.args)
     outcome = partial(_Outcome, case, expected, None)
     try:
         value = _isolated(lambda: _call_with_limit(lambda: exercise.run(fn, args), seconds))
