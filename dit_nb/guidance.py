@@ -63,8 +63,8 @@ class Guided:
             raise UserError(
                 f"guided_channels is {_shown(guided_channels)}, but must be an integer, 1 or more."
             )
-        if not _is_int(self.null_class, 0):
-            raise UserError(f"null_class is {_shown(null_class)}, but must be a label, 0 or more.")
+        if not _is_number(self.null_class):  # a y_embedder of your own may have another than a label
+            raise UserError(f"null_class is {_shown(null_class)}, but must be a label.")
 
     @property
     def training(self) -> bool:
