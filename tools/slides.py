@@ -33,7 +33,7 @@ def sections(cells: list[dict]) -> list[tuple[str, list[dict]]]:
 
 
 def short(text: str) -> str:
-    """Keep formulas, tables and lists, and the first sentence of each paragraph while there is room."""
+    """Keep formulas, tables and lists, and the first sentence of each paragraph up to WORDS words."""
     text = re.sub(r"<details>.*?</details>|<!--.*?-->", "", text, flags=re.DOTALL)
     text = re.sub(r"\[([^]]+)\]\([^)]*\.ipynb[^)]*\)", r"\1", text)
     kept, words = [], 0

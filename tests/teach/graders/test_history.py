@@ -34,7 +34,7 @@ def test_a_syntax_error_is_told_with_its_line(run_cells):
     assert run_cells(NONE, broken, CHECK) == (
         "The cell that defines patchify has a SyntaxError in line 3: p = (patch_size ('(' was never closed)."
     )
-    assert run_cells(RIGHT, CHECK).startswith("Right"), "a mended cell"
+    assert run_cells(RIGHT, CHECK).startswith("Right"), "a fixed cell"
 
 
 def test_a_missing_colon_and_a_wrong_indent(run_cells):
