@@ -63,8 +63,11 @@ def _spread(n: int, count: int) -> list[int]:
 
 def _report(latents: LatentImages, out: str) -> str:
     "Number, shape and standard deviation of the latents, and the scale that would make it 1 if it is far from 1."
-    mean = latents.get_batch(_spread(len(latents), 256))[0][:, 0, 0]
-    std, shape, scale = mean.std().item(), "x".join(map(str, latents.shape)), latents.vae["scale"]
+    mean, noise = latents.get_batch(_spread(len(latents), 256))[0][:, 0].unbind(1)
+    std = (
+        (mean.var() + noise.square().mean()).sqrt().item()
+    )  # of samples from the posterior, which the model gets
+    shape, scale = "x".join(map(str, latents.shape)), latents.vae["scale"]
     text = f"{len(latents)} images and their mirror images as latents of {shape} in {out}, std {std:.2f}"
     if 0.5 < std < 2:
         return text

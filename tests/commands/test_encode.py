@@ -75,7 +75,9 @@ def test_scales_of_latents(tmp_path, capsys):
     command = ["encode", str(folder), "--vae", vae, "--image-size", "16x24", "--out"]
     assert main([*command, str(tmp_path / "two"), "--scale", "2"]) == 0
     assert main([*command, str(tmp_path / "own")]) == 0
+    capsys.readouterr()
     assert main([*command, str(tmp_path / "channels"), "--scale", "channels"]) == 0
+    assert "std 1.00\n" in capsys.readouterr().out
     two, own, channels = (open_latents(tmp_path / name) for name in ("two", "own", "channels"))
     assert two.vae["scale"] == 2 and two.shape == (4, 8, 12)
     a, b, c = (data.get_batch(range(6))[0][:, 0] for data in (two, own, channels))
