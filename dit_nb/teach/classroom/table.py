@@ -126,7 +126,7 @@ def _columns(grades: list[Grade]) -> list[str]:
 
 
 def grade_table(grades: list[Grade]) -> str:
-    """Return a table of the students' points as text, with remarks below."""
+    """Return a table of the students' points as text; below, remarks on those of this call, or on all."""
     exercises = _columns(grades)
     late = any(g.late for g in grades)
     rows = [["student", "points", *(["late"] if late else []), *exercises]]
@@ -135,7 +135,8 @@ def grade_table(grades: list[Grade]) -> str:
         rows.append([g.student, _total(g), *([late_by(g.late)] if late else []), *each])
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = ["  ".join(word.ljust(width) for word, width in zip(row, widths)).rstrip() for row in rows]
-    remarks = [f"{g.student}: {g.remarks}" for g in grades if g.remarks]
+    told = [g for g in grades if g.now] or grades
+    remarks = [f"{g.student}: {g.remarks}" for g in told if g.remarks]
     return "\n".join([*lines, *[""] * bool(remarks), *remarks])
 
 
