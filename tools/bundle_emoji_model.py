@@ -29,7 +29,7 @@ tags:
 - diffusion
 - dit
 ---
-# A DiT that draws emoji
+# A DiT for emoji
 
 32x32 color pictures of 16 classes, eight categories in two styles: patch {config.patch_size}, width {config.hidden_size}, {config.depth} adaLN-Zero blocks, {config.num_heads} heads, learned variance; {parameters:.2f} million weights, averaged (EMA), in float16.
 

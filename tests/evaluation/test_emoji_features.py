@@ -95,7 +95,7 @@ def test_style_score_is_one_for_copies_and_half_for_noise(split):
     assert found["style"]["low"] < 0.5 < found["style"]["high"] + 0.1
 
 
-def test_the_bundled_model_is_small_and_draws_in_color(split):
+def test_the_bundled_model_is_small_and_samples_on_white(split):
     """In float16 on disk, in float32 in memory; its classes are those of the data set."""
     path = Path(str(files("dit_nb") / "models" / "emoji" / "model.safetensors"))
     assert path.stat().st_size < 12e6
