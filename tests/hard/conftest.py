@@ -31,14 +31,18 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.hard)
 
 
+_rows: dict[str, list] = {}  # of this session: cases, failures, seconds, note
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
+    """After each test, write its row: the sums over its parameters."""
     report = yield
     if call.when == "call" and not report.skipped and item.get_closest_marker("hard"):
         tried = item.stash.get(_cases, None)
         held, note = (tried.held, tried.note) if tried else (int(report.passed), "")
-        what = (item.obj.__doc__ or item.name).strip().splitlines()[0]
-        parameters = getattr(item, "callspec", None)
-        what += f" [{parameters.id}]" if parameters else ""
-        write_row(what, held, int(report.failed), call.duration, note)
+        what = (item.obj.__doc__ or item.originalname).strip().splitlines()[0].rstrip(".")
+        row = _rows.setdefault(what, [0, 0, 0.0, ""])
+        row[:] = row[0] + held, row[1] + report.failed, row[2] + call.duration, note or row[3]
+        write_row(what, *row)
     return report
