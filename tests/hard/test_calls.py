@@ -3,6 +3,7 @@
 A call is made of good arguments, of which one or two are replaced by any value whatever.
 """
 
+import copy
 import math
 import re
 import tempfile
@@ -74,6 +75,7 @@ def shaped(*shape):
 
 
 def fit(model, diffusion, data, config, out):
+    model = copy.deepcopy(model) if isinstance(model, DiT) else model  # it is trained in place
     trainer = Trainer(model, diffusion, data, config, out)
     trainer.step(next(trainer.batches()))
     return trainer
@@ -194,7 +196,10 @@ CALLS = {
         DIFFUSION.respaced, {"spec": ["2", 3, "ddim5"]}, lambda d, _: finite(d.betas), {"spec": "steps"}
     ),
     "Diffusion.q_sample": Call(
-        DIFFUSION.q_sample, {"x0": [X], "t": [T], "noise": [X]}, shaped(*SHAPE), {"x0": "x|t|noise"}
+        DIFFUSION.q_sample,
+        {"x0": [X], "t": [T], "noise": [X]},
+        lambda x, values: x.shape == values["x0"].shape and finite(x, values),
+        {"x0": "x|t|noise"},
     ),
     "Diffusion.training_losses": Call(
         DIFFUSION.training_losses,
@@ -327,7 +332,7 @@ CALLS = {
         lambda found, _: isinstance(found[0], DiT),
     ),
     "freeze": Call(
-        freeze,
+        lambda model, patterns, unfreeze: freeze(copy.deepcopy(model), patterns, unfreeze),
         {"model": [MODEL], "patterns": ["backbone", ["blocks.*"], ()], "unfreeze": [(), "*bias"]},
         lambda n, _: n > 0,
         {"patterns": "freeze", "model": "model|freeze"},
