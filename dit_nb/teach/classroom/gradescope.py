@@ -10,7 +10,8 @@ import dit_nb
 from dit_nb.errors import UserError
 from dit_nb.teach.classroom.assignments import _dumps
 from dit_nb.teach.classroom.checking import Checked, check_notebook
-from dit_nb.teach.classroom.intake import Received, _files, choose
+from dit_nb.teach.classroom.choice import choose
+from dit_nb.teach.classroom.intake import Received, _files
 from dit_nb.teach.classroom.kernels import Limits
 from dit_nb.teach.classroom.nbgrader_source import release_notebook, source_notebook
 from dit_nb.teach.graders.framework.report import _escape

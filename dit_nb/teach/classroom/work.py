@@ -7,8 +7,9 @@ from itertools import takewhile
 from pathlib import Path
 
 from dit_nb.errors import UserError
+from dit_nb.teach.classroom.choice import choose
 from dit_nb.teach.classroom.execute import Run
-from dit_nb.teach.classroom.intake import Received, choose, receive
+from dit_nb.teach.classroom.intake import Received, receive
 from dit_nb.teach.classroom.kernels import Limits
 from dit_nb.teach.classroom.notebooks import _grade_id, _marks, _part, _read_submission
 from dit_nb.teach.classroom.remarks import _code_remarks, _syntax_remark

@@ -8,7 +8,8 @@ import pytest
 from support_classroom import RIGHT, put, submitted
 
 from dit_nb.errors import UserError
-from dit_nb.teach.classroom.intake import _student_of, choose, receive
+from dit_nb.teach.classroom.choice import choose
+from dit_nb.teach.classroom.intake import _student_of, receive
 from dit_nb.teach.classroom.nbgrader_source import release_notebook, source_notebook
 
 

@@ -67,8 +67,8 @@ def test_renamed_code_is_alike_and_common_code_is_not(release):
     found = {"ann": trees(LONG), "ben": trees(RENAMED), "cara": trees(own), "dan": trees("def unpatchify(:")}
     assert _alike(found, {}) == [("ann", "ben", ["unpatchify"])]
     assert _alike(found, trees(LONG)) == [], "our own solution is no sign"
-    crowd = {f"s{k}": trees(LONG) for k in range(5)}
-    assert _alike(crowd, {}) == [], "what many have is a common answer"
+    many = {f"s{k}": trees(LONG) for k in range(5)}
+    assert _alike(many, {}) == [], "what many have is a common answer"
 
 
 def test_code_of_a_newer_python_is_told():
