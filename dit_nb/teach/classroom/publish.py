@@ -19,9 +19,12 @@ from dit_nb.teach.classroom.table import MISSING, Grade, add_remark, read_table,
 __all__ = ["publish", "publish_again", "read_grades"]
 
 
-def read_grades(name: str, course: Path) -> list[Grade]:
+def read_grades(name: str, course: Path, new: list[Grade] | None = None) -> list[Grade]:
     """Return the lines of a table with the points that the gradebook has now, in the students' order."""
     lines = read_table(course / f"grades-{name}.csv")
+    for line in new or []:
+        if line.state != MISSING or line.student not in lines:
+            lines[line.student] = line
     release = course / "release" / name / f"{name}.ipynb"
     ids = [_grade_id(cell) or "" for cell in _read_notebook(release)["cells"]]
     with _gradebook(course) as book:
@@ -50,12 +53,9 @@ def publish(
         changed: students whose feedback pages are written again
         earlier: lines before these students were graded again
     """
-    table = read_table(course / f"grades-{name}.csv")
-    for line in lines:
-        if line.state != MISSING or line.student not in table:
-            table[line.student] = line
-    write_table(course / f"grades-{name}.csv", name, [table[student] for student in sorted(table)])
-    grades = [_compared(grade, (earlier or {}).get(grade.student)) for grade in read_grades(name, course)]
+    grades = [
+        _compared(grade, (earlier or {}).get(grade.student)) for grade in read_grades(name, course, lines)
+    ]
     write_table(course / f"grades-{name}.csv", name, grades)
     _write_feedback(name, course, [g for g in grades if g.student in (changed or [])])
     memory, known = _read_memory(course, name), _tree_sums(source_notebook(name))
