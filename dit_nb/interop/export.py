@@ -11,6 +11,8 @@ from torch import Tensor
 from dit_nb.config import SamplingConfig
 from dit_nb.errors import UserError, _check_choice
 from dit_nb.model import DiT
+from dit_nb.utils import _atomic_write
+from dit_nb.weight_files import _system_errors
 
 __all__ = ["export_browser", "export_model", "export_onnx"]
 
@@ -85,7 +87,8 @@ def export_browser(model: DiT, sampling: SamplingConfig, target: str | Path) -> 
         )
     settings = {k: v for k, v in asdict(sampling).items() if k != "card"}
     facts = {"config": json.dumps(asdict(model.config)), "sampling": json.dumps(settings)}
-    save_file({name: w.contiguous() for name, w in tensors.items()}, target, facts)
+    with _system_errors(Path(target)), _atomic_write(target) as draft:
+        save_file({name: w.contiguous() for name, w in tensors.items()}, draft, facts)
 
 
 def _quantize(name: str, w: Tensor) -> dict[str, Tensor]:  # w: (rows, columns)
