@@ -11,14 +11,14 @@ import pytest
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
-class _Quiet(http.server.SimpleHTTPRequestHandler):
+class _WithoutLog(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *args): ...
 
 
 @contextmanager
 def serve(folder):
     """A plain file server over a folder: its address."""
-    handler = functools.partial(_Quiet, directory=str(folder))
+    handler = functools.partial(_WithoutLog, directory=str(folder))
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}/"
