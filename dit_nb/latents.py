@@ -94,7 +94,9 @@ class LatentCodec:
         """
         mean, std = LatentCodec(self.vae, 1, 0, self.dtype, self.batch_size).moments(images).unbind(1)
         width = (mean.var((0, 2, 3)) + std.square().mean((0, 2, 3))).sqrt()
-        scale, shift = ([float(f"{v:.4g}") for v in row.tolist()] for row in (1 / width, mean.mean((0, 2, 3))))
+        scale, shift = (
+            [float(f"{v:.4g}") for v in row.tolist()] for row in (1 / width, mean.mean((0, 2, 3)))
+        )
         return LatentCodec(self.vae, scale, shift, self.dtype, self.batch_size)
 
     @property
@@ -208,7 +210,9 @@ def _load_vae(vae: str | Path, **download):  # an autoencoder of diffusers
 def _read_shape(vae) -> tuple[int, int, int]:
     "Channels of images and of latents, and the downsampling: each level of an encoder but the last halves."
     config = getattr(vae, "config", None)
-    levels = getattr(config, "encoder_block_out_channels", None) or getattr(config, "block_out_channels", None)
+    levels = getattr(config, "encoder_block_out_channels", None) or getattr(
+        config, "block_out_channels", None
+    )
     video = isinstance(vae, torch.nn.Module) and any(isinstance(m, torch.nn.Conv3d) for m in vae.modules())
     if video or not levels or not hasattr(config, "latent_channels") or not hasattr(vae, "decode"):
         raise UserError(
@@ -232,7 +236,9 @@ def _check_per_channel(name: str, value, channels: int) -> float | list[float]:
     several = isinstance(value, Sequence) and not isinstance(value, str)
     numbers = list(value) if several else [value]
     wanted = f"a number{' above 0' if name == 'scale' else ''}, or {channels} of them, one for each channel"
-    valid = all(isinstance(v, int | float) and math.isfinite(v) and (v > 0 or name == "shift") for v in numbers)
+    valid = all(
+        isinstance(v, int | float) and math.isfinite(v) and (v > 0 or name == "shift") for v in numbers
+    )
     if not valid or (several and len(numbers) != channels):
         raise UserError(f"{name} is {value}, but must be {wanted}.")
     return [float(v) for v in numbers] if several else float(value)

@@ -258,7 +258,7 @@ class Bomb:
 
 @pytest.mark.parametrize("name", READERS)
 def test_code_in_files_is_not_run(folder, name, cases):
-    "Pickled code in place of files is not run"
+    "Pickled code instead of files is not run"
     sign = folder / "code was run"
     bomb = Bomb(sign)
     torch.save({"model": bomb}, folder / "bomb.pt")
