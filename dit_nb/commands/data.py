@@ -137,8 +137,8 @@ def _describe_data(data, held_out=None, name: str = "") -> str:
 
 def _describe_shape(data) -> str:
     shape = _find_attribute(data, "shape") or data[0][0].shape[-3:]
-    kind = "latents" if _find_attribute(data, "sample_latents") is not None else "channels"
-    return f"{shape[0]} {kind if kind == 'channels' else 'channels of latents'}, {shape[1]}x{shape[2]}"
+    kind = " of latents" if _find_attribute(data, "sample_latents") is not None else ""
+    return f"{shape[0]} channel{'s' if shape[0] > 1 else ''}{kind}, {shape[1]}x{shape[2]}"
 
 
 def _describe_repeats(data) -> str:

@@ -24,6 +24,7 @@ from dit_nb.data import image_grid, save_image
 from dit_nb.distributed import _process_state, _raise_on_all_ranks
 from dit_nb.errors import UserError
 from dit_nb.finetune import save_lora
+from dit_nb.lab.budget import training_memory
 from dit_nb.model import DiT
 from dit_nb.pretrained import make_diffusion, sample_images, save_model
 from dit_nb.speed import InferenceModel, fast_cpu, float32_matmul_precision
@@ -85,8 +86,17 @@ def _describe_run(trainer: Trainer) -> str:
     processes = f", {a.num_processes} processes" if a.num_processes > 1 else ""
     return (
         f"model: {parameters:,} trained parameters, {precision} on {a.device.type}{processes}\n"
-        f"run: {length} of {config.batch_size} images"
+        f"run: {length} of {config.batch_size} images, about {_memory(trainer):.2g} GB for each process"
     )
+
+
+def _memory(trainer: Trainer) -> float:
+    "Forecast of the memory of a process, in GB: weights, their copies and moments, and activations."
+    config, a, model = trainer.config, trainer.accelerator, trainer.raw_model.config
+    precision = "fp32" if a.mixed_precision == "no" else "bf16"  # fp16 takes the same
+    images = config.batch_size // config.grad_accum_steps
+    forecast = training_memory(model, images, precision, config.gradient_checkpointing, a.num_processes)
+    return (forecast.peak if config.grad_accum_steps == 1 else forecast.total) / 1e9
 
 
 def _resume(trainer: Trainer, options: Train) -> None:

@@ -47,7 +47,7 @@ def test_description(pictures):
     data = open_images(pictures, 8, 1, skip_bad=True)
     assert _describe_data(data).splitlines() == [
         f"data: {pictures}, split Train",
-        "  54 images of 1 channels, 8x8",
+        "  54 images of 1 channel, 8x8",
         "  10 classes: the smallest has 1 images (0), the largest 9 (9)",
         "  left out: 10 images in val",
         f"  left out: skipped 1 unreadable images: {data.skipped[0]}",
@@ -57,7 +57,7 @@ def test_description(pictures):
     assert f"{len(held_out)} held-out images" in text and f"{len(train)} of them different" in text
     assert "  no classes" in _describe_data(open_images(pictures / "val" / "3", 8))
     assert _describe_data(digits().train, name="digits").startswith(
-        "data: digits\n  1,437 images of 1 channels, 8x8"
+        "data: digits\n  1,437 images of 1 channel, 8x8"
     )
 
 
@@ -69,7 +69,7 @@ def test_options_of_data(pictures, tmp_path, capsys):
     )
     assert main(words.split()) == 0
     text = capsys.readouterr().out
-    assert "100 images of 1 channels, 4x8, 55 of them different" in text and "10 held-out images" in text
+    assert "100 images of 1 channel, 4x8, 55 of them different" in text and "10 held-out images" in text
     assert DiT.from_pretrained(str(tmp_path / "out" / "model")).config.input_size == (4, 8)
 
 

@@ -117,8 +117,8 @@ def test_what_was_found_is_printed_first(trained_extractor, split, tmp_path, cap
     assert main(words) == 0
     text = capsys.readouterr()
     assert json.loads(text.out)["reference"]["n"] == 20
-    assert text.err.startswith("samples: held-out digits\n  360 images of 1 channels, 8x8\n  10 classes: ")
-    assert f"reference: {tmp_path / 'real'}, split test\n  20 images of 1 channels, 8x8" in text.err
+    assert text.err.startswith("samples: held-out digits\n  360 images of 1 channel, 8x8\n  10 classes: ")
+    assert f"reference: {tmp_path / 'real'}, split test\n  20 images of 1 channel, 8x8" in text.err
     assert "2 classes: a 10, b 10" in text.err and "left out: 30 images in train" in text.err
 
 
