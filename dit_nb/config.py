@@ -97,19 +97,22 @@ class DiTConfig:
         return (self.in_channels, *(size if isinstance(size, tuple) else (size, size)))
 
 
+_MOST = 2**20  # of each size: a file with a larger one is damaged
+
+
 def _check(config: DiTConfig) -> None:
     "Raise UserError if no model can be built from these fields."
     size, ratio, probability = config.input_size, config.mlp_ratio, config.class_dropout_prob
     sides = size if isinstance(size, tuple) else (size, size)
-    whole = lambda value, least: _is_int(value, least) and value <= 2**20  # noqa: E731
+    in_range = lambda value, least: _is_int(value, least) and value <= _MOST  # noqa: E731
     counts = ("patch_size", "in_channels", "hidden_size", "depth", "num_heads")
     rules = {
         "input_size": (
-            len(sides) == 2 and all(whole(side, 1) for side in sides),
-            "an integer from 1 up or (height, width)",
+            len(sides) == 2 and all(in_range(side, 1) for side in sides),
+            f"an integer from 1 to {_MOST} or (height, width)",
         ),
-        **{name: (whole(getattr(config, name), 1), "an integer from 1 up") for name in counts},
-        "num_classes": (whole(config.num_classes, 0), "an integer from 0 up"),
+        **{name: (in_range(getattr(config, name), 1), f"an integer from 1 to {_MOST}") for name in counts},
+        "num_classes": (in_range(config.num_classes, 0), f"an integer from 0 to {_MOST}"),
         "mlp_ratio": (_is_number(ratio) and 0 < ratio < 1000, "a number above 0, such as 4"),
         "class_dropout_prob": (_is_number(probability) and 0 <= probability < 1, "a number in [0, 1)"),
         "learn_sigma": (isinstance(config.learn_sigma, bool), "True or False"),

@@ -169,11 +169,6 @@ def _full_model(model) -> DiT:
     return model
 
 
-def _full_tensor(value: torch.Tensor) -> torch.Tensor:
-    """Return a number with what all shards contribute under FSDP, otherwise the number itself."""
-    return value.full_tensor() if hasattr(value, "full_tensor") else value
-
-
 def _shutdown(wait: bool = True) -> None:
     """Disconnect the processes, if they are connected.
 

@@ -149,7 +149,7 @@ class Diffusion(Schedule):
         Returns:
             "loss", "mse" and "vb" (in bits per dimension), each (N,)
         """
-        self._check_call(model, x0, t)
+        self._check_inputs(x0, t)
         noise = torch.randn_like(x0) if noise is None else noise
         x_t = self.q_sample(x0, t, noise)  # (N, C, H, W)
         eps, values = _split_output(self._call_model(model, x_t, t, y), x_t)  # (N, C, H, W) each
@@ -177,7 +177,7 @@ class Diffusion(Schedule):
             clip_x0: clip the predicted clean image to [-1, 1]: for pixels, not for latents
             variance: "learned", "fixed_small" or "fixed_large"; `self.variance` by default
         """
-        self._check_call(model, x_t, t)
+        self._check_inputs(x_t, t)
         _check_flag("clip_x0", clip_x0)
         _check_choice("variance", self.variance if variance is None else variance, _VARIANCES)
         return self.predict(self._call_model(model, x_t, t, y), x_t, t, clip_x0, variance)
@@ -239,12 +239,10 @@ class Diffusion(Schedule):
         zero = torch.zeros_like(mean)
         return _mean_flat(normal_kl(mean, log_variance, zero, zero)) / math.log(2)
 
-    def _check_call(self, model: Callable, x: Tensor, t: Tensor) -> None:
-        _check_callable("model", model, "x, t and y")
-        self._check_inputs(x, t)
-
     def _call_model(self, model: Callable, x_t: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
         "Call the model with the original timesteps, also if the schedule is respaced."
+        if not callable(model) or isinstance(model, type):
+            raise UserError(f"model is {_shown(model)}, but must be a function of x, t and y.")
         return model(x_t, self.timestep_map[t.to(self.timestep_map.device)].to(t.device), y)
 
     def _log_variance(self, values: Tensor | None, x_t: Tensor, t: Tensor, variance: str) -> Tensor:

@@ -205,7 +205,7 @@ def sample_images(
         step,
         _respaced(*process, sampling.steps, device),
         guided,
-        (n, *model.config.image_shape),
+        (n, *model.image_shape),
         None if labels is None else labels.to(device),
         generator=[seeded_generator(seed, 2, first + i) for i in range(n)],  # (seed, 0), (seed, 1): training
         clip_x0=sampling.clip_x0,
@@ -230,9 +230,11 @@ def _check_sampling_call(
     _check_model(model)
     if not isinstance(sampling, SamplingConfig):
         raise UserError(f"sampling is {type(sampling).__name__}, but must be a SamplingConfig.")
-    _check_guided_channels(sampling, model.config)
+    channels, most = sampling.guided_channels, model.config.in_channels
+    if channels is not None and channels > most:  # guidance would reach the variance values
+        raise UserError(f"guided_channels is {channels}, but must be at most {most}, the channels of eps.")
     for name, value in {"seed": seed, "first": first, "n": 0 if n is None else n}.items():
-        if not _is_int(value, 0):
+        if type(value) is not int or value < 0:
             raise UserError(f"{name} is {_shown(value)}, but must be an integer of 0 or more.")
     labels = None if labels is None else _as_labels(labels, sampling.class_names, model)
     if labels is None and n is None:
@@ -243,13 +245,6 @@ def _check_sampling_call(
     return labels, len(labels) if n is None else n, device
 
 
-def _check_guided_channels(sampling: SamplingConfig, config: DiTConfig) -> None:
-    "Raise a UserError if guidance would reach the variance values."
-    channels, most = sampling.guided_channels, config.in_channels
-    if channels is not None and channels > most:
-        raise UserError(f"guided_channels is {channels}, but must be at most {most}, the channels of eps.")
-
-
 def _as_labels(labels, class_names: tuple[str, ...] | None, model) -> Tensor:  # (n, ...)
     names, classes = class_names or (), model.config.num_classes
     if not isinstance(labels, Tensor):
@@ -257,7 +252,7 @@ def _as_labels(labels, class_names: tuple[str, ...] | None, model) -> Tensor:  #
             names.index(y) if isinstance(y, str) and y in names else y
             for y in (labels if isinstance(labels, list | tuple | range) else [labels])
         ]
-        if not all((_is_int(y, -(2**62)) and y < 2**62) or isinstance(y, float) for y in labels):
+        if not all((type(y) is int and abs(y) < 2**62) or isinstance(y, float) for y in labels):
             known = ", ".join(names[:10]) or "unknown"
             raise UserError(
                 f"labels is {_shown(labels)}, but must be numbers or names of classes, which are {known}."

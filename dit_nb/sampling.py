@@ -17,9 +17,6 @@ from dit_nb.errors import (
     UserError,
     _check_callable,
     _check_choice,
-    _check_flag,
-    _check_type,
-    _is_int,
     _is_number,
     _shown,
 )
@@ -54,11 +51,15 @@ class Step(NamedTuple):
 
 # %% ../nbs/3_diffusion/16_sampling.ipynb #160018
 #| code-fold: true
-def _check_sample_inputs(diffusion, model, shape, y, x_T, step_noise=None, variance=None) -> None:
-    _check_type("diffusion", diffusion, Diffusion)
-    _check_callable("model", model, "x, t and y")
+def _check_sample_inputs(
+    diffusion, model, shape, y, x_T, step_noise=None, clip_x0=False, variance=None
+) -> None:
+    if not isinstance(diffusion, Diffusion):
+        raise UserError(f"diffusion is {_shown(diffusion)}, but must be a Diffusion.")
+    if not isinstance(clip_x0, bool):
+        raise UserError(f"clip_x0 is {_shown(clip_x0)}, but must be True or False.")
     _check_eval(model)
-    if not isinstance(shape, tuple | list) or len(shape) != 4 or not all(_is_int(n, 0) for n in shape):
+    if not isinstance(shape, tuple | list) or [type(n) is int and n >= 0 for n in shape] != [True] * 4:
         raise UserError(f"shape is {_shown(shape)}, but must be four numbers (N, C, H, W).")
     if y is not None and (not isinstance(y, Tensor) or y.ndim == 0):
         raise UserError(f"y is {_shown(y)}, but must be a tensor of labels, (N,).")
@@ -116,8 +117,7 @@ def sample_loop(
     Raises:
         UserError: if the model is in train() mode, or a shape does not fit
     """
-    _check_sample_inputs(diffusion, model, shape, y, x_T, step_noise, variance)
-    _check_flag("clip_x0", clip_x0)
+    _check_sample_inputs(diffusion, model, shape, y, x_T, step_noise, clip_x0, variance)
     if callback is not None:
         _check_callable("callback", callback, "a Step")
     given = [tensor.device for tensor in (x_T, y) if tensor is not None]

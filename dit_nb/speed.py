@@ -153,6 +153,7 @@ class InferenceModel:
         _check_type("model", model, DiT)
         _check_choice("precision", precision, ("fp32", "bf16"))
         self.null_class, self.config, self.training = model.null_class, model.config, False
+        self.image_shape = model.image_shape
         self.device, self.bf16 = model.pos_embed.device, precision == "bf16"
         self.model = _copy(model, self.bf16)
         self.modulations = [m for m in self.model.modules() if isinstance(m, AdaLNModulation)]

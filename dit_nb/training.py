@@ -22,7 +22,6 @@ from .checkpoint import Checkpointer, _check_finite
 from .config import TrainConfig
 from dit_nb.distributed import (
     _full_model,
-    _full_tensor,
     _make_accelerator,
     _micro_batches,
     _next_on_all_ranks,
@@ -190,7 +189,7 @@ class Trainer:
             self.accelerator.backward(losses["loss"].mean() / config.grad_accum_steps)
             means.append(torch.stack([value.detach().mean() for value in losses.values()]))
         norm = self.accelerator.clip_grad_norm_(self.raw_model.parameters(), config.grad_clip or math.inf)
-        self.grad_norm = _full_tensor(norm)
+        self.grad_norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # of all FSDP shards
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(config, self.progress.step, self.fraction)
         self.optimizer.step()

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dit_nb.errors import UserError, _check_flag, _check_path, _shown
+from dit_nb.errors import UserError, _check_path, _shown
 
 __all__ = ["randn", "seeded_generator"]
 
@@ -66,7 +66,8 @@ def _progress_bar(iterable: Iterable | None = None, desc: str = "", shown: bool 
 
 
 def _bar_visible(shown: bool) -> bool:
-    _check_flag("progress", shown)
+    if not isinstance(shown, bool):
+        raise UserError(f"progress is {_shown(shown)}, but must be True or False.")
     return shown and (sys.stderr.isatty() or "ipykernel" in sys.modules)
 
 

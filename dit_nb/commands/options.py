@@ -141,9 +141,7 @@ class Shape(TypedDict, total=False):  # of a TypedDict that is not total, tyro f
 class FineTuning:
     "fine-tuning: which parameters are trained"
 
-    freeze: tuple[
-        str, ...
-    ] = ()  # patterns of names; backbone: all but modulation, biases and label embeddings
+    freeze: tuple[str, ...] = ()  # patterns of names; backbone: all but modulation, biases and labels
     unfreeze: tuple[str, ...] = ()  # patterns of names of parameters to train all the same
     lora_rank: int | None = None  # rank of low-rank adapters (LoRA; needs peft); none: no adapters
     lora_alpha: float | None = None  # numerator of the adapters' scale alpha / rank; none: the rank
@@ -294,9 +292,7 @@ class Build:
     names: _Names  # names of assignments, such as a1 a2, or all
     out: str  # output folder of the course
     install: str | None = None  # URL of a version of dit_nb that the notebook installs, as on Colab
-    colab: str | None = (
-        None  # address on GitHub where the notebook will be, for a button that opens it in Colab
-    )
+    colab: str | None = None  # address on GitHub of the notebook, for a button that opens it in Colab
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from dit_nb.interop.diffusers import _make_scheduler, scheduler_sample
 from dit_nb.measure import PRESETS, _uniform_labels
 from dit_nb.model import DiT
 from dit_nb.pretrained import (
-    _check_guided_channels,
+    _check_sampling_call,
     _is_pixel_model,
     make_diffusion,
     sample_batches,
@@ -108,7 +108,7 @@ def _sample_dpm(
     "Sample as `sample_images` does, with DPM-Solver++ of diffusers."
     if not sampling.steps.isdecimal():
         raise UserError(f"steps is {sampling.steps!r}, but must be an integer for dpm++.")
-    _check_guided_channels(sampling, model.config)
+    _check_sampling_call(model, sampling, labels, n, seed, first)
     shape, scale = (n, *model.config.image_shape), sampling.cfg_scale
     guided = model if scale == 1 else Guided(model, scale, sampling.guided_channels)
     return scheduler_sample(

@@ -35,7 +35,8 @@ def test_the_wheel_holds_modules_and_data(built):
     models += ("emoji_files/emoji.npy.xz", "emoji_files/emoji.csv", "models/emoji_features/model.safetensors")
     for name in ("py.typed", *models, "lab/results/bench.json"):
         assert f"dit_nb/{name}" in wheel
-    assert sum(name.startswith("dit_nb/teach/classroom/course/") for name in wheel) == 5
+    course = [name for name in wheel if name.startswith("dit_nb/teach/classroom/course/")]
+    assert sorted(Path(name).suffix for name in course) == 5 * [".ipynb"] + 3 * [".md"]
     modules = {str(p.relative_to(ROOT)) for p in (ROOT / "dit_nb").rglob("*.py")}
     assert modules <= set(wheel)
     assert {name.split("/")[0] for name in wheel if ".dist-info/" not in name} == {"dit_nb"}
@@ -60,4 +61,5 @@ def test_a_plain_install_brings_no_notebook_tools(built):
         "nbgrader",
         "scipy",
     }
-    assert {"lab", "school", "measure", "studies", "dev"} == set(built[2].get_all("Provides-Extra"))
+    extras = {"lab", "school", "measure", "studies", "finetune", "trackers", "site", "dev"}
+    assert extras == set(built[2].get_all("Provides-Extra"))

@@ -26,7 +26,7 @@ def test_extractors_that_do_not_fit(extractor):
         extractor(torch.zeros(2, 3, 8, 8))
     with pytest.raises(UserError, match=r"features are \(60, 3, 8, 8\)"):
         ModuleExtractor(torch.nn.Identity(), "cpu")(torch.zeros(60, 3, 8, 8))
-    with pytest.raises(UserError, match="features.*'clip'.*digits, inception"):
+    with pytest.raises(UserError, match="features.*'clip'.*digits, emoji, inception"):
         _open_extractor("clip", (3, 8, 8))
 
 

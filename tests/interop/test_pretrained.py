@@ -330,10 +330,10 @@ def test_wrong_input(seven):
         (dict(labels=["three", "12"]), "labels is .*three.*names"),
         (dict(labels=torch.tensor(3)), r"labels has shape \(\)"),
         (dict(labels=[3, 12]), r"labels.*12.*\[0, 9\]"),
-        (dict(labels=[1.5]), "y is torch.float32.*integers"),
+        (dict(labels=[1.5]), "labels is torch.float32.*integers"),
         (dict(labels=None), "n is missing"),
         (dict(labels=None, n=2), "y is missing"),
-        (dict(labels=None, n=-1), "n -1"),
+        (dict(labels=None, n=-1), "n is -1"),
         (dict(n=6), "n is 6.*7"),
         (dict(sampling={"steps": "4"}), "sampling is dict.*SamplingConfig"),
         (dict(sampling=replace(sampling, steps="2000")), "steps is '2000'"),
@@ -343,7 +343,7 @@ def test_wrong_input(seven):
             with raises_input_error(pattern):
                 sample_images(one, **arguments)
     for change, pattern in (
-        (dict(n=6), "labels has.*7.*6"),
+        (dict(n=6), "n is 6.*labels, 7"),
         (dict(batch_size=0), "batch_size is 0"),
         (dict(rank=2, world_size=2), r"rank is 2.*\[0, 1\]"),
     ):
@@ -499,9 +499,15 @@ def test_weights_of_whole_numbers(tmp_path):
 def test_a_configuration_of_a_huge_model_costs_no_memory(tmp_path):
     save_model(latent_model(), tmp_path, SAMPLING)
     path, text = tmp_path / "config.json", (tmp_path / "config.json").read_text()
-    for old, new in (('"depth": 2', '"depth": 999999999'), ('"hidden_size": 32', '"hidden_size": 3200000')):
+    too_large, other = "must be an integer from 1 to 1048576", "does not fit its config.json"
+    for old, new, message in (
+        ('"depth": 2', '"depth": 999999999', too_large),
+        ('"depth": 2', '"depth": 999999', other),
+        ('"hidden_size": 32', '"hidden_size": 3200000', too_large),
+        ('"hidden_size": 32', '"hidden_size": 320000', other),
+    ):
         path.write_text(text.replace(old, new))
-        with raises_input_error("does not fit its config.json"):
+        with raises_input_error(message):
             load_model(tmp_path)
 
 

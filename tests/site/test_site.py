@@ -101,7 +101,9 @@ def test_nothing_is_loaded_from_another_host(pages):
 
 def test_every_picture_has_words(pages):
     for path, page in pages.items():
-        pictures = [p for p in page.pictures if "_static/minus" not in p["src"]]  # a button of Sphinx's module index
+        pictures = [
+            p for p in page.pictures if "_static/minus" not in p["src"]
+        ]  # a button of Sphinx's module index
         assert all(len(picture.get("alt") or "") > 5 for picture in pictures), path
 
 
