@@ -87,7 +87,7 @@ def prepare(cell: dict) -> dict | None:
     source = text(cell)
     if cell["cell_type"] != "code":
         return cell
-    if re.search(r"^#\| *(hide|default_exp)\b", source, flags=re.M):
+    if re.search(r"^#\| *(hide|default_exp)\b", source, flags=re.M) or "google.colab" in source:
         return None
     folded = cell["metadata"].get("jupyter", {})
     hidden = folded.get("source_hidden", False), folded.get("outputs_hidden", False) and bool(cell["outputs"])

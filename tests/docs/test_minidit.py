@@ -16,6 +16,7 @@ from support import randomize, relative
 NOTEBOOK = Path(__file__).resolve().parents[2] / "nbs" / "4_practice" / "24_minidit.ipynb"
 CELLS = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
 CODE = ["".join(cell["source"]) for cell in CELLS if cell["cell_type"] == "code"]
+CODE = [source for source in CODE if "google.colab" not in source]  # installs the package on Colab
 PROGRAM = [cell for cell in CODE if cell.startswith("#| program")]
 
 
