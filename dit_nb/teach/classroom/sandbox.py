@@ -18,7 +18,8 @@ def _sandbox_command(folder: Path) -> list[str]:
     """Return the start of a command that runs in a sandbox: it can write to a folder, and read Python alone."""
     binds = [word for path in _readable() for word in ("--ro-bind-try", path, path)]
     return [
-        *("bwrap", *binds, "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--tmpfs", "/home/student"),
+        # The empty folders first: Python itself may lie in one of them.
+        *("bwrap", "--tmpfs", "/tmp", "--tmpfs", "/home/student", *binds, "--proc", "/proc", "--dev", "/dev"),
         *("--bind", str(folder), str(folder), "--chdir", str(folder)),
         *("--setenv", "HOME", "/home/student", "--setenv", "TMPDIR", "/tmp", "--unsetenv", "JPY_PARENT_PID"),
         *("--unshare-all", "--die-with-parent", "--new-session", "--hostname", "sandbox"),
