@@ -137,6 +137,17 @@ def saved(page, path: Path) -> list[dict]:
     return [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
 
 
+def did_run(cell: dict) -> bool:
+    return cell["execution_count"] is not None or not "".join(cell["source"]).strip()
+
+
+def all_saved(page, path: Path) -> list[dict] | None:
+    """The code cells once all ran or one failed. Lab draws no [*] of a waiting cell that lies outside the window."""
+    cells = saved(page, path)
+    failed = any(o["output_type"] == "error" for c in cells for o in c["outputs"])
+    return cells if failed or all(map(did_run, cells)) else None
+
+
 def shoot(page, name: str) -> None:
     """Keep a screenshot if DIT_NB_SHOTS is set."""
     if os.environ.get("DIT_NB_SHOTS"):
@@ -151,11 +162,7 @@ def test_in_lab(lab, page, name):
     run_all(page)
     shoot(page, f"{Path(name).stem}_folded")
     open_folded(page)
-    cells = saved(page, folder / name)
-    source = {"".join(c["source"])[:200]: c for c in cells if "".join(c["source"]).strip()}
-    assert [text for text, c in source.items() if c["execution_count"] is None] == [], (
-        "cells that did not run"
-    )
+    cells = wait_for(lambda: all_saved(page, folder / name), 300, "the end of the last cell")
     assert [o for c in cells for o in c["outputs"] if o["output_type"] == "error"] == []
 
     picture = page.locator(PICTURE).first
