@@ -26,7 +26,6 @@ def cfg_eps(cond: Tensor, uncond: Tensor, cfg_scale: float) -> Tensor:
     return uncond + cfg_scale * (cond - uncond)
 
 # %% ../nbs/3_diffusion/18_guidance.ipynb #180015
-#| code-fold: true
 class Guided:
     """Classifier-free guidance as a wrapper around a model, to be called like the model.
 

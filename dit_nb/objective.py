@@ -92,7 +92,6 @@ def _split_output(output: Tensor, x_t: Tensor) -> tuple[Tensor, Tensor | None]:
     return output[:, :c], output[:, c:] if output.shape[1] > c else None
 
 # %% ../nbs/3_diffusion/15_objective.ipynb #150037
-#| code-fold: true
 class Diffusion(Schedule):
     """Diffusion process: training losses and predictions of a model `(x, t, y) -> (N, 2C, H, W)`.
 
@@ -306,7 +305,6 @@ def bits_per_dim(
     return {"total": terms["vb"].sum(1) + prior, "prior": prior, **terms}
 
 # %% ../nbs/3_diffusion/15_objective.ipynb #f695abe6
-#| code-fold: true
 def _check_likelihood(model: Callable, x0: Tensor, bins: int | None) -> None:
     "Raise a UserError if the bound would not be the likelihood of these images; bins is None for latents."
     _check_eval(model)

@@ -6,14 +6,12 @@
 __all__ = ['IdealDenoiser']
 
 # %% ../nbs/1_tokens/02_noise.ipynb #020003
-#| code-fold: true
 import torch
 from torch import Tensor
 
 from .data import ImageSet
 
 # %% ../nbs/1_tokens/02_noise.ipynb #020034
-#| code-fold: true
 class IdealDenoiser:
     """Model with the smallest possible noise error on a data set of images, in closed form.
 

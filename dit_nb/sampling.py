@@ -13,13 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dit_nb.errors import (
-    UserError,
-    _check_callable,
-    _check_choice,
-    _is_number,
-    _shown,
-)
+from .errors import UserError, _check_callable, _check_choice, _is_number, _shown
 from .objective import _VARIANCES, Diffusion, Prediction
 from .schedule import extract
 from .utils import _check_eval, _check_image_batch, _progress_bar, randn
@@ -50,7 +44,6 @@ class Step(NamedTuple):
     x_prev: Tensor  # (N, C, H, W) images after the step, x_{t-1}
 
 # %% ../nbs/3_diffusion/16_sampling.ipynb #160018
-#| code-fold: true
 def _check_sample_inputs(
     diffusion, model, shape, y, x_T, step_noise=None, clip_x0=False, variance=None
 ) -> None:
@@ -76,7 +69,6 @@ def _check_sample_inputs(
         _check_choice("variance", variance, _VARIANCES)
 
 # %% ../nbs/3_diffusion/16_sampling.ipynb #160020
-#| code-fold: true
 @torch.no_grad()
 def sample_loop(
     step: Callable,

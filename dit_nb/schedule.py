@@ -141,7 +141,6 @@ def extract(table: Tensor, t: Tensor, x: Tensor) -> Tensor:
     return picked.view(-1, *[1] * (x.ndim - 1))
 
 # %% ../nbs/3_diffusion/14_schedule.ipynb #140037
-#| code-fold: true
 class Schedule(nn.Module):
     """Forward process q: its coefficients as float64 buffers, noising in one jump, and the posterior.
 

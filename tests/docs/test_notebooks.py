@@ -108,3 +108,10 @@ def test_every_lesson_has_an_explorer(path):
     for cell in code:
         kinds = [set(o.get("data", {})) for o in cell["outputs"]]
         assert {"text/markdown", "text/plain"} in kinds and {"image/png", "text/plain"} in kinds, kinds
+
+
+def test_no_directive_stands_in_a_module():
+    """In an exported cell a directive has no colon (`#| code-fold true`): nbdev would copy it."""
+    modules = sorted((ROOT / "dit_nb").rglob("*.py"))
+    leaked = [path.name for path in modules if re.search(r"^#\|", path.read_text(encoding="utf-8"), re.M)]
+    assert modules and not leaked
