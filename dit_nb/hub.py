@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from dit_nb.config import DiTConfig
 from dit_nb.errors import UserError, _check_choice, _check_path, _shown
 from dit_nb.finetune import _ADAPTER, _add_saved_adapters, merge_lora
-from dit_nb.utils import _check_device, _check_dtype
+from dit_nb.utils import _check_device, _check_dtype, _read_json_object
 
 __all__ = []  # used through `DiT.save_pretrained` and `DiT.from_pretrained`
 
@@ -153,10 +153,7 @@ def _without_retries(repo_id: str, name: str, download: dict) -> dict:
 
 def _read_config(path: Path) -> DiTConfig:
     "Read a config.json, or raise UserError if a field is missing, unknown or wrong."
-    try:
-        fields = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (TypeError, ValueError, RecursionError):
-        raise UserError(f"{path} is not a JSON object.") from None
+    fields = _read_json_object(path)
     wrong = (fields.keys() | {"init"}) ^ DiTConfig.__dataclass_fields__.keys()  # loading needs no `init`
     if wrong:
         raise UserError(f"{path} has missing or unknown fields of a DiTConfig: {', '.join(sorted(wrong))}.")

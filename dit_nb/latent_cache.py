@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from dit_nb.batches import BatchReader
 from dit_nb.errors import UserError
 from dit_nb.latents import LatentCodec, _check_same_codec, sample_latents
-from dit_nb.utils import _identity, _progress_bar
+from dit_nb.utils import _identity, _progress_bar, _read_json_object
 
 __all__ = ["LatentImages", "encode_images", "open_latents"]
 
@@ -98,10 +98,7 @@ _FACTS = {"images": int, "class_names": list, "latent_shape": list, "image_hash"
 
 def _read_facts(path: Path) -> dict:
     "Read the description of latents, or raise a UserError if it is damaged."
-    try:
-        facts = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (TypeError, ValueError, RecursionError):
-        raise UserError(f"{path} is not a JSON object.") from None
+    facts = _read_json_object(path)
     for name, kind in _FACTS.items():
         if not isinstance(facts.get(name), kind):
             raise UserError(f"{path} lacks {name}, or it is damaged.")

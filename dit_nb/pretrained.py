@@ -317,7 +317,7 @@ def sample_batches(
     return map(sample_batch, filter(len, batches))
 
 
-@lru_cache(maxsize=5)
+@lru_cache(maxsize=6)
 def _load_bundled(folder: str) -> tuple[DiT, SamplingConfig]:
     return load_model(files("dit_nb") / "models" / folder, device="cpu")
 
@@ -341,18 +341,18 @@ def digit_model(
     return _copy_bundled("digits", device, dtype)
 
 
-@lru_cache(maxsize=1)
-def _load_emoji_model() -> tuple[DiT, SamplingConfig]:
-    return load_model(str(files("dit_nb") / "models" / "emoji"))
-
-
-def emoji_model() -> tuple[DiT, SamplingConfig]:
+def emoji_model(
+    device: torch.device | str | None = None, dtype: torch.dtype | None = None
+) -> tuple[DiT, SamplingConfig]:
     """Load the emoji model that comes with the package, a new copy at each call, and its sampling settings.
 
     Its classes are those of `dit_nb.data.emoji()`, category and style; `dit_nb/models/emoji/README.md` has its metrics.
+
+    Args:
+        device: where to put the model; the fastest device of this machine by default
+        dtype: number format of the weights; float32 by default
     """
-    model, sampling = _load_emoji_model()
-    return copy.deepcopy(model), sampling
+    return _copy_bundled("emoji", device, dtype)
 
 
 _BLOCK_MODELS = ("in_context", "cross_attention", "adaln", "adaln_zero")  # folders of dit_nb/models/blocks

@@ -1,5 +1,6 @@
 """Shared helpers: input checks, seeded random numbers, progress bars and atomic writes."""
 
+import json
 import math
 import os
 import sys
@@ -85,6 +86,14 @@ def _atomic_write(path: str | Path) -> Iterator[Path]:
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def _read_json_object(path: Path) -> dict:
+    "Read a JSON file that holds an object, or raise a UserError."
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (TypeError, ValueError, RecursionError):
+        raise UserError(f"{path} is not a JSON object.") from None
 
 
 def _make_folder(path: str | Path) -> Path:
