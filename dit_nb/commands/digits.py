@@ -37,11 +37,18 @@ def digits_config(
         seed: seed of the data order and of all noise
         **changes: other fields of TrainConfig
     """
+    return _short_recipe(Digits, seconds, steps, seed, **changes)
+
+
+def _short_recipe(
+    command: type, seconds: float | None, steps: int | None, seed: int, **changes
+) -> TrainConfig:
+    "Settings of a run of minutes: AdamW with a cosine schedule, and the defaults of a command's options."
     length = {"steps": steps, "seconds": seconds if steps is None else None}
-    names = ("batch_size", "lr", "warmup_steps", "ema_decay")  # the options of dit-nb digits
-    optimizer = {name: getattr(Digits, name) for name in names}
-    optimizer |= {"lr_schedule": "cosine", "beta2": 0.99, "grad_clip": 1.0}
-    return TrainConfig(**{"seed": seed, **length, **optimizer, **changes})
+    names = ("batch_size", "lr", "warmup_steps", "ema_decay", "save_every")
+    options = {name: getattr(command, name) for name in names if hasattr(command, name)}
+    options |= {"lr_schedule": "cosine", "beta2": 0.99, "grad_clip": 1.0}
+    return TrainConfig(**{"seed": seed, **length, **options, **changes})
 
 
 def run_digits(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dit_nb.checkpoint import checkpoints
-from dit_nb.commands.digits import _record_frames, _write_results
+from dit_nb.commands.digits import _record_frames, _short_recipe, _write_results
 from dit_nb.commands.options import Emoji
 from dit_nb.commands.output import _staged_output
 from dit_nb.config import DiTConfig, SamplingConfig, TrainConfig
@@ -39,11 +39,7 @@ def emoji_config(
         seed: seed of the data order and of all noise
         **changes: other fields of TrainConfig
     """
-    length = {"steps": steps, "seconds": seconds if steps is None else None}
-    names = ("batch_size", "lr", "warmup_steps", "ema_decay", "save_every")  # the options of dit-nb emoji
-    options = {name: getattr(Emoji, name) for name in names}
-    options |= {"lr_schedule": "cosine", "beta2": 0.99, "grad_clip": 1.0}
-    return TrainConfig(**{"seed": seed, **length, **options, **changes})
+    return _short_recipe(Emoji, seconds, steps, seed, **changes)
 
 
 def run_emoji(
