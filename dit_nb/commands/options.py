@@ -109,6 +109,7 @@ class Emoji:
     ema_decay: float = 0.998  # decay of the averaged weights (EMA), after its warm-up
     save_every: int | None = None  # updates between checkpoints in --out; none: no checkpoints
     resume: bool = False  # continue from the last checkpoint in --out
+    compile: bool = False  # use torch.compile: slow to start, then faster
     model: EmojiModel = EmojiModel(32, 4, 3, 192, 6, 6, init="scaled")  # size and blocks
 
 
