@@ -16,7 +16,7 @@ from PIL import Image
 
 import build_emoji
 from dit_nb import emoji as module
-from dit_nb.data import emoji
+from dit_nb.data import emoji, running_emoji
 from dit_nb.emoji import CATEGORIES
 from support import error_cases, raises_input_error
 
@@ -91,6 +91,12 @@ def test_select_finds_the_same_emoji_in_two_styles(split):
     others = split.train.select(category="animals", style="3d").images
     apart = (others - flat.images).square().mean((1, 2, 3))
     assert (solid.images - flat.images).square().mean() < apart.median(), "drawn differently, but alike"
+
+
+def test_the_running_emoji_is_a_face_of_the_training_set(split):
+    image, label = running_emoji()
+    assert image.shape == (1, 3, 32, 32) and split.train.class_names[label] == "smileys-3d"
+    assert (split.train.images == image).flatten(1).all(1).sum() == 1
 
 
 def test_mirror_images_leave_out_what_has_a_direction(split):
