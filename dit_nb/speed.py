@@ -6,7 +6,6 @@ import platform
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import cast
 
 import torch
@@ -18,6 +17,7 @@ from dit_nb.blocks.adaln import AdaLNBlock, AdaLNModulation
 from dit_nb.blocks.adaln_zero import AdaLNZeroBlock
 from dit_nb.errors import UserError, _check_choice, _check_type
 from dit_nb.model import DiT, _check_inputs
+from dit_nb.processors import cpu_policy, device_policy, this_processor
 from dit_nb.utils import _check_index
 
 __all__ = ["InferenceModel", "fast_cpu", "float32_matmul_precision"]
@@ -27,25 +27,27 @@ __all__ = ["InferenceModel", "fast_cpu", "float32_matmul_precision"]
 def fast_cpu() -> Iterator[None]:
     """Use the CPU settings that were measured to be faster (guide Speed) inside a `with` block; put back afterwards.
 
-    They hold for the whole process: float32 products by oneDNN where it is as exact as MKL (AMD with AVX-512), and
-    freed memory kept for the next step (glibc). A GPU is not affected.
+    They hold for the whole process: the settings of `dit_nb.processors.cpu_policy` for this processor, and freed
+    memory kept for the next step (glibc). A GPU is not affected.
     """
     with ExitStack() as stack:
-        if not torch.cuda.is_available() and _prefer_onednn_float32():
-            stack.enter_context(float32_matmul_precision("medium"))
-            # With these products the plain formula of attention is faster than the fused kernel.
-            stack.enter_context(sdpa_kernel([SDPBackend.MATH]))
+        if not torch.cuda.is_available():
+            policy = cpu_policy(this_processor())
+            if policy.float32_products == "medium" and _medium_is_exact():
+                stack.enter_context(float32_matmul_precision("medium"))
+            stack.enter_context(_attention(policy.attention))
         stack.enter_context(_keep_freed_memory())
         yield
 
 
+def _attention(kernel: str) -> AbstractContextManager:
+    "Inside, attention is computed by its formula; or by the kernel that PyTorch chooses, the fused one."
+    return sdpa_kernel([SDPBackend.MATH]) if kernel == "math" else nullcontext()
+
+
 @lru_cache(maxsize=1)
-def _prefer_onednn_float32() -> bool:
-    "Whether oneDNN's float32 products are as exact as MKL's, on an AMD with AVX-512. Decided from the CPU model, not by timing."
-    cpuinfo = Path("/proc/cpuinfo")
-    words = cpuinfo.read_text() if cpuinfo.exists() else platform.processor()
-    if "AuthenticAMD" not in words or torch.backends.cpu.get_cpu_capability() != "AVX512":
-        return False
+def _medium_is_exact() -> bool:
+    "Whether float32 products of precision medium have float32's errors here: a guard beside the table of processors."
     g = torch.Generator().manual_seed(0)
     x, w = (torch.randn(512, 512, generator=g) for _ in range(2))
     with float32_matmul_precision("medium"):
@@ -90,11 +92,6 @@ def _freeze_weights() -> AbstractContextManager:
     return config.patch(freezing=True)
 
 
-def _plain_attention(device: torch.device) -> AbstractContextManager:
-    "Inside, attention is traced as its formula, which Inductor fuses on a CPU; the fused kernel it would only call."
-    return sdpa_kernel([SDPBackend.MATH]) if device.type == "cpu" else nullcontext()
-
-
 class _SigmoidGELU(nn.Module):
     "GELU (tanh form) by a sigmoid: equal, since (1 + tanh(u)) / 2 = sigmoid(2u); a third of the time if compiled."
 
@@ -102,15 +99,15 @@ class _SigmoidGELU(nn.Module):
         return x * torch.sigmoid((8 / torch.pi) ** 0.5 * (x + 0.044715 * x**3))
 
 
-class _PlainAttention(nn.Module):
-    "Calls a compiled module so that attention is traced as its formula."
+class _WithAttention(nn.Module):
+    "Calls a compiled module so that attention is traced by a kernel: its formula, which Inductor fuses, or the fused one."
 
-    def __init__(self, module: nn.Module):
+    def __init__(self, module: nn.Module, kernel: str):
         super().__init__()
-        self.module = module
+        self.module, self.kernel = module, kernel
 
     def forward(self, *args, **kwargs) -> Tensor:
-        with sdpa_kernel([SDPBackend.MATH]):
+        with _attention(self.kernel):
             return self.module(*args, **kwargs)
 
 
@@ -121,7 +118,7 @@ def _compile_for_training(model: DiT) -> nn.Module:
     for block in model.blocks:
         if isinstance(getattr(getattr(block, "mlp", None), "act", None), nn.GELU):
             block.mlp.act = _SigmoidGELU()
-    return _PlainAttention(cast(nn.Module, torch.compile(model)))
+    return _WithAttention(cast(nn.Module, torch.compile(model)), device_policy("cpu").compiled_attention)
 
 
 _TABLE_LIMIT = 2**26  # numbers in a table of modulations: 256 MB in float32
@@ -172,7 +169,7 @@ class InferenceModel:
             stack.enter_context(torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16))
             if self.frozen:
                 stack.enter_context(_freeze_weights())
-                stack.enter_context(_plain_attention(self.device))
+                stack.enter_context(_attention(device_policy(self.device).compiled_attention))
             return call(*args)
 
     def _vectors(self, t: Tensor, y: Tensor | None) -> Tensor:  # (N, all fields, D)

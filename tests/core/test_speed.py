@@ -14,6 +14,7 @@ from dit_nb.blocks.adaln import AdaLNBlock
 from dit_nb.guidance import Guided
 from dit_nb.model import BLOCKS
 from dit_nb.pretrained import sample_images
+from dit_nb.processors import Processor
 from dit_nb.sampling import ddpm_sample
 from dit_nb.speed import (
     InferenceModel,
@@ -241,12 +242,24 @@ def settings():
     return torch.get_float32_matmul_precision(), *backends
 
 
-@pytest.mark.parametrize("faster", [False, True])
-def test_fast_cpu_restores_the_settings(faster, monkeypatch):
-    monkeypatch.setattr("dit_nb.speed._prefer_onednn_float32", lambda: faster)
+AMD, AMX = Processor("AMD", avx512=True, bf16=True), Processor("Intel", avx512=True, bf16=True, amx=True)
+
+
+@pytest.mark.parametrize(
+    "processor, exact, inside",
+    [
+        (AMD, True, ("medium", False, False, True)),
+        (AMD, False, ("highest", False, False, True)),  # the guard: medium rounds here
+        (AMX, True, ("highest", True, True, True)),
+        (Processor(), True, ("highest", True, True, True)),
+    ],
+)
+def test_fast_cpu_follows_the_policy_and_restores_the_settings(processor, exact, inside, monkeypatch):
+    monkeypatch.setattr("dit_nb.speed.this_processor", lambda: processor)
+    monkeypatch.setattr("dit_nb.speed._medium_is_exact", lambda: exact)
     before = settings()
-    assert before[1:] == (True, True, True)
-    changed = ("medium", False, False, True) if faster and not torch.cuda.is_available() else before
+    assert before == ("highest", True, True, True)
+    changed = before if torch.cuda.is_available() else inside
     with fast_cpu():
         assert settings() == changed
         with fast_cpu():
@@ -271,6 +284,12 @@ def test_fast_cpu_changes_results_by_rounding_only():
     want = model(x, t, y)
     with fast_cpu():
         assert relative(model(x, t, y), want) < 1e-4
+
+
+def test_fast_cpu_keeps_the_precision_of_the_user_where_the_policy_has_no_other(monkeypatch):
+    monkeypatch.setattr("dit_nb.speed.this_processor", lambda: AMX)
+    with float32_matmul_precision("high"), fast_cpu():
+        assert torch.get_float32_matmul_precision() == "high"
 
 
 def test_matmul_precision_is_restored():
