@@ -37,7 +37,9 @@ SIZES = {  # Table 1 of the paper: depth, width, heads
     "L": dict(depth=24, hidden_size=1024, num_heads=16),
     "XL": dict(depth=28, hidden_size=1152, num_heads=16),
 }
-BLOCK_NAMES = ["in_context", "cross_attention", "adaln", "adaln_zero"]  # `register_block` adds to them
+# `register_block` adds to the names of blocks.
+BLOCK_NAMES = ["in_context", "cross_attention", "adaln", "adaln_zero", "modern"]
+_SWITCHES = ("rms_norm", "swiglu", "qk_norm", "rope", "shared_modulation")  # of the modern block (lesson 31)
 _MODEL_NAMES = [f"DiT-{size}/{patch}" for size in SIZES for patch in (2, 4, 8)]
 
 
@@ -56,12 +58,16 @@ class DiTConfig:
     num_classes: int = 1000  # number of classes, K; 0 for a model without labels
     class_dropout_prob: float = 0.1  # probability of the null class in training; 0: no null class or guidance
     learn_sigma: bool = True  # predict the variance too, in C more output channels
-    block: str = "adaln_zero"  # conditioning block: in_context, cross_attention, adaln or adaln_zero
+    block: str = "adaln_zero"  # conditioning block: in_context, cross_attention, adaln, adaln_zero or modern
     init: Literal["paper", "scaled"] = "paper"  # initialization; scaled: small widths, short runs (lesson 19)
+    switches: tuple[str, ...] | None = None  # parts of the modern block that are on; none: all (lesson 31)
 
     def __post_init__(self):
-        if isinstance(self.input_size, list | tuple):  # JSON gives lists back
-            object.__setattr__(self, "input_size", tuple(self.input_size))
+        for name in ("input_size", "switches"):
+            if isinstance(getattr(self, name), list | tuple):  # JSON gives lists back
+                object.__setattr__(self, name, tuple(getattr(self, name)))
+        if self.switches is None:
+            object.__setattr__(self, "switches", _SWITCHES if self.block == "modern" else ())
         _check(self)
 
     @classmethod
@@ -132,6 +138,21 @@ def _check(config: DiTConfig) -> None:
         )
     _check_choice("block", config.block, BLOCK_NAMES)
     _check_choice("init", config.init, ("paper", "scaled"))
+    _check_switches(config)
+
+
+def _check_switches(config: DiTConfig) -> None:
+    "Raise UserError for a part that the block does not have, or that its heads are too narrow for."
+    switches, known = config.switches, _SWITCHES if config.block == "modern" else ()
+    is_tuple = isinstance(switches, tuple) and all(name in known for name in switches)
+    if not is_tuple or len(set(switches)) < len(switches):
+        wanted = f"different names out of {', '.join(known)}" if known else f"empty for {config.block} blocks"
+        raise UserError(f"switches is {_shown(switches)}, but must be {wanted}.")
+    width = config.hidden_size // config.num_heads
+    if "rope" in switches and width % 4:
+        raise UserError(
+            f"hidden_size / num_heads is {width}, but must be a multiple of 4 with rope (two axes)."
+        )
 
 
 _POSITIVE = {  # field -> type; None is allowed if it is the default

@@ -154,7 +154,8 @@ def _without_retries(repo_id: str, name: str, download: dict) -> dict:
 def _read_config(path: Path) -> DiTConfig:
     "Read a config.json, or raise UserError if a field is missing, unknown or wrong."
     fields = _read_json_object(path)
-    wrong = (fields.keys() | {"init"}) ^ DiTConfig.__dataclass_fields__.keys()  # loading needs no `init`
+    optional = {"init", "switches"}  # loading needs no `init`; older files have no `switches`
+    wrong = (fields.keys() | optional) ^ DiTConfig.__dataclass_fields__.keys()
     if wrong:
         raise UserError(f"{path} has missing or unknown fields of a DiTConfig: {', '.join(sorted(wrong))}.")
     try:

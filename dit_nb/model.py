@@ -23,6 +23,7 @@ from .config import BLOCK_NAMES, DiTConfig
 from .errors import UserError, _check_choice, _shown
 from .patchify import PatchEmbed, unpatchify
 from .positions import sincos_2d
+from .since.blocks import ModernBlock
 from .utils import _check_index
 
 # %% ../nbs/2_transformer/12_model.ipynb #120010
@@ -32,6 +33,11 @@ BLOCKS = {
     "adaln": AdaLNBlock,
     "adaln_zero": AdaLNZeroBlock,
 }
+
+
+def _block_class(name: str) -> type[Block]:
+    "The class of a block: of the paper, `register_block`, or lesson 31."
+    return ModernBlock if name == "modern" else BLOCKS[name]
 
 # %% ../nbs/2_transformer/12_model.ipynb #120032
 class DiT(nn.Module):
@@ -54,17 +60,19 @@ class DiT(nn.Module):
             raise UserError(f"config is {type(config).__name__}, but must be a DiTConfig.")
         self.config, self.gradient_checkpointing = config, False
         self.grid, self.image_shape = config.grid, config.image_shape
-        width, kind = config.hidden_size, BLOCKS[config.block]
+        width, kind = config.hidden_size, _block_class(config.block)
         self.x_embedder = PatchEmbed(config.patch_size, config.in_channels, width)
         positions = sincos_2d(self.grid, width).float()[None]  # (1, T, D)
+        if "rope" in config.switches:  # the blocks of lesson 31 can rotate queries and keys instead
+            positions.zero_()
         self.pos_embed = nn.Parameter(positions, requires_grad=False)
         self.t_embedder = TimestepEmbedder(width)
         if y_embedder is None and config.num_classes:
             y_embedder = LabelEmbedder(config.num_classes, width, config.class_dropout_prob)
         self.y_embedder, self.takes_y = y_embedder, y_embedder is not None
         self.null_class = getattr(y_embedder, "null_class", None)
-        blocks = (kind(width, config.num_heads, config.mlp_ratio) for _ in range(config.depth))
-        self.blocks = nn.ModuleList(blocks)
+        self.shared_modulation = kind.shared_modulation(config)  # None for the blocks of lessons 08 to 11
+        self.blocks = nn.ModuleList(kind.from_config(config) for _ in range(config.depth))
         self.takes_tokens, self.joins_sequence = kind.takes_tokens, kind.joins_sequence
         self.final_layer = FinalLayer(width, config.patch_size**2 * config.out_channels, kind.final_layer)
         _init_weights(self)
@@ -101,9 +109,11 @@ class DiT(nn.Module):
         tokens = x.shape[1]
         if self.joins_sequence:
             x = torch.cat([x, c.to(x.dtype)], dim=1)  # (N, T+S, D)
+        # What the blocks receive: c, or vectors (N, 6, D) that all of them share (lesson 31).
+        c_blocks = c if self.shared_modulation is None else self.shared_modulation(c)
         recompute = self.gradient_checkpointing and self.training and torch.is_grad_enabled()
         for block in self.blocks:
-            x = checkpoint(block, x, c, use_reentrant=False) if recompute else block(x, c)  # (N, T, D)
+            x = checkpoint(block, x, c_blocks, use_reentrant=False) if recompute else block(x, c_blocks)
         x = self.final_layer(x[:, :tokens], c)  # (N, T, p*p*out_channels)
         return unpatchify(x, self.grid, self.config.patch_size)  # (N, out_channels, H, W)
 
@@ -242,7 +252,7 @@ def _init_embeddings(model: "DiT") -> None:
         nn.init.normal_(model.y_embedder.embedding_table.weight, std=0.02 if paper else 1.0)
 
 # %% ../nbs/2_transformer/12_model.ipynb #35858098
-_BUILT_IN = tuple(BLOCKS)
+_BUILT_IN = tuple(BLOCK_NAMES)
 
 
 def register_block(name: str) -> Callable[[type[Block]], type[Block]]:

@@ -9,6 +9,7 @@ __all__ = ['Mlp', 'Block', 'PlainBlock']
 from torch import Tensor, nn
 
 from ..attention import Attention
+from ..config import DiTConfig
 
 # %% ../../nbs/2_transformer/07_block.ipynb #070003
 class Mlp(nn.Module):
@@ -44,6 +45,16 @@ class Block(nn.Module):
     takes_tokens = False
     joins_sequence = False
     final_layer = "plain"
+
+    @classmethod
+    def from_config(cls, config: DiTConfig) -> "Block":
+        "Make one block of a model."
+        return cls(config.hidden_size, config.num_heads, config.mlp_ratio)
+
+    @classmethod
+    def shared_modulation(cls, config: DiTConfig) -> nn.Module | None:
+        "Make the module through which c reaches all blocks, if they share one (lesson 31)."
+        return None
 
     def zero_init(self) -> None:
         "Set to zero what starts at zero. The model calls this after its own initialization."

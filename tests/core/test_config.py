@@ -13,7 +13,7 @@ from support import error_cases, raises_input_error, tiny_config
 
 
 def test_block_names_are_the_keys_of_the_block_classes():
-    assert BLOCK_NAMES == list(BLOCKS)
+    assert BLOCK_NAMES == [*BLOCKS, "modern"]
 
 
 def test_named_sizes_are_table_1():
