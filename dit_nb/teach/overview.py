@@ -46,8 +46,28 @@ _PARTS = (
     _Part(20.4, 0.5, 2.4, 0.9, "one step: $x_{t-1}$", "", "x_t", (16, 17, 18)),
 )
 _ALL = 24  # the lesson that builds everything lights every part
-_PARTS = tuple(part._replace(lessons=(*part.lessons, _ALL)) for part in _PARTS)
+_SINCE = {  # lessons after the paper, and what they change
+    "noise, mixed in": (30,),
+    "+ positions": (31,),
+    "timestep $t$": (35,),
+    "label $y$": (33,),
+    "attention": (31, 33),
+    "LayerNorm, MLP": (31,),
+    "conditioning": (31, 33),
+    "loss": (30, 32, 35),
+    "one step": (30, 34, 35),
+}
+
+
+def _lessons(part: _Part) -> tuple[int, ...]:
+    """All lessons on a part, those after the paper too."""
+    since = (number for text, numbers in _SINCE.items() if text in part.text for number in numbers)
+    return (*part.lessons, *since, _ALL)
+
+
+_PARTS = tuple(part._replace(lessons=_lessons(part)) for part in _PARTS)
 _WHOLE = _Part(11.05, 2.45, 4.3, 2.8, "", "", "gray", (0, 12, 13, 19, 21, 22, 23, _ALL))
+_NUMBERS = (*range(25), *range(30, 36))
 _LIT = "#FFF3C4"  # background of the current part
 _ARROWS = (
     *((1.4, 4.0, 1.4, 3.4), (1.4, 1.0, 1.4, 1.6), (2.3, 2.5, 3.7, 2.5), (5.5, 2.5, 5.9, 2.5)),
@@ -92,8 +112,8 @@ def _draw_part(ax, part: _Part, lesson: int | None, small: bool) -> None:
 
 
 def _numbers(lessons: tuple[int, ...]) -> str:
-    """Lesson numbers as they stand in the folder, but for the lesson of all parts: (8, 9, 24) gives "08 09"."""
-    return " ".join(f"{n:02d}" for n in lessons if n != _ALL)
+    """Lesson numbers as they stand in the folder, of the lessons on the paper: (8, 9, 24, 31) gives "08 09"."""
+    return " ".join(f"{n:02d}" for n in lessons if n < _ALL)
 
 
 def _draw_image(ax, x: float, image: Tensor, **colors) -> None:
@@ -124,20 +144,22 @@ def _label(ax) -> None:
     rest = (
         "counting 13 · training 19 · latents 20 · evaluation 21 · evidence 22 · anatomy 23 · in one file 24"
     )
+    since = "since DiT: flow 30 · blocks 31 · targets 32 · words 33 · guidance 34 · few steps 35"
     ax.text(11.05, 0.2, rest, **gray)
+    ax.text(11.05, -0.25, since, **gray)
 
 
 def plot_overview(lesson: int | None = None) -> Figure:
     """Draw the whole DiT: from the noisy image to the predicted noise, with shapes and lesson numbers.
 
     Args:
-        lesson: number of the lesson whose part is lit, 0 to 24, in a small picture; None for the large picture
+        lesson: number of the lesson whose part is lit, in a small picture; None for the large picture
 
     Raises:
         UserError: There is no such lesson
     """
-    if lesson is not None and lesson not in range(25):
-        raise UserError(f"lesson is {lesson!r}, but must be an integer from 0 to 24.")
+    if lesson is not None and lesson not in _NUMBERS:
+        raise UserError(f"lesson is {lesson!r}, but must be the number of a lesson, 0 to 24 or 30 to 35.")
     small = lesson is not None
     fig, axes = figure(1, 1, (8.4, 2.2) if small else (12, 3.3))
     ax = axes[0, 0]
@@ -147,7 +169,7 @@ def plot_overview(lesson: int | None = None) -> Figure:
     _draw_flow(ax)
     if not small:
         _label(ax)
-    ax.set(xlim=(0.05, 21.75), ylim=(-0.15, 5.35), aspect="equal")
+    ax.set(xlim=(0.05, 21.75), ylim=(-0.45, 5.35), aspect="equal")
     ax.axis("off")
     lit = [
         part.text.replace("\n", " ") or "the whole network"

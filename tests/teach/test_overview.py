@@ -9,7 +9,7 @@ from dit_nb.errors import UserError
 from dit_nb.teach.overview import _PARTS, _WHOLE, plot_overview
 
 ROOT = Path(__file__).resolve().parents[2]
-LESSONS = sorted(int(path.name[:2]) for path in ROOT.glob("nbs/[1-4]_*/[0-9]*.ipynb"))
+LESSONS = sorted(int(path.name[:2]) for path in ROOT.glob("nbs/[1-5]_*/[0-9]*.ipynb"))
 
 
 @pytest.mark.parametrize("lesson", LESSONS)
