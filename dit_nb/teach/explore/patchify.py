@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import ConnectionPatch, Rectangle
 from torch import Tensor
 
-from dit_nb.data import sample_photo
+from dit_nb.data import running_emoji, sample_photo
 from dit_nb.errors import UserError
 from dit_nb.patchify import grid_size, patchify, unpatchify
 from dit_nb.teach.explore.core import Explorer, choice, mistake, slider, stops, switch
@@ -131,13 +131,13 @@ def explore_patchify(image: Tensor | None = None, patchify: Callable = patchify)
     """Explore which pixels are in which token, and what a wrong order does.
 
     Args:
-        image: image, (1, C, H, W) in [-1, 1]; two bundled photographs by default
+        image: image, (1, C, H, W) in [-1, 1]; a bundled photograph and the running emoji by default
         patchify: function (images, patch size) -> tokens to show; the library's by default
 
     Raises:
         UserError: if the image is too small to have six patches
     """
-    square = sample_photo("flower.jpg", (64, 96))[..., 16:80]
+    square = running_emoji()[0].repeat_interleave(2, 2).repeat_interleave(2, 3)
     images = {"48 x 64": sample_photo("china.jpg", (48, 64)), "64 x 64": square}
     images = images if image is None else {"yours": image}
     *_, height, width = next(iter(images.values())).shape
@@ -150,7 +150,7 @@ def explore_patchify(image: Tensor | None = None, patchify: Callable = patchify)
         """
         1. *Raise the token from 5 to 9.* One row of the grid has four tokens: the patch moves down by one.
         2. *Swap rows and columns; then choose the image of 64 x 64.* The photo falls apart, though each patch
-           is intact. A square image hides the mistake.
+           is intact. A square image, here the emoji at twice its size, hides the mistake.
         3. *Switch the mistake on.* Token 5 holds twelve rows of the green channel. Yet the shape is right,
            and reshaping back gives the image.
         """,
