@@ -7,7 +7,8 @@ import torch
 
 from dit_nb.commands.options import Bench
 from dit_nb.errors import UserError, _check_number
-from dit_nb.lab.benchmark import _benchmark_growth, _loss_curves, benchmark
+from dit_nb.lab.benchmark import benchmark
+from dit_nb.lab.benchmark_growth import _benchmark_growth, _loss_curves
 from dit_nb.lab.benchmark_jobs import _VARIANTS
 from dit_nb.lab.benchmark_report import results_table
 from dit_nb.speed import fast_cpu

@@ -12,16 +12,11 @@ from statistics import median
 import torch
 from tqdm.auto import tqdm
 
-from dit_nb.config import DiTConfig, TrainConfig
-from dit_nb.cost import cost
-from dit_nb.data import digits
+from dit_nb.config import DiTConfig
 from dit_nb.errors import UserError, _check_choice
-from dit_nb.lab.benchmark_jobs import _JOBS, _MODELS, _SMALL, _VARIANTS, _batch_size, _matmul_flop
+from dit_nb.lab.benchmark_jobs import _JOBS, _MODELS, _VARIANTS, _batch_size, _matmul_flop
 from dit_nb.lab.profiling import _matmul_gflops, _time_call
-from dit_nb.model import DiT
-from dit_nb.objective import Diffusion
 from dit_nb.speed import fast_cpu
-from dit_nb.training import Trainer
 from dit_nb.utils import _bar_visible
 
 __all__ = ["benchmark"]
@@ -99,29 +94,60 @@ def benchmark(
     Raises:
         UserError: if a name is unknown, or a worker fails
     """
+    return _race(name, (job,), variants, rounds, seconds, device, batch, progress)
+
+
+def _race(
+    name: str,
+    jobs: tuple[str, ...],
+    variants: tuple[str, ...],
+    rounds: int,
+    seconds: float,
+    device: str,
+    batch: int | None = None,
+    progress: bool = False,
+    at_once: bool = False,
+) -> list[dict]:
+    """Rows of `benchmark` for one job after the other.
+
+    Args:
+        name, variants, rounds, seconds, device, batch, progress: as for `benchmark`
+        jobs: train, sample, or both
+        at_once: let all workers warm up at the same time: compilers use other cores, but memory must hold all
+    """
     _check_choice("config", name, _MODELS)
     for variant in variants:
         _check_choice("variant", variant, _VARIANTS)
-    config, n = _MODELS[name][0], batch or _batch_size(name, job, device)
-    workers = []
+    config, keys = _MODELS[name][0], [(job, variant) for job in jobs for variant in variants]
+    sizes = {job: batch or _batch_size(name, job, device) for job in jobs}
+    workers = {}
     try:
-        for variant in tqdm(variants, desc=f"{name} {job}: warm-up", disable=not _bar_visible(progress)):
-            workers.append(_start(variant, job, config, n, device))
-            _receive(*workers[-1], variant)
-        times = [
-            [_request(*worker, variant, seconds) for variant, worker in zip(variants, workers)]
-            for _ in tqdm(range(rounds), desc=f"{name} {job}", disable=not _bar_visible(progress))
-        ]
-        ends = [_request(*worker, variant, 0) for variant, worker in zip(variants, workers)]
-        for _, process in workers:
+        for job, variant in tqdm(keys, desc=f"{name}: warm-up", disable=not _bar_visible(progress)):
+            workers[job, variant] = _start(variant, job, config, sizes[job], device)
+            if not at_once:
+                _receive(*workers[job, variant], variant)
+        for job, variant in keys if at_once else ():
+            _receive(*workers[job, variant], variant)
+        times = {
+            job: [
+                [_request(*workers[job, variant], variant, seconds) for variant in variants]
+                for _ in tqdm(range(rounds), desc=f"{name} {job}", disable=not _bar_visible(progress))
+            ]
+            for job in jobs
+        }
+        ends = {key: _request(*workers[key], key[1], 0) for key in keys}
+        for _, process in workers.values():
             process.join(10)  # a killed process leaves semaphores behind
     finally:
-        for _, process in workers:
+        for _, process in workers.values():
             process.kill()
-    known = {"config": name, "job": job, "batch": n, "device": _device_name(device)}
-    known |= {"torch": torch.__version__, "date": date.today().isoformat()}
-    flop = _matmul_flop(config, n, job)
-    return [known | _row(variants, i, times, ends, flop, n) for i in range(len(variants))]
+    known = {"device": _device_name(device), "torch": torch.__version__, "date": date.today().isoformat()}
+    rows = []
+    for job in jobs:
+        flop, own = _matmul_flop(config, sizes[job], job), [ends[job, variant] for variant in variants]
+        first = {"config": name, "job": job, "batch": sizes[job], **known}
+        rows += [first | _row(variants, i, times[job], own, flop, sizes[job]) for i in range(len(variants))]
+    return rows
 
 
 def _start(*arguments) -> tuple:
@@ -182,80 +208,3 @@ def _device_name(device: str) -> str:
     )
     caps = torch.backends.cpu.get_cpu_capability()
     return f"{names[0] if names else 'CPU'}, {torch.get_num_threads()} threads, {caps}"
-
-
-_BASE = dict(
-    input_size=16, patch_size=2, in_channels=4, hidden_size=192, depth=6, num_heads=6, num_classes=10
-)
-
-
-_GROWTH = {  # axis -> settings; all axes share 64 tokens, width 192, 6 blocks and 16 images
-    "tokens": [dict(input_size=s) for s in (8, 16, 24, 32)],
-    "width": [dict(hidden_size=d) for d in (96, 192, 384, 576)],
-    "depth": [dict(depth=d) for d in (3, 6, 12, 24)],
-    "batch": [dict(batch=n) for n in (4, 8, 16, 32, 64)],
-}
-
-
-def _benchmark_growth(device: str = "cpu", precision: str = "fp32", progress: bool = True) -> list[dict]:
-    """Time and memory of a training step against tokens, width, depth and batch size, one axis at a time.
-
-    Args:
-        device: cpu or cuda
-        precision: fp32 or bf16
-        progress: show a progress bar
-    """
-    rows, runs = [], [(axis, change) for axis, changes in _GROWTH.items() for change in changes]
-    for axis, change in tqdm(runs, desc="growth", disable=not _bar_visible(progress)):
-        settings = {**_BASE, **change}
-        n = settings.pop("batch", 16)
-        config = DiTConfig(**settings)
-        pipe, process = _start(f"ours {precision}", "train", config, n, device)
-        try:
-            _receive(pipe, process, axis)
-            times = _request(pipe, process, axis, 1.5)
-            _, memory = _request(pipe, process, axis, 0)
-        finally:
-            process.kill()
-        tokens = (config.input_size // config.patch_size) ** 2
-        at = {"tokens": tokens, "width": config.hidden_size, "depth": config.depth, "batch": n}
-        known = {"date": date.today().isoformat(), "axis": axis, "at": at[axis]}
-        known |= {"ms": 1000 * min(times), "peak_gb": memory}
-        known |= {"gflop": _matmul_flop(config, n, "train") / 1e9, "parameters": cost(config).total_params}
-        rows.append({**known, "precision": precision, "device": _device_name(device)})
-    return rows
-
-
-def _loss_curves(
-    device: str = "cpu",
-    steps: int = 1000,
-    width: int = 384,
-    depth: int = 12,
-    progress: bool = True,
-) -> list[dict]:
-    """Losses of one training run on the digits with the same seed, in float32, bfloat16, and bfloat16 compiled.
-
-    Args:
-        device: cpu or cuda
-        steps: number of updates
-        width: hidden size; default: DiT-S
-        depth: number of blocks; default: DiT-S
-        progress: show a progress bar
-    """
-    if device == "cpu":
-        os.environ["ACCELERATE_USE_CPU"] = "true"  # even if there is a GPU
-    config, rows = DiTConfig(**_SMALL | dict(patch_size=1, hidden_size=width, depth=depth, num_heads=6)), []
-    runs = [("fp32", False), ("bf16", False), ("bf16", True)]
-    for precision, compiled in tqdm(runs, desc="curves", disable=not _bar_visible(progress)):
-        torch.manual_seed(0)
-        settings = TrainConfig(steps=steps, batch_size=128, precision=precision, compile=compiled)
-        trainer = Trainer(DiT(config), Diffusion(bins=17), digits().train, settings)
-        batches, losses = trainer.batches(), []
-        for _ in range(steps):
-            losses.append(trainer.step(next(batches))["mse"].item())
-        known = {"width": width, "depth": depth, "batch": 128, "seed": 0, "date": date.today().isoformat()}
-        known |= {"device": _device_name(device), "torch": torch.__version__}
-        rows.append(
-            {"precision": precision, "compiled": compiled, "mse": [round(x, 6) for x in losses], **known}
-        )
-    return rows

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dit_nb.lab.benchmark import _GROWTH
+from dit_nb.lab.benchmark_growth import _GROWTH
 from dit_nb.lab.benchmark_jobs import _MODELS, _VARIANTS, _matmul_flop
 from dit_nb.lab.benchmark_report import load_results, plot_bench, plot_growth, results_table
 
