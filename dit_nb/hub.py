@@ -1,4 +1,4 @@
-"""Saving and loading a DiT: config.json, model.safetensors and a model card, in a folder or on the Hub."""
+"""Saving and loading a DiT or MM-DiT: config.json, model.safetensors and a model card, in a folder or on the Hub."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import re
 import stat
 from collections.abc import Callable
 from dataclasses import asdict
+from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from dit_nb.config import DiTConfig
 from dit_nb.errors import UserError, _check_choice, _check_path, _shown
 from dit_nb.finetune import _ADAPTER, _add_saved_adapters, merge_lora
+from dit_nb.model import DiT
 from dit_nb.utils import _check_device, _check_dtype, _read_json_object
 
 __all__ = []  # used through `DiT.save_pretrained` and `DiT.from_pretrained`
@@ -27,6 +29,10 @@ __all__ = []  # used through `DiT.save_pretrained` and `DiT.from_pretrained`
 _CARD = (files("dit_nb") / "models" / "card.md").read_text(encoding="utf-8")  # a Jinja template
 
 _CONFIG, _WEIGHTS, _AVERAGE = "config.json", "model.safetensors", "ema.safetensors"
+_KIND, _OTHER_KINDS = (
+    "model",
+    {"MMDiT": "dit_nb.since.mmdit"},
+)  # field of config.json, and modules of its values
 _DOWNLOAD = ("revision", "token", "cache_dir", "force_download", "local_files_only")  # options for the Hub
 _OTHER_NAMES = {"torch_dtype": "dtype", "device_map": "device", "map_location": "device"}
 _PAPER_URL = "https://arxiv.org/abs/2212.09748"
@@ -42,9 +48,15 @@ def _save(model: nn.Module, folder: str | Path, **card) -> None:
     if folder.is_file():
         raise UserError(f"folder is {folder}, but must not be a file.")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / _CONFIG).write_text(json.dumps(asdict(model.config), indent=2), encoding="utf-8")
+    (folder / _CONFIG).write_text(json.dumps(_config_fields(model.config), indent=2), encoding="utf-8")
     _write_weights(model.state_dict(), folder / _WEIGHTS)
     _model_card(model, **card).save(folder / "README.md")
+
+
+def _config_fields(config: DiTConfig) -> dict[str, Any]:
+    "What config.json holds: the fields, and the class of the model if it is not a DiT."
+    kind = next((name for name in _OTHER_KINDS if type(config).__name__ == f"{name}Config"), None)
+    return {**({} if kind is None else {_KIND: kind}), **asdict(config)}
 
 
 def _write_weights(weights: dict[str, Tensor], path: Path) -> None:
@@ -69,7 +81,7 @@ def _model_card(model: nn.Module, **card) -> ModelCard:
 
 
 def _load(
-    model_class: Callable,
+    model_class: type[DiT],
     source: str | Path,
     y_embedder: nn.Module | None = None,
     *,
@@ -84,12 +96,16 @@ def _load(
     _check_dtype(dtype)
     _check_download(download)
     source = _model_folder(source)
-    config = _read_config(_saved_file(source, _CONFIG, **download))
+    found_class, config = _read_config(_saved_file(source, _CONFIG, **download))
+    if issubclass(model_class, found_class):  # a class of your own
+        found_class = model_class
+    elif not issubclass(found_class, model_class):
+        raise UserError(f"{source} holds a {found_class.__name__}, but must hold a {model_class.__name__}.")
     average = Path(source) / _AVERAGE  # of a checkpoint
     name = _AVERAGE if weights == "ema" and average.is_file() else _WEIGHTS
 
     def build() -> nn.Module:
-        model = model_class(config, y_embedder)
+        model = found_class(config, y_embedder)
         if (Path(source) / _ADAPTER).is_file():  # a checkpoint with low-rank adapters
             _add_saved_adapters(model, Path(source))
         return model
@@ -151,17 +167,32 @@ def _without_retries(repo_id: str, name: str, download: dict) -> dict:
     return download
 
 
-def _read_config(path: Path) -> DiTConfig:
-    "Read a config.json, or raise UserError if a field is missing, unknown or wrong."
+def _read_config(path: Path) -> tuple[type[DiT], DiTConfig]:
+    "Read a config.json: class and configuration of a model, or UserError if a field is missing, unknown or wrong."
     fields = _read_json_object(path)
+    model_class, config_class = _classes(path, fields.pop(_KIND, "DiT"))
     optional = {"init", "switches"}  # loading needs no `init`; older files have no `switches`
-    wrong = (fields.keys() | optional) ^ DiTConfig.__dataclass_fields__.keys()
+    wrong = (fields.keys() | optional) ^ config_class.__dataclass_fields__.keys()
     if wrong:
-        raise UserError(f"{path} has missing or unknown fields of a DiTConfig: {', '.join(sorted(wrong))}.")
+        raise UserError(
+            f"{path} has missing or unknown fields of a {config_class.__name__}: {', '.join(sorted(wrong))}."
+        )
     try:
-        return DiTConfig(**fields)
+        return model_class, config_class(**fields)
     except UserError as error:
         raise UserError(f"{path} cannot be used: {error}") from None
+
+
+def _classes(path: Path, kind) -> tuple[type[DiT], type[DiTConfig]]:
+    "Classes of the model and of its configuration, by their name in config.json."
+    if kind == "DiT":
+        return DiT, DiTConfig
+    if not isinstance(kind, str) or kind not in _OTHER_KINDS:
+        raise UserError(
+            f"{path} has model {_shown(kind)}, but must have one of {', '.join(['DiT', *_OTHER_KINDS])}."
+        )
+    module = import_module(_OTHER_KINDS[kind])
+    return getattr(module, kind), getattr(module, f"{kind}Config")
 
 
 def _read_weights(path: Path, build: Callable[[], nn.Module], depth: int) -> dict[str, Tensor]:
