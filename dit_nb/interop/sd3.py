@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from dit_nb.errors import UserError
-from dit_nb.since.mmdit import JointBlock, MMDiT, MMDiTConfig
+from dit_nb.since.mmdit import MMDiT, MMDiTConfig
 
 __all__ = ["from_sd3", "joint_block_from_sd3"]
 
