@@ -241,7 +241,10 @@ class SamplingConfig:
     variance: str = "learned"  # variance of a DDPM step: learned, fixed_small or fixed_large
     bins: int = 256  # number of values that a pixel can take, for the likelihood; 17 for the digits
     clip_x0: bool = True  # clip the predicted clean image to [-1, 1]: for pixels, not for latents
-    sampler: str = "ddpm"  # ddpm or ddim
+    objective: str = "diffusion"  # diffusion (noise, variance) or flow (velocity, straight paths; lesson 30)
+    time_density: str = "logit_normal"  # density of flow times in training: logit_normal or uniform
+    time_shift: float = 1.0  # factor of noise over signal at each flow time, in training and sampling
+    sampler: str = ""  # ddpm or ddim; of a flow euler, heun or stochastic; empty: the first of these
     steps: str = "50"  # sampling steps: 250, 10,15,20 for three sections of the schedule, or ddim50
     cfg_scale: float = 1.0  # guidance scale; 1 is no guidance
     guided_channels: int | None = None  # number of eps channels to guide; none: all of them
@@ -255,7 +258,13 @@ class SamplingConfig:
                 object.__setattr__(self, name, tuple(getattr(self, name)))
         if _is_int(self.steps):
             object.__setattr__(self, "steps", str(self.steps))
+        _check_choice("objective", self.objective, tuple(_SAMPLERS))
+        if self.sampler == "":
+            object.__setattr__(self, "sampler", _SAMPLERS[self.objective][0])
         _check_sampling(self)
+
+
+_SAMPLERS = {"diffusion": ("ddpm", "ddim"), "flow": ("euler", "heun", "stochastic")}
 
 
 def _check_sampling(config: SamplingConfig) -> None:
@@ -265,7 +274,9 @@ def _check_sampling(config: SamplingConfig) -> None:
     if not all(_is_number(beta) for beta in betas):
         raise UserError(f"schedule is {_shown(betas)}, but must be a name or a tuple of betas.")
     _check_choice("variance", config.variance, ("learned", "fixed_small", "fixed_large"))
-    _check_choice("sampler", config.sampler, ("ddpm", "ddim"))
+    _check_choice("time_density", config.time_density, ("logit_normal", "uniform"))
+    _check_choice("sampler", config.sampler, _SAMPLERS[config.objective])
+    _check_number("time_shift", config.time_shift, float)
     _check_number("num_timesteps", config.num_timesteps, int)
     if config.num_timesteps > 10**6:
         raise UserError(f"num_timesteps is {config.num_timesteps}, but must be at most 1000000.")
@@ -277,6 +288,8 @@ def _check_sampling(config: SamplingConfig) -> None:
         _check_names("class_names", config.class_names)
     if not isinstance(config.steps, str) or not re.fullmatch(r"(ddim)?\d+|\d+(,\d+)+", config.steps):
         raise UserError(f"steps is {_shown(config.steps)}, but must be like '250', '10,15,20' or 'ddim50'.")
+    if config.objective == "flow" and not config.steps.isdecimal():
+        raise UserError(f"steps is {_shown(config.steps)}, but must be an integer for a flow.")
     if not _is_number(config.cfg_scale) or not math.isfinite(config.cfg_scale):
         raise UserError(f"cfg_scale is {_shown(config.cfg_scale)}, but must be a finite number.")
     if config.guided_channels is not None and not _is_int(config.guided_channels):

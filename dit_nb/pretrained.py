@@ -5,7 +5,7 @@ import json
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.resources import files
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from dit_nb.hub import _model_folder, _saved_file
 from dit_nb.model import DiT
 from dit_nb.objective import Diffusion
 from dit_nb.sampling import Step, ddim_step, ddpm_step, sample_loop
+from dit_nb.since.flow import RectifiedFlow, flow_sample
 from dit_nb.utils import _check_device, _check_dtype, _check_index, seeded_generator
 
 __all__ = ["block_model", "digit_model", "emoji_model", "load_model", "make_diffusion", "push_model"]
@@ -33,9 +34,11 @@ def _is_pixel_model(config: DiTConfig) -> bool:
     return config.in_channels in (1, 3)
 
 
-def make_diffusion(sampling: SamplingConfig) -> Diffusion:
-    """Build the diffusion process that a model was trained with from its sampling settings."""
+def make_diffusion(sampling: SamplingConfig) -> Diffusion | RectifiedFlow:
+    """Build the diffusion process, or the flow, that a model was trained with from its sampling settings."""
     _check_type("sampling", sampling, SamplingConfig)
+    if sampling.objective == "flow":
+        return RectifiedFlow(sampling.time_density, sampling.time_shift)
     betas = sampling.schedule
     if not isinstance(betas, str):
         betas = torch.tensor(betas, dtype=torch.float64)
@@ -196,24 +199,29 @@ def sample_images(
         UserError: if an argument is out of range, or does not fit the model
     """
     labels, n, device = _check_sampling_call(model, sampling, labels, n, seed, first)
-    step, posterior = _STEPS[sampling.sampler]
-    process = (sampling.schedule, sampling.num_timesteps, sampling.variance, sampling.bins)
     guided = model
     if sampling.cfg_scale != 1:
         guided = Guided(model, sampling.cfg_scale, sampling.guided_channels)
-    return sample_loop(
-        step,
-        _respaced(*process, sampling.steps, device),
+    return _sampler(sampling, device)(
         guided,
         (n, *model.image_shape),
         None if labels is None else labels.to(device),
         generator=[seeded_generator(seed, 2, first + i) for i in range(n)],  # (seed, 0), (seed, 1): training
         clip_x0=sampling.clip_x0,
-        posterior=posterior,
         callback=callback,
         progress=progress,
         device=device,
     )
+
+
+def _sampler(sampling: SamplingConfig, device: torch.device) -> Callable:
+    "The sampling loop of these settings: a function (model, shape, y, ...) to images."
+    if sampling.objective == "flow":
+        flow = RectifiedFlow(sampling.time_density, sampling.time_shift).respaced(sampling.steps)
+        return partial(flow_sample, flow, step=sampling.sampler)
+    step, posterior = _STEPS[sampling.sampler]
+    process = (sampling.schedule, sampling.num_timesteps, sampling.variance, sampling.bins)
+    return partial(sample_loop, step, _respaced(*process, sampling.steps, device), posterior=posterior)
 
 
 @lru_cache(maxsize=8)

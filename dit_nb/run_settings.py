@@ -8,9 +8,10 @@ from pathlib import Path
 import torch
 
 from dit_nb.batches import BatchReader, _find_attribute
-from dit_nb.config import SamplingConfig
+from dit_nb.config import SamplingConfig, TrainConfig
 from dit_nb.errors import UserError, _check_choice
 from dit_nb.objective import Diffusion
+from dit_nb.since.flow import RectifiedFlow
 from dit_nb.subsets import data_fingerprint
 
 __all__ = []
@@ -61,6 +62,8 @@ def _some_means(data) -> list[float] | None:
 def _diffusion_settings(diffusion) -> dict:
     "What identifies an objective: its class, and the noise schedule if it has one."
     named = {name: getattr(diffusion, name, None) for name in ("num_timesteps", "variance", "bins")}
+    if isinstance(diffusion, RectifiedFlow):
+        named |= {"time_density": diffusion.density, "time_shift": diffusion.shift}
     table = getattr(diffusion, "alphas_cumprod", None)
     return {
         "class": type(diffusion).__name__,
@@ -70,16 +73,18 @@ def _diffusion_settings(diffusion) -> dict:
 
 
 def _sampling_settings(trainer) -> SamplingConfig | None:
-    "Sampling settings of a run that were not given; None for an objective that is no `Diffusion`."
+    "Sampling settings of a run that were not given; None for an objective of the user's own."
     process, data = trainer.diffusion, trainer.data
-    if not isinstance(process, Diffusion):
+    if isinstance(process, Diffusion):
+        fields = {name: getattr(process, name) for name in ("num_timesteps", "variance", "bins")}
+        fields["schedule"] = tuple(process.betas.tolist())
+    elif isinstance(process, RectifiedFlow) and isinstance(process.density, str):
+        fields = {"objective": "flow", "time_density": process.density, "time_shift": process.shift}
+    else:
         return None
     names, channels = _find_attribute(data, "class_names"), trainer.raw_model.config.in_channels
     return SamplingConfig(
-        schedule=tuple(process.betas.tolist()),
-        num_timesteps=process.num_timesteps,
-        variance=process.variance,
-        bins=process.bins,
+        **fields,
         clip_x0=channels in (1, 3),
         class_names=None if names is None else tuple(map(str, names)),
         vae=_find_attribute(data, "vae"),
@@ -90,7 +95,7 @@ def _changed_settings(saved: dict, trainer, checkpoint: Path, change: tuple[str,
     "The settings that differ from the checkpoint's, as phrases; a UserError if one may not."
     for name in change:
         _check_choice("change", name, _MAY_CHANGE)
-    wanted = _run_settings(trainer)
+    saved, wanted = _with_new_fields(saved, trainer), _run_settings(trainer)
     images = [_pop_images(settings["data"]) for settings in (saved, wanted)]
     changes = _compare(saved, wanted, checkpoint, change)
     if not _same_images(*images):
@@ -100,6 +105,16 @@ def _changed_settings(saved: dict, trainer, checkpoint: Path, change: tuple[str,
             )
         changes.append("data has other images")
     return changes
+
+
+def _with_new_fields(saved: dict, trainer) -> dict:
+    "Settings of a checkpoint, with the defaults of fields that the package has got since it was written."
+    known, config = saved["model"], type(trainer.raw_model.config)
+    fields = {name: known[name] for name in config.__dataclass_fields__ if name in known}
+    defaults = {name: field.default for name, field in TrainConfig.__dataclass_fields__.items()}
+    training = {name: defaults[name] for name in _run_settings(trainer)["training"]} | saved["training"]
+    filled = {**saved, "model": asdict(config(**fields)) | known, "training": training}
+    return json.loads(json.dumps(filled))
 
 
 def _pop_images(data: dict) -> dict:

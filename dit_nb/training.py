@@ -265,7 +265,8 @@ def _make_optimizer(model: DiT, config: TrainConfig) -> torch.optim.Optimizer:
 def _make_noise(model: DiT, diffusion: Diffusion, data, config: TrainConfig) -> NoiseSource:
     "Make the default source of all random numbers of a run."
     latents, dropout = _find_attribute(data, "sample_latents") is not None, model.config.class_dropout_prob
-    return NoiseSource(config.seed, diffusion.num_timesteps, dropout, latents)
+    times = getattr(diffusion, "sample_times", None)  # flow matching samples its own
+    return NoiseSource(config.seed, diffusion.num_timesteps, dropout, latents, times)
 
 # %% ../nbs/4_practice/19_training.ipynb #190043
 def _check_types(model, diffusion, data, config) -> None:

@@ -26,6 +26,8 @@ def _class_names(data) -> tuple[str, ...]:
 
 def _model_config(options: Train, data) -> DiTConfig:
     fields = {**_input_shape(data), **options.shape, "num_classes": len(_class_names(data))}
+    if options.diffusion.get("objective") == "flow":  # a velocity has no variance
+        fields["learn_sigma"] = options.shape.get("learn_sigma", False)
     small = {"digits": _DIGITS_MODEL, "emoji": DiTConfig(**vars(Emoji.model))}
     if options.data in small and options.model is None:
         return replace(small[options.data], **fields)
@@ -73,6 +75,8 @@ def _build_model(options: Train, data) -> tuple[DiT, SamplingConfig]:
     else:
         model, sampling = _init_from(options, data)
     _select_trained(model, options, new_classes=sampling.class_names != (_class_names(data) or None))
+    if options.diffusion.get("objective", sampling.objective) != sampling.objective:
+        sampling = replace(sampling, objective=options.diffusion["objective"], sampler="")
     return model, replace(
         sampling,
         **options.diffusion,

@@ -150,8 +150,15 @@ class FineTuning:
 
 
 class Diffusion(TypedDict, total=False):
-    "diffusion process; the defaults are those of --init-from, if given"
+    "diffusion process or flow; the defaults are those of --init-from, if given"
 
+    objective: Annotated[
+        Literal["diffusion", "flow"], _hint("(default: diffusion)")
+    ]  # flow: flow matching (lesson 30)
+    time_density: Annotated[
+        Literal["logit_normal", "uniform"], _hint("(default: logit_normal)")
+    ]  # flow times
+    time_shift: Annotated[float, _hint("(default: 1)")]  # factor of noise over signal at the flow times
     schedule: Annotated[Literal["linear", "cosine"], _hint("(default: linear)")]  # noise schedule
     num_timesteps: Annotated[int, _hint("(default: 1000)")]  # timesteps of training, T
     bins: Annotated[int, _hint("(default: 256; 17 for digits)")]  # number of values that a pixel can take
@@ -163,7 +170,7 @@ class Train:
 
     out: str  # output folder: checkpoints, samples and the model
     shape: Shape  # shape of the model, where it differs from --model
-    diffusion: Diffusion  # diffusion process; the defaults are those of --init-from, if given
+    diffusion: Diffusion  # diffusion process or flow; the defaults are those of --init-from, if given
     data: _Source[str | None] = None  # folder of images or of subfolders by class; hub:NAME; digits; or emoji
     latents: _Source[str | None] = None  # folder of latents that dit-nb encode wrote
     resume: _Resume = "no"  # continue from the last checkpoint in --out; auto: if there is one
@@ -192,12 +199,13 @@ class Sampling(TypedDict, total=False):
     "sampling settings; the defaults are those saved with the model"
 
     num_samples: Annotated[int, _hint("(default: 16)")]  # number of images
-    sampler: _Saved[Literal["ddpm", "ddim", "dpm++"]]  # sampler; dpm++ is DPM-Solver++ of diffusers
+    sampler: _Saved[Literal["ddpm", "ddim", "dpm++", "euler", "heun", "stochastic"]]  # last three: of a flow
     steps: _Saved[str]  # sampling steps: 250, or 10,15,20, or ddim50; for dpm++ 20 if not given
     cfg_scale: _Saved[float]  # guidance scale; 1 is no guidance
     guided_channels: _Saved[int | None]  # number of eps channels to guide; official code: 3; none: all
     variance: _Saved[Literal["learned", "fixed_small", "fixed_large"]]  # variance of a DDPM step
     clip_x0: _Saved[bool]  # clip the predicted clean image to [-1, 1]
+    time_shift: _Saved[float]  # factor of noise over signal at the times of a flow
     vae: _Saved[str]  # folder or Hub id of the autoencoder of a latent model
 
 

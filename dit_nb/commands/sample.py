@@ -35,7 +35,7 @@ from dit_nb.utils import _atomic_write, _make_folder, randn, seeded_generator
 
 __all__ = []
 
-_NAMES = ("sampler", "steps", "cfg_scale", "guided_channels", "variance", "clip_x0")
+_NAMES = ("sampler", "steps", "cfg_scale", "guided_channels", "variance", "clip_x0", "time_shift")
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
@@ -106,6 +106,10 @@ def _sample_dpm(
     first: int = 0,
 ) -> Tensor:
     "Sample as `sample_images` does, with DPM-Solver++ of diffusers."
+    if sampling.objective == "flow":
+        raise UserError(
+            "sampler is dpm++, but must be euler, heun or stochastic: the model predicts a velocity."
+        )
     if not sampling.steps.isdecimal():
         raise UserError(f"steps is {sampling.steps!r}, but must be an integer for dpm++.")
     _check_sampling_call(model, sampling, labels, n, seed, first)

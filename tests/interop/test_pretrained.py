@@ -14,6 +14,7 @@ import torch
 from dit_nb import Diffusion, DiT, DiTConfig, SamplingConfig
 from dit_nb.data import digits
 from dit_nb.evaluation import DigitClassifier, evaluate_digits
+from dit_nb.guidance import Guided
 from dit_nb.pretrained import (
     block_model,
     digit_model,
@@ -25,8 +26,10 @@ from dit_nb.pretrained import (
     save_model,
 )
 from dit_nb.schedule import linear_betas
+from dit_nb.since.flow import RectifiedFlow, flow_sample
 from dit_nb.speed import InferenceModel
-from support import latent_model, raises_input_error, same_weights
+from dit_nb.utils import seeded_generator
+from support import latent_model, raises_input_error, randomize, same_weights
 
 SAMPLING = SamplingConfig()
 
@@ -110,6 +113,8 @@ OTHER = SamplingConfig(  # every field differs from its default
     variance="fixed_small",
     bins=17,
     clip_x0=False,
+    time_density="uniform",
+    time_shift=3.0,
     sampler="ddim",
     steps=5,
     cfg_scale=1.5,
@@ -128,8 +133,58 @@ def test_settings_are_the_same_after_loading(tmp_path, sampling):
     assert torch.equal(make_diffusion(again).betas, make_diffusion(sampling).betas)
 
 
+FLOW = SamplingConfig(objective="flow", time_density="uniform", time_shift=3.0, steps="20")
+
+
+def test_settings_of_a_flow_are_the_same_after_loading(tmp_path):
+    model = latent_model(learn_sigma=False)
+    save_model(model, tmp_path, FLOW)
+    again = load_model(tmp_path)[1]
+    assert again == FLOW and again.sampler == "euler"
+    flow = make_diffusion(again)
+    assert isinstance(flow, RectifiedFlow) and (flow.density, flow.shift) == ("uniform", 3.0)
+
+
+@pytest.mark.parametrize("sampler", ["euler", "heun", "stochastic"])
+def test_flow_samples_are_those_of_flow_sample(sampler):
+    """Each image by its own noise, with guidance, in shifted steps."""
+    model = randomize(latent_model(learn_sigma=False)).eval()
+    sampling = replace(FLOW, sampler=sampler, steps="3", cfg_scale=1.7, clip_x0=False)
+    images = sample_images(model, sampling, [1, 4], seed=5, progress=False)
+    generators = [seeded_generator(5, 2, i) for i in range(2)]
+    wanted = flow_sample(
+        RectifiedFlow(shift=3.0).respaced(3),
+        Guided(model, 1.7),
+        images.shape,
+        torch.tensor([1, 4]),
+        step=sampler,
+        generator=generators,
+        progress=False,
+    )
+    torch.testing.assert_close(images, wanted)
+    assert not torch.allclose(
+        images, sample_images(model, replace(sampling, time_shift=1.0), [1, 4], seed=5, progress=False)
+    )
+
+
+@pytest.mark.parametrize(
+    "fields, word",
+    [
+        ({"objective": "flow", "sampler": "ddpm"}, "sampler"),
+        ({"sampler": "heun"}, "sampler"),
+        ({"objective": "flow", "steps": "10,20"}, "steps"),
+        ({"objective": "flows"}, "objective"),
+        ({"objective": "flow", "time_shift": 0}, "time_shift"),
+        ({"objective": "flow", "time_density": "normal"}, "time_density"),
+    ],
+)
+def test_settings_that_no_flow_can_have(fields, word):
+    with raises_input_error(word):
+        SamplingConfig(**fields)
+
+
 def test_all_fields_were_changed():
-    for name in SamplingConfig.__dataclass_fields__:
+    for name in SamplingConfig.__dataclass_fields__.keys() - {"objective"}:  # FLOW has the other
         assert getattr(OTHER, name) != getattr(SAMPLING, name), name
     assert OTHER.steps == "5"  # given as a number
 

@@ -1,6 +1,7 @@
 """Checkpoints: a run that is killed with SIGKILL, anywhere, ends with identical weights; other runs are refused."""
 
 import hashlib
+import json
 import os
 import resource
 import shutil
@@ -126,6 +127,20 @@ def test_resuming_with_other_settings(tmp_path):
     longer = make_trainer(replace(TRAIN, grad_accum_steps=2, keep=1, num_workers=1), out=tmp_path)
     longer.resume()
     assert longer.progress.step == 2
+
+
+def test_a_checkpoint_older_than_a_setting_resumes(tmp_path):
+    """As if it were written before the fields existed; the run's values are their defaults."""
+    fit(make_trainer(HALFWAY, out=tmp_path))
+    path = checkpoints(tmp_path)[0] / "settings.json"
+    settings = json.loads(path.read_text())
+    del settings["model"]["switches"], settings["training"]["flip"]
+    path.write_text(json.dumps(settings))
+    trainer = make_trainer(out=tmp_path)
+    trainer.resume()
+    assert trainer.progress.step == 2
+    with raises_input_error("flip is True.*False"):
+        make_trainer(replace(TRAIN, flip=True), out=tmp_path).resume()
 
 
 def test_resuming_with_other_frozen_weights(tmp_path):
