@@ -132,7 +132,7 @@ def test_resuming_with_other_settings(tmp_path):
 def test_a_checkpoint_older_than_a_setting_resumes(tmp_path):
     """As if it were written before the fields existed; the run's values are their defaults."""
     fit(make_trainer(HALFWAY, out=tmp_path))
-    path = checkpoints(tmp_path)[0] / "settings.json"
+    path = checkpoints(tmp_path)[0] / "run.json"
     settings = json.loads(path.read_text())
     del settings["model"]["switches"], settings["training"]["flip"]
     path.write_text(json.dumps(settings))
