@@ -134,13 +134,13 @@ def test_a_checkpoint_older_than_a_setting_resumes(tmp_path):
     fit(make_trainer(HALFWAY, out=tmp_path))
     path = checkpoints(tmp_path)[0] / "run.json"
     settings = json.loads(path.read_text())
-    del settings["model"]["switches"], settings["training"]["flip"]
+    del settings["model"]["switches"], settings["training"]["weight_decay"]
     path.write_text(json.dumps(settings))
     trainer = make_trainer(out=tmp_path)
     trainer.resume()
     assert trainer.progress.step == 2
-    with raises_input_error("flip is True.*False"):
-        make_trainer(replace(TRAIN, flip=True), out=tmp_path).resume()
+    with raises_input_error("weight_decay is 0.5.*0.0"):
+        make_trainer(replace(TRAIN, weight_decay=0.5), out=tmp_path).resume()
 
 
 def test_resuming_with_other_frozen_weights(tmp_path):
