@@ -1,0 +1,337 @@
+"""Graders of lesson 31: rotary positions on two axes, and attention scores of normalized queries and keys."""
+
+import cmath
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from dit_nb.teach.graders.framework.core import grade
+from dit_nb.teach.graders.framework.exercise import Case, Exercise, RandomInputs
+from dit_nb.teach.graders.framework.report import Report
+
+__all__ = ["check_axial_rotation", "check_normalized_scores"]
+
+
+def _rotation_loops(x: Tensor, rows: int, columns: int, theta: float) -> Tensor:
+    """Multiply one pair of channels after the other, as a complex number, by one of length 1."""
+    out, half = torch.empty_like(x), x.shape[3] // 2
+    for token in range(rows * columns):
+        for pair in range(half):
+            place = (token // columns, token % columns)[pair >= half // 2]
+            turn = cmath.exp(1j * place * theta ** (-2 * (pair % (half // 2)) / half))
+            both = torch.complex(x[:, :, token, 2 * pair], x[:, :, token, 2 * pair + 1]) * turn
+            out[:, :, token, 2 * pair], out[:, :, token, 2 * pair + 1] = both.real, both.imag
+    return out
+
+
+def _rotation_cases(rng: RandomInputs) -> list[Case]:
+    """Grids that are not square, heads of several widths, and two thetas."""
+    sizes = [(2, 3, 2, 4, 16, 10000.0), (1, 2, 4, 3, 8, 100.0), (2, 1, 3, 5, 12, rng.choice(50.0, 300.0))]
+    label = "{2} x {3} patches, d = {4}, theta = {5:g}"
+    return [Case(label.format(*s), (rng.normal(*s[:2], s[2] * s[3], s[4]), *s[2:4], s[5])) for s in sizes]
+
+
+def _places(rows: int, columns: int) -> list[Tensor]:
+    """Row and column of each token."""
+    token = torch.arange(rows * columns)
+    return [(token // columns).double(), (token % columns).double()]
+
+
+def _angles(places: list[Tensor], omega: Tensor) -> Tensor:  # (T, d/2)
+    return torch.cat([place[:, None] * omega for place in places], 1)
+
+
+def _turn(x: Tensor, angles: Tensor) -> Tensor:
+    """Rotate the pairs of neighboring channels."""
+    a, b = x[..., ::2], x[..., 1::2]
+    c, s = angles.cos(), angles.sin()
+    return torch.stack([a * c - b * s, a * s + b * c], -1).flatten(-2)
+
+
+def _frequencies(d: int, theta: float) -> Tensor:  # (d/4,)
+    return theta ** (-torch.arange(0, d // 2, 2).double() / (d // 2))
+
+
+def _rotation(
+    places: Callable = _places,
+    omega: Callable = _frequencies,
+    turn: Callable = _turn,
+    join: Callable = _angles,
+) -> Callable:
+    """The rotation with other places, frequencies, angles, or another way to rotate."""
+    return lambda x, rows, columns, theta: turn(x, join(places(rows, columns), omega(x.shape[-1], theta)))
+
+
+def _turn_halves(x: Tensor, angles: Tensor) -> Tensor:
+    a, b = x.chunk(2, -1)
+    return torch.cat([a * angles.cos() - b * angles.sin(), a * angles.sin() + b * angles.cos()], -1)
+
+
+def _turn_halves_of_axes(x: Tensor, angles: Tensor) -> Tensor:
+    parts = zip(x.chunk(2, -1), angles.chunk(2, -1))
+    return torch.cat([_turn_halves(part, angle) for part, angle in parts], -1)
+
+
+def _turn_and_separate(x: Tensor, angles: Tensor) -> Tensor:
+    turned = _turn(x, angles)
+    return torch.cat([turned[..., ::2], turned[..., 1::2]], -1)
+
+
+def _reflect(x: Tensor, angles: Tensor) -> Tensor:
+    return _turn(torch.stack([x[..., ::2], -x[..., 1::2]], -1).flatten(-2), angles)
+
+
+def _turn_in_place(x: Tensor, angles: Tensor) -> Tensor:
+    a, b = x[..., ::2], x[..., 1::2]
+    a = a * angles.cos() - b * angles.sin()
+    return torch.stack([a, a * angles.sin() + b * angles.cos()], -1).flatten(-2)
+
+
+def _add_waves(x: Tensor, angles: Tensor) -> Tensor:
+    return x + torch.stack([angles.sin(), angles.cos()], -1).flatten(-2)
+
+
+def _by_number(x: Tensor, rows: int, columns: int, theta: float) -> Tensor:
+    omega = theta ** (-torch.arange(0, x.shape[-1], 2).double() / x.shape[-1])
+    return _turn(x, torch.arange(rows * columns).double()[:, None] * omega)
+
+
+def _one_list(places: list[Tensor], omega: Tensor) -> Tensor:
+    first, second = omega.chunk(2)
+    return torch.cat([places[0][:, None] * first, places[1][:, None] * second], 1)
+
+
+_AXES = "lesson 31, 'Rotary positions': two axes."
+_PAIRS = "lesson 31, 'Rotary positions': which two channels are a pair."
+_FREQUENCIES = "lesson 31, 'Rotary positions': the frequencies."
+
+_AXIAL_ROTATION = Exercise(
+    "axial_rotation",
+    _rotation_loops,
+    _rotation_cases,
+    {
+        "Row and column are exchanged: the first half of the channels belongs to the row.": (
+            _rotation(lambda rows, columns: _places(rows, columns)[::-1]),
+            _AXES,
+        ),
+        "The tokens are read column by column; patchify numbers them row by row.": (
+            _rotation(
+                lambda rows, columns: [
+                    torch.arange(rows * columns).double() % rows,
+                    (torch.arange(rows * columns) // rows).double(),
+                ]
+            ),
+            _AXES,
+        ),
+        "All channels are rotated by the row; the second half belongs to the column.": (
+            _rotation(lambda rows, columns: [_places(rows, columns)[0]] * 2),
+            _AXES,
+        ),
+        "All channels are rotated by the column; the first half belongs to the row.": (
+            _rotation(lambda rows, columns: [_places(rows, columns)[1]] * 2),
+            _AXES,
+        ),
+        "The place is the token's number in the sequence: that is RoPE with one axis.": (_by_number, _AXES),
+        "The pairs of the two axes alternate; the row has the whole first half, the column the second.": (
+            _rotation(
+                join=lambda places, omega: torch.stack([p[:, None] * omega for p in places], -1).flatten(-2)
+            ),
+            _AXES,
+        ),
+        "Channel k is paired with channel k + d/2; neighbors are a pair.": (
+            _rotation(turn=_turn_halves),
+            _PAIRS,
+        ),
+        "In each half, channel k is paired with channel k + d/4; neighbors are a pair.": (
+            _rotation(turn=_turn_halves_of_axes),
+            _PAIRS,
+        ),
+        "The rotated channels are in another order: first all first ones of a pair, then all second ones.": (
+            _rotation(turn=_turn_and_separate),
+            _PAIRS,
+        ),
+        "The pairs are rotated backwards: the sign of the angle is wrong.": _rotation(
+            turn=lambda x, angles: _turn(x, -angles)
+        ),
+        "The pairs are reflected: a sign is wrong in one of the two lines of the rotation.": _rotation(
+            turn=_reflect
+        ),
+        "The second channel of a pair is computed from the first one after it was rotated.": _rotation(
+            turn=_turn_in_place
+        ),
+        "Sine and cosine of the positions are added, as in lesson 04; here they rotate.": _rotation(
+            turn=_add_waves
+        ),
+        "The exponent of the frequencies is divided by the width of the head; each axis has half of it.": (
+            _rotation(omega=lambda d, theta: theta ** (-torch.arange(0, d // 2, 2).double() / d)),
+            _FREQUENCIES,
+        ),
+        "The frequencies fall half as fast as they should: the factor 2 of the exponent is missing.": (
+            _rotation(omega=lambda d, theta: theta ** (-torch.arange(d // 4).double() / d)),
+            _FREQUENCIES,
+        ),
+        "One list of frequencies is divided among the axes: both must start at 1.": (
+            _rotation(omega=lambda d, theta: theta ** (-torch.arange(0, d, 2).double() / d), join=_one_list),
+            _FREQUENCIES,
+        ),
+        "All pairs have frequency 1; theta is not used.": (
+            _rotation(omega=lambda d, theta: torch.ones(d // 4).double()),
+            _FREQUENCIES,
+        ),
+        "The frequencies rise from 1 to theta; they must fall.": (
+            _rotation(omega=lambda d, theta: 1 / _frequencies(d, theta)),
+            _FREQUENCIES,
+        ),
+        "Rows and columns are counted from 1; here they are counted from 0.": _rotation(
+            lambda rows, columns: [place + 1 for place in _places(rows, columns)]
+        ),
+        "Rows and columns are divided by the size of the grid; here they are whole numbers.": _rotation(
+            lambda rows, columns: [p / n for p, n in zip(_places(rows, columns), (rows, columns))]
+        ),
+    },
+    "lesson 31, 'Rotary positions'.",
+)
+
+
+def check_axial_rotation(fn: Callable, **grade_options) -> Report:
+    """Check fn(x (N, h, T, d), rows, columns, theta) -> rotated x."""
+    return grade(_AXIAL_ROTATION, fn, **grade_options)
+
+
+def _scores_loops(q: Tensor, k: Tensor, q_scale: Tensor, k_scale: Tensor, eps: float) -> Tensor:
+    """Normalize one vector after the other, and multiply channel by channel."""
+
+    def normalize(vector: list, scale: list) -> list:
+        root = math.sqrt(sum(a * a for a in vector) / len(vector) + eps)
+        return [a / root * s for a, s in zip(vector, scale)]
+
+    out = torch.empty(*q.shape[:3], k.shape[2], dtype=q.dtype)
+    for n in range(q.shape[0]):
+        for h in range(q.shape[1]):
+            queries = [normalize(v, q_scale.tolist()) for v in q[n, h].tolist()]
+            keys = [normalize(v, k_scale.tolist()) for v in k[n, h].tolist()]
+            for i, a in enumerate(queries):
+                for j, b in enumerate(keys):
+                    out[n, h, i, j] = sum(u * v for u, v in zip(a, b)) / math.sqrt(q.shape[3])
+    return out
+
+
+def _score_cases(rng: RandomInputs) -> list[Case]:
+    """As many keys as queries, more, and fewer; an eps that counts."""
+    sizes = [(2, 3, 4, 4, 4, 0.05), (1, 2, 3, 5, 8, 0.3), (2, 3, 5, 2, 6, rng.choice(0.1, 0.2))]
+    return [
+        Case(
+            f"h = {h}, {t} queries, {s} keys, d = {d}, eps = {eps:g}",
+            (
+                *(0.7 * rng.normal(n, h, m, d) + 0.4 for m in (t, s)),
+                *(rng.uniform(0.5, 2.0, d) for _ in range(2)),
+                eps,
+            ),
+        )
+        for n, h, t, s, d, eps in sizes
+    ]
+
+
+def _rms(x: Tensor, eps: float, dim: int | tuple = -1) -> Tensor:
+    return x / (x.square().mean(dim, keepdim=True) + eps).sqrt()
+
+
+def _scores(norm: Callable = _rms, score: Callable | None = None) -> Callable:
+    """The scores with another norm, or another product of the normalized queries and keys."""
+
+    def scores(q, k, q_scale, k_scale, eps):
+        if score is not None:
+            return score(norm(q, eps), norm(k, eps), q_scale, k_scale)
+        return (norm(q, eps) * q_scale) @ (norm(k, eps) * k_scale).mT / q.shape[-1] ** 0.5
+
+    return scores
+
+
+_NORM = "lesson 31, 'RMSNorm'."
+_WHERE = "lesson 31, 'QK-norm'."
+
+_NORMALIZED_SCORES = Exercise(
+    "normalized_scores",
+    _scores_loops,
+    _score_cases,
+    {
+        "The mean is removed first: that is a layer norm; an RMS norm keeps the mean.": (
+            _scores(lambda x, eps: _rms(x - x.mean(-1, keepdim=True), eps)),
+            _NORM,
+        ),
+        "The vectors are divided by their standard deviation; it must be the root of the mean square.": (
+            _scores(lambda x, eps: x / (x.var(-1, keepdim=True, unbiased=False) + eps).sqrt()),
+            _NORM,
+        ),
+        "The vectors have length 1; divided by their root mean square they have length sqrt(d).": (
+            _scores(lambda x, eps: x / (x.square().sum(-1, keepdim=True) + eps).sqrt()),
+            _NORM,
+        ),
+        "The square root is missing: the vectors are divided by their mean square.": (
+            _scores(lambda x, eps: x / (x.square().mean(-1, keepdim=True) + eps)),
+            _NORM,
+        ),
+        "The number eps is added to the root; it is added to the mean square, below the root.": (
+            _scores(lambda x, eps: x / (x.square().mean(-1, keepdim=True).sqrt() + eps)),
+            _NORM,
+        ),
+        "The number eps is not used.": (_scores(lambda x, eps: _rms(x, 0)), _NORM),
+        "The vectors are divided by their mean absolute value; it must be the root of the mean square.": (
+            _scores(lambda x, eps: x / (x.abs().mean(-1, keepdim=True) + eps)),
+            _NORM,
+        ),
+        "All heads of a token share one norm; each head has its own.": (
+            _scores(lambda x, eps: _rms(x, eps, (1, 3))),
+            _WHERE,
+        ),
+        "The mean runs over the tokens; it must run over the channels of a head.": (
+            _scores(lambda x, eps: _rms(x, eps, 2)),
+            _WHERE,
+        ),
+        "The keys are not normalized.": (
+            lambda q, k, q_scale, k_scale, eps: (
+                (_rms(q, eps) * q_scale) @ (k * k_scale).mT / q.shape[-1] ** 0.5
+            ),
+            _WHERE,
+        ),
+        "The queries are not normalized.": (
+            lambda q, k, q_scale, k_scale, eps: (
+                (q * q_scale) @ (_rms(k, eps) * k_scale).mT / q.shape[-1] ** 0.5
+            ),
+            _WHERE,
+        ),
+        "The learned scales are not used.": _scores(score=lambda q, k, a, b: q @ k.mT / q.shape[-1] ** 0.5),
+        "The scale of the keys is not used.": _scores(
+            score=lambda q, k, a, b: (q * a) @ k.mT / q.shape[-1] ** 0.5
+        ),
+        "The scale of the queries is not used.": _scores(
+            score=lambda q, k, a, b: q @ (k * b).mT / q.shape[-1] ** 0.5
+        ),
+        "The learned scale is 1 + w, as in a modulation; here it is the factor itself.": _scores(
+            score=lambda q, k, a, b: (q * (1 + a)) @ (k * (1 + b)).mT / q.shape[-1] ** 0.5
+        ),
+        "The learned scales come before the norm, where most of them is lost; they belong after it.": (
+            lambda q, k, q_scale, k_scale, eps: (
+                _rms(q * q_scale, eps) @ _rms(k * k_scale, eps).mT / q.shape[-1] ** 0.5
+            ),
+            _WHERE,
+        ),
+        "The scores are not divided by the square root of the width of a head.": _scores(
+            score=lambda q, k, a, b: (q * a) @ (k * b).mT
+        ),
+        "The scores are divided by the width of a head; it must be its square root.": _scores(
+            score=lambda q, k, a, b: (q * a) @ (k * b).mT / q.shape[-1]
+        ),
+        "These are the weights after the softmax; return the scores.": _scores(
+            score=lambda q, k, a, b: ((q * a) @ (k * b).mT / q.shape[-1] ** 0.5).softmax(-1)
+        ),
+    },
+    "lesson 31, 'RMSNorm' and 'QK-norm'.",
+)
+
+
+def check_normalized_scores(fn: Callable, **grade_options) -> Report:
+    """Check fn(q (N, h, T, d), k (N, h, S, d), q_scale (d,), k_scale (d,), eps) -> scores (N, h, T, S)."""
+    return grade(_NORMALIZED_SCORES, fn, **grade_options)
