@@ -1,0 +1,364 @@
+"""Graders of lesson 33: one attention over two streams with padding, and the update of a stream."""
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dit_nb.teach.graders.framework.core import grade
+from dit_nb.teach.graders.framework.exercise import Case, Exercise, RandomInputs
+from dit_nb.teach.graders.framework.report import Report
+
+__all__ = ["check_two_stream_attention", "check_stream_update"]
+
+# ---- two_stream_attention
+
+
+def _two_stream_loops(image: Tensor, text: Tensor, keep: Tensor) -> tuple[Tensor, Tensor]:
+    """One query after the other."""
+    _, n_images, heads, tokens, width = image.shape
+    found = torch.zeros(n_images, heads, tokens + text.shape[3], width, dtype=image.dtype)
+    for n in range(n_images):
+        for h in range(heads):
+            q, k, v = ([*image[i, n, h], *text[i, n, h]] for i in range(3))
+            kept = [*range(tokens), *(tokens + s for s, there in enumerate(keep[n].tolist()) if there)]
+            for i, query in enumerate(q):
+                weights = [math.exp(float(query @ k[j]) / math.sqrt(width)) for j in kept]
+                for j, weight in zip(kept, weights):
+                    found[n, h, i] += weight / sum(weights) * v[j]
+    return found[:, :, :tokens], found[:, :, tokens:]
+
+
+def _joint_cases(rng: RandomInputs) -> list[Case]:
+    """More image tokens than words, as many, fewer; with and without padding."""
+    sizes = [(2, 2, 5, 3, 4), (2, 3, 4, 4, 2), (1, 1, 3, 5, 3), (3, 2, rng.choice(4, 6), 2, 5)]
+    words = [[1, 3], [2, 3], [2], [1, 2, 1]]
+    cases = []
+    for (n, h, t, s, d), lengths in zip(sizes, words):
+        image, text = (1.5 * rng.normal(3, n, h, m, d) for m in (t, s))
+        keep = torch.arange(s) < torch.tensor(lengths)[:, None]
+        cases.append(
+            Case(f"{n} x {h} heads, {t} image tokens, {s} words, {lengths} kept", (image, text, keep))
+        )
+    return cases
+
+
+def _scores(q: Tensor, k: Tensor) -> Tensor:
+    return q @ k.mT / q.shape[-1] ** 0.5
+
+
+def _masked(scores: Tensor, mask: Tensor) -> Tensor:
+    return scores.masked_fill(~mask[:, None, None, :], -math.inf)
+
+
+def _joint(
+    scores: Callable = _scores,
+    mask: Callable = _masked,
+    weights: Callable = lambda s, m: s.softmax(-1),
+    make_mask: Callable = lambda image, keep: F.pad(keep, (image.shape[3], 0), value=True),
+) -> Callable:
+    """Joint attention with other scores, another mask, or other weights."""
+
+    def attend(image, text, keep):
+        q, k, v = torch.cat([image, text], 3)
+        m = make_mask(image, keep)
+        found = weights(mask(scores(q, k), m), m) @ v
+        return found[:, :, : image.shape[3]], found[:, :, image.shape[3] :]
+
+    return attend
+
+
+def _text_first(image, text, keep):
+    q, k, v = torch.cat([text, image], 3)
+    s = _masked(_scores(q, k), F.pad(keep, (0, image.shape[3]), value=True))
+    found = s.softmax(-1) @ v
+    return found[:, :, : image.shape[3]], found[:, :, image.shape[3] :]
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    s = _scores(q, k)
+    return (s if mask is None else _masked(s, mask)).softmax(-1) @ v
+
+
+def _apart(image, text, keep):
+    return _attend(*image), _attend(*text, keep)
+
+
+def _crossed(image, text, keep):
+    return _attend(image[0], *text[1:], keep), _attend(text[0], *image[1:])
+
+
+def _image_self_text_both(image, text, keep):
+    return _attend(*image), _joint()(image, text, keep)[1]
+
+
+def _text_self_image_both(image, text, keep):
+    return _joint()(image, text, keep)[0], _attend(*text, keep)
+
+
+def _two_softmaxes(share: float) -> Callable:
+    def attend(image, text, keep):
+        parts = ((image[1], image[2], None), (text[1], text[2], keep))
+        return tuple(share * sum(_attend(q, k, v, m) for k, v, m in parts) for q in (image[0], text[0]))
+
+    return attend
+
+
+def _padding_for_text(image, text, keep):
+    return _joint()(image, text, keep)[0], _joint(mask=lambda s, m: s)(image, text, keep)[1]
+
+
+def _padding_for_image(image, text, keep):
+    return _joint(mask=lambda s, m: s)(image, text, keep)[0], _joint()(image, text, keep)[1]
+
+
+_MASK_HINT = "lesson 33, 'Padding and its mask'."
+_JOINT_HINT = "lesson 33, 'One attention for two streams'."
+
+_TWO_STREAM = Exercise(
+    "two_stream_attention",
+    _two_stream_loops,
+    _joint_cases,
+    {
+        "Padding is attended: `keep` is not used.": (_joint(mask=lambda s, m: s), _MASK_HINT),
+        "The mask is inverted: only padding and the image are attended.": (
+            _joint(make_mask=lambda image, keep: F.pad(~keep, (image.shape[3], 0), value=True)),
+            _MASK_HINT,
+        ),
+        "The mask lies on the wrong tokens: `keep` describes the text, and here it hides image tokens.": (
+            _joint(make_mask=lambda image, keep: F.pad(keep, (0, image.shape[3]), value=True)),
+            "which stream comes first in the sequence.",
+        ),
+        "The score of padding is set to 0: its weight is then exp(0), not 0.": (
+            _joint(mask=lambda s, m: s * m[:, None, None]),
+            _MASK_HINT,
+        ),
+        "The weights of padding are removed after the softmax: those that are left no longer sum to 1.": (
+            _joint(mask=lambda s, m: s, weights=lambda s, m: s.softmax(-1) * m[:, None, None]),
+            _MASK_HINT,
+        ),
+        "The mask is added as 0 and 1; to leave a key out, its score must become minus infinity.": (
+            _joint(mask=lambda s, m: s + m[:, None, None].to(s.dtype)),
+            _MASK_HINT,
+        ),
+        "The mask lies on the queries; it must lie on the keys.": (
+            _joint(mask=lambda s, m: s, weights=lambda s, m: s.softmax(-1) * m[:, None, :, None]),
+            "which axis of the scores is that of the keys.",
+        ),
+        "Image tokens leave padding out, and text tokens still attend to it.": (
+            _padding_for_text,
+            _MASK_HINT,
+        ),
+        "Text tokens leave padding out, and image tokens still attend to it.": (
+            _padding_for_image,
+            _MASK_HINT,
+        ),
+        "All images get the mask of the first one.": _joint(
+            make_mask=lambda image, keep: F.pad(keep[:1].expand_as(keep), (image.shape[3], 0), value=True)
+        ),
+        "The two results are exchanged: the image's comes first.": (
+            lambda image, text, keep: _joint()(image, text, keep)[::-1],
+            "the order of the results.",
+        ),
+        "The text stands first in the sequence, and the result is split as if the image did.": (
+            _text_first,
+            "the order of the streams before and after the attention.",
+        ),
+        "Each stream attends to itself alone; both must attend to both.": (_apart, _JOINT_HINT),
+        "Each stream attends to the other alone; both must attend to both.": (_crossed, _JOINT_HINT),
+        "The image attends to itself alone; it must attend to the text, too.": (
+            _image_self_text_both,
+            _JOINT_HINT,
+        ),
+        "The text attends to itself alone; it must attend to the image, too.": (
+            _text_self_image_both,
+            _JOINT_HINT,
+        ),
+        "Each stream has a softmax of its own, and the two results are added: the weights sum to 2.": (
+            _two_softmaxes(1.0),
+            _JOINT_HINT,
+        ),
+        "Each stream has a softmax of its own, and the mean is taken: there must be one softmax over all keys.": (
+            _two_softmaxes(0.5),
+            _JOINT_HINT,
+        ),
+        "The scores are not divided by the square root of the width of a head.": _joint(
+            lambda q, k: q @ k.mT
+        ),
+        "The scores are divided by the width of a head; it must be its square root.": _joint(
+            lambda q, k: q @ k.mT / q.shape[-1]
+        ),
+        "The scale comes from the number of tokens; it must come from the width of a head.": _joint(
+            lambda q, k: q @ k.mT / k.shape[-2] ** 0.5
+        ),
+        "The softmax runs over the queries; it must run over the keys.": _joint(
+            weights=lambda s, m: s.softmax(-2).nan_to_num(0)
+        ),
+        "Queries and keys are exchanged.": _joint(lambda q, k: _scores(k, q)),
+    },
+    _JOINT_HINT,
+    result_names=("image", "text"),
+    reference=_joint(),
+)
+
+
+def check_two_stream_attention(fn: Callable, **grade_options) -> Report:
+    """Check fn(image (3, N, h, T, d), text (3, N, h, S, d), keep (N, S)) -> image (N, h, T, d), text (N, h, S, d)."""
+    return grade(_TWO_STREAM, fn, **grade_options)
+
+
+# ---- stream_update
+
+
+def _stream_update_loops(x: Tensor, attended: Tensor, vectors: Tensor, w_in: Tensor, w_out: Tensor) -> Tensor:
+    """Token by token, with the layer norm and the GELU written out."""
+    found = torch.empty_like(x)
+    for n in range(len(x)):
+        gate_attention, shift, scale, gate = (vectors[n, i] for i in (2, 3, 4, 5))
+        for t in range(x.shape[1]):
+            token = x[n, t] + gate_attention * attended[n, t]
+            centered = token - token.sum() / len(token)
+            normed = centered / math.sqrt(float((centered**2).sum()) / len(token) + 1e-6)
+            hidden = [float(value) for value in (normed + normed * scale + shift) @ w_in]
+            active = [h / 2 * (1 + math.tanh(math.sqrt(2 / math.pi) * (h + 0.044715 * h**3))) for h in hidden]
+            found[n, t] = token + gate * (x.new_tensor(active) @ w_out)
+    return found
+
+
+def _stream_cases(rng: RandomInputs) -> list[Case]:
+    """As many tokens as images, as channels, as vectors; one image."""
+    sizes = [(2, 2, 4, 6), (3, 6, 6, 5), (1, 4, 3, 8), (2, rng.choice(3, 5), 8, 4)]
+    return [
+        Case(
+            f"{n} x {t} tokens, D = {d}, {h} hidden",
+            (
+                rng.normal(n, t, d),
+                rng.normal(n, t, d),
+                rng.normal(n, 6, d),
+                rng.normal(d, h),
+                rng.normal(h, d) / h**0.5,
+            ),
+        )
+        for n, t, d, h in sizes
+    ]
+
+
+def _norm(x: Tensor) -> Tensor:
+    return F.layer_norm(x, x.shape[-1:], eps=1e-6)
+
+
+def _gelu(x: Tensor) -> Tensor:
+    return F.gelu(x, approximate="tanh")
+
+
+def _update(
+    order: tuple[int, ...] = (0, 1, 2, 3, 4, 5),
+    stream: Callable = lambda x, a, gate: x + gate * a,
+    prepare: Callable = lambda x, old, shift, scale: _norm(x) * (1 + scale) + shift,
+    act: Callable = _gelu,
+    finish: Callable = lambda x, old, gate, out: x + gate * out,
+) -> Callable:
+    """The update with another order of the vectors, or another part."""
+
+    def update(x, attended, vectors, w_in, w_out):
+        m = [vectors[:, i, None] for i in order]
+        new = stream(x, attended, m[2])
+        out = act(prepare(new, x, m[3], m[4]) @ w_in) @ w_out
+        return finish(new, x, m[5], out)
+
+    return update
+
+
+def _whole_batch(x: Tensor, old: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    return F.layer_norm(x, x.shape[-2:], eps=1e-6) * (1 + scale) + shift
+
+
+_UPDATE_HINT = "lesson 33, 'The block'."
+
+_STREAM_UPDATE = Exercise(
+    "stream_update",
+    _stream_update_loops,
+    _stream_cases,
+    {
+        "The MLP is added to the tokens from before the attention: the result of the attention is lost to the stream.": (
+            _update(finish=lambda x, old, gate, out: old + gate * out),
+            "what the second sum begins with.",
+        ),
+        "The MLP receives the tokens from before the attention; it must receive those after it.": _update(
+            prepare=lambda x, old, shift, scale: _norm(old) * (1 + scale) + shift
+        ),
+        "The two gates are exchanged.": _update((0, 1, 5, 3, 4, 2)),
+        "Shift and scale are exchanged: the order is shift, scale, gate.": (
+            _update((1, 0, 2, 4, 3, 5)),
+            "the order of the six vectors.",
+        ),
+        "The MLP is modulated by the attention's shift and scale.": _update((3, 4, 2, 0, 1, 5)),
+        "The first three vectors are the attention's, the last three the MLP's; here they are exchanged.": (
+            _update((3, 4, 5, 0, 1, 2)),
+            "the order of the six vectors.",
+        ),
+        "The vectors are read as two shifts, two scales, two gates; they are shift, scale, gate, twice.": (
+            _update((0, 2, 4, 1, 3, 5)),
+            "the order of the six vectors.",
+        ),
+        "The vectors are read with the gate first; the order is shift, scale, gate.": (
+            _update((1, 2, 0, 4, 5, 3)),
+            "the order of the six vectors.",
+        ),
+        "The result of the attention has no gate.": _update(stream=lambda x, a, gate: x + a),
+        "The result of the MLP has no gate.": _update(finish=lambda x, old, gate, out: x + out),
+        "The gates are used as 1 + gate; a gate of 0 must close the branch.": _update(
+            stream=lambda x, a, gate: x + (1 + gate) * a,
+            finish=lambda x, old, gate, out: x + (1 + gate) * out,
+        ),
+        "The scale is used without 1 +: a scale of 0 must change nothing.": _update(
+            prepare=lambda x, old, shift, scale: _norm(x) * scale + shift
+        ),
+        "The layer norm before the MLP is missing.": _update(
+            prepare=lambda x, old, shift, scale: x * (1 + scale) + shift
+        ),
+        "The layer norm comes after the modulation, and undoes a part of it.": _update(
+            prepare=lambda x, old, shift, scale: _norm(x * (1 + scale) + shift)
+        ),
+        "The MLP's input is not modulated: shift and scale are not used.": _update(
+            prepare=lambda x, old, shift, scale: _norm(x)
+        ),
+        "The shift is missing in the MLP's input.": _update(
+            prepare=lambda x, old, shift, scale: _norm(x) * (1 + scale)
+        ),
+        "The scale is missing in the MLP's input.": _update(
+            prepare=lambda x, old, shift, scale: _norm(x) + shift
+        ),
+        "The shift is scaled, too: scale first, then shift.": _update(
+            prepare=lambda x, old, shift, scale: (_norm(x) + shift) * (1 + scale)
+        ),
+        "The second residual connection is missing: the result is the MLP's alone.": _update(
+            finish=lambda x, old, gate, out: gate * out
+        ),
+        "The first residual connection is missing: the stream begins with the attention's result.": _update(
+            stream=lambda x, a, gate: gate * a
+        ),
+        "The attention's result is not used.": _update(stream=lambda x, a, gate: x),
+        "The second gate multiplies the whole stream; it belongs to the MLP's result alone.": _update(
+            finish=lambda x, old, gate, out: gate * (x + out)
+        ),
+        "The gate is a sigmoid of the vector; it must be the vector itself.": _update(
+            stream=lambda x, a, gate: x + gate.sigmoid() * a,
+            finish=lambda x, old, gate, out: x + gate.sigmoid() * out,
+        ),
+        "The layer norm runs over all tokens of an image; each token has its own mean and deviation.": _update(
+            prepare=_whole_batch
+        ),
+        "The MLP has no activation between its two matrices.": _update(act=lambda h: h),
+        "The activation is a ReLU; it must be the GELU.": _update(act=torch.relu),
+    },
+    _UPDATE_HINT,
+    reference=_update(),
+)
+
+
+def check_stream_update(fn: Callable, **grade_options) -> Report:
+    """Check fn(x, attended (N, T, D), vectors (N, 6, D), w_in (D, H), w_out (H, D)) -> tokens (N, T, D)."""
+    return grade(_STREAM_UPDATE, fn, **grade_options)
