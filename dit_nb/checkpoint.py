@@ -15,6 +15,7 @@ from dit_nb.config import SamplingConfig
 from dit_nb.distributed import _raise_on_all_ranks
 from dit_nb.errors import UserError
 from dit_nb.finetune import _save_adapter_config
+from dit_nb.hub import _config_fields
 from dit_nb.run_settings import _changed_settings, _run_settings, _sampling_settings
 from dit_nb.utils import _make_folder
 from dit_nb.weight_files import _save_object, _save_tensors
@@ -209,7 +210,7 @@ def _write_files(
     _save_tensors(average, folder / "ema.safetensors")
     _save_object(rest, folder / "training.pt")
     _write_json(settings, folder / "run.json")
-    _write_json(asdict(model.config), folder / "config.json")
+    _write_json(_config_fields(model.config), folder / "config.json")
     _save_adapter_config(model, folder)
     if sampling is not None:
         _write_json(asdict(sampling), folder / "sampling.json")

@@ -24,7 +24,7 @@ from dit_nb.since.flow import RectifiedFlow, flow_sample
 from dit_nb.utils import _check_device, _check_dtype, _check_index, seeded_generator
 
 __all__ = ["block_model", "digit_model", "emoji_model", "load_model", "make_diffusion", "push_model"]
-__all__ += ["sample_batches", "sample_images", "save_model"]
+__all__ += ["sample_batches", "sample_images", "save_model", "text_emoji_model"]
 
 _SAMPLING = "sampling.json"
 
@@ -185,7 +185,8 @@ def sample_images(
     Args:
         model: the model in eval() mode, or an `InferenceModel` of it, which is faster
         sampling: sampler, steps, guidance, ... : `replace(sampling, steps="250", cfg_scale=4.0)` changes them
-        labels: (n,) class of each image, or a list of numbers or names; None for a model without classes
+        labels: (n,) class of each image, or a list of numbers or names; a list of prompts for a model of texts; None
+            for a model without classes
         n: number of images, if there are no labels
         seed: seed of the noise, 0 or more
         first: index of the first image
@@ -255,6 +256,9 @@ def _check_sampling_call(
 
 def _as_labels(labels, class_names: tuple[str, ...] | None, model) -> Tensor:  # (n, ...)
     names, classes = class_names or (), model.config.num_classes
+    network = getattr(model, "model", model)  # of an InferenceModel
+    if hasattr(network, "encode_text") and not isinstance(labels, Tensor):
+        return network.encode_text(labels)
     if not isinstance(labels, Tensor):
         labels = [
             names.index(y) if isinstance(y, str) and y in names else y
@@ -361,6 +365,20 @@ def emoji_model(
         dtype: number format of the weights; float32 by default
     """
     return _copy_bundled("emoji", device, dtype)
+
+
+def text_emoji_model(
+    device: torch.device | str | None = None, dtype: torch.dtype | None = None
+) -> tuple[DiT, SamplingConfig]:
+    """Load the text-to-emoji model that comes with the package, a new copy at each call, and its sampling settings.
+
+    `sample_images(model, sampling, ["3d green apple"])` takes prompts; `dit_nb/models/text_emoji/README.md` has its metrics.
+
+    Args:
+        device: where to put the model; the fastest device of this machine by default
+        dtype: number format of the weights; float32 by default
+    """
+    return _copy_bundled("text_emoji", device, dtype)
 
 
 _BLOCK_MODELS = ("in_context", "cross_attention", "adaln", "adaln_zero")  # folders of dit_nb/models/blocks

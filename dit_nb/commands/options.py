@@ -216,6 +216,7 @@ class Sample:
     model: conf.Positional[str]  # folder of a model, run or checkpoint, official .pt file, or Hub id
     sampling: Sampling  # override the preset, and what is saved with the model
     label: Annotated[str | None, conf.arg(name="class")] = None  # class name, number or random; none: in turn
+    prompt: tuple[str, ...] = ()  # texts, in turn, for a model of texts
     out: str = "samples.png"  # image, .npz file or folder to write
     overwrite: bool = False  # replace an existing file
     weights: Literal["ema", "model"] = "ema"  # weights of a checkpoint: averaged or raw

@@ -45,7 +45,9 @@ def _merge_settings(options: Sample) -> dict:
     settings = {"num_samples": preset.pop("n", 16), "vae": None, **preset, **options.sampling}
     if settings.get("sampler") == "dpm++":
         settings["steps"] = options.sampling.get("steps", "20")  # a preset's are for its own sampler
-    settings["label"] = options.label or ("random" if options.preset else None)
+    settings["label"] = options.label or ("random" if options.preset and not options.prompt else None)
+    if options.prompt:
+        settings["prompt"] = list(options.prompt)
     return settings
 
 
@@ -58,6 +60,23 @@ def _load(options: Sample, settings: dict, device) -> tuple[DiT, SamplingConfig]
     if changes.get("sampler") == "dpm++":  # not a sampler of SamplingConfig
         del changes["sampler"]
     return model.to(device).eval(), replace(saved, **changes)
+
+
+def _choose_conditions(options: Sample, settings: dict, n: int, model: DiT, sampling: SamplingConfig):
+    "The label or the ids of the text of each image, (n,) or (n, L); None without either."
+    if not hasattr(model, "encode_text"):
+        if options.prompt:
+            raise UserError(
+                f"prompt is {options.prompt[0]!r}, but must not be given: the model takes no text."
+            )
+        return _choose_labels(settings["label"], n, sampling, model.config.num_classes, options.seed)
+    if options.label is not None:
+        raise UserError(
+            f"class is {options.label!r}, but must not be given: the model takes texts, by --prompt."
+        )
+    if not options.prompt:
+        raise UserError("prompt is missing: the model needs a text, such as --prompt '3d green apple'.")
+    return model.encode_text(options.prompt)[torch.arange(n) % len(options.prompt)].cpu()
 
 
 def _choose_labels(
@@ -140,16 +159,17 @@ def _gather_in_order(
 
 
 def _write_samples(
-    out: Path, batches: Iterator[Tensor], first: int, n: int, labels: Tensor | None, mixed: bool
+    out: Path, batches: Iterator[Tensor], first: int, n: int, labels: Tensor | None, columns: int
 ) -> None:
     "Write uint8 images (B, C, H, W) to an .npz file, one image or a folder, each file atomically."
     if out.suffix == ".npz":
         rows = (batch.permute(0, 2, 3, 1).numpy() for batch in batches)
-        save_npz(out, rows, None if labels is None else labels.numpy(), n)
+        save_npz(out, rows, None if labels is None or labels.ndim > 1 else labels.numpy(), n)
     elif out.suffix:
         pixels = torch.cat(list(batches))
-        columns = min(n, 10 if mixed else max(1, round(n**0.5)))
-        _save_atomic(image_grid(pixels / 127.5 - 1, columns, zoom=max(1, 64 // pixels.shape[-1])), out)
+        _save_atomic(
+            image_grid(pixels / 127.5 - 1, min(n, columns), zoom=max(1, 64 // pixels.shape[-1])), out
+        )
     else:
         for i, image in enumerate(chain.from_iterable(batches), first):
             pixels = image[0] if len(image) == 1 else image.permute(1, 2, 0)
@@ -200,7 +220,7 @@ def run(options: Sample) -> None:
     _check_request(out, n, size, options.overwrite)
     model, sampling = _load(options, settings, state.device)
     decode = _load_decoder(sampling, model, settings["vae"])
-    labels = _choose_labels(settings["label"], n, sampling, model.config.num_classes, options.seed)
+    labels = _choose_conditions(options, settings, n, model, sampling)
     facts = {name: getattr(options, name) for name in ("seed", "precision", "weights")}
     facts["model"] = str(_model_folder(options.model))  # of a run, its last checkpoint at this time
     facts |= {name: getattr(sampling, name) for name in _NAMES} | settings
@@ -211,7 +231,9 @@ def run(options: Sample) -> None:
     batches = sample_batches(InferenceModel(model, options.precision), sampling, labels, n, **shared)
     images = _gather_in_order(batches, math.ceil((n - existing) / (size * state.num_processes)), decode)
     if state.is_main_process:
-        _write_samples(out, images, existing, n, labels, settings["label"] is None)
+        one_kind = settings["label"] is not None or len(options.prompt) == 1
+        columns = max(1, round(n**0.5)) if one_kind else len(options.prompt) or 10
+        _write_samples(out, images, existing, n, labels, columns)
         print(f"{n} samples in {out}")
     else:
         list(images)  # gathering needs every process
