@@ -65,6 +65,13 @@ def test_help_and_wrong_options_do_not_import_torch(words):
     assert result.returncode == (0 if "--help" in words else 2), result.stderr
 
 
+def test_help_does_not_import_typeguard():
+    """It takes a third of the time; tyro imports it for types that it does not know."""
+    code = "import sys; from dit_nb.cli import main\ntry:\n    main(['--help'])\nfinally:\n    assert 'typeguard' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "AssertionError" not in done.stderr and "usage: dit-nb" in done.stdout
+
+
 def test_interrupted_training_names_resume(monkeypatch, capsys):
     def stop(options):
         raise KeyboardInterrupt
