@@ -18,7 +18,7 @@ from dit_nb.sampling import Step, ddim_step, ddpm_step, sample_loop
 from dit_nb.schedule import extract
 from dit_nb.teach.explore.core import Explorer, choice, slider, stops
 from dit_nb.utils import seeded_generator
-from dit_nb.visual import COLORS, figure
+from dit_nb.visual import COLORS, _to_pixels, figure
 
 __all__ = ["explore_denoising", "plot_denoising"]
 
@@ -27,12 +27,12 @@ class _DenoisingRun(NamedTuple):
     """A sampling run of one image, S steps."""
 
     t: Tensor  # (S,) timesteps of the full process, from noise to image
-    x_t: Tensor  # (S, 1, H, W)
-    x0: Tensor  # (S, 1, H, W) predicted
-    eps: Tensor  # (S, 1, H, W) predicted
-    fraction: Tensor  # (S, 1, H, W) log variance, from the posterior variance (0) to beta (1)
+    x_t: Tensor  # (S, C, H, W), C is 1 or 3
+    x0: Tensor  # (S, C, H, W) predicted
+    eps: Tensor  # (S, C, H, W) predicted
+    fraction: Tensor  # (S, C, H, W) log variance, from the posterior variance (0) to beta (1)
     bits: Tensor  # (S,) terms of the bound, bits per dimension
-    final: Tensor  # (1, H, W)
+    final: Tensor  # (C, H, W)
 
 
 def _record_run(
@@ -84,7 +84,12 @@ def _stack(steps: list[Step], final: Tensor, diffusion: Diffusion) -> _Denoising
     return _DenoisingRun(t, x_t, prediction.x0, prediction.eps, fraction, bits, final[0].cpu())
 
 
-def _draw_panels(ax, panels: list[tuple[Tensor, str, str, float, float]]) -> None:
+def _picture(image: Tensor):
+    """What matplotlib shows of an image (C, H, W): gray values (H, W), or colors (H, W, 3) in [0, 1]."""
+    return image[0] if len(image) == 1 else _to_pixels(image)
+
+
+def _draw_panels(ax, panels: list[tuple]) -> None:
     """Images (data, title, color map, lowest, highest) in a row on one pair of axes, which is drawn faster.
 
     Those in color have a color bar below.
@@ -106,6 +111,8 @@ def _draw_panels(ax, panels: list[tuple[Tensor, str, str, float, float]]) -> Non
 def plot_denoising(run: _DenoisingRun, percent: int, **_) -> Figure:
     """Show one step of a run: x_t, predicted x0, predicted noise, variance; and the bound of all steps.
 
+    Of an image in color, noise and variance are shown as their mean over the three channels.
+
     Args:
         run: recorded run
         percent: position in the run, 0 for the first step, 100 for the last
@@ -114,15 +121,15 @@ def plot_denoising(run: _DenoisingRun, percent: int, **_) -> Figure:
     i = round(percent / 100 * (len(run.t) - 1))
     fig, axes = figure(2, 1, (9, 3.9), height_ratios=[2.6, 1])
     panels = [
-        (run.x_t[i, 0], f"$x_t$ at t = {run.t[i]}", "gray", -1, 1),
-        (run.x0[i, 0], "predicted $x_0$", "gray", -1, 1),
-        (run.eps[i, 0], "predicted noise", "RdBu_r", -3, 3),
-        (run.fraction[i, 0], "variance: small to large", "Greys", 0, 1),
+        (_picture(run.x_t[i]), f"$x_t$ at t = {run.t[i]}", "gray", -1, 1),
+        (_picture(run.x0[i]), "predicted $x_0$", "gray", -1, 1),
+        (run.eps[i].mean(0), "predicted noise", "RdBu_r", -3, 3),
+        (run.fraction[i].mean(0), "variance: small to large", "Greys", 0, 1),
     ]
     _draw_panels(axes[0, 0], panels)
     _draw_bits(axes[1, 0], run, i)
     fig.alt_text = (
-        f"Step {i + 1} of {len(run.t)}, t = {run.t[i]}: the noisy digit, the predicted digit, the predicted noise, "
+        f"Step {i + 1} of {len(run.t)}, t = {run.t[i]}: the noisy image, the predicted image, the predicted noise, "
         f"the variance of each pixel, and this step's term of the bound, {run.bits[i]:.2g} bits per dimension."
     )
     return fig
@@ -143,7 +150,7 @@ def explore_denoising(model: DiT | None = None, sampling: SamplingConfig | None 
     """Watch one sample at every step; change class, seed, sampler, guidance and variance.
 
     Args:
-        model: class-conditional model of images with one channel; the package's digit model by default
+        model: class-conditional model of images with one channel or three; the package's digit model by default
         sampling: sampling settings of that model, with `class_names`
     """
     if model is None:

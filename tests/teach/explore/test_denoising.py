@@ -8,7 +8,7 @@ import torch
 
 from dit_nb.data import digits
 from dit_nb.evaluation import DigitClassifier, _raw_pixels
-from dit_nb.pretrained import digit_model, sample_images
+from dit_nb.pretrained import digit_model, emoji_model, sample_images
 from dit_nb.teach.explore.denoising import _record_run, explore_denoising, plot_denoising
 
 BETAS = torch.linspace(1e-4, 0.02, 1000, dtype=torch.float64)
@@ -149,3 +149,13 @@ def test_no_label_is_the_null_class(viewer):
 
 def test_alt_text_has_the_step():
     assert "Step 1 of 10, t = 999" in plot_denoising(run(), percent=0).alt_text
+
+
+def test_a_picture_in_color():
+    model, sampling = emoji_model("cpu")
+    recorded = _record_run(model, sampling, 1, 0, 4, "ddim", 2.0, "learned")
+    assert recorded.x_t.shape == (4, 3, 32, 32) and recorded.final.shape == (3, 32, 32)
+    drawn = plot_denoising(recorded, percent=100).axes[0].images
+    pixels = (recorded.x_t[3].clamp(-1, 1).permute(1, 2, 0) + 1) / 2
+    assert np.allclose(np.asarray(drawn[0].get_array()), pixels, atol=1e-6)
+    assert np.allclose(np.asarray(drawn[2].get_array()), recorded.eps[3].mean(0), atol=1e-6)
