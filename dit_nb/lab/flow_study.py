@@ -33,7 +33,7 @@ _OBJECTIVES = {  # noise prediction as in DiT, but without its variance; the sam
     "flow": RectifiedFlow("logit_normal"),
 }
 _MODEL = DiTConfig(32, 4, 3, 96, 4, 4, num_classes=2, learn_sigma=False, init="scaled")
-_UPDATES, _STEPS, _SEEDS, _IMAGES = 600, (10, 50), 3, 256  # updates, sampling steps, seeds, samples
+_UPDATES, _STEPS, _SEEDS, _IMAGES = 300, (10, 50), 3, 128  # updates, sampling steps, seeds, samples
 
 
 def _config(seed: int, updates: int) -> TrainConfig:

@@ -49,7 +49,7 @@ def shift_time(t: Tensor, shift: float) -> Tensor:
         t: flow times in [0, 1], any shape
         shift: factor of noise over signal, above 0; 1 changes nothing
     """
-    return shift * t / (1 + (shift - 1) * t)
+    return shift * t / (shift * t + (1 - t))  # the brackets: t = 1 stays 1, without a rounding error
 
 # %% ../../nbs/5_since_dit/30_flow_matching.ipynb #300023
 class RectifiedFlow:
