@@ -60,7 +60,8 @@ def save_model(model: DiT, folder: str | Path, sampling: SamplingConfig) -> None
     _check_sampling_fits(sampling, model.config)
     _check_path("folder", folder)
     folder = Path(folder)
-    model.save_pretrained(folder, **{name: fact for name, fact in sampling.card.items() if fact})
+    facts = {"objective": sampling.objective, **sampling.card}
+    model.save_pretrained(folder, **{name: fact for name, fact in facts.items() if fact})
     (folder / _SAMPLING).write_text(json.dumps(asdict(sampling), indent=1), encoding="utf-8")
 
 

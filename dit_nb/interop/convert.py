@@ -50,6 +50,10 @@ def save_diffusers(
     from diffusers import DiTPipeline
 
     folder, transformer = Path(folder), to_diffusers(model)
+    if sampling.objective != "diffusion":
+        raise UserError(
+            f"objective is {sampling.objective}, but must be diffusion: DiTPipeline of diffusers has no other."
+        )
     if vae is not None:
         _check_vae(vae, model.config, sampling.vae or {})
     changes = {}

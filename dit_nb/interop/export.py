@@ -106,6 +106,7 @@ def _check_browser(model: DiT, sampling: SamplingConfig) -> None:
         "num_classes": (c.num_classes, c.num_classes > 0, "at least 1"),
         "class_dropout_prob": (c.class_dropout_prob, c.class_dropout_prob > 0, "above 0, for guidance"),
         "learn_sigma": (c.learn_sigma, c.learn_sigma, "True"),
+        "objective": (sampling.objective, sampling.objective == "diffusion", "diffusion"),
         "schedule": (sampling.schedule, sampling.schedule == "linear", "linear"),
         "clip_x0": (sampling.clip_x0, sampling.clip_x0, "True, a model of pixels"),
     }

@@ -148,6 +148,8 @@ def load_official(
 
 def _check_format(config: DiTConfig, target: str) -> None:
     "Raise UserError unless the official code and diffusers have such a model."
+    if type(config) is not DiTConfig:
+        raise UserError(f"model is an {type(config).__name__[:-6]}, but must be a DiT for {target}.")
     if config.block != "adaln_zero":
         raise UserError(f"block is {config.block}, but must be adaln_zero for {target}.")
     _, height, width = config.image_shape
@@ -190,6 +192,10 @@ def save_official(
         if value is not None:
             _check_type(name, value, kind)
     content = _official_state(model)
+    if sampling is not None and sampling.objective != "diffusion" and not training:
+        raise UserError(
+            f"objective is {sampling.objective}, which a bare state dict does not tell: pass training, which keeps it."
+        )
     if training:
         content = {
             "model": content,

@@ -15,7 +15,9 @@ from dit_nb.config import SamplingConfig
 from dit_nb.guidance import Guided
 from dit_nb.interop.convert import convert, load_any, load_diffusers, save_diffusers
 from dit_nb.interop.diffusers import _fix_timestep_frequencies, to_diffusers
+from dit_nb.pretrained import save_model
 from dit_nb.sampling import ddim_sample
+from dit_nb.since.mmdit import MMDiT, MMDiTConfig
 from support import latent_inputs, latent_model, raises_input_error, relative, same_weights
 
 PAPER_SAMPLING = SamplingConfig(clip_x0=False)  # of the paper's models, which are latent models
@@ -129,3 +131,28 @@ def test_readme_of_a_pipeline_without_a_decoder(tmp_path, channels, wanted):
 def test_unknown_format(tmp_path):
     with raises_input_error("'jax'.*official, diffusers, dit_nb"):
         convert(tmp_path / "home", tmp_path / "target", "jax")
+
+
+@pytest.mark.parametrize("to, word", [("official", "objective is flow"), ("diffusers", "objective is flow")])
+def test_a_flow_is_not_written_where_nothing_says_so(tmp_path, to, word):
+    save_model(latent_model(learn_sigma=False), tmp_path / "flow", SamplingConfig(objective="flow"))
+    with raises_input_error(word):
+        convert(tmp_path / "flow", tmp_path / f"out{'.pt' if to == 'official' else ''}", to)
+    assert [path.name for path in tmp_path.iterdir()] == ["flow"]
+
+
+def test_the_training_form_keeps_the_objective(tmp_path):
+    sampling = SamplingConfig(objective="flow", time_shift=3.0)
+    save_model(latent_model(learn_sigma=False), tmp_path / "flow", sampling)
+    convert(tmp_path / "flow", tmp_path / "flow.pt", "official", training=True)
+    again = load_any(tmp_path / "flow.pt")[1]
+    assert (again.objective, again.time_shift, again.sampler) == ("flow", 3.0, "euler")
+
+
+@pytest.mark.parametrize("to", ["official", "diffusers"])
+def test_a_model_of_texts_has_no_other_format(tmp_path, to):
+    shape = dict(input_size=8, hidden_size=32, depth=1, num_heads=2, text_width=32, pooled_width=32)
+    model = MMDiT(MMDiTConfig(**shape, vocabulary=("red", "apple")))
+    save_model(model, tmp_path / "text", SamplingConfig(objective="flow"))
+    with raises_input_error("model is an MMDiT, but must be a DiT"):
+        convert(tmp_path / "text", tmp_path / f"out{'.pt' if to == 'official' else ''}", to)
