@@ -4,7 +4,7 @@ import copy
 import ctypes
 import platform
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import lru_cache, partial
 from typing import cast
 
@@ -40,9 +40,20 @@ def fast_cpu() -> Iterator[None]:
         yield
 
 
-def _attention(kernel: str) -> AbstractContextManager:
-    "Inside, attention is computed by its formula; or by the kernel that PyTorch chooses, the fused one."
-    return sdpa_kernel([SDPBackend.MATH]) if kernel == "math" else nullcontext()
+@contextmanager
+def _attention(kernel: str) -> Iterator[None]:
+    "Inside, attention is computed by its formula, in the precision of q, k and v; or by the kernel that PyTorch chooses."
+    if kernel == "fused":
+        yield
+        return
+    cuda = torch.backends.cuda  # the settings of the formula, on a CPU as well
+    before = cuda.fp16_bf16_reduction_math_sdp_allowed()
+    cuda.allow_fp16_bf16_reduction_math_sdp(True)  # else it converts bfloat16 to float32 first
+    try:
+        with sdpa_kernel([SDPBackend.MATH]):
+            yield
+    finally:
+        cuda.allow_fp16_bf16_reduction_math_sdp(before)
 
 
 @lru_cache(maxsize=1)

@@ -18,6 +18,7 @@ from dit_nb.processors import Processor
 from dit_nb.sampling import ddpm_sample
 from dit_nb.speed import (
     InferenceModel,
+    _attention,
     _compile_for_training,
     _SigmoidGELU,
     fast_cpu,
@@ -239,7 +240,7 @@ def test_invalid_calls(call, pattern):
 def settings():
     cuda = torch.backends.cuda
     backends = (cuda.flash_sdp_enabled(), cuda.mem_efficient_sdp_enabled(), cuda.math_sdp_enabled())
-    return torch.get_float32_matmul_precision(), *backends
+    return torch.get_float32_matmul_precision(), *backends, cuda.fp16_bf16_reduction_math_sdp_allowed()
 
 
 AMD, AMX = Processor("AMD", avx512=True, bf16=True), Processor("Intel", avx512=True, bf16=True, amx=True)
@@ -248,17 +249,17 @@ AMD, AMX = Processor("AMD", avx512=True, bf16=True), Processor("Intel", avx512=T
 @pytest.mark.parametrize(
     "processor, exact, inside",
     [
-        (AMD, True, ("medium", False, False, True)),
-        (AMD, False, ("highest", False, False, True)),  # the guard: medium rounds here
-        (AMX, True, ("highest", True, True, True)),
-        (Processor(), True, ("highest", True, True, True)),
+        (AMD, True, ("medium", False, False, True, True)),
+        (AMD, False, ("highest", False, False, True, True)),  # the guard: medium rounds here
+        (AMX, True, ("highest", True, True, True, False)),
+        (Processor(), True, ("highest", True, True, True, False)),
     ],
 )
 def test_fast_cpu_follows_the_policy_and_restores_the_settings(processor, exact, inside, monkeypatch):
     monkeypatch.setattr("dit_nb.speed.this_processor", lambda: processor)
     monkeypatch.setattr("dit_nb.speed._medium_is_exact", lambda: exact)
     before = settings()
-    assert before == ("highest", True, True, True)
+    assert before == ("highest", True, True, True, False)
     changed = before if torch.cuda.is_available() else inside
     with fast_cpu():
         assert settings() == changed
@@ -284,6 +285,36 @@ def test_fast_cpu_changes_results_by_rounding_only():
     want = model(x, t, y)
     with fast_cpu():
         assert relative(model(x, t, y), want) < 1e-4
+
+
+@pytest.mark.parametrize("dtype, off", [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
+@pytest.mark.parametrize("kernel", ["fused", "math"])
+def test_both_kernels_of_attention_agree_with_the_formula(kernel, dtype, off):
+    """Outputs and gradients; the math kernel, too, multiplies bfloat16 numbers as such."""
+    g = torch.Generator().manual_seed(0)
+    exact = [torch.randn(2, 3, 20, 16, generator=g).to(dtype).double().requires_grad_() for _ in range(3)]
+    near = [z.detach().to(dtype).requires_grad_() for z in exact]
+    q, k, v = exact
+    want = (q @ k.transpose(-1, -2) / 4).softmax(-1) @ v
+    with _attention(kernel):
+        got = F.scaled_dot_product_attention(*near)
+        (got * torch.linspace(0, 1, 16)).sum().backward()
+    (want * torch.linspace(0, 1, 16)).sum().backward()
+    assert got.dtype == dtype and (got - want).norm() / want.norm() < off
+    for a, b in zip(near, exact):
+        assert (a.grad - b.grad).norm() / b.grad.norm() < 2 * off
+
+
+def test_training_and_sampling_in_bfloat16_follow_float32_inside_fast_cpu(monkeypatch):
+    monkeypatch.setattr("dit_nb.speed.this_processor", lambda: AMD)
+    model = some_model()
+    (x, t, y), exact = model_inputs(model), sample(model)
+    with fast_cpu():
+        near = sample(InferenceModel(model, "bf16"))
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = (model(x, t, y) - 1).square().mean()
+    assert (near - exact).norm() / exact.norm() < 0.01
+    assert relative(loss, (model(x, t, y) - 1).square().mean()) < 0.01
 
 
 def test_fast_cpu_keeps_the_precision_of_the_user_where_the_policy_has_no_other(monkeypatch):
@@ -361,7 +392,7 @@ def test_compiling_for_training_changes_no_loss_and_no_gradient():
         weights = network if network is not model and isinstance(network, DiT) else model
         found.append((out, {k: p.grad for k, p in weights.named_parameters() if p.requires_grad}))
     (want, want_grads), (out, grads) = found
-    assert relative(out, want) < 1e-5 and settings()[1:] == (True, True, True)
+    assert relative(out, want) < 1e-5 and settings()[1:] == (True, True, True, False)
     for name, gradient in want_grads.items():
         assert relative(grads[name], gradient) < 1e-3, name
 
