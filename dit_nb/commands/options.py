@@ -134,8 +134,9 @@ class Shape(TypedDict, total=False):  # of a TypedDict that is not total, tyro f
     mlp_ratio: _OfModel[float]  # hidden width of an MLP, in units of hidden_size
     class_dropout_prob: _OfModel[float]  # probability of the null class in training; 0: no guidance
     learn_sigma: _OfModel[bool]  # predict the variance too, in C more output channels
-    block: _OfModel[str]  # conditioning block: in_context, cross_attention, adaln or adaln_zero
+    block: _OfModel[str]  # conditioning block: in_context, cross_attention, adaln, adaln_zero or modern
     init: _OfModel[Literal["paper", "scaled"]]  # initialization; scaled: small widths, short runs (lesson 19)
+    switches: _OfModel[tuple[str, ...]]  # parts of the modern block that are on; all if not given (lesson 31)
 
 
 @dataclass(frozen=True)

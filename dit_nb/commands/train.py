@@ -93,6 +93,8 @@ def _describe_run(trainer: Trainer) -> str:
 def _memory(trainer: Trainer) -> float:
     "Forecast of the memory of a process, in GB: weights, their copies and moments, and activations."
     config, a, model = trainer.config, trainer.accelerator, trainer.raw_model.config
+    if model.block == "modern":  # its parts are of the same sizes
+        model = replace(model, block="adaln_zero", switches=())
     precision = "fp32" if a.mixed_precision == "no" else "bf16"  # fp16 takes the same
     images = config.batch_size // config.grad_accum_steps
     forecast = training_memory(model, images, precision, config.gradient_checkpointing, a.num_processes)

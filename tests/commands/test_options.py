@@ -86,7 +86,8 @@ def test_options_agree_with_the_settings_they_change():
                 type(choice) if isinstance(choice, str) else choice for choice in get_args(kind) or [kind]
             }
             choices = get_args(wanted.get(name))
-            known = {wanted.get(name), *choices, *(type(choice) for choice in choices)}
+            inner = (part for choice in choices for part in get_args(choice))  # of tuple[str, ...] | None
+            known = {wanted.get(name), *choices, *inner, *(type(choice) for choice in choices)}
             assert name in ("num_samples", "vae") or kinds <= known, name
     assert {f.name for f in fields(DiTConfig)} - set(Shape.__annotations__) == {
         "input_size",
@@ -101,7 +102,7 @@ def test_defaults_of_digits_are_those_of_its_function():
     options, config = Digits(), digits_config()
     for name in ("seconds", "seed", "batch_size", "lr", "warmup_steps", "ema_decay"):
         assert getattr(options, name) == getattr(config, name), name
-    assert asdict(options.model) == asdict(_DIGITS_MODEL)
+    assert DiTConfig(**asdict(options.model)) == _DIGITS_MODEL
 
 
 def test_help_names_the_models_of_the_benchmark(capsys):
