@@ -17,6 +17,7 @@ from dit_nb.blocks.adaln import AdaLNBlock, AdaLNModulation
 from dit_nb.blocks.adaln_zero import AdaLNZeroBlock
 from dit_nb.errors import UserError, _check_choice, _check_type
 from dit_nb.model import DiT, _check_inputs
+from dit_nb.packed_linear import _can_pack, _pack_linear_layers
 from dit_nb.processors import cpu_policy, device_policy, this_processor
 from dit_nb.utils import _check_index
 
@@ -164,6 +165,8 @@ class InferenceModel:
         self.image_shape = model.image_shape
         self.device, self.bf16 = model.pos_embed.device, precision == "bf16"
         self.model = _copy(model, self.bf16)
+        if self.bf16 and not compiled and _can_pack(self.device):  # the compiler does it by itself
+            _pack_linear_layers(self.model)
         self.modulations = [m for m in self.model.modules() if isinstance(m, AdaLNModulation)]
         # Another block may use c elsewhere than in its modulation: then there is no table.
         tabulated = all(type(block) in (AdaLNBlock, AdaLNZeroBlock) for block in self.model.blocks)

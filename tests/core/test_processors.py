@@ -36,6 +36,7 @@ def test_the_settings_of_each_kind_of_processor(processor, products, attention, 
     policy = cpu_policy(processor)
     assert (policy.float32_products, policy.attention, policy.precision) == (products, attention, precision)
     assert policy.compiled_attention == "math"
+    assert policy.packed_weights == (precision == "bf16")
 
 
 EVERY_KIND = [

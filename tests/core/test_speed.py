@@ -13,6 +13,7 @@ from dit_nb import Diffusion, DiT, SamplingConfig
 from dit_nb.blocks.adaln import AdaLNBlock
 from dit_nb.guidance import Guided
 from dit_nb.model import BLOCKS
+from dit_nb.packed_linear import _can_pack, _PackedLinear
 from dit_nb.pretrained import sample_images
 from dit_nb.processors import Processor
 from dit_nb.sampling import ddpm_sample
@@ -103,6 +104,53 @@ def test_bfloat16_copy_is_within_two_percent(block):
     assert (fast(x, t, y) - model(x, t, y)).norm() / model(x, t, y).norm() < 0.02
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())  # the model is left alone
     assert fast.model.blocks[0].mlp.fc1.weight.dtype == torch.bfloat16
+
+
+packs = pytest.mark.skipif(not _can_pack(torch.device("cpu")), reason="this processor does not pack weights")
+
+
+@packs
+@every_block
+def test_packed_weights_give_the_products_of_bfloat16(block, monkeypatch):
+    model = some_model(block)
+    fast, (x, t, y) = InferenceModel(model, "bf16"), model_inputs(model)
+    assert (
+        type(fast.model.blocks[0].mlp.fc1) is _PackedLinear and fast.model.blocks[0].mlp.fc1.weight.is_mkldnn
+    )
+    monkeypatch.setattr("dit_nb.speed._can_pack", lambda device: False)
+    plain = InferenceModel(model, "bf16")
+    assert type(plain.model.blocks[0].mlp.fc1) is nn.Linear
+    exact = model(x, t, y)
+    assert (fast(x, t, y) - plain(x, t, y)).norm() / exact.norm() < 0.01
+    assert (sample(fast) - sample(model)).norm() / sample(model).norm() < 0.02
+    if fast.denoiser is not None:  # both share what is packed
+        assert fast.denoiser.blocks[1].mlp.fc2.weight is fast.model.blocks[1].mlp.fc2.weight
+
+
+@packs
+@torch.inference_mode()
+def test_a_packed_layer_computes_gelu_in_the_same_pass():
+    g = torch.Generator().manual_seed(0)
+    layer, x = nn.Linear(48, 96), torch.randn(3, 7, 48, generator=g).bfloat16()
+    layer.bfloat16()
+    want = F.linear(x.double(), layer.weight.double(), layer.bias.double())
+    for gelu, exact in ((False, want), (True, F.gelu(want, approximate="tanh"))):
+        got = _PackedLinear(layer, gelu)(x)
+        assert got.dtype == torch.bfloat16 and (got - exact).norm() / exact.norm() < 2**-8
+
+
+@packs
+def test_layers_of_other_kinds_are_not_packed():
+    """Another activation than the GELU by tanh stays, and so does a subclass of Linear."""
+
+    class Own(nn.Linear):
+        pass
+
+    model = some_model()
+    model.blocks[0].mlp.act, model.blocks[0].mlp.fc2 = nn.GELU(), Own(128, 32)
+    fast, (x, t, y) = InferenceModel(model, "bf16"), model_inputs(model)
+    assert type(fast.model.blocks[0].mlp.act) is nn.GELU and type(fast.model.blocks[0].mlp.fc2) is Own
+    assert (fast(x, t, y) - model(x, t, y)).norm() / model(x, t, y).norm() < 0.02
 
 
 def test_sample_images_takes_a_copy():
