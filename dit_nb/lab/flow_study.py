@@ -1,7 +1,7 @@
 """Diffusion against flow matching on emoji: the same network, images, updates and noise; several seeds.
 
 `python -m dit_nb.lab.flow_study` writes `results/flow_study.csv`, a row for each objective, number of steps and seed,
-and `results/flow_study.npz`, twelve samples of each objective in 50 steps.
+and `results/flow_study.npz`, twelve samples of each objective in 30 steps.
 """
 
 import csv
@@ -32,13 +32,13 @@ _OBJECTIVES = {  # noise prediction as in DiT, but without its variance; the sam
     "diffusion": Diffusion(variance="fixed_large"),
     "flow": RectifiedFlow("logit_normal"),
 }
-_MODEL = DiTConfig(32, 4, 3, 96, 4, 4, num_classes=2, learn_sigma=False, init="scaled")
-_UPDATES, _STEPS, _SEEDS, _IMAGES = 300, (10, 50), 3, 128  # updates, sampling steps, seeds, samples
+_MODEL = DiTConfig(32, 4, 3, 96, 2, 4, num_classes=2, learn_sigma=False, init="scaled")
+_UPDATES, _STEPS, _SEEDS, _IMAGES = 300, (10, 30), 3, 104  # updates, sampling steps, seeds, samples
 
 
 def _config(seed: int, updates: int) -> TrainConfig:
     """The recipe of `dit-nb emoji`, with a smaller batch."""
-    recipe = dict(batch_size=64, lr=2e-3, lr_schedule="cosine", warmup_steps=50, beta2=0.99, grad_clip=1.0)
+    recipe = dict(batch_size=16, lr=2e-3, lr_schedule="cosine", warmup_steps=50, beta2=0.99, grad_clip=1.0)
     return TrainConfig(steps=updates, seed=seed, ema_decay=0.998, **recipe)
 
 
@@ -83,7 +83,7 @@ def main() -> None:
                     )
                 file.flush()
                 np.savez_compressed(
-                    PICTURES, **{key: images for (key, steps), images in pictures.items() if steps == 50}
+                    PICTURES, **{key: images for (key, steps), images in pictures.items() if steps == 30}
                 )
 
 
