@@ -1,12 +1,14 @@
 """Isolation: a student's function changes neither its inputs nor PyTorch, and its errors are described."""
 
 import functools
+import inspect
 
 import pytest
 import torch
 
 from answers import RIGHT, WRONG
 from dit_nb.teach.graders.framework.core import _all_checks, all_exercises
+from dit_nb.teach.graders.framework.isolation import _restore_torch, _torch_functions
 from support import student_function
 
 CHECKS, PATCHIFY = _all_checks(), all_exercises()["patchify"]
@@ -116,3 +118,14 @@ def test_functions_of_pytorch_are_restored():
     assert "for all code" in check_patchify(cheats).reason
     assert torch.where(torch.tensor(True), 1, 2) == 1 and torch.tensor([1, 5]).max() == 5
     assert check_patchify(patchify) and not check_patchify(WRONG["patchify"][0][0])
+
+
+def test_what_the_compiler_of_torch_wraps_is_no_change(monkeypatch):
+    """`torch.func.jvp` makes PyTorch wrap `manual_seed`; a person's own wrapper is still found."""
+    plain, own = inspect.unwrap(torch.manual_seed), torch.add
+    monkeypatch.setattr(torch, "manual_seed", plain)
+    monkeypatch.setattr(torch, "add", own)
+    before = _torch_functions()
+    torch.manual_seed = torch._disable_dynamo(plain)
+    torch.add = functools.wraps(own)(lambda *args: own(*args))
+    assert _restore_torch(before) == ["torch.add"] and torch.add is own

@@ -5,6 +5,7 @@ import linecache
 import traceback
 from collections.abc import Callable, Iterator
 from copy import deepcopy
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -81,6 +82,7 @@ def _restore_torch(before: list[dict]) -> list[str]:
         now = dict(vars(space))
         replaced = [name for name in now.keys() & old.keys() if now[name] is not old[name]]
         replaced = [name for name in replaced if callable(old[name]) or callable(now[name])]
+        replaced = [name for name in replaced if not _is_wrapped_by_torch(old[name], now[name])]
         added = sorted(now.keys() - old.keys()) if space is Tensor else []  # modules load parts of themselves
         for name in replaced:
             setattr(space, name, old[name])
@@ -89,6 +91,13 @@ def _restore_torch(before: list[dict]) -> list[str]:
         found += [f"{space.__name__}.{name}" for name in sorted(replaced) + added]
         before[k] = dict(vars(space))
     return found
+
+
+def _is_wrapped_by_torch(old, now) -> bool:
+    """Whether PyTorch itself has wrapped a function, as its compiler does with `manual_seed` when it is first used."""
+    code = getattr(now, "__code__", None)
+    inside = code is not None and Path(code.co_filename).is_relative_to(Path(torch.__file__).parent)
+    return inside and getattr(now, "__wrapped__", None) is old
 
 
 def _source_file(fn: Callable) -> str | None:
