@@ -1,7 +1,7 @@
 """The ladder of lesson 31: digits with adaLN-Zero blocks, and then one switch of the modern block after the other.
 
 `python -m dit_nb.lab.modern_study` writes `results/modern_blocks.csv`: a row for each configuration and seed, as they
-come. `frechet` compares 400 samples with the held-out digits; `mse` is the error of the predicted noise on held-out
+come; rows that are there already are not computed again. `frechet` compares 300 samples with the held-out digits; `mse` is the error of the predicted noise on held-out
 digits; `mse_12` and `mse_16` are the same with the digit in the middle of a larger, empty image, which the model was
 not trained on, at the pixels of the digit.
 """
@@ -22,7 +22,7 @@ from dit_nb.objective import Diffusion
 from dit_nb.positions import sincos_2d
 from dit_nb.pretrained import sample_images
 
-__all__ = ["PUBLISHED", "RESULTS", "RUNGS"]
+__all__ = ["PUBLISHED", "RESULTS", "RUNGS", "read_rows"]
 
 RESULTS = Path(__file__).parent / "results" / "modern_blocks.csv"
 RUNGS = {  # name of a rung -> settings of DiTConfig
@@ -40,8 +40,9 @@ PUBLISHED = {  # FID-50k of DiT-XL/2 without guidance: Table 1 of arXiv 2501.014
     "+ RMSNorm": 9.25,
     "+ RoPE": 7.13,
 }
-_STEPS, _SEEDS, _TIMES = 1000, 3, (100, 300, 500)
-_LABELS = torch.arange(10).repeat_interleave(40)
+_SMALL = dict(hidden_size=32, depth=3, batch_size=32, steps=800)
+_SEEDS, _TIMES = 3, (100, 300, 500)  # timesteps at which the noise error is measured
+_LABELS = torch.arange(10).repeat_interleave(30)
 
 
 def _add_table(trainer) -> None:
@@ -81,22 +82,39 @@ def _noise_error(model: DiT, side: int = 8) -> float:
 def _run(rung: str, seed: int) -> tuple:
     "Train one configuration, and measure it: a row of the table."
     watch = _add_table if rung == "RoPE and table" else lambda trainer: None
-    trainer = _train({**RUNGS[rung], "steps": _STEPS}, seed, watch)
+    trainer = _train({**_SMALL, **RUNGS[rung]}, seed, watch)
     model = trainer.ema.model
-    images = sample_images(model, SamplingConfig(steps="25"), _LABELS, seed=seed, progress=False)
+    images = sample_images(model, SamplingConfig(steps="20"), _LABELS, seed=seed, progress=False)
     parameters = sum(p.numel() for p in model.parameters()) - model.pos_embed.numel()
     errors = (_noise_error(model), *(_noise_error(model, side) for side in (12, 16)))
     frechet = _evaluate_samples(images, _LABELS)["frechet"]
     return (rung, seed, parameters, *(round(number, 5) for number in (frechet, *errors)))
 
 
+def read_rows() -> list[dict[str, str]]:
+    """Read what has been recorded: the rows of those seeds that all configurations have."""
+    if not RESULTS.exists():
+        return []
+    with RESULTS.open() as file:
+        rows = list(csv.DictReader(file))
+    seeds = {
+        seed for seed in (row["seed"] for row in rows) if sum(r["seed"] == seed for r in rows) == len(RUNGS)
+    }
+    return [row for row in rows if row["seed"] in seeds]
+
+
 def main() -> None:
-    """Record all configurations, seed by seed."""
-    with RESULTS.open("w", newline="") as file:
+    """Record all configurations that are missing, seed by seed."""
+    done = set()
+    if RESULTS.exists():
+        with RESULTS.open() as file:
+            done = {(row["rung"], int(row["seed"])) for row in csv.DictReader(file)}
+    with RESULTS.open("a", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(("rung", "seed", "parameters", "frechet", "mse", "mse_12", "mse_16"))
-        for seed in range(_SEEDS):
-            for rung in RUNGS:
+        if not done:
+            writer.writerow(("rung", "seed", "parameters", "frechet", "mse", "mse_12", "mse_16"))
+        for rung, seed in ((rung, seed) for seed in range(_SEEDS) for rung in RUNGS):
+            if (rung, seed) not in done:
                 writer.writerow(_run(rung, seed))
                 file.flush()
 
