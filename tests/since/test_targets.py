@@ -1,0 +1,148 @@
+"""Prediction targets: conversions by the path's definition, exact Gaussian predictions, and the small study."""
+
+import csv
+
+import pytest
+import torch
+
+from dit_nb.lab.target_study import RESULTS, WIDTH, _plane, spiral
+from dit_nb.since.flow import RectifiedFlow, flow_sample
+from dit_nb.since.targets import TARGETS, TargetFlow, loss_weight, to_velocity
+from support import raises_input_error, relative
+
+M, S = 0.4, 0.3  # mean and standard deviation of Gaussian data
+
+
+def case(seed=0):
+    g = torch.Generator().manual_seed(seed)
+    x0, noise = (torch.randn(5, 2, 3, 3, generator=g, dtype=torch.float64) for _ in range(2))
+    t = torch.tensor([0.06, 0.3, 0.5, 0.7, 0.94], dtype=torch.float64)
+    return x0, noise, t, RectifiedFlow().interpolate(x0, t, noise)
+
+
+def exact(predicts):
+    """The exact posterior mean of Gaussian data N(M, S²), as a model of 1000 t."""
+
+    def model(x, t, y=None):
+        t = (t / 1000).view(-1, *[1] * (x.ndim - 1))
+        centered = (x - (1 - t) * M) / ((1 - t) ** 2 * S**2 + t**2)
+        image, noise = M + (1 - t) * S**2 * centered, t * centered
+        return {"noise": noise, "image": image, "velocity": noise - image}[predicts]
+
+    return model
+
+
+@pytest.mark.parametrize("predicts", TARGETS)
+def test_the_true_prediction_gives_the_true_velocity(predicts):
+    x0, noise, t, x_t = case()
+    truth = {"noise": noise, "image": x0, "velocity": noise - x0}[predicts]
+    v = to_velocity(truth, x_t, t, predicts)
+    assert relative(v, noise - x0) < 1e-12
+    flow = RectifiedFlow()
+    assert relative(flow.to_x0(x_t, t, v), x0) < 1e-12 and relative(flow.to_noise(x_t, t, v), noise) < 1e-12
+
+
+@pytest.mark.parametrize("predicts", TARGETS)
+def test_the_weight_turns_one_error_into_the_other(predicts):
+    x0, noise, t, x_t = case()
+    truth = {"noise": noise, "image": x0, "velocity": noise - x0}[predicts]
+    wrong = truth + torch.randn(truth.shape, generator=torch.Generator().manual_seed(1)).double()
+    error = (wrong - truth).square().flatten(1).mean(1)
+    of_velocity = (to_velocity(wrong, x_t, t, predicts) - (noise - x0)).square().flatten(1).mean(1)
+    assert relative(error * loss_weight(t, predicts), of_velocity) < 1e-10
+
+
+def test_nothing_is_infinite_at_the_ends():
+    x = torch.ones(2, 1, 2, 2)
+    t = torch.tensor([0.0, 1.0])
+    for predicts in TARGETS:
+        assert (
+            to_velocity(0 * x, x, t, predicts).abs().max() <= 20 and loss_weight(t, predicts).max() <= 400.01
+        )
+    assert to_velocity(0 * x, x, t, "image", least=0.5).flatten(1).amax(1).tolist() == [2, 1]
+
+
+@pytest.mark.parametrize("predicts", TARGETS)
+def test_exact_models_of_every_kind_sample_the_same(predicts):
+    """And what Gaussian data must give: mean M and deviation S."""
+    x_T = torch.randn(4000, 1, 1, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    times = torch.linspace(
+        0.94, 0, 48, dtype=torch.float64
+    )  # the divisors are not limited here, but for the last
+    start = 0.06 * M + (0.06**2 * S**2 + 0.94**2) ** 0.5 * x_T
+    flow = TargetFlow(predicts, least=0.01, times=times)
+    same = RectifiedFlow(times=times)
+    options = dict(x_T=start, progress=False)
+    got = flow_sample(flow, exact(predicts), start.shape, **options)
+    assert relative(got, flow_sample(same, exact("velocity"), start.shape, **options)) < 1e-9
+    # 4000 samples: standard errors 0.005 and 0.003; Euler's error in 47 steps is about 0.01.
+    assert abs(float(got.mean()) - M) < 0.03 and abs(float(got.std()) - S) < 0.03
+
+
+@pytest.mark.parametrize("predicts", TARGETS)
+def test_losses_of_all_kinds_are_that_of_the_velocity(predicts):
+    x0, noise, t, _ = case()
+    got = TargetFlow(predicts).training_losses(exact(predicts), x0, t, noise=noise)
+    want = RectifiedFlow().training_losses(exact("velocity"), x0, t, noise=noise)
+    assert relative(got["loss"], want["loss"]) < 1e-9
+    assert relative(got["mse"] * loss_weight(t, predicts), got["loss"]) < 1e-12
+
+
+def test_respacing_keeps_what_is_predicted():
+    flow = TargetFlow("noise", 0.1, density="uniform", shift=3.0).respaced("20")
+    assert (flow.predicts, flow.least, flow.density, flow.shift, len(flow.times)) == (
+        "noise",
+        0.1,
+        "uniform",
+        3.0,
+        21,
+    )
+    assert torch.equal(flow.times, RectifiedFlow("uniform", 3.0).respaced("20").times)
+
+
+def test_further_channels_are_ignored():
+    x0, noise, t, _ = case()
+    both = lambda x, t, y=None: torch.cat([exact("image")(x, t), 9 + x], 1)  # noqa: E731
+    got, want = (TargetFlow().training_losses(m, x0, t, noise=noise)["loss"] for m in (both, exact("image")))
+    assert torch.equal(got, want)
+
+
+def test_invalid_arguments():
+    for call in (
+        lambda: TargetFlow("x0"),
+        lambda: to_velocity(*[torch.ones(1, 1)] * 2, torch.ones(1), "eps"),
+    ):
+        with raises_input_error("predicts.*noise, image"):
+            call()
+    with raises_input_error("least.*0.*between 0 and 1"):
+        TargetFlow("image", 0)
+
+
+def test_no_narrow_network_can_carry_the_noise():
+    """Any output of a last linear layer of width d leaves at least P - d of the noise's P."""
+    noise = torch.randn(20_000, 24, generator=torch.Generator().manual_seed(0))
+    basis = torch.linalg.qr(torch.randn(24, 8, generator=torch.Generator().manual_seed(1)))[0]
+    rest = noise - noise @ basis @ basis.T  # the best that a plane of 8 dimensions can do
+    assert float(rest.square().sum(1).mean()) == pytest.approx(16, rel=0.02)  # standard error 0.2 %
+
+
+def test_the_plane_and_the_spiral():
+    plane = _plane(32, 1)
+    torch.testing.assert_close(plane @ plane.T, torch.eye(2), atol=1e-5, rtol=0)
+    points = spiral(5000, torch.Generator().manual_seed(0))
+    assert 0.7 < float(points.square().mean()) < 1.3
+
+
+def test_the_recorded_study():
+    with RESULTS.open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 4 * 3 * 5
+    for dimensions in (2, 8, 32, 128):
+        floor = max(0, dimensions - WIDTH) / dimensions
+        for name in TARGETS:
+            losses = [
+                float(r["v_loss"])
+                for r in rows
+                if r["predicts"] == name and int(r["dimensions"]) == dimensions
+            ]
+            assert len(losses) == 5 and (name == "image" or min(losses) > floor)
