@@ -84,7 +84,7 @@ def _show_density(ax, density: str, alpha: float, times: Tensor, color: str) -> 
 def _plot_flow(shift: Callable, density: str, alpha: float, step: str, steps: int, is_double: bool) -> Figure:
     """Show where training and sampler spend their times, and the trajectories of these steps."""
     times, color = _times(shift, steps, alpha, is_double), COLORS["wrong" if is_double else "x_t"]
-    fig, (axes,) = figure(1, 2, (9.6, 3.5), width_ratios=[1.5, 1])
+    fig, (axes,) = figure(1, 2, (8.6, 3.5), width_ratios=[1.5, 1])
     _show_density(axes[0], density, alpha, times, color)
     fine, exact = _exact()
     axes[1].plot(fine, exact, color=COLORS["gray"], lw=3, alpha=0.5)

@@ -102,13 +102,13 @@ def _compute(attend: Callable, prompt: str, time: float, padding: int, is_attend
 
 def _plot_mmdit(state: _State, prompt: str, time: float, padding: int, is_attended: bool) -> Figure:
     """Show noisy and predicted picture, what padding changes, and the attention to each text token."""
-    fig, (axes,) = figure(1, 4, (10, 2.9), width_ratios=[1, 1, 1, 1.7])
+    fig, (axes,) = figure(1, 4, (9, 2.7), width_ratios=[1, 1, 1, 1.7])
     largest = float(state.change.abs().max())
     show_image(axes[0], state.noisy, f"noisy, t = {time:g}")
     show_image(axes[1], state.predicted, "predicted picture")
     show_image(
         axes[2],
-        state.change.abs().amax(0, keepdim=True).clamp(max=1) * 2 - 1,
+        1 - 2 * state.change.abs().amax(0, keepdim=True).clamp(max=1),  # zero is white
         f"what padding changes:\nat most {largest:.2g}",
     )
     colors = [COLORS["wrong" if name == "(padding)" else "cond"] for name in state.names]

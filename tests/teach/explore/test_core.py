@@ -19,7 +19,10 @@ NAMES = (
 
 
 # A control that acts on another, which does nothing at its default: a shift of 0 is the same on any channels.
-NEEDS = {("shift and scale", "channels"): {"shift": 1.0}}
+NEEDS = {
+    ("shift and scale", "channels"): {"shift": 1.0},
+    ("training times and sampling times", "is_double"): {"alpha": 3.0},
+}
 SLOW = ("explore_guidance",)  # samples at seven scales for each setting
 PARAMS = [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in sorted(FACTORIES)]
 
