@@ -26,7 +26,7 @@ def _field_comments(cls: type) -> dict[str, str]:
     "The comment beside each field of a dataclass that has one field on each line; {} if there is no source."
     try:
         found = re.findall(r"^    (\w+): [^#\n]*#\s*(.*)$", inspect.getsource(cls), flags=re.M)
-    except OSError:
+    except (OSError, TypeError):  # TypeError: a class that is defined in a notebook
         return {}
     return {name: comment for name, comment in found if name in cls.__dataclass_fields__}
 
