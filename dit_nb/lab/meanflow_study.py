@@ -1,32 +1,21 @@
-"""Train the bundled MeanFlow model of digits, and measure samples in one, two and four steps.
+"""Train the bundled MeanFlow model of digits: `python -m dit_nb.lab.meanflow_study` writes it, and its card."""
 
-`python -m dit_nb.lab.meanflow_study train` makes `dit_nb/models/meanflow_digits` and its card, and `record` the table
-`results/meanflow.csv`.
-"""
-
-import argparse
-import csv
 import math
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from dit_nb.config import DiTConfig
 from dit_nb.data import Split, digits
 from dit_nb.ema import EMA
-from dit_nb.evaluation import DigitClassifier, precision_recall
 from dit_nb.hub import _write_weights
-from dit_nb.pretrained import digit_model, make_diffusion
-from dit_nb.since.flow import NoiseAsVelocity, RectifiedFlow, flow_sample
-from dit_nb.since.meanflow import MeanFlowDiT, mean_flow_losses, mean_flow_sample, sample_time_pairs
-from dit_nb.speed import InferenceModel, fast_cpu
+from dit_nb.since.meanflow import MeanFlowDiT, mean_flow_losses, sample_time_pairs
+from dit_nb.speed import fast_cpu
 
-__all__ = ["MODEL", "RESULTS", "train_mean_flow"]
+__all__ = ["MODEL", "as_velocity_model", "mean_flow_digit_model", "train_mean_flow"]
 
-RESULTS = Path(__file__).parent / "results" / "meanflow.csv"
 MODEL = Path(__file__).parents[1] / "models" / "meanflow_digits"
 _UPDATES, _BATCH, _LR = 800, 96, 2e-3
 _CONFIG = DiTConfig(
@@ -52,9 +41,9 @@ tags:
 
 8x8 handwritten digits, one channel, ten classes: patch 2 (16 tokens), width 64, 4 adaLN-Zero blocks, 4 heads, conditioned on t, t - r and the label; {weights:,} weights, averaged (EMA), in float16 (the fixed positions in float32). It predicts the average velocity between two flow times (MeanFlow, arXiv 2505.13447), and was trained from scratch, without a teacher, on 1437 of the 1797 digits that scikit-learn bundles (UCI "Optical Recognition of Handwritten Digits", CC BY 4.0) by
 
-    python -m dit_nb.lab.meanflow_study train
+    python -m dit_nb.lab.meanflow_study
 
-in {cpu_seconds:.0f} CPU seconds: {updates} updates of {batch} digits, one thread, torch {torch}, float32. `dit_nb/lab/results/meanflow.csv` has its metrics.
+in {cpu_seconds:.0f} CPU seconds: {updates} updates of {batch} digits, one thread, torch {torch}, float32. Lesson 35 measures its samples in one to 50 steps.
 
     from dit_nb.since.meanflow import MeanFlowDiT, mean_flow_sample
     model = MeanFlowDiT.from_pretrained("dit_nb/models/meanflow_digits")
@@ -111,53 +100,20 @@ def _train(split: Split) -> None:
     _save(model, updates=_UPDATES, cpu_seconds=time.process_time() - start)
 
 
-def _inputs(images: int, seed: int) -> tuple[Tensor, Tensor]:
-    x_T = torch.randn(images, 1, 8, 8, generator=torch.Generator().manual_seed(seed))
-    return x_T, torch.arange(images) % 10
+def mean_flow_digit_model() -> MeanFlowDiT:
+    """Load the bundled MeanFlow model of digits on the CPU, in eval() mode."""
+    return MeanFlowDiT.from_pretrained(MODEL)
 
 
-def _measure(classifier: DigitClassifier, split: Split, images: Tensor, labels: Tensor) -> list[float]:
-    "Fréchet distance, fraction recognized, precision, recall, and distance (RMS) within a class."
-    features, real = classifier.features(images), classifier.features(split.held_out.images)
-    pixels = images.clamp(-1, 1).flatten(1)
-    within = torch.stack([torch.pdist(pixels[labels == k]).mean() for k in range(10)]).mean()
-    values = (classifier.distance(images, split.held_out), classifier.accuracy(images, labels))
-    values += (*precision_recall(real, features), float(within) / 8)
-    return [round(float(value), 6) for value in values]
-
-
-def _record(split: Split, images: int = 120, seeds: int = 4) -> None:
-    "Samples of the MeanFlow model, and of the bundled digit model by Euler's method, from the same noise."
-    model, (teacher, sampling) = MeanFlowDiT.from_pretrained(MODEL), digit_model("cpu")
-    velocity = NoiseAsVelocity(InferenceModel(teacher), make_diffusion(sampling))
-    classifier, rows = DigitClassifier(split), []
-    for seed in range(seeds):
-        x_T, labels = _inputs(images, seed)
-        for steps in (1, 2, 4, 8, 50):
-            flow, options = RectifiedFlow().respaced(steps), {"x_T": x_T}
-            samples = {
-                "MeanFlow": mean_flow_sample(model, x_T.shape, labels, steps, **options),
-                "Euler": flow_sample(flow, velocity, x_T.shape, labels, progress=False, **options),
-            }
-            for name, sampled in samples.items():
-                rows.append((name, steps, seed, *_measure(classifier, split, sampled, labels)))
-                print(*rows[-1], flush=True)
-    columns = ("model", "steps", "seed", "frechet", "recognized", "precision", "recall", "distance")
-    _write(RESULTS, columns, rows)
-
-
-def _write(path: Path, columns: tuple[str, ...], rows: list[tuple]) -> None:
-    with path.open("w", newline="") as file:
-        csv.writer(file).writerows([columns, *rows])
+def as_velocity_model(model: Callable) -> Callable:
+    """Make a velocity model (x, 1000 t, y), for flow samplers, of a MeanFlow model: its velocity is where r = t."""
+    return lambda x, t, y: model(x, t / 1000, t / 1000, y)
 
 
 def main() -> None:
-    """Train, or record a table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", choices=("train", "record"))
-    jobs = {"train": _train, "record": _record}
+    """Train the bundled model, and write it with its card."""
     with fast_cpu():
-        jobs[parser.parse_args().what](digits())
+        _train(digits())
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..conditioning import TimestepEmbedder
 from ..config import DiTConfig
-from ..errors import UserError, _check_number, _is_int, _is_number, _shown
+from ..errors import UserError, _is_int, _is_number, _shown
 from ..model import DiT
 from .flow import RectifiedFlow, _like, _sample_logits
 from ..utils import _check_eval, randn
@@ -57,7 +57,9 @@ class MeanFlowDiT(DiT):
     def __init__(self, config: DiTConfig, y_embedder: nn.Module | None = None):
         super().__init__(config, y_embedder)
         if config.learn_sigma or self.takes_tokens:
-            raise UserError("config must have learn_sigma=False, and a block that takes one vector, such as adaln_zero.")
+            raise UserError(
+                "config must have learn_sigma=False, and a block that takes one vector, such as adaln_zero."
+            )
         self.span_embedder = TimestepEmbedder(config.hidden_size)
         self.span_embedder.load_state_dict(self.t_embedder.state_dict())  # initialized alike
 

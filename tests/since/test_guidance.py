@@ -175,7 +175,7 @@ def test_an_interval_saves_calls_and_may_differ_within_a_batch():
     assert sizes == [4, 2]
 
 
-def test_a_rule_with_a_memory_starts_each_run_anew():
+def test_a_rule_with_a_memory_forgets_it_before_each_run():
     model, diffusion = tiny_model(), FULL.respaced("5")
     guided = GuidedBy(model, MomentumGuidance(3.0, momentum=-0.7), x0_of=FULL)
     x_T, y = torch.randn(2, 3, 4, 6, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 3])

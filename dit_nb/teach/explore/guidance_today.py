@@ -69,7 +69,9 @@ def _draw_tradeoff(ax, sweeps: dict[str, tuple], method: str, label: int, color:
         shown, line = (COLORS["gray"], "s--") if name == "CFG" else (color, "o-")
         ax.plot(distances, margins.mean(1), line, color=shown, ms=4, label=name)
         ax.plot(distances[now], margins.mean(1)[now], line[0], color=shown, ms=10)
-    ax.set(xlabel="diversity: mean distance", ylabel=f"fidelity: by how much nearer\nto a {label} than to others")
+    ax.set(
+        xlabel="diversity: mean distance", ylabel=f"fidelity: by how much nearer\nto a {label} than to others"
+    )
     ax.set_title("all scales; the large mark is w", fontsize=10)
     ax.legend(fontsize=8, loc="lower left")
 

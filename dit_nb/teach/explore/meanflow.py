@@ -99,7 +99,8 @@ def _errors(jumps: Callable, is_wrong: bool) -> dict[str, list[float]]:
     goal = _exact()[1][-1]
     return {
         kind: [
-            float((_path(jumps, _asked(kind, is_wrong), n)[-1] - goal).square().mean().sqrt()) for n in _COUNTS
+            float((_path(jumps, _asked(kind, is_wrong), n)[-1] - goal).square().mean().sqrt())
+            for n in _COUNTS
         ]
         for kind in ("average velocity", "velocity at t")
     }

@@ -68,7 +68,10 @@ def test_experiments(explorer, at):
         assert plain[0] == pytest.approx(ours[0], rel=0.02) or method == "CFG-Zero*"  # w = 1 guides nothing
         assert ours[now] > plain[now]
         assert (ours[now] > ours[0]) == (method == "autoguidance")
-    saturated = [tiles(ax)[0].abs().flatten(1).gt(0.99).float().mean() for ax in at(explorer, method="rescaled", w=5.0)[:2]]
+    saturated = [
+        tiles(ax)[0].abs().flatten(1).gt(0.99).float().mean()
+        for ax in at(explorer, method="rescaled", w=5.0)[:2]
+    ]
     assert saturated[1] < saturated[0]
     harm = {}
     for method in _METHODS:

@@ -62,7 +62,9 @@ def test_experiments(explorer, at):
     errors = shown_errors(at(explorer))
     assert errors["average velocity"].max() <= 1e-6 and errors["velocity at t"][-1] > 0.01
     one = shown_path(at(explorer, kind="velocity at t", steps=1))[-1]
-    assert one == pytest.approx(np.full(len(_STARTS), (2 / 3 - 1 / 3) * 0.8), abs=1e-9)  # the mean of the data
+    assert one == pytest.approx(
+        np.full(len(_STARTS), (2 / 3 - 1 / 3) * 0.8), abs=1e-9
+    )  # the mean of the data
     axes = at(explorer, kind="average velocity", steps=2, is_wrong=True)
     wrong = shown_errors(axes)["average velocity"]
     assert wrong[0] <= 1e-6 and wrong[1:].min() > 0.01
