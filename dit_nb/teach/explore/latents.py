@@ -1,4 +1,4 @@
-"""Explorer of lesson 20: latents of a photograph, their channels, their scale, and noise."""
+"""Explorer of lesson 20: latents of a picture, their channels, their scale, and noise."""
 
 import math
 from types import SimpleNamespace
@@ -69,7 +69,7 @@ def _plot_latents(state: tuple, t: int, ablated: int, residual: bool, unscaled: 
     axes[0, 1].set(xticks=[], yticks=[], xlabel="from −3 (blue) to 3 (red)")
     ratio = _draw_snr(axes[0, 2], latents.var().item(), codec.scale, schedule, t, unscaled)
     fig.alt_text = (
-        f"{'Residual of a' if residual else 'A'} photograph decoded from its latents at t = {t}"
+        f"{'Residual of a' if residual else 'A'} picture decoded from its latents at t = {t}"
         f"{f', channel {ablated} ablated' if ablated else ''}{', without the scaling factor' if unscaled else ''}: "
         f"signal-to-noise ratio {ratio:.2g}."
     )
@@ -131,9 +131,9 @@ def explore_latents(codec: LatentCodec | None = None, image: Tensor | None = Non
     channels = [("none", 0), *((str(i + 1), i + 1) for i in range(codec.channels))]
     return Explorer(
         lambda **controls: _plot_latents(state, **controls),
-        "a photograph in four channels",
+        "a picture in four channels",
         """
-        1. *Switch the mistake on.* The photograph emerges from the noise: at every t, the signal-to-noise
+        1. *Switch the mistake on.* The picture emerges from the noise: at every t, the signal-to-noise
            ratio is too high by the square of 1/scale.
         2. *Reset, set t to 0, and ablate one channel after the other.* Each carries something of its own;
            find the one without which hardly any light and dark is left.
