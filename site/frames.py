@@ -43,6 +43,7 @@ CONTROLS = {  # explorer -> control -> values; None: all that it offers
     "explore_denoising": {"percent": list(range(0, 101, 10)), "guidance": [1.0, 2.0, 4.0]},
     "explore_flow": {"alpha": None, "steps": None},
     "explore_modern_blocks": {"row": [0, 3, 7], "column": [0, 4, 8, 11], "theta": [10.0, 100.0, 10000.0]},
+    "explore_targets": {"dimensions": None, "width": None},
     "explore_mmdit": {"prompt": None, "time": None},
     "explore_guidance_today": {"method": None, "w": None},
     "explore_meanflow": {"kind": None, "steps": None},
