@@ -6,7 +6,7 @@ for each method, scale and seed. For emoji add `--worse RUN/checkpoints/step-...
 
 import argparse
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -26,7 +26,7 @@ from dit_nb.since.flow import NoiseAsVelocity, RectifiedFlow, flow_sample
 from dit_nb.since.guidance import GuidedBy, MomentumGuidance, cfg_zero_star, rescaled_guidance
 from dit_nb.speed import InferenceModel, fast_cpu
 
-__all__ = ["METHODS", "RESULTS", "early_digit_model", "guided_by_method"]
+__all__ = ["METHODS", "RESULTS", "early_digit_model", "guidance_rows", "guided_by_method"]
 
 RESULTS = Path(__file__).parent / "results" / "guidance_today.csv"
 METHODS = ("CFG", "interval", "rescaled", "CFG-Zero*", "APG", "autoguidance", "autoguidance, early")
@@ -128,28 +128,40 @@ def _measure(subject: _Subject, images: Tensor, labels: Tensor) -> list[float]:
     return [round(value, 6) for value in values]
 
 
-def _record(name: str, subject: _Subject, images: int, seed: int, scales: tuple[float, ...]) -> list[tuple]:
-    "Sample by every method and scale from the same noise; return a row for each."
-    labels = torch.arange(images) % subject.classes
-    x_T = torch.randn(images, *subject.shape, generator=torch.Generator().manual_seed(seed))
-    flow, rows = RectifiedFlow().respaced(_STEPS), []
+def guidance_rows(
+    name: str, images: int, seeds: int, scales: Sequence[float], worse: str | None = None
+) -> Iterator[dict]:
+    """Sample by every method and scale from the same noise; yield a row of the table for each, seed by seed.
+
+    Args:
+        name: digits or emoji
+        images: samples of one row
+        seeds: number of seeds
+        scales: guidance scales
+        worse: folder of the worse model; for digits the small bundled model by default
+    """
+    subject, flow = {"digits": _digits, "emoji": _emoji}[name](worse), RectifiedFlow().respaced(_STEPS)
     methods = [m for m in METHODS if not m.startswith("auto") or m in subject.worse]
-    for method, scale in [("none", 1.0), *((m, s) for s in scales for m in methods)]:
-        guided = guided_by_method(method, scale, subject.model, subject.worse, _THRESHOLDS[name])
-        samples = flow_sample(flow, guided, x_T.shape, labels, x_T=x_T, progress=False)
-        rows.append((name, method, scale, seed, *_measure(subject, samples, labels)))
-        print(*rows[-1], flush=True)
-    return rows
+    labels = torch.arange(images) % subject.classes
+    for seed in range(seeds):
+        x_T = torch.randn(images, *subject.shape, generator=torch.Generator().manual_seed(seed))
+        for method, scale in [("none", 1.0), *((m, s) for s in scales for m in methods)]:
+            guided = guided_by_method(method, scale, subject.model, subject.worse, _THRESHOLDS[name])
+            samples = flow_sample(flow, guided, x_T.shape, labels, x_T=x_T, progress=False)
+            measured = _measure(subject, samples, labels)
+            yield dict(zip(_COLUMNS, (name, method, scale, seed, *measured)))
 
 
-def _write(name: str, rows: list[tuple], path: Path) -> None:
+def _write(name: str, rows: list[dict], path: Path) -> None:
     "Replace the rows of one model."
     old = []
     if path.exists():
         with path.open(newline="") as file:
-            old = [row for row in list(csv.reader(file))[1:] if row[0] != name]
+            old = [row for row in csv.DictReader(file) if row["model"] != name]
     with path.open("w", newline="") as file:
-        csv.writer(file).writerows([_COLUMNS, *old, *rows])
+        writer = csv.DictWriter(file, _COLUMNS)
+        writer.writeheader()
+        writer.writerows([*old, *rows])
 
 
 def main() -> None:
@@ -161,12 +173,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=4)
     parser.add_argument("--scales", type=float, nargs="+", default=list(_SCALES))
     parser.add_argument("--out", type=Path, default=RESULTS)
-    options = parser.parse_args()
-    subject, rows = {"digits": _digits, "emoji": _emoji}[options.model](options.worse), []
+    options, rows = parser.parse_args(), []
     with fast_cpu():
-        for seed in range(options.seeds):
-            rows += _record(options.model, subject, options.images, seed, tuple(options.scales))
-            _write(options.model, rows, options.out)  # a study that is stopped keeps the seeds that are done
+        counts = (options.images, options.seeds, options.scales)
+        for row in guidance_rows(options.model, *counts, options.worse):
+            rows.append(row)
+            print(*row.values(), flush=True)
+            _write(options.model, rows, options.out)  # a study that is stopped keeps what is done
 
 
 if __name__ == "__main__":
