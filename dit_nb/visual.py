@@ -136,7 +136,10 @@ def plot_images(
     rows = -(-len(images) // columns)
     titled = sum(any(titles[r * columns : (r + 1) * columns]) for r in range(rows)) if titles else 0
     height = rows * size + 0.25 * titled + 0.35 * bool(title)
-    fig, axes = figure(rows, columns, (columns * size + 0.6 * bool(row_titles), height))
+    longest = max((len(line) for name in row_titles or [] for line in name.split("\n")), default=0)
+    is_upright = longest < 4 or 0.09 * longest > 1.5 * size  # a turned label would reach into the next row
+    beside = max(0.6, 0.09 * longest if is_upright else 0) * bool(row_titles)
+    fig, axes = figure(rows, columns, (columns * size + beside, height))
     for i, ax in enumerate(axes.flat):
         if i >= len(images):
             ax.axis("off")
@@ -144,7 +147,7 @@ def plot_images(
         artist = show_image(ax, images[i], titles[i] if titles else "", signed, limit)
         if row_titles and i % columns == 0:
             name = row_titles[i // columns]
-            upright = {"rotation": 0, "ha": "right", "va": "center"} if len(name) < 4 else {}
+            upright = {"rotation": 0, "ha": "right", "va": "center"} if is_upright or len(name) < 4 else {}
             ax.set_ylabel(name, fontsize=10, **upright)
     if signed:
         fig.colorbar(artist, ax=axes, shrink=0.8)
