@@ -37,7 +37,7 @@ def predictions_through_velocity(prediction, x_t, t, predicts):
     return x_t - t * v, x_t + (1 - t) * v, v
 
 
-@wrong("three_predictions", "t and 1 - t are exchanged")
+@wrong("three_predictions", "The times t and 1 - t are exchanged")
 def predictions_data_time(prediction, x_t, t, predicts):
     return predictions_by_branches(prediction, x_t, 1 - t, predicts)
 

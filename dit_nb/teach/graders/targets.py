@@ -86,7 +86,7 @@ _THREE_PREDICTIONS = Exercise(
     _predictions_loops,
     _prediction_cases,
     {
-        "t and 1 - t are exchanged: here t = 0 is data and t = 1 is noise.": (
+        "The times t and 1 - t are exchanged: here t = 0 is data and t = 1 is noise.": (
             _predictions(lambda t: 1 - _wide(t), velocity=lambda z, x, t: (x - t * z, x + (1 - t) * z)),
             _PATH,
         ),
