@@ -317,7 +317,7 @@ def test_an_image_depends_on_its_own_generator_alone():
 
 
 def test_callback_own_step_and_points_of_the_plane():
-    seen, flow = [], RectifiedFlow(times=torch.tensor([0.9, 0.3, 0.0]))
+    seen, flow = [], RectifiedFlow(times=torch.tensor([0.9, 0.3, 0.0], dtype=torch.float64))
 
     def still(x_t, v, t, t_next, noise, velocity):
         assert noise.shape == x_t.shape and relative(velocity(x_t, t), v) < 1e-12
