@@ -75,7 +75,9 @@ def axial_rope(grid: tuple[int, int], dim: int, theta: float = 10000.0) -> tuple
         raise UserError(f"dim is {dim}, but must be a multiple of 4: two axes of pairs.")
     omega = theta ** (-torch.arange(0, dim // 2, 2, dtype=torch.float64) / (dim // 2))  # (dim/4,)
     rows, columns = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
-    angles = torch.cat([torch.outer(axis.flatten().double(), omega) for axis in (rows, columns)], 1)  # (T, dim/2)
+    angles = torch.cat(
+        [torch.outer(axis.flatten().double(), omega) for axis in (rows, columns)], 1
+    )  # (T, dim/2)
     return angles.cos().float(), angles.sin().float()
 
 # %% ../../nbs/5_since_dit/31_modern_blocks.ipynb #310041
@@ -152,7 +154,9 @@ class ModernBlock(Block):
     ):
         super().__init__()
         self.norm1, self.norm2 = (_norm(hidden_size, "rms_norm" in switches) for _ in range(2))
-        self.attn = ModernAttention(hidden_size, num_heads, grid if "rope" in switches else None, "qk_norm" in switches)
+        self.attn = ModernAttention(
+            hidden_size, num_heads, grid if "rope" in switches else None, "qk_norm" in switches
+        )
         self.mlp = (SwiGLU if "swiglu" in switches else Mlp)(hidden_size, mlp_ratio)
         self.shares = "shared_modulation" in switches
         if self.shares:
