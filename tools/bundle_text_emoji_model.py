@@ -1,10 +1,8 @@
-"""Put a trained text-to-emoji model into the package, dit_nb/models/text_emoji: weights in float16, settings, and a card.
+"""Put a trained text-to-emoji model into the package, dit_nb/models/text_emoji, and measure it.
 
-    python tools/bundle_text_emoji_model.py runs/text-emoji/model --time "62 minutes ..."
-    python -m dit_nb.lab.text_study
-    python tools/bundle_text_emoji_model.py --card --time "62 minutes ..."
+    python tools/bundle_text_emoji_model.py runs/text-emoji/model --time "In 62 minutes ..."
 
-The study measures the bundled model; the last command writes its numbers into the card.
+It writes weights in float16, settings, the results of `dit_nb.lab.text_study`, and a card that states them.
 """
 
 import argparse
@@ -19,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from dit_nb.config import SamplingConfig
 from dit_nb.emoji_features import _with_bootstrap
-from dit_nb.lab.text_study import RESULTS
+from dit_nb.lab import text_study
 from dit_nb.pretrained import load_model
 
 FOLDER = Path(__file__).resolve().parents[1] / "dit_nb" / "models" / "text_emoji"
@@ -48,7 +46,7 @@ A prompt is a style, "flat" or "3d", and the name of an emoji. Words that the mo
 
 Does it compose? {unseen} held-out pictures have a name that was trained on in the other style. A score is the
 probability that a sample is nearer to the picture of its caption than to that of another such caption of the same
-category and style: 0.5 if the model knew the class alone. {samples} samples of each caption, 25 Euler steps, guidance scale 3;
+category and style: 0.5 if the model knew the class alone. {samples} samples of each caption, 20 Euler steps, guidance scale 3;
 95 % bootstrap intervals over captions:
 
 | | captions not trained on | trained on |
@@ -73,7 +71,7 @@ ROWS = (
 
 def read_results() -> dict[str, list[dict]]:
     "Rows of the study by kind of caption."
-    with RESULTS.open() as file:
+    with text_study.RESULTS.open() as file:
         rows = list(csv.DictReader(file))
     return {kind: [row for row in rows if row["kind"] == kind] for kind in ("unseen", "seen")}
 
@@ -119,15 +117,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("model", nargs="?", help="folder of the trained model")
-    parser.add_argument("--card", action="store_true", help="write the card")
-    parser.add_argument("--time", default="", help="sentence on time, machine, and loss")
+    parser.add_argument("model", help="folder of the trained model")
+    parser.add_argument("--time", required=True, help="sentence on time, machine, and loss")
     parser.add_argument("--seconds", type=float, default=3720, help="training time")
     options = parser.parse_args()
-    if options.model:
-        copy_model(Path(options.model))
-    if options.card:
-        write_card(options.time, options.seconds)
+    copy_model(Path(options.model))
+    text_study.main()
+    write_card(options.time, options.seconds)
 
 
 if __name__ == "__main__":

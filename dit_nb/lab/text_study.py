@@ -5,6 +5,7 @@
 
 import csv
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,11 +16,12 @@ from dit_nb.emoji_features import _features, _recognized
 from dit_nb.pretrained import sample_images, text_emoji_model
 from dit_nb.since.text import caption
 from dit_nb.speed import InferenceModel, fast_cpu
+from dit_nb.utils import _cpu_has_bf16
 
 __all__ = ["RESULTS", "half_seen_emoji", "wins"]
 
 RESULTS = Path(__file__).parent / "results" / "text_emoji.csv"
-_SAMPLES = 4  # of each caption
+_SAMPLES, _STEPS = 4, "20"  # samples of each caption, and their Euler steps
 _COLUMNS = ("kind", "name", "style", "category", "pixels", "features", "style_right", "other_style")
 
 
@@ -71,8 +73,9 @@ def _other_style(entries: Sequence[Emoji], known: EmojiSet) -> Tensor | None:
 def _measure(kind: str, asked: EmojiSet, split: EmojiSplit, model, sampling) -> list[tuple]:
     "A row for each caption."
     ids = model.encode_text([caption(entry) for entry in asked.entries]).repeat_interleave(_SAMPLES, 0)
+    model = InferenceModel(model, precision="bf16" if _cpu_has_bf16() else "fp32")
     samples = [
-        sample_images(InferenceModel(model), sampling, part, first=64 * i, progress=False)
+        sample_images(model, sampling, part, first=64 * i, progress=False)
         for i, part in enumerate(ids.split(64))
     ]
     samples = torch.cat(samples).clamp(-1, 1)
@@ -98,6 +101,7 @@ def _measure(kind: str, asked: EmojiSet, split: EmojiSplit, model, sampling) -> 
 def main() -> None:
     "Record all captions."
     model, sampling = text_emoji_model(device="cpu")
+    sampling = replace(sampling, sampler="euler", steps=_STEPS)
     split = load_emoji(("smileys", "animals", "food"))
     unseen = half_seen_emoji(split)
     rows = _measure("unseen", unseen, split, model, sampling)

@@ -1,0 +1,92 @@
+"""The bundled text-to-emoji model: its files, its card, and that it reads its prompt."""
+
+import csv
+from dataclasses import replace
+from importlib.resources import files
+
+import numpy as np
+import pytest
+import torch
+
+from dit_nb.data import emoji
+from dit_nb.errors import UserError
+from dit_nb.lab.text_study import RESULTS, half_seen_emoji, wins
+from dit_nb.pretrained import sample_images, text_emoji_model
+from dit_nb.since.flow import RectifiedFlow
+from dit_nb.since.mmdit import MMDiT
+from dit_nb.since.text import Vocabulary, caption
+
+FOLDER = files("dit_nb") / "models" / "text_emoji"
+CATEGORIES = ["smileys", "animals", "food"]
+
+
+@pytest.fixture(scope="module")
+def bundled():
+    return text_emoji_model(device="cpu")
+
+
+def test_it_is_small_and_knows_every_training_word(bundled):
+    model, sampling = bundled
+    assert type(model) is MMDiT and sampling.objective == "flow" and not model.training
+    assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 15e6
+    captions = [caption(entry) for entry in emoji(CATEGORIES).train.entries]
+    assert set(model.config.vocabulary) == set(Vocabulary.of(captions).words)
+    assert (model.encode_text(captions) > 1).any(1).all()
+
+
+def test_prompts_are_sampled(bundled):
+    model, sampling = bundled
+    few = replace(sampling, steps="2")
+    images = sample_images(model, few, ["3d green apple", "flat cat face"], progress=False)
+    assert images.shape == (2, 3, 32, 32) and images.isfinite().all()
+    one = sample_images(model, few, ["flat cat face"], first=1, progress=False)
+    torch.testing.assert_close(images[1:], one, atol=1e-4, rtol=1e-4)
+    with pytest.raises(UserError, match="'grean'.*near are green"):
+        sample_images(model, few, ["3d grean apple"], progress=False)
+
+
+@torch.no_grad()
+def test_the_right_caption_has_a_lower_loss_than_another_of_its_class(bundled):
+    model, flow, g = bundled[0], RectifiedFlow(), torch.Generator().manual_seed(0)
+    split = emoji(CATEGORIES)
+    found = {}
+    for name, data in {
+        "trained": split.train._take(list(range(0, 766, 12))),
+        "held out": half_seen_emoji(split),
+    }.items():
+        x0, y = data.images, model.encode_text([caption(e) for e in data.entries])
+        other = _next_of_class(data.labels)
+        t, noise = torch.full((len(x0),), 0.8), torch.randn(x0.shape, generator=g)
+        right, wrong = (flow.training_losses(model, x0, t, ids, noise)["loss"] for ids in (y, y[other]))
+        found[name] = float((right < wrong).float().mean())
+    assert found["trained"] > 0.9 and found["held out"] > 0.6, found
+
+
+def _next_of_class(labels):
+    "Index of the next picture with the same label."
+    found = torch.empty_like(labels)
+    for label in labels.unique():
+        mine = (labels == label).nonzero()[:, 0]
+        found[mine] = mine.roll(-1)
+    return found
+
+
+def test_wins_on_known_distances():
+    wanted = torch.tensor([[0.0], [1.0], [5.0], [9.0]])
+    labels = torch.tensor([0, 0, 0, 1])
+    samples = torch.stack(
+        [wanted, wanted + 0.7], 1
+    )  # (4, 2, 1): the second sample of the first is nearer to 1
+    got = wins(samples, wanted, labels)
+    torch.testing.assert_close(got[:3], torch.tensor([0.75, 1.0, 1.0]))
+    assert got[3].isnan()  # no other of its class
+
+
+def test_the_card_states_what_was_measured():
+    card = (FOLDER / "README.md").read_text(encoding="utf-8")
+    with RESULTS.open() as file:
+        rows = list(csv.DictReader(file))
+    for kind in ("unseen", "seen"):
+        for column in ("pixels", "features", "style_right"):
+            mean = np.mean([float(row[column]) for row in rows if row["kind"] == kind])
+            assert f"{mean:.3f} (" in card
