@@ -119,8 +119,8 @@ def explore_guidance_today(project: Callable = projected_guidance) -> Explorer:
            autoguidance alone makes the samples more different than they were without guidance.
         2. *Choose rescaled, and raise w to 5.* The digits lose the flat, saturated look of plain guidance, but not
            their likeness: the rule changes the contrast, not the direction.
-        3. *Switch the mistake on.* Every method now leads away from its label, and the frames turn red. In the
-           interval it does the least harm.
+        3. *Switch the mistake on.* Every method now leads away from its label, and the frames turn red: fewest with
+           autoguidance, where both predictions have the label.
         """,
         prepare,
         method=choice("method", list(_METHODS), "APG"),
