@@ -62,7 +62,7 @@ def test_the_exact_average_velocity_is_its_own_target():
 
 def test_the_average_is_the_integral_of_the_velocity():
     """Independent of the closed form of the jump: integrate the velocity along the trajectory numerically."""
-    t, r = torch.tensor([0.9]).double(), torch.tensor([0.2]).double()
+    t, r = (torch.tensor([value], dtype=torch.float64) for value in (0.9, 0.2))
     nodes, weights = np.polynomial.legendre.leggauss(100)
     times = torch.from_numpy(0.35 * nodes + 0.55)
     x = normal(1, 1, 1, 1)
