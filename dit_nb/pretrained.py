@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from functools import lru_cache, partial
 from importlib.resources import files
 from pathlib import Path
+from typing import cast
 
 import torch
 from huggingface_hub import HfApi
@@ -229,7 +230,7 @@ def _sampler(sampling: SamplingConfig, device: torch.device) -> Callable:
 @lru_cache(maxsize=8)
 def _respaced(schedule, num_timesteps: int, variance: str, bins: int, steps: str, device) -> Diffusion:
     "The steps of a sampling run; made once for all batches."
-    full = make_diffusion(SamplingConfig(schedule, num_timesteps, variance, bins))
+    full = cast(Diffusion, make_diffusion(SamplingConfig(schedule, num_timesteps, variance, bins)))
     return full.respaced(steps).to(device)
 
 

@@ -75,8 +75,9 @@ def _build_model(options: Train, data) -> tuple[DiT, SamplingConfig]:
     else:
         model, sampling = _init_from(options, data)
     _select_trained(model, options, new_classes=sampling.class_names != (_class_names(data) or None))
-    if options.diffusion.get("objective", sampling.objective) != sampling.objective:
-        sampling = replace(sampling, objective=options.diffusion["objective"], sampler="")
+    objective = options.diffusion.get("objective", sampling.objective)
+    if objective != sampling.objective:
+        sampling = replace(sampling, objective=objective, sampler="")
     return model, replace(
         sampling,
         **options.diffusion,

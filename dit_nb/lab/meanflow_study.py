@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import torch
 
@@ -81,7 +82,7 @@ def train_mean_flow(
         ema.update(model)
         if step % 200 == 199:
             report(f"update {step + 1}: squared error {losses['mse'].mean():.4f}")
-    return ema.model
+    return cast(MeanFlowDiT, ema.model)
 
 
 def _save(model: MeanFlowDiT, **facts) -> None:
@@ -102,7 +103,7 @@ def _train(split: Split) -> None:
 
 def mean_flow_digit_model() -> MeanFlowDiT:
     """Load the bundled MeanFlow model of digits on the CPU, in eval() mode."""
-    return MeanFlowDiT.from_pretrained(MODEL)
+    return cast(MeanFlowDiT, MeanFlowDiT.from_pretrained(MODEL))
 
 
 def as_velocity_model(model: Callable) -> Callable:

@@ -33,7 +33,7 @@ def _predictions_loops(
             found.append((image, noise, noise - image))
         for tensor, numbers in zip(out, zip(*found)):
             tensor[i] = torch.tensor(numbers, dtype=x_t.dtype).view_as(x_t[i])
-    return tuple(out)
+    return out[0], out[1], out[2]
 
 
 def _prediction_cases(rng: RandomInputs) -> list[Case]:
