@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from importlib.resources import files
 from itertools import chain
 from pathlib import Path
 
@@ -51,9 +52,16 @@ def _merge_settings(options: Sample) -> dict:
     return settings
 
 
+def _model_source(name: str) -> str:
+    "A model as `load_any` takes it: the folder of one that comes with the package, if nothing here has its name."
+    if name not in ("digits", "emoji", "text-emoji") or Path(name).exists():
+        return name
+    return str(files("dit_nb") / "models" / name.replace("-", "_"))
+
+
 def _load(options: Sample, settings: dict, device) -> tuple[DiT, SamplingConfig]:
     "Load a model, and change the settings saved with it. A preset's VAE is for a latent model that names none."
-    model, saved = load_any(options.model, weights=options.weights)
+    model, saved = load_any(_model_source(options.model), weights=options.weights)
     if (saved.vae or _is_pixel_model(model.config)) and "vae" not in options.sampling:
         settings["vae"] = None
     changes = {name: settings[name] for name in _NAMES if name in settings}
@@ -222,7 +230,7 @@ def run(options: Sample) -> None:
     decode = _load_decoder(sampling, model, settings["vae"])
     labels = _choose_conditions(options, settings, n, model, sampling)
     facts = {name: getattr(options, name) for name in ("seed", "precision", "weights")}
-    facts["model"] = str(_model_folder(options.model))  # of a run, its last checkpoint at this time
+    facts["model"] = str(_model_folder(_model_source(options.model)))  # of a run, its last checkpoint at this time
     facts |= {name: getattr(sampling, name) for name in _NAMES} | settings
     existing = _count_existing(out, facts, state) if not out.suffix else 0
     sample = _sample_dpm if facts["sampler"] == "dpm++" else sample_images

@@ -11,7 +11,8 @@ from dit_nb import DiT, DiTConfig
 from dit_nb.cli import main
 from dit_nb.commands.sample import _sample_dpm
 from dit_nb.config import SamplingConfig
-from dit_nb.pretrained import load_model, sample_images
+from dit_nb.pretrained import load_model, sample_images, text_emoji_model
+from dit_nb.speed import InferenceModel
 
 
 def sample(model, *words, out) -> int:
@@ -165,3 +166,34 @@ def test_wrong_input(digits_run, photos, tmp_path, error_of):
     assert "'ddim64'" in error("--steps", "ddim64")
     assert str(photos) in error("--vae", photos)
     assert "nowhere" in error(model=tmp_path / "nowhere")
+
+
+def test_prompts(tmp_path):
+    """Each image is that of `sample_images` with the same prompt, seed and index; prompts come in turn."""
+    words = ("--prompt", "3d green apple", "flat fox", "--num-samples", 4, "--steps", 2)
+    assert sample("text-emoji", *words, "--batch-size", 3, out=tmp_path / "a.npz") == 0
+    found = np.load(tmp_path / "a.npz")
+    model, sampling = text_emoji_model("cpu")
+    prompts = ["3d green apple", "flat fox"] * 2
+    images = sample_images(InferenceModel(model), replace(sampling, steps="2"), prompts, progress=False)
+    wanted = ((images + 1) * 127.5).round().clamp(0, 255).permute(0, 2, 3, 1)
+    assert found.files == ["arr_0"]
+    assert (torch.tensor(found["arr_0"]).float() - wanted).abs().max() <= 1
+    assert sample("text-emoji", *words, out=tmp_path / "a.png") == 0
+
+
+@pytest.mark.parametrize(
+    "model, words, named",
+    [
+        ("text-emoji", (), "prompt is missing"),
+        ("text-emoji", ("--prompt", "3d grean apple"), "near are green"),
+        ("text-emoji", ("--prompt", "3d apple", "--class", "3"), "class is '3'"),
+        ("digits", ("--prompt", "three"), "the model takes no text"),
+        ("digits", ("--sampler", "heun"), "sampler is 'heun'"),
+        ("text-emoji", ("--prompt", "3d apple", "--sampler", "dpm++"), "sampler is dpm++"),
+        ("text-emoji", ("--prompt", "3d apple", "--steps", "10,20"), "steps is '10,20'"),
+    ],
+)
+def test_prompts_and_samplers_that_do_not_fit(model, words, named, tmp_path, capsys):
+    assert sample(model, *words, out=tmp_path / "a.png") == 2
+    assert named in capsys.readouterr().err and not (tmp_path / "a.png").exists()
