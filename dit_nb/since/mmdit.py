@@ -38,10 +38,11 @@ def joint_attention(image: tuple, text: tuple, keep: Tensor) -> tuple[Tensor, Te
     Returns:
         results of the image tokens (N, h, T, d) and of the text tokens (N, h, S, d)
     """
-    tokens, words = image[0].shape[2], text[0].shape[2]
+    tokens = image[0].shape[2]
     q, k, v = (torch.cat(pair, dim=2) for pair in zip(image, text))  # (N, h, T+S, d): image first
     keep = torch.cat([keep.new_ones(len(keep), tokens), keep], dim=1)  # (N, T+S)
-    return masked_attention(q, k, v, keep).split([tokens, words], dim=2)
+    attended = masked_attention(q, k, v, keep)  # (N, h, T+S, d)
+    return attended[:, :, :tokens], attended[:, :, tokens:]
 
 # %% ../../nbs/5_since_dit/33_words.ipynb #330018
 class Stream(nn.Module):
