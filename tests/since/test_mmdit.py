@@ -228,6 +228,18 @@ def test_two_updates_of_a_trainer():
     assert type(average) is MMDiT and trainer.progress.step == 2
 
 
+@pytest.mark.cuda
+def test_cuda_agrees_with_the_cpu(model, inputs):
+    x, t, y = inputs
+    with torch.no_grad():
+        wanted = model(x, t, y)
+        there = random_model().cuda()
+        got = there(x.cuda(), t.cuda(), y.cuda())
+        assert there.encode_text(["3d green apple"]).is_cuda
+        assert relative(got.cpu(), wanted) < 1e-9
+        assert relative(there(x.cuda(), t.cuda(), y[:, :3].cuda()), got) < 1e-9
+
+
 def test_unfit_arguments_are_named(model, inputs):
     x, t, y = inputs
     cases = {
