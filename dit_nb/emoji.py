@@ -49,6 +49,9 @@ class EmojiSet(ImageSet):
 
     entries: tuple[Emoji, ...]  # N entries, in the order of the images
 
+    def __post_init__(self):
+        pass  # pictures of the package are in [-1, 1], also if the selected ones are all light
+
     def select(self, **values: str) -> "EmojiSet":
         """Take the emoji with the given name, style, category or subcategory, in the order of this set.
 

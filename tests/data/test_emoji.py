@@ -178,3 +178,10 @@ def test_the_table_gives_the_split_that_the_script_assigns():
     again = [{**row, "split": "train"} for row in rows]
     build_emoji.assign_splits(again)
     assert again == rows
+
+
+def test_every_emoji_can_be_selected_by_itself():
+    """Light ones too, which have no value below 0."""
+    for part in emoji():
+        for entry in part.entries:
+            assert len(part.select(name=entry.name, style=entry.style).images) >= 1
