@@ -7,8 +7,9 @@ import sys
 import threading
 from pathlib import Path
 
-import gpu_report
 import pytest
+
+import gpu_report
 
 TOOL = Path(gpu_report.__file__)
 

@@ -3,9 +3,9 @@
 from dataclasses import replace
 
 import pytest
-import time_to_distance as tool
 import torch
 
+import time_to_distance as tool
 from dit_nb.data import digits
 from dit_nb.progress import Progress
 

@@ -59,7 +59,7 @@ def test_experiments(explorer, at):
     assert shown_error(axes) > 2 * shifted and axes[1].lines[-1].get_color() == COLORS["wrong"]
     times, _ = trajectories(axes)
     np.testing.assert_allclose(times, RectifiedFlow(shift=9.0).respaced(8).times, atol=1e-12)
-    assert shown_error(at(explorer, step="heun", steps=16)) < shown_error(at(explorer, steps=32)) / 2
+    assert shown_error(at(explorer, step="heun", steps=32)) < shown_error(at(explorer, steps=32)) / 2
 
 
 def test_own_shift(at):
