@@ -209,7 +209,10 @@ def euler_step(
 def heun_step(
     x_t: Tensor, v: Tensor, t: float, t_next: float, noise: Tensor | None, velocity: Callable
 ) -> Tensor:
-    "Follow the mean of the velocities at both ends, but Euler's line to t = 0; arguments as for `euler_step`."
+    """Follow the mean of the velocities at both ends of the step (Heun), but Euler's line to t = 0.
+
+    `x_t`, `v`, `t`, `t_next`, `noise` and `velocity` are those of `euler_step`.
+    """
     x_next = euler_step(x_t, v, t, t_next)
     return x_next if t_next == 0 else x_t + (t_next - t) * (v + velocity(x_next, t_next)) / 2
 
@@ -217,7 +220,10 @@ def heun_step(
 def stochastic_step(
     x_t: Tensor, v: Tensor, t: float, t_next: float, noise: Tensor, velocity: Callable | None = None
 ) -> Tensor:
-    "Take DDPM's step on a straight path: a part of the noise is replaced; arguments as for `euler_step`."
+    """Take DDPM's step on a straight path: a part of the predicted noise is replaced by fresh noise.
+
+    `x_t`, `v`, `t`, `t_next`, `noise` and `velocity` are those of `euler_step`.
+    """
     kept = t_next * (1 - t) / (t * (1 - t_next))  # ratio of the two values of noise over signal
     eps = kept * (x_t + (1 - t) * v) + (1 - kept**2) ** 0.5 * noise
     return (1 - t_next) * (x_t - t * v) + t_next * eps

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -185,14 +186,15 @@ def _sit_step_loops(sit: Callable, x: Tensor, t: Tensor, t_next: Tensor) -> Tens
     return torch.stack(results)
 
 
-def _make_sit(scale: Tensor) -> Callable:
+@dataclass(frozen=True)
+class _Sit:
     """A model in SiT's convention: the velocity to the data, then as many channels that mean nothing."""
 
-    def sit(x: Tensor, time: Tensor) -> Tensor:
-        t = time.reshape(-1, *[1] * (x.ndim - 1))
-        return torch.cat([torch.tanh(scale * x) * (1 + t) + 3 * t**2, x - 2 * t], dim=1)
+    scale: float
 
-    return sit
+    def __call__(self, x: Tensor, time: Tensor) -> Tensor:
+        t = time.reshape(-1, *[1] * (x.ndim - 1))
+        return torch.cat([torch.tanh(self.scale * x) * (1 + t) + 3 * t**2, x - 2 * t], dim=1)
 
 
 def _sit_step_cases(rng: RandomInputs) -> list[Case]:
@@ -202,7 +204,7 @@ def _sit_step_cases(rng: RandomInputs) -> list[Case]:
         t = rng.uniform(0.5, 1, shape[0])
         t_next = t * rng.uniform(0.2, 0.9, shape[0]) * (i < 3)
         label = f"{shape[0]} images, " + ("steps of different lengths" if i < 3 else "steps to the data")
-        cases.append(Case(label, (_make_sit(rng.uniform(0.5, 2)), rng.normal(*shape), t, t_next)))
+        cases.append(Case(label, (_Sit(rng.uniform(0.5, 2).item()), rng.normal(*shape), t, t_next)))
     return cases
 
 
