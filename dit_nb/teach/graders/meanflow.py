@@ -55,9 +55,7 @@ def _target_cases(rng: RandomInputs) -> list[Case]:
         )
         cases.append(Case(f"{n} images of {c}x{h}x{w}", args))
     average, x, t, _, v = cases[0].args
-    torch.func.jvp(
-        torch.sin, (t,), (t,)
-    )  # the first call of jvp imports code that replaces torch.manual_seed
+    _jvp(average, x, t, t, v, 1, 0)  # the first call imports code (seconds) that replaces torch.manual_seed
     return [*cases, Case("r = t for the first image", (average, x, t, t * t.new_tensor([1.0, 0.3, 0.0]), v))]
 
 
@@ -115,13 +113,15 @@ _AVERAGE_TARGET = Exercise(
         "The time moves backwards; along the trajectory it rises.": _with_direction(
             lambda a, x, t, r, v: (v, -1, 0)
         ),
-        "x moves against the velocity; it must move along it.": _with_direction(
+        "The image moves against the velocity; it must move along it.": _with_direction(
             lambda a, x, t, r, v: (-v, 1, 0)
         ),
-        "x moves by the average velocity; along the trajectory it moves by the velocity at t.": _with_direction(
+        "The image moves by the average velocity; along the trajectory it moves by the velocity at t.": _with_direction(
             lambda a, x, t, r, v: (a(x, t, r), 1, 0)
         ),
-        "x moves by itself; it must move by the velocity.": _with_direction(lambda a, x, t, r, v: (x, 1, 0)),
+        "The image moves by itself; it must move by the velocity.": _with_direction(
+            lambda a, x, t, r, v: (x, 1, 0)
+        ),
         "The target starts at the predicted average; it must start at the velocity.": lambda a, x, t, r, v: (
             a(x, t, r) - _col(t - r) * _jvp(a, x, t, r, v, 1, 0)
         ),
