@@ -77,7 +77,7 @@ class TargetFlow(RectifiedFlow):
             raise UserError(f"least is {_shown(least)}, but must be a number between 0 and 1.")
         self.predicts, self.least = predicts, least
 
-    def respaced(self, spec: str | int) -> "TargetFlow":
+    def respaced(self, spec: str | int) -> RectifiedFlow:
         'Take that many steps, "50" or 50, as `RectifiedFlow` does.'
         times = super().respaced(spec).times
         options = dict(density=self.density, shift=self.shift, times=times)
