@@ -214,9 +214,7 @@ class Sampling(TypedDict, total=False):
 class Sample:
     "sample images from a trained model"
 
-    model: conf.Positional[
-        str
-    ]  # folder of a model, run or checkpoint, official .pt file, Hub id; or digits, emoji, text-emoji of the package
+    model: conf.Positional[str]  # folder, .pt file or Hub id; or a bundled one: digits, emoji, text-emoji
     sampling: Sampling  # override the preset, and what is saved with the model
     label: Annotated[str | None, conf.arg(name="class")] = None  # class name, number or random; none: in turn
     prompt: tuple[str, ...] = ()  # texts, in turn, for a model of texts

@@ -230,9 +230,7 @@ def run(options: Sample) -> None:
     decode = _load_decoder(sampling, model, settings["vae"])
     labels = _choose_conditions(options, settings, n, model, sampling)
     facts = {name: getattr(options, name) for name in ("seed", "precision", "weights")}
-    facts["model"] = str(
-        _model_folder(_model_source(options.model))
-    )  # of a run, its last checkpoint at this time
+    facts["model"] = str(_model_folder(_model_source(options.model)))  # of a run, its last checkpoint now
     facts |= {name: getattr(sampling, name) for name in _NAMES} | settings
     existing = _count_existing(out, facts, state) if not out.suffix else 0
     sample = _sample_dpm if facts["sampler"] == "dpm++" else sample_images

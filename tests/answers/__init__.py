@@ -32,19 +32,6 @@ def wrong(exercise, words):
     return keep
 
 
-from . import (
-    blocks,
-    diffusion,
-    flow,
-    guidance_today,
-    meanflow,
-    mmdit,
-    model,
-    modern_blocks,
-    practice,
-    samplers,
-    targets,
-    tokens,
-    training,
-)  # noqa: E402, F401, I001  (they fill the registry)
+from . import blocks, diffusion, model, practice, samplers, tokens, training  # noqa: E402, F401, I001  (they fill the registry)
+from . import flow, guidance_today, meanflow, mmdit, modern_blocks, targets  # noqa: E402, F401, I001
 from . import slips  # noqa: E402, F401  (last: tests use the first answers)
