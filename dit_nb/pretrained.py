@@ -8,7 +8,6 @@ from dataclasses import asdict, replace
 from functools import lru_cache, partial
 from importlib.resources import files
 from pathlib import Path
-from typing import cast
 
 import torch
 from huggingface_hub import HfApi
@@ -205,7 +204,8 @@ def sample_images(
     guided = model
     if sampling.cfg_scale != 1:
         guided = Guided(model, sampling.cfg_scale, sampling.guided_channels)
-    return _sampler(sampling, device)(
+    settings = {name: getattr(sampling, name) for name in (*_PROCESS, "sampler", "steps")}
+    return _make_sampler(device, **settings)(
         guided,
         (n, *model.image_shape),
         None if labels is None else labels.to(device),
@@ -217,21 +217,18 @@ def sample_images(
     )
 
 
-def _sampler(sampling: SamplingConfig, device: torch.device) -> Callable:
-    "The sampling loop of these settings: a function (model, shape, y, ...) to images."
-    if sampling.objective == "flow":
-        flow = RectifiedFlow(sampling.time_density, sampling.time_shift).respaced(sampling.steps)
-        return partial(flow_sample, flow, step=sampling.sampler)
-    step, posterior = _STEPS[sampling.sampler]
-    process = (sampling.schedule, sampling.num_timesteps, sampling.variance, sampling.bins)
-    return partial(sample_loop, step, _respaced(*process, sampling.steps, device), posterior=posterior)
+_PROCESS = ("objective", "time_density", "time_shift", "schedule", "num_timesteps", "variance", "bins")
 
 
 @lru_cache(maxsize=8)
-def _respaced(schedule, num_timesteps: int, variance: str, bins: int, steps: str, device) -> Diffusion:
-    "The steps of a sampling run; made once for all batches."
-    full = cast(Diffusion, make_diffusion(SamplingConfig(schedule, num_timesteps, variance, bins)))
-    return full.respaced(steps).to(device)
+def _make_sampler(device: torch.device, **settings) -> Callable:
+    "The sampling loop of these settings, made once for all batches: a function (model, shape, y, ...) to images."
+    sampling = SamplingConfig(**settings)
+    process = make_diffusion(sampling).respaced(sampling.steps).to(device)
+    if sampling.objective == "flow":
+        return partial(flow_sample, process, step=sampling.sampler)
+    step, posterior = _STEPS[sampling.sampler]
+    return partial(sample_loop, step, process, posterior=posterior)
 
 
 def _check_sampling_call(

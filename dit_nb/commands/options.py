@@ -55,6 +55,8 @@ _OfModel = Annotated[_T, _hint("(default: that of --model)")]
 _Saved = Annotated[_T, _hint("(default: as saved with the model)")]
 _ClassFolder = Literal["first", "last", "path"] | None
 _Names = Annotated[conf.Positional[tuple[str, ...]], _hint("(required)")]
+_Objective = Annotated[Literal["diffusion", "flow"], _hint("(default: diffusion)")]
+_Density = Annotated[Literal["logit_normal", "uniform"], _hint("(default: logit_normal)")]
 _Source = Annotated[_T, conf.create_mutex_group(required=True, title="data"), conf.DisallowNone, _hint("")]
 
 
@@ -153,12 +155,8 @@ class FineTuning:
 class Diffusion(TypedDict, total=False):
     "diffusion process or flow; the defaults are those of --init-from, if given"
 
-    objective: Annotated[
-        Literal["diffusion", "flow"], _hint("(default: diffusion)")
-    ]  # flow: flow matching (lesson 30)
-    time_density: Annotated[
-        Literal["logit_normal", "uniform"], _hint("(default: logit_normal)")
-    ]  # flow times
+    objective: _Objective  # what is predicted: noise, or for flow the velocity (lesson 30)
+    time_density: _Density  # density of the flow times in training
     time_shift: Annotated[float, _hint("(default: 1)")]  # factor of noise over signal at the flow times
     schedule: Annotated[Literal["linear", "cosine"], _hint("(default: linear)")]  # noise schedule
     num_timesteps: Annotated[int, _hint("(default: 1000)")]  # timesteps of training, T
