@@ -439,10 +439,10 @@ class _Converted:
 
 CONVENTIONS = {
     "sd3": TimeConvention(),
-    "flux": TimeConvention(),
+    "flux": TimeConvention(scale=1.0),  # diffusers' module multiplies by 1000 inside
     "repa": TimeConvention(scale=1.0),
     "sit": TimeConvention(noise_at=0, scale=1.0, sign=-1),
     "lightningdit": TimeConvention(noise_at=0, scale=1.0, sign=-1),
     "lumina2": TimeConvention(noise_at=0, scale=1.0, sign=-1),
-    "z-image": TimeConvention(noise_at=0, sign=-1),
+    "z-image": TimeConvention(noise_at=0, scale=1.0, sign=-1),  # as that of FLUX
 }

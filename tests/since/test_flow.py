@@ -276,6 +276,27 @@ def test_a_model_of_another_convention_gives_the_same_samples(name):
     assert ends.tolist() == ([0, convention.scale] if convention.noise_at else [convention.scale, 0])
 
 
+def test_a_flux_module_of_diffusers_embeds_1000_t_as_sd3_does():
+    """Its own convention is scale 1: the factor is inside."""
+    diffusers = pytest.importorskip("diffusers")
+    widths = dict(attention_head_dim=8, num_attention_heads=2, joint_attention_dim=8, pooled_projection_dim=8)
+    flux = diffusers.FluxTransformer2DModel(
+        1, 4, num_layers=1, num_single_layers=1, axes_dims_rope=(2, 2, 4), **widths
+    )
+    seen = []
+    flux.time_text_embed.register_forward_pre_hook(lambda module, args: seen.append(args[0]))
+
+    def model(x, time, y=None):
+        ids = {"img_ids": torch.zeros(4, 3), "txt_ids": torch.zeros(1, 3)}
+        texts = {"encoder_hidden_states": torch.zeros(2, 1, 8), "pooled_projections": torch.zeros(2, 8)}
+        tokens = x.flatten(2).mT  # (N, 4, C)
+        return flux(tokens, timestep=time, **texts, **ids).sample.mT.view_as(x)
+
+    t = torch.tensor([0.25, 0.75])
+    RectifiedFlow().velocity(CONVENTIONS["flux"].wrap(model), torch.zeros(2, 4, 2, 2), t)
+    torch.testing.assert_close(seen[0], 1000 * t)
+
+
 def test_a_sit_checkpoint_loads(tmp_path):
     config = DiTConfig(8, 2, 4, 384, 2, 6, num_classes=10, learn_sigma=True)
     model = randomize(DiT(config)).eval()
