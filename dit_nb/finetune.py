@@ -15,7 +15,13 @@ from dit_nb.model import DiT
 __all__ = ["add_lora", "fit_model", "freeze", "merge_lora", "save_lora"]
 
 LORA_TARGETS = ("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2")  # the linear layers of attention and MLP
-_BACKBONE = ("*adaLN_modulation*", "*bias", "y_embedder*")  # what `freeze("backbone")` still trains
+_BACKBONE = (
+    "*adaLN_modulation*",
+    "*shared_modulation*",
+    "blocks.*.table",
+    "*bias",
+    "y_embedder*",
+)  # what `freeze("backbone")` still trains
 _ADAPTER = "adapter_config.json"  # PEFT's name
 
 
@@ -40,6 +46,8 @@ def fit_model(
         the fitted model, in eval() mode, and sentences about what is new in it
     """
     _check_type("model", model, DiT)
+    if hasattr(model, "encode_text") or hasattr(model, "span_embedder"):
+        raise UserError(f"model is a {type(model).__name__}, but must be a DiT.")
     for name, value in {"class_names": class_names, "known": known}.items():
         if value is not None:
             _check_names(name, value)

@@ -93,6 +93,8 @@ def _read_sampling(path: Path, config: DiTConfig) -> SamplingConfig:
 
 def _default_sampling(config: DiTConfig) -> SamplingConfig:
     "The paper's sampling settings, for a model that was saved without its own. Pixel models are clipped."
+    if hasattr(config, "vocabulary"):  # an MM-DiT predicts a velocity
+        return SamplingConfig(objective="flow", clip_x0=_is_pixel_model(config))
     return SamplingConfig(
         variance="learned" if config.learn_sigma else "fixed_large", clip_x0=_is_pixel_model(config)
     )

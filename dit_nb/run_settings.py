@@ -64,6 +64,7 @@ def _diffusion_settings(diffusion) -> dict:
     named = {name: getattr(diffusion, name, None) for name in ("num_timesteps", "variance", "bins")}
     if isinstance(diffusion, RectifiedFlow):
         named |= {"time_density": diffusion.density, "time_shift": diffusion.shift}
+        named |= {name: getattr(diffusion, name, None) for name in ("predicts", "least")}
     table = getattr(diffusion, "alphas_cumprod", None)
     return {
         "class": type(diffusion).__name__,
@@ -78,8 +79,10 @@ def _sampling_settings(trainer) -> SamplingConfig | None:
     if isinstance(process, Diffusion):
         fields = {name: getattr(process, name) for name in ("num_timesteps", "variance", "bins")}
         fields["schedule"] = tuple(process.betas.tolist())
-    elif isinstance(process, RectifiedFlow) and isinstance(process.density, str):
-        fields = {"objective": "flow", "time_density": process.density, "time_shift": process.shift}
+    elif type(process) is RectifiedFlow:  # a subclass may predict something else than the velocity
+        fields = {"objective": "flow", "time_shift": process.shift}
+        if isinstance(process.density, str):  # which only training uses
+            fields["time_density"] = process.density
     else:
         return None
     names, channels = _find_attribute(data, "class_names"), trainer.raw_model.config.in_channels

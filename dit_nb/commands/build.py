@@ -28,6 +28,8 @@ def _model_config(options: Train, data) -> DiTConfig:
     fields = {**_input_shape(data), **options.shape, "num_classes": len(_class_names(data))}
     if options.diffusion.get("objective") == "flow":  # a velocity has no variance
         fields["learn_sigma"] = options.shape.get("learn_sigma", False)
+    if "block" in fields:  # all parts of a modern block, if not given
+        fields.setdefault("switches", None)
     small = {"digits": _DIGITS_MODEL, "emoji": DiTConfig(**vars(Emoji.model))}
     if options.data in small and options.model is None:
         return replace(small[options.data], **fields)
@@ -61,6 +63,12 @@ def _select_trained(model: DiT, options: Train, new_classes: bool) -> None:
     freeze(model, chosen.freeze, chosen.unfreeze)
 
 
+_FIELDS_OF_OTHERS = {  # objective -> options that it would ignore
+    "diffusion": ("time_density", "time_shift"),
+    "flow": ("schedule", "num_timesteps", "bins"),
+}
+
+
 def _build_model(options: Train, data) -> tuple[DiT, SamplingConfig]:
     "Build or load the model to train, and its sampling settings."
     shape = {"model": options.model} if options.model else options.shape
@@ -76,6 +84,10 @@ def _build_model(options: Train, data) -> tuple[DiT, SamplingConfig]:
         model, sampling = _init_from(options, data)
     _select_trained(model, options, new_classes=sampling.class_names != (_class_names(data) or None))
     objective = options.diffusion.get("objective", sampling.objective)
+    for name in set(options.diffusion) & set(_FIELDS_OF_OTHERS[objective]):
+        raise UserError(
+            f"{name} is {options.diffusion[name]}, but must not be given: the objective is {objective}."
+        )
     if objective != sampling.objective:
         sampling = replace(sampling, objective=objective, sampler="")
     return model, replace(

@@ -14,7 +14,7 @@ from dit_nb.commands.data import _describe_data, _parse_size
 from dit_nb.commands.options import Evaluate
 from dit_nb.commands.sample import _load_decoder
 from dit_nb.data import _to_uint8
-from dit_nb.errors import _check_number
+from dit_nb.errors import UserError, _check_number
 from dit_nb.features import _shape_text
 from dit_nb.hub import _model_folder
 from dit_nb.interop.convert import load_any
@@ -71,6 +71,10 @@ def _names_model(source: str) -> bool:
 def _sample_model(options: Evaluate) -> _ImageSource:
     "Samples of a model, made batch by batch: the classes in turn, with the settings saved with the model."
     model, sampling = load_any(options.samples, weights=options.model_weights)
+    if hasattr(model, "encode_text"):
+        raise UserError(
+            f"samples is {options.samples}, a model of texts: evaluate what dit-nb sample --prompt wrote."
+        )
     decode, n, classes = _load_decoder(sampling, model), options.num_samples, model.config.num_classes
     _check_number("num_samples", n, int)
     labels = torch.arange(n) % classes if classes else None

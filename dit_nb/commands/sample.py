@@ -64,6 +64,13 @@ def _load(options: Sample, settings: dict, device) -> tuple[DiT, SamplingConfig]
     model, saved = load_any(_model_source(options.model), weights=options.weights)
     if (saved.vae or _is_pixel_model(model.config)) and "vae" not in options.sampling:
         settings["vae"] = None
+    unused = {"diffusion": ("time_shift",), "flow": ("variance",)}[saved.objective]
+    for name in set(options.sampling) & set(unused):
+        raise UserError(f"{name} is given, but must not be: the model's objective is {saved.objective}.")
+    if options.preset and saved.objective == "flow":
+        raise UserError(
+            f"preset is {options.preset}, but must not be given: it is of diffusion models, this is a flow."
+        )
     changes = {name: settings[name] for name in _NAMES if name in settings}
     if changes.get("sampler") == "dpm++":  # not a sampler of SamplingConfig
         del changes["sampler"]
@@ -199,7 +206,7 @@ def _count_existing(out: Path, settings: dict, state) -> int:
             raise UserError(f"out is {out}, but must be empty, or a folder of samples.")
         saved = json.loads(note.read_text()) if note.exists() else settings
         for name in settings:
-            if settings[name] != saved.get(name):
+            if settings[name] != saved.get(name, 1.0 if name == "time_shift" else None):  # a newer setting
                 raise UserError(
                     f"{name} is {settings[name]}, but the images in {out} have {saved.get(name)}."
                 )

@@ -33,12 +33,12 @@ def export_model(model: DiT, sampling: SamplingConfig, target: str | Path, forma
     if Path(target).exists():
         raise UserError(f"target is {target}, but must not exist yet: choose another name.")
     if format == "onnx":
-        export_onnx(model, target)
+        export_onnx(model, target, torch.float32 if sampling.objective == "flow" else torch.long)
     else:
         export_browser(model, sampling, target)
 
 
-def export_onnx(model: DiT, target: str | Path) -> None:
+def export_onnx(model: DiT, target: str | Path, time: torch.dtype = torch.long) -> None:
     """Write the network as ONNX: inputs x (N, C, H, W), t (N,) and y (N,) int64, output (N, out_channels, H, W).
 
     The size N of a batch is free. Needs the package onnxscript.
@@ -46,13 +46,15 @@ def export_onnx(model: DiT, target: str | Path) -> None:
     Args:
         model: the model, in eval() mode
         target: file to write
+        time: number format of t: torch.float32 for a flow, whose 1000 t are no integers
     """
     c, (channels, height, width) = model.config, model.image_shape
     if model.takes_y and not c.num_classes:
         raise UserError(
             "model has a y_embedder of its own, but must have class labels or no condition for ONNX."
         )
-    x, t, y = torch.zeros(2, channels, height, width), *torch.zeros(2, 2, dtype=torch.long)
+    x, t = torch.zeros(2, channels, height, width), torch.zeros(2, dtype=time)
+    y = torch.zeros(2, dtype=torch.long)
     inputs, names = ((x, t, y), ["x", "t", "y"]) if model.takes_y else ((x, t), ["x", "t"])
     batch = torch.export.Dim("N", min=1)
     program = torch.onnx.export(

@@ -280,7 +280,7 @@ def flow_sample(
     device = given[0] if given else device or flow.device
     x = randn(shape, generator, device) if x_T is None else x_T
     y, times, dtype = None if y is None else y.to(device), flow.times.tolist(), x.dtype
-    if hasattr(model, "precompute_conditioning"):  # of all t and y, once for all steps
+    if hasattr(model, "precompute_conditioning") and take_step in _FLOW_STEPS.values():  # for these times
         model = model.precompute_conditioning(flow.num_timesteps * flow.times.to(device, dtype), y)
 
     def velocity(x: Tensor, t: float) -> Tensor:

@@ -120,7 +120,7 @@ class GuidedBy:
     def _reset_at_a_new_run(self, t: Tensor) -> None:
         "Let the rule forget the last run: within a run the timestep falls."
         now = float(t.max()) if len(t) else 0.0
-        if now >= self._last_t and hasattr(self.rule, "reset"):
+        if now > self._last_t and hasattr(self.rule, "reset"):
             self.rule.reset()
         self._last_t = now
 
@@ -129,6 +129,8 @@ def _conversions(process, x: Tensor, t: Tensor) -> tuple[Callable, Callable]:
     "Functions from a model's prediction to the predicted clean image, and back."
     if hasattr(process, "eps_to_x0"):  # a Diffusion: the model predicts noise
         return lambda eps: process.eps_to_x0(x, t, eps), lambda x0: process.x0_to_eps(x, t, x0)
+    if getattr(process, "predicts", "velocity") != "velocity":
+        raise UserError(f"x0_of predicts {process.predicts!r}, but must predict noise or the velocity.")
     s = (t / process.num_timesteps).to(x.dtype).view(-1, 1, 1, 1)  # a RectifiedFlow: velocity; 0 is data
     return lambda v: x - s * v, lambda x0: (x - x0) / s
 

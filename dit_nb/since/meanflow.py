@@ -184,7 +184,9 @@ def mean_flow_sample(
     if not _is_int(steps):
         raise UserError(f"steps is {_shown(steps)}, but must be an integer of 1 or more.")
     _check_eval(model)
-    x = randn(shape, generator, None if y is None else y.device) if x_T is None else x_T
+    weights = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+    place = next((tensor.device for tensor in (y, weights) if tensor is not None), None)
+    x = randn(shape, generator, place) if x_T is None else x_T
     for k in range(steps, 0, -1):
         t, r = (x.new_full((len(x),), time / steps) for time in (k, k - 1))
         x = x - model(x, t, r, y) / steps

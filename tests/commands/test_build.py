@@ -105,3 +105,39 @@ def test_adapters_are_trained_saved_resumed_and_merged(base, tmp_path, error_of)
     assert "targets is 'qkvv'" in error_of(
         *wrong, "--init-from", base, "--lora-rank", 2, "--lora-targets", "qkvv"
     )
+
+
+def test_a_modern_model_has_all_parts_if_none_are_named(tmp_path):
+    """Also where the data have a model of their own."""
+    for data in ("digits", "emoji"):
+        words = f"train --data {data} --block modern --hidden-size 32 --depth 1 --num-heads 2 --steps 1 --batch-size 2"
+        assert (
+            main(
+                [
+                    *words.split(),
+                    "--save-every",
+                    "none",
+                    "--sample-every",
+                    "none",
+                    "--out",
+                    str(tmp_path / data),
+                ]
+            )
+            == 0
+        )
+        model = DiT.from_pretrained(tmp_path / data / "model")
+        assert set(model.config.switches) == {"rms_norm", "swiglu", "qk_norm", "rope", "shared_modulation"}
+
+
+@pytest.mark.parametrize(
+    "words, named",
+    [
+        ("--time-shift 3", "time_shift is 3.0"),
+        ("--time-density uniform", "time_density is uniform"),
+        ("--objective flow --schedule cosine", "schedule is cosine"),
+        ("--objective flow --bins 17", "bins is 17"),
+    ],
+)
+def test_options_of_the_other_objective_are_refused(words, named, tmp_path, error_of):
+    line = f"train --data digits --steps 1 --out {tmp_path / 'run'} {words}"
+    assert named in error_of(*line.split())

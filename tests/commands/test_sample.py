@@ -1,5 +1,6 @@
 """dit-nb sample: images, files and folders, samplers, presets, and wrong input."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -197,3 +198,27 @@ def test_prompts(tmp_path):
 def test_prompts_and_samplers_that_do_not_fit(model, words, named, tmp_path, capsys):
     assert sample(model, *words, out=tmp_path / "a.png") == 2
     assert named in capsys.readouterr().err and not (tmp_path / "a.png").exists()
+
+
+@pytest.mark.parametrize(
+    "model, words, named",
+    [
+        ("digits", ("--time-shift", "3"), "time_shift is given"),
+        ("text-emoji", ("--prompt", "3d apple", "--variance", "fixed_small"), "variance is given"),
+        ("text-emoji", ("--prompt", "3d apple", "--preset", "paper"), "preset is paper"),
+    ],
+)
+def test_options_that_the_model_would_ignore(model, words, named, tmp_path, capsys):
+    assert sample(model, *words, out=tmp_path / "a.png") == 2
+    assert named in capsys.readouterr().err
+
+
+def test_a_folder_of_before_the_time_shift_is_continued(digits_run, tmp_path):
+    words = ("--steps", 2, "--num-samples", 3)
+    assert sample(digits_run / "model", *words, out=tmp_path) == 0
+    note = tmp_path / "settings.json"
+    saved = json.loads(note.read_text())
+    del saved["time_shift"]
+    note.write_text(json.dumps(saved))
+    assert sample(digits_run / "model", *words[:3], 5, out=tmp_path) == 0
+    assert len(list(tmp_path.glob("*.png"))) == 5

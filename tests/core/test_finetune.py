@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from dit_nb import DiT, SamplingConfig, load_model
+from dit_nb import DiT, DiTConfig, SamplingConfig, load_model
 from dit_nb.finetune import add_lora, fit_model, freeze, merge_lora, save_lora
 from dit_nb.model import BLOCKS
 from support import model_inputs, raises_input_error, relative, same_weights, tiny_model
@@ -192,3 +192,19 @@ def test_without_peft(monkeypatch):
     with pytest.raises(ImportError, match="dit_nb.finetune"):
         add_lora(tiny_model())
     assert SamplingConfig()
+
+
+def test_models_of_another_kind_are_refused():
+    from dit_nb.pretrained import text_emoji_model
+
+    with raises_input_error("model is a MMDiT"):
+        fit_model(text_emoji_model("cpu")[0])
+
+
+def test_backbone_leaves_the_modulation_of_modern_blocks():
+    shape = dict(input_size=8, hidden_size=32, depth=1, num_heads=2, num_classes=3)
+    model = DiT(DiTConfig(**shape, block="modern"))
+    freeze(model, ("backbone",))
+    trained = {name for name, p in model.named_parameters() if p.requires_grad}
+    assert {"shared_modulation.1.weight", "blocks.0.table"} <= trained
+    assert "blocks.0.attn.qkv.weight" not in trained

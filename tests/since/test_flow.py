@@ -434,3 +434,20 @@ def test_input_errors_of_the_sampler(words, changes):
 def test_training_mode_is_an_error():
     with raises_input_error(r"train\(\) mode"):
         flow_sample(RectifiedFlow(), tiny_model().train(), (1, 3, 4, 6), torch.tensor([0]))
+
+
+def test_a_step_of_ones_own_may_call_the_model_between_the_times():
+    """The inference copy has a table for the given times only, and must not use it here."""
+    model = randomize(tiny_model(learn_sigma=False)).eval()
+
+    def midpoint(x_t, v, t, t_next, noise, velocity):
+        middle = (t + t_next) / 2
+        return x_t + (t_next - t) * velocity(x_t + (middle - t) * v, middle)
+
+    x_T, y = normal(2, *model.image_shape).float(), torch.tensor([1, 2])
+    options = dict(step=midpoint, x_T=x_T, progress=False)
+    plain, fast = (
+        flow_sample(RectifiedFlow().respaced(3), network, x_T.shape, y, **options)
+        for network in (model, InferenceModel(model))
+    )
+    assert relative(fast, plain) < 1e-5

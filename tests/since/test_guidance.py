@@ -235,3 +235,15 @@ RULE = partial(cfg_eps, cfg_scale=2.0)
 def test_input_errors(call, pattern):
     with raises_input_error(pattern):
         call()
+
+
+def test_a_memory_lasts_over_the_two_calls_of_a_heun_step():
+    """The corrector of one step and the predictor of the next have the same time."""
+    rule, resets = MomentumGuidance(2.0), []
+    rule.reset = lambda: resets.append(1)
+    model = lambda x, t, y=None: x + y.view(-1, 1, 1, 1)  # noqa: E731
+    guided = GuidedBy(model, rule, null_class=0)
+    flow_sample(
+        RectifiedFlow().respaced(4), guided, (2, 1, 2, 2), torch.tensor([1, 2]), step="heun", progress=False
+    )
+    assert len(resets) == 1
