@@ -7,6 +7,7 @@ __all__ = ['CONVENTIONS', 'flow_time', 'shift_time', 'RectifiedFlow', 'euler_ste
            'flow_sample', 'NoiseAsVelocity', 'TimeConvention']
 
 # %% ../../nbs/5_since_dit/30_flow_matching.ipynb #300004
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -94,7 +95,9 @@ class RectifiedFlow:
         'Take that many steps, "50" or 50, between times that are even before they are shifted.'
         steps = int(spec) if isinstance(spec, str) and spec.isdecimal() else spec
         _check_number("steps", steps, int)
-        return RectifiedFlow(self.density, self.shift, self._even_times(steps)).to(self.device)
+        flow = copy.copy(self)  # of a subclass, too
+        flow.times = self._even_times(steps)
+        return flow
 
     def _even_times(self, steps: int) -> Tensor:
         return shift_time(torch.linspace(1, 0, steps + 1, dtype=torch.float64), self.shift)

@@ -77,12 +77,6 @@ class TargetFlow(RectifiedFlow):
             raise UserError(f"least is {_shown(least)}, but must be a number between 0 and 1.")
         self.predicts, self.least = predicts, least
 
-    def respaced(self, spec: str | int) -> RectifiedFlow:
-        'Take that many steps, "50" or 50, as `RectifiedFlow` does.'
-        times = super().respaced(spec).times
-        options = dict(density=self.density, shift=self.shift, times=times)
-        return TargetFlow(self.predicts, self.least, **options).to(self.device)
-
     def velocity(self, model: Callable, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         "Call the model with 1000 t, and convert what it predicts to the velocity."
         prediction = super().velocity(model, x_t, t, y)  # the first C channels
