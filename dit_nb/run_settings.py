@@ -98,7 +98,8 @@ def _changed_settings(saved: dict, trainer, checkpoint: Path, change: tuple[str,
     "The settings that differ from the checkpoint's, as phrases; a UserError if one may not."
     for name in change:
         _check_choice("change", name, _MAY_CHANGE)
-    saved, wanted = _with_new_fields(saved, trainer), _run_settings(trainer)
+    wanted = _run_settings(trainer)
+    saved = _with_new_fields(saved, wanted, type(trainer.raw_model.config))
     images = [_pop_images(settings["data"]) for settings in (saved, wanted)]
     changes = _compare(saved, wanted, checkpoint, change)
     if not _same_images(*images):
@@ -110,12 +111,12 @@ def _changed_settings(saved: dict, trainer, checkpoint: Path, change: tuple[str,
     return changes
 
 
-def _with_new_fields(saved: dict, trainer) -> dict:
+def _with_new_fields(saved: dict, wanted: dict, config: type) -> dict:
     "Settings of a checkpoint, with the defaults of fields that the package has got since it was written."
-    known, config = saved["model"], type(trainer.raw_model.config)
+    known = saved["model"]
     fields = {name: known[name] for name in config.__dataclass_fields__ if name in known}
     defaults = {name: field.default for name, field in TrainConfig.__dataclass_fields__.items()}
-    training = {name: defaults[name] for name in _run_settings(trainer)["training"]} | saved["training"]
+    training = {name: defaults[name] for name in wanted["training"]} | saved["training"]
     filled = {**saved, "model": asdict(config(**fields)) | known, "training": training}
     return json.loads(json.dumps(filled))
 

@@ -63,7 +63,7 @@ def _select_trained(model: DiT, options: Train, new_classes: bool) -> None:
     freeze(model, chosen.freeze, chosen.unfreeze)
 
 
-_FIELDS_OF_OTHERS = {  # objective -> options that it would ignore
+_IGNORED = {  # objective -> options that it would ignore
     "diffusion": ("time_density", "time_shift"),
     "flow": ("schedule", "num_timesteps", "bins"),
 }
@@ -84,7 +84,7 @@ def _build_model(options: Train, data) -> tuple[DiT, SamplingConfig]:
         model, sampling = _init_from(options, data)
     _select_trained(model, options, new_classes=sampling.class_names != (_class_names(data) or None))
     objective = options.diffusion.get("objective", sampling.objective)
-    for name in set(options.diffusion) & set(_FIELDS_OF_OTHERS[objective]):
+    for name in (name for name in options.diffusion if name in _IGNORED[objective]):
         raise UserError(
             f"{name} is {options.diffusion[name]}, but must not be given: the objective is {objective}."
         )

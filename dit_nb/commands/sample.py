@@ -65,7 +65,7 @@ def _load(options: Sample, settings: dict, device) -> tuple[DiT, SamplingConfig]
     if (saved.vae or _is_pixel_model(model.config)) and "vae" not in options.sampling:
         settings["vae"] = None
     unused = {"diffusion": ("time_shift",), "flow": ("variance",)}[saved.objective]
-    for name in set(options.sampling) & set(unused):
+    for name in (name for name in options.sampling if name in unused):
         raise UserError(f"{name} is given, but must not be: the model's objective is {saved.objective}.")
     if options.preset and saved.objective == "flow":
         raise UserError(
