@@ -83,7 +83,8 @@ class Validation:
         "Each loss of a batch by name, (repeats * B,), with the noise that belongs to the number of the batch."
         images, labels = BatchReader(self.data)(indices)
         repeat, device = (self.repeats, *[1] * (images.ndim - 1)), trainer.accelerator.device
-        images, labels = images.repeat(*repeat).to(device), labels.repeat(self.repeats).to(device)
+        images = images.repeat(*repeat).to(device)
+        labels = labels.repeat(self.repeats, *[1] * (labels.ndim - 1)).to(device)  # or ids of a text
         noise: StepNoise = trainer.noise(_FIRST_STEP + number, (len(images), *images.shape[-3:]))
         never = torch.zeros_like(noise.drop)
         noise = noise._replace(drop=never, flip=never).select(slice(None), device)

@@ -210,7 +210,7 @@ def _write_files(
     _save_tensors(average, folder / "ema.safetensors")
     _save_object(rest, folder / "training.pt")
     _write_json(settings, folder / "run.json")
-    _write_json(_config_fields(model.config), folder / "config.json")
+    _write_json(_config_fields(model), folder / "config.json")
     _save_adapter_config(model, folder)
     if sampling is not None:
         _write_json(asdict(sampling), folder / "sampling.json")

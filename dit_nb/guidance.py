@@ -6,6 +6,7 @@
 __all__ = ['cfg_eps', 'Guided']
 
 # %% ../nbs/3_diffusion/18_guidance.ipynb #180002
+import copy
 import math
 from collections.abc import Callable
 
@@ -26,7 +27,41 @@ def cfg_eps(cond: Tensor, uncond: Tensor, cfg_scale: float) -> Tensor:
     return uncond + cfg_scale * (cond - uncond)
 
 # %% ../nbs/3_diffusion/18_guidance.ipynb #180015
-class Guided:
+class _LabelGuidance:
+    "What the wrappers for guidance share: a model, its null class, and its call with the labels and without."
+
+    def __init__(self, model: Callable, null_class: int | None):
+        _check_callable("model", model, "x, t and y")
+        self.model = model
+        self.null_class = getattr(model, "null_class", None) if null_class is None else null_class
+
+    @property
+    def training(self) -> bool:
+        "Whether the model is in train() mode."
+        return getattr(self.model, "training", False)
+
+    def precompute_conditioning(self, timesteps: Tensor, y: Tensor | None):
+        """Copy the wrapper, with the model's conditioning computed once for all steps of sampling.
+
+        Args:
+            timesteps: original timesteps of all steps, (steps,)
+            y: labels of all images, (N,)
+        """
+        if y is None or not hasattr(self.model, "precompute_conditioning"):
+            return self
+        labels = y if self.null_class is None else torch.cat([y, torch.full_like(y[:1], self.null_class)])
+        fast = copy.copy(self)
+        fast.model = self.model.precompute_conditioning(timesteps, labels)
+        return fast
+
+    def _predict_both(self, x: Tensor, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        "Call the model once, with a batch of twice the size; return the outputs with the labels and without."
+        labels = torch.cat([y, torch.full_like(y, self.null_class)])  # (2N,)
+        cond, uncond = self.model(torch.cat([x, x]), torch.cat([t, t]), labels).chunk(2)  # (N, 2C, H, W) each
+        return cond, uncond
+
+
+class Guided(_LabelGuidance):
     """Classifier-free guidance as a wrapper around a model, to be called like the model.
 
     Args:
@@ -47,9 +82,8 @@ class Guided:
         guided_channels: int | None = None,
         null_class: int | None = None,
     ):
-        _check_callable("model", model, "x, t and y")
-        self.model, self.cfg_scale, self.guided_channels = model, cfg_scale, guided_channels
-        self.null_class = getattr(model, "null_class", None) if null_class is None else null_class
+        super().__init__(model, null_class)
+        self.guided_channels = guided_channels
         if self.null_class is None:
             raise UserError(
                 f"cfg_scale is {_shown(cfg_scale)}, but the model has no null class, which guidance needs: "
@@ -64,24 +98,6 @@ class Guided:
             )
         if not _is_number(self.null_class):  # a y_embedder of your own may have another than a label
             raise UserError(f"null_class is {_shown(null_class)}, but must be a label.")
-
-    @property
-    def training(self) -> bool:
-        "Whether the model is in train() mode."
-        return getattr(self.model, "training", False)
-
-    def precompute_conditioning(self, timesteps: Tensor, y: Tensor | None) -> "Guided":
-        """Compute the model's conditioning once for all steps of sampling, for the labels and the null class.
-
-        Args:
-            timesteps: original timesteps of all steps, (steps,)
-            y: labels of all images, (N,)
-        """
-        if y is None or not hasattr(self.model, "precompute_conditioning"):
-            return self
-        labels = torch.cat([y, torch.full_like(y[:1], self.null_class)])
-        model = self.model.precompute_conditioning(timesteps, labels)
-        return Guided(model, self.cfg_scale, self.guided_channels, self.null_class)
 
     def __call__(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
         """Call the model with the labels and with the null class, in one batch, and combine the two eps.
@@ -98,7 +114,6 @@ class Guided:
             raise UserError("y is missing: guidance needs a label for each image.")
         if self.cfg_scale == 1:
             return self.model(x, t, y)
-        labels = torch.cat([y, torch.full_like(y, self.null_class)])  # (2N,)
-        cond, uncond = self.model(torch.cat([x, x]), torch.cat([t, t]), labels).chunk(2)  # (N, 2C, H, W) each
+        cond, uncond = self._predict_both(x, t, y)  # (N, 2C, H, W) each
         k = self.guided_channels or x.shape[1]
         return torch.cat([cfg_eps(cond[:, :k], uncond[:, :k], self.cfg_scale), cond[:, k:]], dim=1)

@@ -29,10 +29,12 @@ __all__ = []  # used through `DiT.save_pretrained` and `DiT.from_pretrained`
 _CARD = (files("dit_nb") / "models" / "card.md").read_text(encoding="utf-8")  # a Jinja template
 
 _CONFIG, _WEIGHTS, _AVERAGE = "config.json", "model.safetensors", "ema.safetensors"
-_KIND, _OTHER_KINDS = (
-    "model",
-    {"MMDiT": "dit_nb.since.mmdit"},
-)  # field of config.json, and modules of its values
+_KIND = "model"  # field of config.json: the class of a model that is not a DiT
+_KINDS = {  # class -> its module, and the objective of a model that was saved without sampling settings
+    "DiT": ("dit_nb.model", "diffusion"),
+    "MMDiT": ("dit_nb.since.mmdit", "flow"),
+    "MeanFlowDiT": ("dit_nb.since.meanflow", "mean_flow"),
+}
 _DOWNLOAD = ("revision", "token", "cache_dir", "force_download", "local_files_only")  # options for the Hub
 _OTHER_NAMES = {"torch_dtype": "dtype", "device_map": "device", "map_location": "device"}
 _PAPER_URL = "https://arxiv.org/abs/2212.09748"
@@ -48,15 +50,20 @@ def _save(model: nn.Module, folder: str | Path, **card) -> None:
     if folder.is_file():
         raise UserError(f"folder is {folder}, but must not be a file.")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / _CONFIG).write_text(json.dumps(_config_fields(model.config), indent=2), encoding="utf-8")
+    (folder / _CONFIG).write_text(json.dumps(_config_fields(model), indent=2), encoding="utf-8")
     _write_weights(model.state_dict(), folder / _WEIGHTS)
     _model_card(model, **card).save(folder / "README.md")
 
 
-def _config_fields(config: DiTConfig) -> dict[str, Any]:
+def _config_fields(model: nn.Module) -> dict[str, Any]:
     "What config.json holds: the fields, and the class of the model if it is not a DiT."
-    kind = next((name for name in _OTHER_KINDS if type(config).__name__ == f"{name}Config"), None)
-    return {**({} if kind is None else {_KIND: kind}), **asdict(config)}
+    kind = _kind(model)
+    return {**({} if kind == "DiT" else {_KIND: kind}), **asdict(model.config)}
+
+
+def _kind(model: nn.Module) -> str:
+    "The name of the model's class in `_KINDS`; that of its base for a class of the user's own."
+    return next((name for name in (c.__name__ for c in type(model).__mro__) if name in _KINDS), "DiT")
 
 
 def _write_weights(weights: dict[str, Tensor], path: Path) -> None:
@@ -68,6 +75,11 @@ def _write_weights(weights: dict[str, Tensor], path: Path) -> None:
     except SafetensorError as error:  # most likely a full disk
         raise UserError(f"{path} cannot be written: {error}.") from None
     os.chmod(path, mode)
+
+
+def _write_float16(weights: dict[str, Tensor], path: Path) -> None:
+    "Write weights at half their size, as the bundled models are; fixed positions stay exact."
+    _write_weights({k: v if k == "pos_embed" else v.half() for k, v in weights.items()}, path)
 
 
 def _model_card(model: nn.Module, **card) -> ModelCard:
@@ -186,14 +198,10 @@ def _read_config(path: Path) -> tuple[type[DiT], DiTConfig]:
 
 def _classes(path: Path, kind) -> tuple[type[DiT], type[DiTConfig]]:
     "Classes of the model and of its configuration, by their name in config.json."
-    if kind == "DiT":
-        return DiT, DiTConfig
-    if not isinstance(kind, str) or kind not in _OTHER_KINDS:
-        raise UserError(
-            f"{path} has model {_shown(kind)}, but must have one of {', '.join(['DiT', *_OTHER_KINDS])}."
-        )
-    module = import_module(_OTHER_KINDS[kind])
-    return getattr(module, kind), getattr(module, f"{kind}Config")
+    if not isinstance(kind, str) or kind not in _KINDS:
+        raise UserError(f"{path} has model {_shown(kind)}, but must have one of {', '.join(_KINDS)}.")
+    module = import_module(_KINDS[kind][0])
+    return getattr(module, kind), getattr(module, f"{kind}Config", DiTConfig)
 
 
 def _read_weights(path: Path, build: Callable[[], nn.Module], depth: int) -> dict[str, Tensor]:

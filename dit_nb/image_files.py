@@ -28,10 +28,11 @@ class ImageFolder:
     Attributes:
         class_names: K names, a tuple; empty if there are no classes
         labels: (N,) long; None if there are no classes
+        captions: N texts, a tuple; None if they were not asked for
         place: where the images were found
         notes: what was left out, and why
         skipped: error of each image that cannot be read and was left out
-        fingerprint: a hash of names, sizes, labels, and some of the content
+        fingerprint: a hash of names, sizes, labels or captions, and some of the content
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class ImageFolder:
         )
         self.rows = torch.tensor([i for i in range(len(table.cells)) if i not in errors])  # readable ones
         self.labels = None if table.labels is None else torch.tensor(table.labels)[self.rows]
+        self.captions = table.captions and tuple(table.captions[i] for i in self.rows.tolist())
         self.skipped = [errors[i] for i in sorted(errors)]
         self.size = (size, size) if isinstance(size, int) else tuple(size)
         self.mode, self.crop = {1: "L", 3: "RGB"}[channels], crop
@@ -102,9 +104,9 @@ def _random_window(image, size: tuple[int, int], zoom: float, x: float, y: float
 
 
 def _fingerprint(data: ImageFolder, files: int = 16) -> str:
-    "Hash of names, sizes, labels, and of the bytes of a few files: other images of the same names are told apart."
+    "Hash of names, sizes, labels or captions, and of the bytes of a few files, as other images may have the names."
     spots = torch.linspace(0, len(data) - 1, min(len(data), files)).long().tolist()
-    labels = () if data.labels is None else data.labels.tolist()
+    labels = (data.captions or ()) if data.labels is None else data.labels.tolist()
     return _combined(
         [_hash(data.cells.name(), len(data)), _hash(*labels), *(_content(data, i) for i in spots)]
     )
@@ -129,6 +131,7 @@ def open_images(
     crop: str = "center",
     class_folder: str | None = None,
     label_column: str | None = None,
+    captions: bool | str = False,
     ranks: _Ranks = _Ranks(),  # noqa: B008
 ) -> ImageSet | ImageFolder:
     """Open images to train on. Every file is read once first, so that a broken one is found before training.
@@ -147,6 +150,9 @@ def open_images(
         crop: "center", or "random": another part of 80 to 100 % of the largest crop's side each time
         class_folder: of nested folders, which names the class: "first", "last", or the whole "path"
         label_column: column of the table that holds the classes; by default label, labels or class
+        captions: find captions instead of classes, in the table's column text, caption or prompt, or in a text
+            file beside each image, cat.txt for cat.png; the name of a column: find them there. Emoji always
+            have captions
         ranks: the processes that share the reading; for the commands
 
     Raises:
@@ -155,11 +161,12 @@ def open_images(
     _check_choice("crop", crop, _CROPS)
     if data in _BUNDLED:
         names = {"split": split, "class_folder": class_folder, "label_column": label_column}
+        names["captions"] = None if data == "emoji" and captions is True else captions or None
         _check_bundled(str(data), size, crop=None if crop == "center" else crop, **names)
         return _BUNDLED[str(data)][0]().train
     _check_arguments(size, channels)
     with ranks.on_all_ranks():
-        table = _find_table(data, split, class_folder, label_column)
+        table = _find_table(data, split, class_folder, label_column, captions)
     errors = _find_unreadable(table.cells, size, ranks)
     kept = _drop_unreadable(errors, len(table.cells), skip_bad)
     if table.labels and (lost := set(table.labels) - {table.labels[i] for i in kept}):
@@ -182,15 +189,22 @@ def _check_bundled(data: str, size, **unused) -> None:
 
 
 def _find_table(
-    data: str | Path, split: str | None, class_folder: str | None, label_column: str | None
+    data: str | Path,
+    split: str | None,
+    class_folder: str | None,
+    label_column: str | None,
+    captions: bool | str = False,
 ) -> _Table:
-    "Find images and classes, in a folder or a data set of the Hub."
+    "Find images and classes or captions, in a folder or a data set of the Hub."
+    for name, value in {"class_folder": class_folder, "label_column": label_column}.items():
+        if captions and value is not None:
+            raise UserError(f"{name} is {value}, but must not be given with captions, which replace classes.")
     if not (isinstance(data, str) and data.startswith("hub:")):
-        return _folder_table(data, split, class_folder, label_column)
+        return _folder_table(data, split, class_folder, label_column, captions)
     if class_folder is not None:
         raise UserError(f"class_folder is {class_folder}, but {data} has no folders of classes.")
     _hide_progress_bars()
-    return _hub_table(data.removeprefix("hub:"), split, label_column)
+    return _hub_table(data.removeprefix("hub:"), split, label_column, captions)
 
 
 def _check_arguments(size, channels: int) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from dit_nb.errors import UserError, _check_choice
+from dit_nb.image_captions import _captions_of_each, _captions_of_rows
 from dit_nb.image_check import _combined, _hash
 from dit_nb.image_folders import _CLASS_FOLDERS, _classes_by_folder, _File, _Found, _select_split, _walk
 from dit_nb.image_tables import _classes_by_table, _find_tables, _label_column, _number_classes
@@ -65,13 +66,14 @@ class _Rows:
 
 @dataclass(frozen=True)
 class _Table:
-    "Images that were found, and their classes."
+    "Images that were found, and their classes or captions."
 
     cells: _Files | _Rows
     labels: list[int] | None  # None if there are no classes
     class_names: tuple[str, ...]
     place: str  # where they were found, for people
     notes: tuple[str, ...] = field(default=())  # what was left out
+    captions: tuple[str, ...] | None = None  # None if they were not asked for
 
 
 # Folders
@@ -82,8 +84,12 @@ def _folder_table(
     split: str | None = None,
     class_folder: str | None = None,
     label_column: str | None = None,
+    captions: bool | str = False,
 ) -> _Table:
-    """Find the images in a folder, with classes by metadata.csv, metadata.jsonl, another table, or subfolders."""
+    """Find the images in a folder, with classes by metadata.csv, metadata.jsonl, another table, or subfolders.
+
+    With `captions`, which may be the name of a column, find captions instead, by such a table or by text files.
+    """
     root = Path(folder).resolve()
     if not root.is_dir():
         raise UserError(f"data folder {folder} {'is a file' if root.exists() else 'does not exist'}.")
@@ -94,16 +100,22 @@ def _folder_table(
         tables = Counter(Path(table.name).suffix for table in found.tables)
         raise UserError(_why_empty(root, found.others + tables))
     name, level = _select_split(root, found, split)
-    names, table = _class_of_each(root, found, level, split or name, class_folder, label_column)
+    names, texts, split = None, None, split or name
+    if captions:
+        texts, table = _captions_of_each(root, found, split, captions if isinstance(captions, str) else None)
+    else:
+        names, table = _class_of_each(root, found, level, split, class_folder, label_column)
     if found.others:
         found.notes.append(f"{sum(found.others.values()):,} other files ({_list_suffixes(found.others)})")
     place = (
         str(folder)
         + (f", split {name}" if name else "")
         + (f", classes by {table}" if names and table else "")
+        + (f", captions by {table}" if texts else "")
     )
     labels, class_names = _number_classes(names) if names else (None, ())
-    return _Table(_Files(root, found.images), labels, class_names, place, tuple(found.notes))
+    texts = None if texts is None else tuple(texts)
+    return _Table(_Files(root, found.images), labels, class_names, place, tuple(found.notes), texts)
 
 
 def _class_of_each(
@@ -138,13 +150,15 @@ def _why_empty(root: Path, others: Counter) -> str:
 # Data sets of the Hub
 
 
-def _hub_table(name: str, split: str | None = None, label_column: str | None = None) -> _Table:
+def _hub_table(
+    name: str, split: str | None = None, label_column: str | None = None, captions: bool | str = False
+) -> _Table:
     "Table of a data set: NAME, NAME:CONFIG, NAME@SPLIT or NAME:CONFIG@SPLIT; the split is train by default."
     start, _, own = name.partition("@")
     split = own or split
     path, _, config = start.partition(":")
     rows, used = _load_rows(name, path, config or None, split)
-    table = _tabulate(rows, f"hub:{name}", label_column)
+    table = _tabulate(rows, f"hub:{name}", label_column, captions)
     return replace(table, place=f"hub:{start}, split {used}")
 
 
@@ -165,19 +179,25 @@ def _load_rows(name: str, path: str, config: str | None, split: str | None):  # 
     return found[used], used
 
 
-def _tabulate(rows, place: str, label_column: str | None = None) -> _Table:
-    "Find the images and the classes among the columns of a datasets.Dataset."
+def _tabulate(rows, place: str, label_column: str | None = None, captions: bool | str = False) -> _Table:
+    "Find the images and the classes, or the captions, among the columns of a datasets.Dataset."
     import datasets
 
     columns = [name for name, kind in rows.features.items() if isinstance(kind, datasets.Image)]
     if not columns:
         raise UserError(f"no column holds images; the columns are {', '.join(rows.features)}.")
     column = "image" if "image" in columns else columns[0]
-    label, labels, names = _read_labels(rows, place, label_column)
+    texts, notes = None, ()
+    if captions:
+        labels, names, wanted = None, (), captions if isinstance(captions, str) else None
+        rows, label, texts, notes = _captions_of_rows(rows, f"data {place}", wanted)
+    else:
+        label, labels, names = _read_labels(rows, place, label_column)
     undecoded = rows.select_columns([column]).cast_column(column, datasets.Image(decode=False))
     unused = [name for name in rows.features if name not in (column, label)]
-    notes = (f"columns {', '.join(unused)}",) if unused else ()
-    return _Table(_Rows(undecoded.rename_columns({column: "image"})), labels, names, place, notes)
+    notes += (f"columns {', '.join(unused)}",) if unused else ()
+    cells = _Rows(undecoded.rename_columns({column: "image"}))
+    return _Table(cells, labels, names, place, notes, texts)
 
 
 def _read_labels(

@@ -1,8 +1,8 @@
-"""Tables of images and labels: metadata.csv and the like in a folder, and the classes in a column."""
+"""Tables of images: metadata.csv and the like in a folder, and the classes or captions in a column."""
 
 import csv
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 from dit_nb.errors import UserError
@@ -71,15 +71,24 @@ def _label_column(names: list[str], wanted: str | None, place: str) -> str | Non
 # Files
 
 
-def _find_tables(root: Path, found: _Found, split: str | None, by_folder: bool) -> list[_File]:
+def _find_tables(
+    root: Path,
+    found: _Found,
+    split: str | None,
+    by_folder: bool = False,
+    columns: tuple[str, ...] | None = None,
+) -> list[_File]:
     """The tables to take classes from: metadata.*; else the one that names the images, if folders give no classes.
 
-    The other tables are noted.
+    With `columns`, it is captions that are wanted, and each table must have one of these columns. The other
+    tables are noted.
     """
     named = [table for table in found.tables if table.name.startswith("metadata.")]
+    if columns is not None:
+        named = [table for table in named if _names_images(root, table, columns)]
     chosen = named
     if not named and not by_folder:
-        chosen = [table for table in found.tables if _names_images(root, table)]
+        chosen = [table for table in found.tables if _names_images(root, table, columns or _LABEL_COLUMNS)]
         own = [table for table in chosen if split and _split_of(Path(table.name).stem) == _split_of(split)]
         chosen = own or [table for table in chosen if split is None or not _split_of(Path(table.name).stem)]
     if len({table.folder for table in chosen}) < len(chosen):
@@ -87,15 +96,16 @@ def _find_tables(root: Path, found: _Found, split: str | None, by_folder: bool) 
         raise UserError(
             f"data folder {root} has the tables {both}: name one of them metadata.csv, or remove one."
         )
-    why = "which is not metadata.csv" if by_folder or named else "which names no images"
+    why = "which names no images" if columns is None else "which has no captions of images"
+    why = "which is not metadata.csv" if by_folder or named else why
     found.notes += [f"table {table.path}, {why}" for table in found.tables if table not in chosen]
     return chosen
 
 
-def _names_images(root: Path, table: _File) -> bool:
-    "Whether a table that is not called metadata has columns of file names and of classes."
+def _names_images(root: Path, table: _File, wanted: tuple[str, ...]) -> bool:
+    "Whether a table has a column of file names, and one of those that are wanted: classes, or captions."
     columns = next(iter(_read_table(root / table.path)), {})
-    return _file_column(columns) is not None and any(name in columns for name in _LABEL_COLUMNS)
+    return _file_column(columns) is not None and any(name in columns for name in wanted)
 
 
 def _file_column(columns) -> str | None:
@@ -136,22 +146,40 @@ class _ImageLookup:
 
 
 def _classes_by_table(root: Path, tables: list[_File], found: _Found, column: str | None) -> list | None:
-    """Class of each image by tables, None without such a column. Images without a row are left out and noted.
+    "Class of each image by tables, None without such a column."
+    pick = lambda names, table: _label_column(names, column, table)  # noqa: E731
+    return _values_by_table(root, tables, found, pick, lambda row, label, _: row.get(label))
 
-    A row whose image is missing stays as an image of size -1, which the check names.
+
+def _values_by_table(
+    root: Path,
+    tables: list[_File],
+    found: _Found,
+    pick: Callable[[list[str], str], str | None],
+    read: Callable[[dict, str, str], object],
+) -> list | None:
+    """Class or caption of each image by tables, None without such a column.
+
+    Images without a row are left out and noted. A row whose image is missing stays as an image of size -1, which the check names.
+
+    Args:
+        root: the folder
+        tables: tables in it
+        found: its files; the images that have a row are kept
+        pick: function of the columns' names and the name of the table: the column to read, or None
+        read: function of a row, that column and the name of the table: the value
     """
     lookup, labels, missing = _ImageLookup(found.images), {}, []
-    has_classes = False
+    has_values = False
     for table in tables:
         rows = list(_read_table(root / table.path))
         columns = list(rows[0]) if rows else []
         if (files := _file_column(columns)) is None:
             has = f"the columns {', '.join(map(str, columns))}" if rows else "no rows"
             raise UserError(f"table {root / table.path} has {has}, but must have file_name, for the images.")
-        label = _label_column(
-            [name for name in columns if name != files], column, f"table {root / table.path}"
-        )
-        has_classes = has_classes or label is not None
+        place = f"table {root / table.path}"
+        label = pick([name for name in columns if name != files], place)
+        has_values = has_values or label is not None
         _note_columns(found, table, [name for name in columns if name not in (files, label)], label)
         for row in rows:
             if files not in row:
@@ -162,9 +190,9 @@ def _classes_by_table(root: Path, tables: list[_File], found: _Found, column: st
                 missing.append(_File(table.folder, str(row[files]), -1, 0))
             if i in labels:
                 raise UserError(f"table {root / table.path} names {row[files]} twice, but must name it once.")
-            labels[i] = None if label is None else row.get(label)
+            labels[i] = None if label is None else read(row, label, place)
     _keep_rows(found, missing, labels, tables[0].path)
-    return [labels[i] for i in sorted(labels)] if has_classes else None
+    return [labels[i] for i in sorted(labels)] if has_values else None
 
 
 def _note_columns(found: _Found, table: _File, unused: list[str], label: str | None) -> None:

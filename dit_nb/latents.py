@@ -284,8 +284,15 @@ def _check_same_codec(ours: dict, theirs: dict, place: str | Path) -> None:
 
 
 def _open_codec(made: dict, vae: str | Path | None = None, **options) -> LatentCodec:
-    """Open the codec that latents were made with."""
-    codec = LatentCodec.load(vae or made["id"], scale=made.get("scale"), shift=made.get("shift"), **options)
+    """Open the codec that latents were made with; `vae` is the place that it has moved to."""
+    scales = {"scale": made.get("scale"), "shift": made.get("shift")}
+    try:
+        codec = LatentCodec.load(vae or made["id"], **scales, **options)
+    except UserError as error:
+        if vae is not None:
+            raise
+        hint = "the model was trained with it, so if its folder has moved, name it with --vae"
+        raise UserError(f"{str(error).rstrip('.')}: {hint}.") from None
     _check_same_codec(codec.describe(), made, "the model")
     return codec
 

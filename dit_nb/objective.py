@@ -222,7 +222,7 @@ class Diffusion(Schedule):
         # `normal_kl` of two Gaussians whose means differ by `mean_error`.
         kl = log_ratio + torch.exp(-log_ratio) - 1 + mean_error**2 * torch.exp(-true_log_variance - log_ratio)
         nats, last = _mean_flat(0.5 * kl), t == 0
-        if t.is_cuda or last.any():  # always on a GPU: `last.any()` would synchronize with the CPU
+        if t.device.type != "cpu" or last.any():  # always on a GPU, which would wait for `last.any()`
             rows = last.view(-1, 1, 1, 1)  # other rows are not used, and 0 keeps them finite
             mean = x0 - mean_error.where(rows, 0)  # at t = 0 the true mean is x_0
             log_scale = (0.5 * (true_log_variance + log_ratio)).where(rows, 0)

@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from functools import lru_cache, partial
 from importlib.resources import files
 from pathlib import Path
+from typing import cast
 
 import torch
 from huggingface_hub import HfApi
@@ -16,15 +17,16 @@ from torch import Tensor
 from dit_nb.config import DiTConfig, SamplingConfig
 from dit_nb.errors import UserError, _check_choice, _check_path, _check_type, _is_int, _shown
 from dit_nb.guidance import Guided
-from dit_nb.hub import _model_folder, _saved_file
+from dit_nb.hub import _KINDS, _kind, _model_folder, _saved_file
 from dit_nb.model import DiT
 from dit_nb.objective import Diffusion
 from dit_nb.sampling import Step, ddim_step, ddpm_step, sample_loop
 from dit_nb.since.flow import RectifiedFlow, flow_sample
+from dit_nb.since.meanflow import MeanFlowDiT, mean_flow_sample
 from dit_nb.utils import _check_device, _check_dtype, _check_index, seeded_generator
 
-__all__ = ["block_model", "digit_model", "emoji_model", "load_model", "make_diffusion", "push_model"]
-__all__ += ["sample_batches", "sample_images", "save_model", "text_emoji_model"]
+__all__ = ["block_model", "digit_model", "emoji_model", "few_step_emoji_model", "load_model"]
+__all__ += ["make_diffusion", "push_model", "sample_batches", "sample_images", "save_model", "text_emoji_model"]
 
 _SAMPLING = "sampling.json"
 
@@ -37,6 +39,8 @@ def _is_pixel_model(config: DiTConfig) -> bool:
 def make_diffusion(sampling: SamplingConfig) -> Diffusion | RectifiedFlow:
     """Build the diffusion process, or the flow, that a model was trained with from its sampling settings."""
     _check_type("sampling", sampling, SamplingConfig)
+    if sampling.objective == "mean_flow":
+        raise UserError("objective is mean_flow, but must be diffusion or flow: see `dit_nb.since.meanflow`.")
     if sampling.objective == "flow":
         return RectifiedFlow(sampling.time_density, sampling.time_shift)
     betas = sampling.schedule
@@ -79,11 +83,11 @@ def _check_sampling_fits(sampling: SamplingConfig, config: DiTConfig) -> None:
         raise UserError(f"class_names has {len(names)} names, but must have {classes}, one for each class.")
 
 
-def _read_sampling(path: Path, config: DiTConfig) -> SamplingConfig:
+def _read_sampling(path: Path, config: DiTConfig, kind: str = "DiT") -> SamplingConfig:
     "Read a sampling.json, or raise a UserError if it is not one. What it leaves out follows from the model."
     try:
         fields = dict(json.loads(path.read_text(encoding="utf-8")))
-        sampling = replace(_default_sampling(config), **fields)
+        sampling = replace(_default_sampling(config, kind), **fields)
         _check_sampling_fits(sampling, config)
         return sampling
     except (TypeError, ValueError, RecursionError) as error:
@@ -91,10 +95,12 @@ def _read_sampling(path: Path, config: DiTConfig) -> SamplingConfig:
         raise UserError(f"{path} must hold the fields of a SamplingConfig: {reason}.") from None
 
 
-def _default_sampling(config: DiTConfig) -> SamplingConfig:
+def _default_sampling(config: DiTConfig, kind: str = "DiT") -> SamplingConfig:
     "The paper's sampling settings, for a model that was saved without its own. Pixel models are clipped."
-    if hasattr(config, "vocabulary"):  # an MM-DiT predicts a velocity
-        return SamplingConfig(objective="flow", clip_x0=_is_pixel_model(config))
+    objective = _KINDS[kind][1]
+    if objective != "diffusion":
+        steps = "4" if objective == "mean_flow" else "50"
+        return SamplingConfig(objective=objective, steps=steps, clip_x0=_is_pixel_model(config))
     return SamplingConfig(
         variance="learned" if config.learn_sigma else "fixed_large", clip_x0=_is_pixel_model(config)
     )
@@ -133,8 +139,8 @@ def load_model(
         path = _saved_file(folder, _SAMPLING, **download)
     except FileNotFoundError:
         path = None
-    sampling = _read_sampling(path, model.config) if path else _default_sampling(model.config)
-    return model, sampling
+    kind = _kind(model)
+    return model, _read_sampling(path, model.config, kind) if path else _default_sampling(model.config, kind)
 
 
 def _best_device() -> str:
@@ -226,11 +232,18 @@ _PROCESS = ("objective", "time_density", "time_shift", "schedule", "num_timestep
 def _make_sampler(device: torch.device, **settings) -> Callable:
     "The sampling loop of these settings, made once for all batches: a function (model, shape, y, ...) to images."
     sampling = SamplingConfig(**settings)
+    if sampling.objective == "mean_flow":
+        return partial(_sample_jumps, int(sampling.steps))
     process = make_diffusion(sampling).respaced(sampling.steps).to(device)
     if sampling.objective == "flow":
         return partial(flow_sample, process, step=sampling.sampler)
     step, posterior = _STEPS[sampling.sampler]
     return partial(sample_loop, step, process, posterior=posterior)
+
+
+def _sample_jumps(steps: int, model: Callable, shape, y: Tensor | None, *, generator, callback, **_) -> Tensor:
+    "MeanFlow's sampler, with the options of the others: it clips nothing, and needs no progress bar."
+    return mean_flow_sample(model, shape, y, steps, generator=generator, callback=callback)
 
 
 def _check_sampling_call(
@@ -380,6 +393,21 @@ def text_emoji_model(
         dtype: number format of the weights; float32 by default
     """
     return _copy_bundled("text_emoji", device, dtype)
+
+
+def few_step_emoji_model(
+    device: torch.device | str | None = None, dtype: torch.dtype | None = None
+) -> tuple[MeanFlowDiT, SamplingConfig]:
+    """Load the few-step emoji model that comes with the package, a new copy at each call, and its sampling settings.
+
+    A MeanFlow model of lesson 35: it draws in one, two or four network calls, without guidance. Its classes are those
+    of `emoji(("smileys", "animals", "food"))`; `dit_nb/models/few_step_emoji/README.md` tells how it was made.
+
+    Args:
+        device: where to put the model; the fastest device of this machine by default
+        dtype: number format of the weights; float32 by default
+    """
+    return cast(tuple[MeanFlowDiT, SamplingConfig], _copy_bundled("few_step_emoji", device, dtype))
 
 
 _BLOCK_MODELS = ("in_context", "cross_attention", "adaln", "adaln_zero")  # folders of dit_nb/models/blocks

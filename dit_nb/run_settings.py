@@ -35,6 +35,7 @@ def _run_settings(trainer) -> dict:
     names = _find_attribute(data, "class_names")
     described = {"images": len(data), "class_names": None if names is None else list(names)}
     described["fingerprint"] = data_fingerprint(data)
+    described["word_dropout"] = _find_attribute(data, "word_dropout")  # of captions
     described["means"] = None if described["fingerprint"] else _some_means(data)
     parts = {
         "model": {**asdict(trainer.raw_model.config), "trained parameters": _short_list(trained)},
@@ -144,6 +145,10 @@ def _compare(
         if isinstance(value, dict) and isinstance(was, dict):
             changes += _compare(was, value, checkpoint, change, f"{name}." if name == "vae" else "")
         elif was != value and name not in change:
+            if name == "vocabulary":  # hundreds of words
+                raise UserError(
+                    f"captions have other words than in checkpoint {checkpoint}, or other counts of them."
+                )
             unless = ", unless change names it" if name in _MAY_CHANGE else ""
             raise UserError(
                 f"{prefix}{name} is {value}, but must be {was}, as in checkpoint {checkpoint}{unless}."

@@ -127,9 +127,10 @@ def _compile_for_training(model: DiT) -> nn.Module:
     "Compile a model for training, on a CPU with the forms of attention and GELU that are faster when compiled."
     if model.pos_embed.device.type != "cpu":
         return cast(nn.Module, torch.compile(model))
-    for block in model.blocks:
-        if isinstance(getattr(getattr(block, "mlp", None), "act", None), nn.GELU):
-            block.mlp.act = _SigmoidGELU()
+    for part in model.blocks.modules():
+        act = getattr(part, "act", None)
+        if isinstance(act, nn.GELU) and act.approximate == "tanh":
+            part.act = _SigmoidGELU()
     return _WithAttention(cast(nn.Module, torch.compile(model)), device_policy("cpu").compiled_attention)
 
 
@@ -169,7 +170,8 @@ class InferenceModel:
             _pack_linear_layers(self.model)
         self.modulations = [m for m in self.model.modules() if isinstance(m, AdaLNModulation)]
         # Another block may use c elsewhere than in its modulation: then there is no table.
-        tabulated = all(type(block) in (AdaLNBlock, AdaLNZeroBlock) for block in self.model.blocks)
+        tabulated = type(self.model).forward is DiT.forward  # so does a class with its own forward pass
+        tabulated &= all(type(block) in (AdaLNBlock, AdaLNZeroBlock) for block in self.model.blocks)
         self.denoiser = _without_modulations(self.model) if tabulated else None
         if compiled:
             network = self.denoiser or self.model
@@ -225,13 +227,14 @@ class InferenceModel:
             row = row * len(labels) + _lookup("y", labels, y, len(x))
         return self.denoiser._denoise(x, table[row])
 
-    def __call__(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+    def __call__(self, x: Tensor, t: Tensor, *conditions: Tensor | None) -> Tensor:
         """Predict the noise in x, as the model does: (N, C, H, W), (N,), (N,) to (N, 2C, H, W)."""
-        return self._call(self._plain, x, t, y)
+        return self._call(self._plain, x, t, *conditions)
 
-    def _plain(self, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+    def _plain(self, x: Tensor, t: Tensor, *conditions: Tensor | None) -> Tensor:
         if self.denoiser is None:
-            return self.model(x, t, y)
+            return self.model(x, t, *conditions)
+        y = conditions[0] if conditions else None
         _check_inputs(self.model, x, t, y)
         return self.denoiser._denoise(x, self._vectors(t, y))
 

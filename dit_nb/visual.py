@@ -28,6 +28,7 @@ __all__ = [
 COLORS = {
     "x_t": "#0072B2",  # blue: images, noised or clean
     "eps": "#E69F00",  # orange: noise
+    "velocity": "#5D3A00",  # brown: velocities, noise minus clean image
     "cond": "#009E73",  # green: timestep, label, and their embeddings
     "gate": "#AA4499",  # purple: gates
     "wrong": "#D55E00",  # vermillion: mistakes

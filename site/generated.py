@@ -7,11 +7,11 @@ from base64 import b64decode
 from importlib import import_module
 from pathlib import Path
 
-import tomllib
 from PIL import Image, ImageDraw, ImageFont
 
 ROOT = Path(__file__).resolve().parent.parent
 SITE = ROOT / "site"
+EMOJI = ROOT / "dit_nb" / "models" / "meanflow_emoji"  # the few-step model; without it, no second tab
 BASE = "https://dit-nb.github.io/dit_nb/"
 CHAPTERS = {
     "1_tokens": "Tokens",
@@ -44,6 +44,8 @@ def toctree(caption: str, pages: list[str]) -> str:
 
 def modules() -> list[str]:
     """The modules with a public name, in the order of the layers, from the lowest up."""
+    import tomllib
+
     layers = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0][
         "layers"
     ]
@@ -139,15 +141,28 @@ def bibtex(kind: str, key: str, fields: dict[str, str]) -> str:
 
 def write_extra(folder: Path, pages: list[Path]) -> None:
     """Write what is served as it is: the live model, and the list of pages for language models."""
-    from dit_nb.interop.export import export_browser
-    from dit_nb.pretrained import digit_model
-
-    shutil.copytree(SITE / "live", folder / "live", ignore=shutil.ignore_patterns("*.mjs"))
-    export_browser(*digit_model(), folder / "live" / "digits.bin")
+    write_live(folder / "live")
     shutil.copy(SITE / "static" / "favicon.svg", folder)
     write_card(folder / "card.png")
     (folder / "llms.txt").write_text(llms(pages), encoding="utf-8")
     (folder / "robots.txt").write_text(f"Sitemap: {BASE}sitemap.xml\n")
+
+
+def write_live(folder: Path, emoji: Path = EMOJI) -> None:
+    """Write the page with the live models: digits, and emoji if the folder `emoji` holds a MeanFlow model."""
+    from dit_nb.data import emoji as load_emoji
+    from dit_nb.interop.export import export_browser
+    from dit_nb.pretrained import digit_model, load_model
+
+    shutil.copytree(SITE / "live", folder, ignore=shutil.ignore_patterns("*.mjs"))
+    export_browser(*digit_model("cpu"), folder / "digits.bin")
+    if emoji.exists():
+        model, sampling = load_model(emoji, device="cpu")
+        export_browser(model, sampling, folder / "emoji.bin")
+        names = sampling.class_names or load_emoji(["smileys", "animals", "food"]).train.class_names
+        page = (folder / "index.html").read_text(encoding="utf-8")
+        named = page.replace('data-emoji=""', f'data-emoji="{" ".join(names)}"')
+        (folder / "index.html").write_text(named, encoding="utf-8")
 
 
 def llms(pages: list[Path]) -> str:

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from dit_nb.data import emoji, image_grid, save_image
 from dit_nb.emoji_features import EmojiExtractor, _nearest_in_class, composition_scores, evaluate_emoji
+from dit_nb.hub import _write_float16
 from dit_nb.measure import evaluate
 from dit_nb.pretrained import load_model, sample_images
 from dit_nb.speed import InferenceModel, fast_cpu
@@ -112,11 +113,8 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     FOLDER.mkdir(parents=True, exist_ok=True)
     source = Path(options.model)
-    weights = {
-        k: v if k == "pos_embed" else v.half() for k, v in load_file(source / "model.safetensors").items()
-    }
-    save_file(weights, FOLDER / "model.safetensors", metadata={"format": "pt"})
-    (FOLDER / "model.safetensors").chmod(0o644)
+    weights = load_file(source / "model.safetensors")
+    _write_float16(weights, FOLDER / "model.safetensors")
     shutil.copy(source / "config.json", FOLDER)
     shutil.copy(source / "sampling.json", FOLDER)
     model, sampling = load_model(FOLDER)

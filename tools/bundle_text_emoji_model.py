@@ -13,10 +13,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from dit_nb.config import SamplingConfig
 from dit_nb.emoji_features import _with_bootstrap
+from dit_nb.hub import _write_float16
 from dit_nb.lab import text_study
 from dit_nb.pretrained import load_model
 
@@ -38,7 +39,10 @@ QK-norm) of patch {config.patch_size}, width {config.hidden_size}, {config.depth
 Trained on the {pictures} training emoji of `dit_nb.data.emoji(["smileys", "animals", "food"])` (Noto Emoji,
 Apache-2.0; Fluent Emoji, MIT), the mirror images of those without a direction, and their names, by
 
-    python tools/train_text_emoji.py --seconds {seconds:.0f}
+    dit-nb train --data emoji --categories smileys animals food --captions --flip --text-length 12 \\
+      --patch-size 4 --hidden-size 128 --depth 6 --num-heads 4 --init scaled --batch-size 64 --lr 1.5e-3 \\
+      --lr-schedule cosine --warmup-steps 100 --beta2 0.99 --grad-clip 1 --ema-decay 0.998 --compile \\
+      --seconds {seconds:.0f} --out runs/text-emoji
 
 {time}
 
@@ -104,9 +108,7 @@ def copy_model(source: Path) -> None:
     weights = load_file(
         source / ("ema.safetensors" if (source / "ema.safetensors").is_file() else "model.safetensors")
     )
-    weights = {k: v.contiguous() if k == "pos_embed" else v.half() for k, v in weights.items()}
-    save_file(weights, FOLDER / "model.safetensors", metadata={"format": "pt"})
-    (FOLDER / "model.safetensors").chmod(0o644)
+    _write_float16(weights, FOLDER / "model.safetensors")
     shutil.copy(source / "config.json", FOLDER)
     fields = json.loads((FOLDER / "config.json").read_text())
     (FOLDER / "config.json").write_text(json.dumps({"model": "MMDiT", **fields}, indent=1) + "\n")

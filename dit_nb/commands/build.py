@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from dit_nb.commands.captions import _Texts
 from dit_nb.commands.digits import _DIGITS_MODEL
 from dit_nb.commands.options import Emoji, Train
 from dit_nb.config import DiTConfig, SamplingConfig
@@ -69,12 +70,13 @@ _IGNORED = {  # objective -> options that it would ignore
 }
 
 
-def _build_model(options: Train, data) -> tuple[DiT, SamplingConfig]:
-    "Build or load the model to train, and its sampling settings."
+def _build_model(options: Train, data, texts: _Texts | None = None) -> tuple[DiT, SamplingConfig]:
+    "Build or load the model to train, of classes or of texts, and its sampling settings."
     shape = {"model": options.model} if options.model else options.shape
     if options.init_from is None:
         sampling = SamplingConfig(bins=17 if options.data == "digits" else 256)
-        model = DiT(_model_config(options, data))
+        config = _model_config(options, data)
+        model = DiT(config) if texts is None else texts.build_model(config)
     elif shape:
         name, value = next(iter(shape.items()))
         raise UserError(
@@ -90,6 +92,8 @@ def _build_model(options: Train, data) -> tuple[DiT, SamplingConfig]:
         )
     if objective != sampling.objective:
         sampling = replace(sampling, objective=objective, sampler="")
+    if texts is not None and model.null_class is not None:  # those of the bundled model
+        sampling = replace(sampling, steps="25", cfg_scale=3.0)
     return model, replace(
         sampling,
         **options.diffusion,

@@ -6,6 +6,7 @@ import torch
 
 from dit_nb.batches import _find_attribute
 from dit_nb.commands.options import Encode, Train
+from dit_nb.data import emoji
 from dit_nb.distributed import _process_state, _raise_on_all_ranks
 from dit_nb.errors import UserError
 from dit_nb.image_check import _Ranks
@@ -91,8 +92,15 @@ def _open_images(options: Train, split: str | None):
     if options.data not in _BUNDLED and options.image_size is None:
         raise UserError("image_size is missing: give the side to crop images to, in pixels, or HEIGHTxWIDTH.")
     names = {name: getattr(options, name) for name in ("crop", "class_folder", "label_column")}
+    names["captions"] = options.texts.captions and (options.texts.caption_column or True)
     size = _parse_size(options.image_size)
-    return _open_source(options.data, size, options.channels, options.skip_bad, split=split, **names)
+    data = _open_source(options.data, size, options.channels, options.skip_bad, split=split, **names)
+    if options.categories and options.data != "emoji":
+        raise UserError(
+            f"categories is {options.categories[0]}, but must not be given for {options.data}: "
+            "emoji have some."
+        )
+    return emoji(options.categories).train if options.categories else data
 
 
 def _open_images_to_encode(options: Encode, channels: int):
@@ -108,6 +116,8 @@ def _open_source(source: str, size, channels: int, skip_bad: bool, **names):
         return open_images(source, size, channels, skip_bad, ranks=_ranks(), **names)
     if (rule := names.pop("class_folder")) is not None:
         raise UserError(f"class_folder is {rule}, but a stream has no folders of classes.")
+    if names.pop("captions", False):
+        raise UserError("captions is True, but must not be given for a stream: unpack it into a folder.")
     return open_stream(source.removeprefix("stream:"), size, channels, skip_bad, ranks=_ranks(), **names)
 
 
@@ -122,11 +132,14 @@ def _check_same_classes(data, held_out) -> None:
 # What is printed
 
 
-def _describe_data(data, held_out=None, name: str = "") -> str:
-    "What the data hold, as lines of text: where from, images, size, channels, classes, what was left out and why."
+def _describe_data(data, held_out=None, name: str = "", captions: str = "") -> str:
+    """What the data hold, as lines of text: from where, images, size, channels, classes, what was left out.
+
+    What is known of captions stands where otherwise the classes stand.
+    """
     lines = [f"data: {_find_attribute(data, 'place') or name or type(data).__name__}"]
     lines.append(f"  {len(data):,} images of {_describe_shape(data)}" + _describe_repeats(data))
-    lines.append(f"  {_describe_classes(data)}")
+    lines.append(f"  {captions or _describe_classes(data)}")
     if held_out is not None:
         lines.append(f"  {len(held_out):,} held-out images, for the validation loss")
     lines += [f"  left out: {note}" for note in _find_attribute(data, "notes") or ()]

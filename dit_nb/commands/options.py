@@ -134,7 +134,7 @@ class Shape(TypedDict, total=False):  # of a TypedDict that is not total, tyro f
     depth: _OfModel[int]  # number of blocks
     num_heads: _OfModel[int]  # attention heads, h
     mlp_ratio: _OfModel[float]  # hidden width of an MLP, in units of hidden_size
-    class_dropout_prob: _OfModel[float]  # probability of the null class in training; 0: no guidance
+    class_dropout_prob: _OfModel[float]  # probability of the null class or text in training; 0: no guidance
     learn_sigma: _OfModel[bool]  # predict the variance too, in C more output channels
     block: _OfModel[str]  # conditioning block: in_context, cross_attention, adaln, adaln_zero or modern
     init: _OfModel[Literal["paper", "scaled"]]  # initialization; scaled: small widths, short runs (lesson 19)
@@ -164,6 +164,18 @@ class Diffusion(TypedDict, total=False):
 
 
 @dataclass(frozen=True)
+class Captions:
+    "captions: a model of texts (MM-DiT with flow, lesson 33) instead of classes"
+
+    captions: bool = False  # train on captions: of a table, of text files beside the images, or of emoji
+    caption_column: str | None = None  # column of the table with the captions; none: text, caption or prompt
+    text_length: int | None = None  # most words of a text; none: the longest caption's, but 16 to 64
+    min_count: int = 1  # how often a word must occur in the captions to be known
+    word_dropout: float = 0.05  # probability of reading a word as an unknown one, in training
+    prompt: tuple[str, ...] = ()  # texts of the sample images; none: some of the captions
+
+
+@dataclass(frozen=True)
 class Train:
     "train a DiT on images or latents, from scratch or from a trained model"
 
@@ -182,6 +194,7 @@ class Train:
     split: str | None = None  # split of the data; none: train, if there are splits
     class_folder: _ClassFolder = None  # which of nested folders names the class
     label_column: str | None = None  # column of the table with the classes; none: label, labels or class
+    categories: tuple[str, ...] = ()  # categories of emoji; all if not given
     balanced: bool = False  # use as many images of each class, by repeating those of smaller classes
     val_fraction: float = 0.0  # part of the images to hold out of training, for the validation loss
     val_split: str | None = None  # split of the data for the validation loss, instead of a fraction
@@ -189,6 +202,7 @@ class Train:
     model: str | None = None  # DiT-S/8 to DiT-XL/2 of the paper; none: DiT-S/4; small for digits, emoji
     variance: Literal["fixed_small", "fixed_large"] = "fixed_small"  # for --no-learn-sigma
     finetuning: FineTuning = FineTuning()  # which parameters are trained
+    texts: Captions = Captions()  # captions instead of classes: a text-to-image model (lesson 33)
     training: Training = Training()  # exactly one of --steps and --seconds is required
     tf32: bool = False  # let GPUs multiply float32 numbers as TF32: faster, 10 bits of precision
     command: conf.Suppress[str] = ""  # the command line, for the model card
@@ -212,7 +226,7 @@ class Sampling(TypedDict, total=False):
 class Sample:
     "sample images from a trained model"
 
-    model: conf.Positional[str]  # folder, .pt file or Hub id; or a bundled one: digits, emoji, text-emoji
+    model: conf.Positional[str]  # folder, .pt file, Hub id; or digits, emoji, text-emoji, few-step-emoji
     sampling: Sampling  # override the preset, and what is saved with the model
     label: Annotated[str | None, conf.arg(name="class")] = None  # class name, number or random; none: in turn
     prompt: tuple[str, ...] = ()  # texts, in turn, for a model of texts

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dit_nb.commands.options import Sample
-from dit_nb.config import SamplingConfig
+from dit_nb.config import _SAMPLERS, SamplingConfig
 from dit_nb.data import _to_uint8, image_grid, save_image
 from dit_nb.distributed import _process_state
 from dit_nb.errors import UserError, _check_number
@@ -37,6 +37,11 @@ from dit_nb.utils import _atomic_write, _make_folder, randn, seeded_generator
 __all__ = []
 
 _NAMES = ("sampler", "steps", "cfg_scale", "guided_channels", "variance", "clip_x0", "time_shift")
+_UNUSED = {  # objective of a model -> settings that it would ignore
+    "diffusion": ("time_shift",),
+    "flow": ("variance",),
+    "mean_flow": ("time_shift", "variance", "cfg_scale", "guided_channels", "clip_x0"),
+}
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
@@ -54,7 +59,7 @@ def _merge_settings(options: Sample) -> dict:
 
 def _model_source(name: str) -> str:
     "A model as `load_any` takes it: the folder of one that comes with the package, if nothing here has its name."
-    if name not in ("digits", "emoji", "text-emoji") or Path(name).exists():
+    if name not in ("digits", "emoji", "text-emoji", "few-step-emoji") or Path(name).exists():
         return name
     return str(files("dit_nb") / "models" / name.replace("-", "_"))
 
@@ -64,12 +69,11 @@ def _load(options: Sample, settings: dict, device) -> tuple[DiT, SamplingConfig]
     model, saved = load_any(_model_source(options.model), weights=options.weights)
     if (saved.vae or _is_pixel_model(model.config)) and "vae" not in options.sampling:
         settings["vae"] = None
-    unused = {"diffusion": ("time_shift",), "flow": ("variance",)}[saved.objective]
-    for name in (name for name in options.sampling if name in unused):
+    for name in (name for name in options.sampling if name in _UNUSED[saved.objective]):
         raise UserError(f"{name} is given, but must not be: the model's objective is {saved.objective}.")
-    if options.preset and saved.objective == "flow":
+    if options.preset and saved.objective != "diffusion":
         raise UserError(
-            f"preset is {options.preset}, but must not be given: it is of diffusion models, this is a flow."
+            f"preset is {options.preset}, but must not be given: it is of diffusion models; this one is of {saved.objective}."
         )
     changes = {name: settings[name] for name in _NAMES if name in settings}
     if changes.get("sampler") == "dpm++":  # not a sampler of SamplingConfig
@@ -140,10 +144,9 @@ def _sample_dpm(
     first: int = 0,
 ) -> Tensor:
     "Sample as `sample_images` does, with DPM-Solver++ of diffusers."
-    if sampling.objective == "flow":
-        raise UserError(
-            "sampler is dpm++, but must be euler, heun or stochastic: the model predicts a velocity."
-        )
+    if sampling.objective != "diffusion":
+        own = ", ".join(_SAMPLERS[sampling.objective])
+        raise UserError(f"sampler is dpm++, but must be one of {own}: the model predicts a velocity.")
     if not sampling.steps.isdecimal():
         raise UserError(f"steps is {sampling.steps!r}, but must be an integer for dpm++.")
     _check_sampling_call(model, sampling, labels, n, seed, first)

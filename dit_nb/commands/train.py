@@ -15,6 +15,7 @@ from dit_nb.background_checkpoint import BackgroundCheckpointer
 from dit_nb.callbacks import SampleImages, Validation
 from dit_nb.checkpoint import Checkpointer, checkpoints
 from dit_nb.commands.build import _build_model
+from dit_nb.commands.captions import _check_caption_options, _read_texts, _Texts
 from dit_nb.commands.data import _describe_data, _open_data
 from dit_nb.commands.options import Train
 from dit_nb.commands.output import _staged_output
@@ -34,11 +35,16 @@ __all__ = []
 
 
 def _sample_grid(
-    model: DiT, sampling: SamplingConfig, seed: int, decode: Callable[[Tensor], Tensor]
+    model: DiT,
+    sampling: SamplingConfig,
+    seed: int,
+    decode: Callable[[Tensor], Tensor],
+    texts: Tensor | None = None,  # (k, L) ids
 ) -> np.ndarray:  # (height, width, 3) uint8
-    "Sample four images of each of the first eight classes, side by side."
-    k = min(model.config.num_classes, 8) or 4
+    "Sample four images of each of the first eight classes, or of each text, side by side."
+    k = len(texts) if texts is not None else min(model.config.num_classes, 8) or 4
     labels = torch.arange(k).repeat(4) if model.config.num_classes else None
+    labels = labels if texts is None else texts.repeat(4, 1)
     sampling = replace(sampling, steps=str(min(50, sampling.num_timesteps)))
     images = decode(sample_images(InferenceModel(model), sampling, labels, 4 * k, seed=seed, progress=False))
     return image_grid(images, columns=k, zoom=max(1, 64 // images.shape[-1]))
@@ -48,14 +54,21 @@ def _make_trainer(options: Train) -> tuple[Trainer, SamplingConfig, Callable]:
     "Build the trainer, its sampling settings, and the function from a model to an image of samples."
     config, state = TrainConfig(**vars(options.training)), _process_state()
     torch.manual_seed(config.seed)
+    options = _check_caption_options(options)
     data, held_out = _open_data(options)  # the processes share the reading of every file
+    texts = _read_texts(options, data)
     if state.is_main_process:
-        print(_describe_data(data, held_out, options.data or options.latents))
-    model, sampling = _build_model(options, data)
-    sampling = replace(sampling, card=_card(options))
+        found = texts.describe() if texts else ""
+        print(_describe_data(data, held_out, options.data or options.latents, found))
+    if texts is not None:
+        data, held_out = texts.data_sets(data, held_out)
+        config = replace(config, flip=False)  # the data set has the mirror images
+    model, sampling = _build_model(options, data, texts)
+    sampling = replace(sampling, card=_card(options, texts))
     with _raise_on_all_ranks():
         decode = _load_decoder(sampling, model.to(state.device)) if state.is_main_process else None
-    sample_grid = partial(_sample_grid, sampling=sampling, seed=config.seed, decode=decode)
+    ids = texts.sample_ids() if texts else None
+    sample_grid = partial(_sample_grid, sampling=sampling, seed=config.seed, decode=decode, texts=ids)
     on_step: list[Callable] = [SampleImages(config.sample_every, sample_grid)]
     if held_out is not None:
         on_step.insert(0, Validation(config.validate_every, held_out))
@@ -70,11 +83,12 @@ def _make_trainer(options: Train) -> tuple[Trainer, SamplingConfig, Callable]:
     return trainer, sampling, sample_grid
 
 
-def _card(options: Train) -> dict:
-    "What the model card says of the training: data, command, and versions."
+def _card(options: Train, texts: _Texts | None) -> dict:
+    "What the model card says of the training: data, command, and versions; and a text to sample."
     packages = ("dit_nb", "torch", "accelerate")
     versions = ", ".join(f"{name} {version(name)}" for name in packages)
-    return {"data": options.data or options.latents, "command": f"{options.command}  # {versions}"}
+    card = {"data": options.data or options.latents, "command": f"{options.command}  # {versions}"}
+    return card if texts is None else {**card, "prompt": texts.prompts[0]}
 
 
 def _describe_run(trainer: Trainer) -> str:
@@ -84,9 +98,12 @@ def _describe_run(trainer: Trainer) -> str:
     precision = a.mixed_precision.replace("no", "fp32")
     length = f"{config.seconds:g} seconds" if config.steps is None else f"{config.steps:,} steps"
     processes = f", {a.num_processes} processes" if a.num_processes > 1 else ""
+    memory = f", about {_memory(trainer):.2g} GB for each process"
+    if hasattr(trainer.raw_model, "encode_text"):  # which `lab.budget` does not count
+        memory = ""
     return (
         f"model: {parameters:,} trained parameters, {precision} on {a.device.type}{processes}\n"
-        f"run: {length} of {config.batch_size} images, about {_memory(trainer):.2g} GB for each process"
+        f"run: {length} of {config.batch_size} images{memory}"
     )
 
 

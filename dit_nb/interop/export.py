@@ -1,6 +1,7 @@
 """Export of a model to ONNX, and to one small file for the JavaScript of the page `site/live`."""
 
 import json
+import stat
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from torch import Tensor
 from dit_nb.config import SamplingConfig
 from dit_nb.errors import UserError, _check_choice
 from dit_nb.model import DiT
+from dit_nb.since.meanflow import MeanFlowDiT
 from dit_nb.utils import _atomic_write
 from dit_nb.weight_files import _system_errors
 
@@ -76,8 +78,8 @@ def export_browser(model: DiT, sampling: SamplingConfig, target: str | Path) -> 
     of float16. Vectors are stored in float32.
 
     Args:
-        model: an adaLN-Zero model of square images with class labels and learned variance
-        sampling: its sampling settings, with the linear schedule
+        model: an adaLN-Zero model of square images with class labels: a DiT with learned variance, or a MeanFlowDiT
+        sampling: its sampling settings: diffusion with the linear schedule, or mean_flow
         target: file to write
     """
     _check_browser(model, sampling)
@@ -88,9 +90,13 @@ def export_browser(model: DiT, sampling: SamplingConfig, target: str | Path) -> 
             {name: w} if w.ndim == 1 else _quantize(name, w.flatten(0, -2) if w.ndim == 3 else w.flatten(1))
         )
     settings = {k: v for k, v in asdict(sampling).items() if k != "card"}
-    facts = {"config": json.dumps(asdict(model.config)), "sampling": json.dumps(settings)}
+    scale = {"time_scale": model.time_scale} if isinstance(model, MeanFlowDiT) else {}
+    facts = {"config": json.dumps(asdict(model.config) | scale), "sampling": json.dumps(settings)}
     with _system_errors(Path(target)), _atomic_write(target) as draft:
+        draft.touch()
+        mode = stat.S_IMODE(draft.stat().st_mode)
         save_file({name: w.contiguous() for name, w in tensors.items()}, draft, facts)
+        draft.chmod(mode)  # safetensors makes it private, and a web server could not read it
 
 
 def _quantize(name: str, w: Tensor) -> dict[str, Tensor]:  # w: (rows, columns)
@@ -106,12 +112,17 @@ def _check_browser(model: DiT, sampling: SamplingConfig) -> None:
         "block": (c.block, c.block == "adaln_zero", "adaln_zero"),
         "input_size": (c.input_size, isinstance(c.input_size, int), "one number, a square"),
         "num_classes": (c.num_classes, c.num_classes > 0, "at least 1"),
-        "class_dropout_prob": (c.class_dropout_prob, c.class_dropout_prob > 0, "above 0, for guidance"),
-        "learn_sigma": (c.learn_sigma, c.learn_sigma, "True"),
-        "objective": (sampling.objective, sampling.objective == "diffusion", "diffusion"),
-        "schedule": (sampling.schedule, sampling.schedule == "linear", "linear"),
         "clip_x0": (sampling.clip_x0, sampling.clip_x0, "True, a model of pixels"),
     }
+    if isinstance(model, MeanFlowDiT):
+        wanted["objective"] = (sampling.objective, sampling.objective == "mean_flow", "mean_flow")
+    else:
+        wanted |= {
+            "class_dropout_prob": (c.class_dropout_prob, c.class_dropout_prob > 0, "above 0, for guidance"),
+            "learn_sigma": (c.learn_sigma, c.learn_sigma, "True"),
+            "objective": (sampling.objective, sampling.objective == "diffusion", "diffusion"),
+            "schedule": (sampling.schedule, sampling.schedule == "linear", "linear"),
+        }
     for name, (value, fits, needed) in wanted.items():
         if not fits:
             raise UserError(

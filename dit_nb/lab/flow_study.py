@@ -33,12 +33,12 @@ _OBJECTIVES = {  # noise prediction as in DiT, but without its variance; the sam
     "flow": RectifiedFlow("logit_normal"),
 }
 _MODEL = DiTConfig(32, 4, 3, 96, 2, 4, num_classes=2, learn_sigma=False, init="scaled")
-_UPDATES, _STEPS, _SEEDS, _IMAGES = 300, (10, 30), 3, 104  # updates, sampling steps, seeds, samples
+_UPDATES, _STEPS, _SEEDS, _IMAGES = 1500, (10, 30), 3, 104  # updates, sampling steps, seeds, samples
 
 
 def _config(seed: int, updates: int) -> TrainConfig:
-    """The recipe of `dit-nb emoji`, with a smaller batch."""
-    recipe = dict(batch_size=16, lr=2e-3, lr_schedule="cosine", warmup_steps=50, beta2=0.99, grad_clip=1.0)
+    """The recipe of `dit-nb emoji`, with another number of updates."""
+    recipe = dict(batch_size=64, lr=2e-3, lr_schedule="cosine", warmup_steps=50, beta2=0.99, grad_clip=1.0)
     return TrainConfig(steps=updates, seed=seed, ema_decay=0.998, **recipe)
 
 

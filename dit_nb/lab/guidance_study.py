@@ -22,7 +22,8 @@ from dit_nb.emoji_features import _features, _recognized
 from dit_nb.evaluation import DigitClassifier, frechet_distance, precision_recall
 from dit_nb.guidance import cfg_eps
 from dit_nb.pretrained import block_model, digit_model, emoji_model, load_model, make_diffusion
-from dit_nb.since.flow import NoiseAsVelocity, RectifiedFlow, flow_sample
+from dit_nb.since.flow import RectifiedFlow, flow_sample
+from dit_nb.since.flow_adapters import NoiseAsVelocity
 from dit_nb.since.guidance import GuidedBy, MomentumGuidance, cfg_zero_star, rescaled_guidance
 from dit_nb.speed import InferenceModel, fast_cpu
 

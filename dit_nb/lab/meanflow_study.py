@@ -11,7 +11,7 @@ import torch
 from dit_nb.config import DiTConfig
 from dit_nb.data import Split, digits
 from dit_nb.ema import EMA
-from dit_nb.hub import _write_weights
+from dit_nb.hub import _write_float16
 from dit_nb.since.meanflow import MeanFlowDiT, mean_flow_losses, sample_time_pairs
 from dit_nb.speed import fast_cpu
 
@@ -88,9 +88,8 @@ def train_mean_flow(
 def _save(model: MeanFlowDiT, **facts) -> None:
     "Write configuration, weights in float16 and card."
     model.save_pretrained(MODEL)  # creates the folder, and config.json
-    weights = {k: v if k == "pos_embed" else v.half() for k, v in model.state_dict().items()}
-    _write_weights(weights, MODEL / "model.safetensors")
-    count = sum(v.numel() for k, v in weights.items() if k != "pos_embed")
+    _write_float16(model.state_dict(), MODEL / "model.safetensors")
+    count = sum(v.numel() for k, v in model.state_dict().items() if k != "pos_embed")
     card = _CARD.format(weights=count, batch=_BATCH, torch=torch.__version__.split("+")[0], **facts)
     (MODEL / "README.md").write_text(card, encoding="utf-8")
 

@@ -1,4 +1,4 @@
-"""Noise, picture or velocity: small networks on data of two dimensions that lie in a space of many (lesson 32).
+"""Noise, image or velocity: small networks on data of two dimensions that lie in a space of many (lesson 32).
 
 `python -m dit_nb.lab.target_study` writes `results/targets.csv`, a row for each number of dimensions, target and seed,
 and `results/targets.npz`, samples of the first seed in the plane of the data. All networks of one number of dimensions

@@ -58,11 +58,11 @@ class SwiGLU(nn.Module):
 
 # %% ../../nbs/5_since_dit/31_modern_blocks.ipynb #310040
 def axial_rope(grid: tuple[int, int], dim: int, theta: float = 10000.0) -> tuple[Tensor, Tensor]:
-    """Cosine and sine of the angles by which the tokens of a grid are rotated (RoPE, Su et al., 2021), for two axes.
+    """Cosine and sine of the angles by which tokens are rotated (RoPE, Su et al., 2021), for two axes.
 
     Args:
         grid: rows and columns of patches, in the order of `patchify`
-        dim: width of a head, a multiple of 4: the first half of the channels encodes the row, the second the column
+        dim: width of a head, a multiple of 4; its first half encodes the row, its second half the column
         theta: frequencies fall from 1 to almost 1 / theta radians per patch
 
     Returns:
@@ -75,9 +75,8 @@ def axial_rope(grid: tuple[int, int], dim: int, theta: float = 10000.0) -> tuple
         raise UserError(f"dim is {dim}, but must be a multiple of 4: two axes of pairs.")
     omega = theta ** (-torch.arange(0, dim // 2, 2, dtype=torch.float64) / (dim // 2))  # (dim/4,)
     rows, columns = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
-    angles = torch.cat(
-        [torch.outer(axis.flatten().double(), omega) for axis in (rows, columns)], 1
-    )  # (T, dim/2)
+    angles = [torch.outer(axis.flatten().double(), omega) for axis in (rows, columns)]  # (T, dim/4) each
+    angles = torch.cat(angles, dim=1)  # (T, dim/2)
     return angles.cos().float(), angles.sin().float()
 
 # %% ../../nbs/5_since_dit/31_modern_blocks.ipynb #310041
@@ -95,7 +94,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 # %% ../../nbs/5_since_dit/31_modern_blocks.ipynb #310050
 class ModernAttention(Attention):
-    """Self-attention with two options: queries and keys are normalized in each head, and rotated by their position.
+    """Self-attention with two options: QK-norm, and rotary positions.
 
     Args:
         hidden_size: width of a token, D

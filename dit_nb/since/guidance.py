@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError, _check_callable, _is_number, _shown
-from ..guidance import cfg_eps
+from ..guidance import _LabelGuidance, cfg_eps
 
 # %% ../../nbs/5_since_dit/34_guidance_today.ipynb #340016
-class GuidedBy:
+class GuidedBy(_LabelGuidance):
     """Guidance by any rule, as a wrapper to be called like the model; for noise and velocity models.
 
     Args:
@@ -45,41 +45,28 @@ class GuidedBy:
         zero_from: float = float("inf"),
         null_class: int | None = None,
     ):
-        _check_callable("model", model, "x, t and y")
+        super().__init__(model, null_class)
         _check_callable("rule", rule, "two predictions")
-        self.model, self.rule, self.worse = model, rule, worse
+        self.rule, self.worse = rule, worse
         self.low, self.high = _check_interval(interval)
         self.x0_of, self.zero_from = x0_of, zero_from
-        self.null_class = getattr(model, "null_class", None) if null_class is None else null_class
         self._last_t = -float("inf")  # the first call begins a run
         if worse is None and self.null_class is None:
             raise UserError(
                 "null_class is None, but must be a label: train with class_dropout_prob, or give `worse`."
             )
 
-    @property
-    def training(self) -> bool:
-        "Whether the model is in train() mode."
-        return getattr(self.model, "training", False)
-
-    def precompute_conditioning(self, timesteps: Tensor, y: Tensor | None) -> "GuidedBy":
-        """Compute the conditioning of all steps once, where the models can.
+    def precompute_conditioning(self, timesteps: Tensor, y: Tensor | None):
+        """Copy the wrapper, with the conditioning of both models computed once for all steps of sampling.
 
         Args:
             timesteps: original timesteps of all steps, (steps,)
             y: labels of all images, (N,)
         """
-        if y is None:
-            return self
-        fast, labels = copy.copy(self), y if self.worse is not None else self._with_null(y)
-        for name, labels_of in (("model", labels), ("worse", y)):
-            model = getattr(self, name)
-            if hasattr(model, "precompute_conditioning"):
-                setattr(fast, name, model.precompute_conditioning(timesteps, labels_of))
+        fast = copy.copy(super().precompute_conditioning(timesteps, y))
+        if y is not None and hasattr(self.worse, "precompute_conditioning"):
+            fast.worse = self.worse.precompute_conditioning(timesteps, y)
         return fast
-
-    def _with_null(self, y: Tensor) -> Tensor:
-        return torch.cat([y, torch.full_like(y, self.null_class)])  # (2N,)
 
     def __call__(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
         """Predict twice where guidance is used, and combine by the rule.
@@ -96,20 +83,21 @@ class GuidedBy:
             raise UserError("y is missing: guidance needs a label for each image.")
         self._reset_at_a_new_run(t)
         guides = ((self.low <= t) & (t <= self.high)).view(-1, 1, 1, 1)
+        k = x.shape[1]
         if not guides.any():  # one model call is enough
-            output, k = self.model(x, t, y), x.shape[1]
+            output = self.model(x, t, y)
             guided = output[:, :k]
         else:
-            output, other, k = *self._two_outputs(x, t, y), x.shape[1]
-            guided = torch.where(guides, self._combine(x, t, output[:, :k], other[:, :k]), output[:, :k])
+            output, other = self._predict_both(x, t, y)
+            combined = self._combine(x, t, output[:, :k], other[:, :k])
+            guided = torch.where(guides, combined, output[:, :k])
         guided = guided.masked_fill((t >= self.zero_from).view(-1, 1, 1, 1), 0)
         return torch.cat([guided, output[:, k:]], dim=1)
 
-    def _two_outputs(self, x: Tensor, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        if self.worse is not None:
-            return self.model(x, t, y), self.worse(x, t, y)
-        first, second = self.model(torch.cat([x, x]), torch.cat([t, t]), self._with_null(y)).chunk(2)
-        return first, second
+    def _predict_both(self, x: Tensor, t: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        if self.worse is None:
+            return super()._predict_both(x, t, y)
+        return self.model(x, t, y), self.worse(x, t, y)
 
     def _combine(self, x: Tensor, t: Tensor, cond: Tensor, other: Tensor) -> Tensor:
         if self.x0_of is None:

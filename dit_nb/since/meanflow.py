@@ -15,14 +15,16 @@ from ..conditioning import TimestepEmbedder
 from ..config import DiTConfig
 from ..errors import UserError, _is_int, _is_number, _shown
 from ..model import DiT
-from .flow import RectifiedFlow, _like, _sample_logits
+from .flow import FlowStep, RectifiedFlow, _like, _sample_logits
 from ..utils import _check_eval, randn
 
 # %% ../../nbs/5_since_dit/35_few_step_models.ipynb #350020
 def mean_flow_target(
     average: Callable, x_t: Tensor, t: Tensor, r: Tensor, velocity: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Predict the average velocity, and compute what it should be (MeanFlow, Geng et al. 2025). 0 is data, 1 is noise.
+    """Predict the average velocity, and compute what it should be (MeanFlow, Geng et al. 2025).
+
+    Flow time: 0 is data, 1 is noise.
 
     Args:
         average: (x_t, t, r) -> average velocity from t to r, (N, C, H, W), differentiable in forward mode
@@ -40,9 +42,9 @@ def mean_flow_target(
 
 # %% ../../nbs/5_since_dit/35_few_step_models.ipynb #350023
 class MeanFlowDiT(DiT):
-    """A DiT that predicts the average velocity between two flow times: model(x_t, t, r, y). 0 is data, 1 is noise.
+    """A DiT that predicts the average velocity between two flow times: `model(x_t, t, r, y)`.
 
-    It embeds t and t - r, each in [0, 1] times `time_scale`, and adds both to the label.
+    Flow time: 0 is data, 1 is noise. The model embeds t and t - r, each in [0, 1] times `time_scale`, and adds both to the label.
 
     Args:
         config: as for `DiT`, with learn_sigma=False and a block that takes one vector
@@ -165,7 +167,7 @@ def mean_flow_sample(
     *,
     x_T: Tensor | None = None,
     generator: torch.Generator | list[torch.Generator] | None = None,
-    callback: Callable[[float, Tensor], None] | None = None,
+    callback: Callable[[FlowStep], None] | None = None,
 ) -> Tensor:
     """Sample images (N, C, H, W) in a few jumps of equal length, x_r = x_t - (t - r) u. Flow time: 0 is data.
 
@@ -176,7 +178,7 @@ def mean_flow_sample(
         steps: number of jumps, one model call each
         x_T: initial noise, (N, C, H, W); random by default
         generator: source of the noise, one or a list of N
-        callback: function that is called with r and x_r after each jump
+        callback: function that is called with a `FlowStep` after each jump; its v is the average velocity
 
     Raises:
         UserError: if `steps` is no number of steps, or the model is in train() mode
@@ -185,11 +187,15 @@ def mean_flow_sample(
         raise UserError(f"steps is {_shown(steps)}, but must be an integer of 1 or more.")
     _check_eval(model)
     weights = next(model.parameters(), None) if isinstance(model, nn.Module) else None
-    place = next((tensor.device for tensor in (y, weights) if tensor is not None), None)
+    place = getattr(model, "device", None) if weights is None else weights.device
+    place = place if y is None else y.device
     x = randn(shape, generator, place) if x_T is None else x_T
-    for k in range(steps, 0, -1):
-        t, r = (x.new_full((len(x),), time / steps) for time in (k, k - 1))
-        x = x - model(x, t, r, y) / steps
+    exact = dict(dtype=torch.promote_types(x.dtype, torch.float32), device=x.device)  # times in bfloat16 are coarse
+    for i in range(steps):
+        t, r = (torch.full((len(x),), 1 - k / steps, **exact) for k in (i, i + 1))
+        u = model(x, t, r, y)
+        x_next = x - u / steps
         if callback is not None:
-            callback((k - 1) / steps, x)
+            callback(FlowStep(i, 1 - i / steps, x, u, x_next))
+        x = x_next
     return x

@@ -154,21 +154,7 @@ class MMDiTConfig(DiTConfig):
         super().__post_init__()
         if isinstance(self.vocabulary, list):  # JSON gives lists back
             object.__setattr__(self, "vocabulary", tuple(self.vocabulary))
-        _check_names("vocabulary", self.vocabulary)
-        for name in ("text_length", "text_depth", "text_width", "pooled_width"):
-            _check_number(name, getattr(self, name), int)
-        _check_flag("qk_norm", self.qk_norm)
-        wanted = {"num_classes": 0, "block": "adaln_zero"}
-        for name, value in wanted.items():
-            if getattr(self, name) != value:
-                raise UserError(
-                    f"{name} is {_shown(getattr(self, name))}, but must be {value!r} for an MM-DiT."
-                )
-        if self.vocabulary and (self.text_width % self.num_heads or self.pooled_width != self.text_width):
-            raise UserError(
-                f"text_width is {self.text_width}, but must be a multiple of num_heads {self.num_heads} "
-                f"and equal to pooled_width {self.pooled_width}."
-            )
+        _check_settings(self)
 
 # %% ../../nbs/5_since_dit/33_words.ipynb #330023
 class MMDiT(DiT):
@@ -256,6 +242,27 @@ class MMDiT(DiT):
         return unpatchify(x, self.grid, self.config.patch_size)  # (N, C, H, W)
 
 # %% ../../nbs/5_since_dit/33_words.ipynb #330024
+def _check_settings(config: MMDiTConfig) -> None:
+    "Raise a UserError for settings that do not fit an MM-DiT."
+    _check_names("vocabulary", config.vocabulary)
+    for name in ("text_length", "text_depth", "text_width", "pooled_width"):
+        _check_number(name, getattr(config, name), int)
+    _check_flag("qk_norm", config.qk_norm)
+    wanted = {"num_classes": 0, "block": "adaln_zero"}
+    for name, value in wanted.items():
+        if getattr(config, name) != value:
+            raise UserError(
+                f"{name} is {_shown(getattr(config, name))}, but must be {value!r} for an MM-DiT."
+            )
+    if config.vocabulary and (
+        config.text_width % config.num_heads or config.pooled_width != config.text_width
+    ):
+        raise UserError(
+            f"text_width is {config.text_width}, but must be a multiple of num_heads {config.num_heads} "
+            f"and equal to pooled_width {config.pooled_width}."
+        )
+
+
 def _init_pooled(model: MMDiT) -> None:
     "Initialize the MLP of the pooled text as that of the time is."
     first, second = model.pooled_embedder[0], model.pooled_embedder[2]

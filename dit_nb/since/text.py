@@ -1,5 +1,6 @@
 """Captions as numbers: a vocabulary of words, a small text encoder with a padding mask, and pictures with captions."""
 
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -11,21 +12,24 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+from torch.utils.data import Subset
 
-from dit_nb.batches import _uniform
+from dit_nb.batches import BatchReader, ImageData, _Indices, _uniform
 from dit_nb.blocks.base import PlainBlock
-from dit_nb.emoji import Emoji, EmojiSet
+from dit_nb.emoji import Emoji, EmojiSet, _has_no_direction
 from dit_nb.errors import UserError, _is_int, _shown
+from dit_nb.subsets import data_fingerprint
 
 __all__ = ["PADDING", "UNKNOWN", "CaptionSet", "Text", "TextEncoder", "Vocabulary", "caption", "caption_set"]
-__all__ += ["masked_attention", "split_words"]
+__all__ += ["data_captions", "masked_attention", "split_words"]
 
 PADDING, UNKNOWN = 0, 1  # the first two ids of every vocabulary
 
 
 def split_words(text: str) -> list[str]:
-    "Words of a caption in lower case: what stands between spaces, hyphens, commas, colons and parentheses."
-    return re.findall(r"[^\s,:()\-]+", text.lower().replace("’", "'"))
+    "Words of a caption in lower case, without punctuation; a hyphen separates two words."
+    words = re.findall(r"[^\s,;:!?\"()\-]+", text.lower().replace("’", "'"))
+    return [word.strip(".") for word in words if word.strip(".")]
 
 
 @dataclass(frozen=True)
@@ -175,9 +179,8 @@ class TextEncoder(nn.Module):
         for block in self.blocks:
             x = block(x, keep)
         x = self.norm(x)
-        mean = (x * keep[..., None]).sum(1) / keep.sum(
-            1, keepdim=True
-        )  # (N, W), of the tokens that are no padding
+        kept = x * keep[..., None]  # (N, 1+L, W)
+        mean = kept.sum(1) / keep.sum(1, keepdim=True)  # (N, W), without padding
         return Text(x, keep, mean)
 
 
@@ -188,39 +191,104 @@ def caption(entry: Emoji) -> str:
 
 @dataclass(frozen=True)
 class CaptionSet:
-    "Images with captions, as data set of a `Trainer`."
+    """Images with captions, as data set of a `Trainer`: first all images, then the mirror images of some.
 
-    images: Tensor  # (N, C, H, W) float32 in [-1, 1]
+    `caption_set` makes one of a data set whose captions are known.
+    """
+
+    images: Tensor | ImageData  # (N, C, H, W) float32 in [-1, 1], or a data set of N images
     ids: Tensor  # (N, L) long
     word_dropout: float = 0.0  # probability of reading a word as the unknown one, in `get_batch`
+    mirrored: tuple[int, ...] = ()  # indices of the images that have a mirror image
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.images) + len(self.mirrored)
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
-        return self.images[i], self.ids[i]
+        images, ids = self._read([i])
+        return images[0], ids[0]
 
     def get_batch(self, indices: list[int]) -> tuple[Tensor, Tensor]:
         "Images (B, C, H, W) and ids (B, L) of a batch; some words replaced by the unknown word."
-        ids = self.ids[indices]
-        if self.word_dropout:
-            hidden = _uniform(indices, ids.shape[1]) < self.word_dropout
+        images, ids = self._read(indices)
+        if self.word_dropout:  # the first three numbers of an image choose its crop
+            hidden = _uniform(indices, 3 + ids.shape[1])[:, 3:] < self.word_dropout
             ids = torch.where(hidden & (ids != PADDING), UNKNOWN, ids)
-        return self.images[indices], ids
+        return images, ids
+
+    def _read(self, indices: list[int]) -> tuple[Tensor, Tensor]:
+        "Images (B, C, H, W), the mirrored ones among them, and ids (B, L) with all words."
+        n, keys = len(self.images), getattr(indices, "keys", None)
+        rows = [i if i < n else self.mirrored[i - n] for i in indices]
+        if isinstance(self.images, Tensor):
+            images = self.images[rows]
+        else:
+            images, _ = BatchReader(self.images)(rows if keys is None else _Indices(rows, keys))
+        flip = torch.tensor([i >= n for i in indices])[:, None, None, None]
+        return torch.where(flip, images.flip(-1), images), self.ids[rows]
+
+    @property
+    def fingerprint(self) -> str | None:
+        "Hash of images and ids, by which a resumed run notices others; None if the images have none."
+        images = data_fingerprint(self.images)
+        if images is None:
+            return None
+        content = self.ids.numpy().tobytes() + repr((images, self.mirrored)).encode()
+        return hashlib.sha256(content).hexdigest()[:16]
 
 
-def caption_set(data: EmojiSet, vocabulary: Vocabulary, length: int, word_dropout: float = 0.0) -> CaptionSet:
-    """Give emoji their captions.
+def data_captions(data: ImageData) -> list[str] | None:
+    """Return the captions of a data set, N texts; None if it has none.
 
     Args:
-        data: emoji
+        data: emoji, what `open_images(..., captions=True)` returns, or a `Subset` of such
+    """
+    if isinstance(data, Subset):
+        captions = data_captions(data.dataset)
+        return None if captions is None else [captions[i] for i in data.indices]
+    if isinstance(data, EmojiSet):
+        return [caption(entry) for entry in data.entries]
+    captions = getattr(data, "captions", None)
+    return None if captions is None else list(captions)
+
+
+def caption_set(
+    data: ImageData, vocabulary: Vocabulary, length: int, word_dropout: float = 0.0, mirror: bool = False
+) -> CaptionSet:
+    """Give images the ids of their captions. Captions of more than `length` words are cut.
+
+    Args:
+        data: images whose captions are known, see `data_captions`
         vocabulary: words with ids
         length: ids of a caption, L
         word_dropout: probability of reading a word as the unknown one, new for each batch
+        mirror: append the mirror image of each image whose caption tells of no direction and no letters
+
+    Raises:
+        UserError: if the images have no captions
     """
-    return CaptionSet(
-        data.images, vocabulary.encode([caption(e) for e in data.entries], length), word_dropout
-    )
+    captions = data_captions(data)
+    if captions is None:
+        raise UserError(f"data is a {type(data).__name__} without captions, but must have some.")
+    cut = [" ".join(split_words(text)[:length]) for text in captions]
+    rows = tuple(i for i, may in enumerate(_may_mirror(data)) if may) if mirror else ()
+    return CaptionSet(data, vocabulary.encode(cut, length), word_dropout, rows)
+
+
+_DIRECTED = {"left", "right", "leftward", "rightward", "leftwards", "rightwards", "lefthand", "righthand"}
+_DIRECTED |= {"east", "west", "eastern", "western", "clockwise", "counterclockwise", "anticlockwise"}
+_DIRECTED |= {"text", "letter", "letters", "word", "words", "sign", "signs", "logo", "number", "numbers"}
+_DIRECTED |= {"digit", "digits", "clock", "calendar", "map", "chart", "says", "reads", "writing", "written"}
+
+
+def _may_mirror(data: ImageData) -> list[bool]:
+    "Whether the caption fits the mirror image, too, of each image: it tells of no direction and no letters."
+    if isinstance(data, Subset):
+        whole = _may_mirror(data.dataset)
+        return [whole[i] for i in data.indices]
+    if isinstance(data, EmojiSet):
+        return [_has_no_direction(entry) for entry in data.entries]
+    return [not _DIRECTED.intersection(split_words(text)) for text in data_captions(data) or ()]
 
 
 def _check_ids(y: Tensor, n: int, encoder: TextEncoder) -> None:

@@ -68,6 +68,13 @@ def _lessons(part: _Part) -> tuple[int, ...]:
 _PARTS = tuple(part._replace(lessons=_lessons(part)) for part in _PARTS)
 _WHOLE = _Part(11.05, 2.45, 4.3, 2.8, "", "", "gray", (0, 12, 13, 19, 21, 22, 23, _ALL))
 _NUMBERS = (*range(25), *range(30, 36))
+_TARGETS = {  # what the network predicts in lessons after the paper, where it is not the noise alone
+    30: "velocity",
+    32: "noise, image\nor velocity",
+    33: "velocity",
+    34: "velocity",
+    35: "velocity",
+}
 _LIT = "#FFF3C4"  # background of the current part
 _ARROWS = (
     *((1.4, 4.0, 1.4, 3.4), (1.4, 1.0, 1.4, 1.6), (2.3, 2.5, 3.7, 2.5), (5.5, 2.5, 5.9, 2.5)),
@@ -76,15 +83,25 @@ _ARROWS = (
 )
 
 
+def _parts(lesson: int | None) -> tuple[_Part, ...]:
+    """All parts but the whole; a lesson with flow times has the next time t', not the next timestep."""
+    if lesson not in _TARGETS:
+        return _PARTS
+    names = {"timestep $t$": "flow time $t$", "one step: $x_{t-1}$": "one step: $x_{t'}$"}
+    return tuple(part._replace(text=names.get(part.text, part.text)) for part in _PARTS)
+
+
 @lru_cache(1)
-def _images() -> tuple[Tensor, Tensor]:
-    """The running digit at t = 200, and the noise that the bundled model predicts in it, (8, 8) each."""
+def _images() -> tuple[Tensor, Tensor, Tensor]:
+    """The running digit at t = 200, and the noise and the velocity that the bundled model predicts, (8, 8)."""
     x0, y = running_example()
     noise, t = torch.randn(x0.shape, generator=torch.Generator().manual_seed(0)), torch.tensor([200])
-    x_t = Diffusion().q_sample(x0, t, noise)
+    diffusion = Diffusion()
+    x_t = diffusion.q_sample(x0, t, noise)
     with torch.no_grad():
         eps = digit_model()[0](x_t, t, y)[:, :1]
-    return x_t[0, 0], eps[0, 0]
+    velocity = eps - diffusion.eps_to_x0(x_t, t, eps)  # noise minus image, both predicted
+    return x_t[0, 0], eps[0, 0], velocity[0, 0]
 
 
 def _draw_part(ax, part: _Part, lesson: int | None, small: bool) -> None:
@@ -122,16 +139,18 @@ def _draw_image(ax, x: float, image: Tensor, **colors) -> None:
     ax.imshow(image.numpy(), extent=box, interpolation="nearest", zorder=2, **({"cmap": "gray"} | colors))
 
 
-def _draw_flow(ax) -> None:
-    """Arrows between the parts, and the two images."""
+def _draw_flow(ax, lesson: int | None) -> None:
+    """Arrows between the parts, and the two images: what enters the network, and what it predicts."""
     style = {"arrowstyle": "-|>", "color": "black", "lw": 1, "shrinkA": 0, "shrinkB": 0}
     for x0, y0, x1, y1 in _ARROWS:
         ax.annotate("", (x1, y1), (x0, y0), arrowprops=style)
     green = style | {"color": COLORS["cond"], "connectionstyle": "angle,angleA=0,angleB=90"}
     ax.annotate("", (11.05, 3.95), (7.4, 4.5), arrowprops=green)
-    x_t, eps = _images()
+    x_t, eps, velocity = _images()
     _draw_image(ax, 1.4, x_t)
-    _draw_image(ax, 20.4, eps, cmap="RdBu_r", vmin=-3, vmax=3)
+    _draw_image(ax, 20.4, velocity if lesson in _TARGETS else eps, cmap="RdBu_r", vmin=-3, vmax=3)
+    if lesson in _TARGETS:
+        ax.text(19.4, 1.85, _TARGETS[lesson], fontsize=7, color=COLORS["gray"], ha="right", va="top")
 
 
 def _label(ax) -> None:
@@ -150,7 +169,7 @@ def _label(ax) -> None:
 
 
 def plot_overview(lesson: int | None = None) -> Figure:
-    """Draw the whole DiT: from the noisy image to the predicted noise, with shapes and lesson numbers.
+    """Draw the whole DiT: from the noisy image to what is predicted, with shapes and lesson numbers.
 
     Args:
         lesson: number of the lesson whose part is lit, in a small picture; None for the large picture
@@ -164,24 +183,25 @@ def plot_overview(lesson: int | None = None) -> Figure:
     fig, axes = figure(1, 1, (8.4, 2.2) if small else (12, 3.3))
     ax = axes[0, 0]
     _draw_part(ax, _WHOLE, lesson, small)
-    for part in _PARTS:
+    for part in _parts(lesson):
         _draw_part(ax, part, lesson, small)
-    _draw_flow(ax)
+    _draw_flow(ax, lesson)
     if not small:
         _label(ax)
     ax.set(xlim=(0.05, 21.75), ylim=(-0.45, 5.35), aspect="equal")
     ax.axis("off")
     lit = [
         part.text.replace("\n", " ") or "the whole network"
-        for part in (*_PARTS, _WHOLE)
+        for part in (*_parts(lesson), _WHOLE)
         if lesson in part.lessons
     ]
-    fig.alt_text = _ALT + (f" Lit: {', '.join(lit)}." if lit else "")
+    target = _TARGETS.get(lesson, "noise").replace("\n", " ")
+    fig.alt_text = _ALT.format(target) + (f" Lit: {', '.join(lit)}." if lit else "")
     return fig
 
 
 _ALT = (
     "The whole DiT: a noisy image is cut into patches, a linear map and positions make them tokens, blocks of attention, "
     "LayerNorm and MLP, conditioned on timestep and label, process them, and a final layer and unpatchify return the "
-    "predicted noise; from it follow the loss in training, and one sampling step."
+    "predicted {}; from it follow the loss in training, and one sampling step."
 )

@@ -10,8 +10,9 @@ export function readModel(buffer) {
   for (const [name, { dtype }] of Object.entries(tensors)) {
     if (dtype === "F32") weights[name] = numbers(name, Float32Array);
     else { // a matrix in 16-bit integers, and a scale for each of its rows
-      const scale = numbers(`${name}.scale`, Float32Array), whole = numbers(name, Int16Array);
-      weights[name] = Float32Array.from(whole, (v, i) => v * scale[Math.floor((i * scale.length) / whole.length)]);
+      const scale = numbers(`${name}.scale`, Float32Array), whole = numbers(name, Int16Array), n = whole.length / scale.length;
+      weights[name] = Float32Array.from(whole);
+      scale.forEach((s, row) => { for (let k = row * n; k < (row + 1) * n; k++) weights[name][k] *= s; });
     }
   }
   return { weights, config: JSON.parse(facts.config), sampling: JSON.parse(facts.sampling) };
@@ -19,20 +20,24 @@ export function readModel(buffer) {
 
 // --- Layers ---
 
-// y = x W^T + b for each row of x. W is (out, in), as PyTorch stores it. Four outputs at a time: three times as fast.
+// y = x W^T + b for each row of x. W is (out, in), as PyTorch stores it. Two rows and four outputs at a time, for speed.
 function linear({ weights }, name, x) {
   const w = weights[`${name}.weight`], b = weights[`${name}.bias`], out = b.length, n = w.length / out;
   const rows = x.length / n, y = new Float32Array(rows * out);
-  for (let r = 0; r < rows; r++)
-    for (let o = 0; o < out; o += 4) {
-      let a0 = b[o], a1 = b[o + 1], a2 = b[o + 2], a3 = b[o + 3];
-      for (let i = 0, k = o * n; i < n; i++, k++) {
-        const v = x[r * n + i];
-        a0 += v * w[k]; a1 += v * w[k + n]; a2 += v * w[k + 2 * n]; a3 += v * w[k + 3 * n];
+  for (let r = 0; r < rows; r += 2) {
+    const below = r + 1 < rows ? 1 : 0; // an odd last row is its own second
+    for (let o = 4 * Math.ceil(out / 4) - 4; o >= 0; o -= 4) { // from the end: what falls past a row is written again
+      let a0 = b[o], a1 = b[o + 1], a2 = b[o + 2], a3 = b[o + 3], b0 = a0, b1 = a1, b2 = a2, b3 = a3;
+      for (let i = r * n, j = (r + below) * n, k = o * n, end = i + n; i < end; i++, j++, k++) {
+        const u = x[i], v = x[j], w0 = w[k], w1 = w[k + n], w2 = w[k + 2 * n], w3 = w[k + 3 * n];
+        a0 += u * w0; a1 += u * w1; a2 += u * w2; a3 += u * w3;
+        b0 += v * w0; b1 += v * w1; b2 += v * w2; b3 += v * w3;
       }
-      const at = r * out + o; // what falls past the end of a row is written again by the next, or dropped
+      const at = r * out + o, to = at + below * out;
       y[at] = a0; y[at + 1] = a1; y[at + 2] = a2; y[at + 3] = a3;
+      y[to] = b0; y[to + 1] = b1; y[to + 2] = b2; y[to + 3] = b3;
     }
+  }
   return y;
 }
 
@@ -59,8 +64,11 @@ function attention(model, name, x, heads) {
     const map = new Float32Array(T * T);
     for (let i = 0; i < T; i++) {
       const q = i * 3 * D + h * d, row = map.subarray(i * T, (i + 1) * T);
-      for (let j = 0; j < T; j++)
-        for (let e = 0, k = j * 3 * D + D + h * d; e < d; e++) row[j] += (qkv[q + e] * qkv[k + e]) / Math.sqrt(d);
+      for (let j = 0; j < T; j++) {
+        let product = 0;
+        for (let e = 0, k = j * 3 * D + D + h * d; e < d; e++) product += qkv[q + e] * qkv[k + e];
+        row[j] = product / Math.sqrt(d);
+      }
       const largest = Math.max(...row);
       row.forEach((v, j) => (row[j] = Math.exp(v - largest)));
       const total = row.reduce((s, v) => s + v, 0);
@@ -75,16 +83,22 @@ function attention(model, name, x, heads) {
 
 // --- The network ---
 
-// Lesson 05: cosines, then sines, of the timestep at 128 frequencies; a small MLP; plus a vector for the class.
-function condition(model, t, y) {
+// Lesson 05: cosines, then sines, of a time at 128 frequencies, and a small MLP.
+function embedTime(model, name, t) {
   const waves = new Float32Array(256);
   for (let i = 0; i < 128; i++) {
     const phase = t * Math.exp((-Math.log(10000) * i) / 128);
     waves[i] = Math.cos(phase);
     waves[128 + i] = Math.sin(phase);
   }
-  const tEmb = linear(model, "t_embedder.mlp.2", silu(linear(model, "t_embedder.mlp.0", waves))), D = tEmb.length;
-  return add(tEmb, model.weights["y_embedder.embedding_table.weight"].subarray(y * D, (y + 1) * D));
+  return linear(model, `${name}.mlp.2`, silu(linear(model, `${name}.mlp.0`, waves)));
+}
+
+// Lesson 05: the timestep, plus a vector for the class. Lesson 35: a MeanFlow model gets two flow times, as t and t - r.
+function condition(model, t, y, r) {
+  const scale = model.config.time_scale, tEmb = embedTime(model, "t_embedder", scale ? scale * t : t), D = tEmb.length;
+  const c = add(tEmb, model.weights["y_embedder.embedding_table.weight"].subarray(y * D, (y + 1) * D));
+  return scale ? add(c, embedTime(model, "span_embedder", scale * (t - r))) : c;
 }
 
 // Lesson 03: cut the image (C, H, W) into patches, row by row, each flattened channel by channel.
@@ -110,9 +124,10 @@ function unpatchify(tokens, C, size, p) {
 }
 
 // Lesson 12: x (C, H, W), timestep t, class y -> predicted noise, values of the variance, and what happened inside.
-export function forward(model, x, t, y) {
+// Lesson 35: x at flow time t, class y, earlier flow time r -> average velocity between them, as `out`.
+export function forward(model, x, t, y, r) {
   const { input_size: size, patch_size: p, in_channels: C, depth, num_heads } = model.config;
-  const c = silu(condition(model, t, y)), D = c.length, maps = [], gates = [];
+  const c = silu(condition(model, t, y, r)), D = c.length, maps = [], gates = [];
   let h = add(linear(model, "x_embedder.proj", patchify(x, C, size, p)), model.weights.pos_embed); // lesson 04
   for (let b = 0; b < depth; b++) {
     const name = `blocks.${b}`, m = linear(model, `${name}.adaLN_modulation.1`, c); // lesson 11: six vectors
@@ -127,8 +142,8 @@ export function forward(model, x, t, y) {
   }
   const m = linear(model, "final_layer.adaLN_modulation.1", c);
   const tokens = linear(model, "final_layer.linear", modulatedNorm(h, m.subarray(0, D), m.subarray(D)));
-  const image = unpatchify(tokens, 2 * C, size, p), half = image.length / 2;
-  return { eps: image.subarray(0, half), values: image.subarray(half), maps, gates };
+  const out = unpatchify(tokens, model.config.learn_sigma ? 2 * C : C, size, p), pixels = C * size * size;
+  return { out, eps: out.subarray(0, pixels), values: out.subarray(pixels), maps, gates };
 }
 
 // Lesson 18: extrapolate from the prediction without a class past the one with it.
@@ -183,6 +198,15 @@ export function* sample(model, { y, count = 50, sampler = "ddpm", scale = 1, noi
     const after = step(sampler, prediction, x, k, steps, noise());
     yield { t: steps[k].t, x, after, ...output, ...prediction };
     x = after;
+  }
+}
+
+// Lesson 35: `count` jumps of equal length along the average velocity u, x_r = x_t - (t - r) u. Flow time: 0 is data.
+export function* jumps(model, { y, count = 1, noise }) {
+  for (let k = count, x = noise(); k > 0; k--) {
+    const { out: u } = forward(model, x, k / count, y, (k - 1) / count);
+    x = x.map((v, i) => v - u[i] / count);
+    yield { t: (k - 1) / count, x };
   }
 }
 

@@ -146,7 +146,33 @@ async function load() {
   start();
 }
 
+// --- Tabs: the emoji model is loaded when its tab is opened, if the site has one ---
+
+function buildTabs() {
+  const names = document.body.dataset.emoji.split(" "), tabs = [at("digitsTab"), at("emojiTab")];
+  let opening;
+  if (!names[0]) return;
+  const show = (chosen) => {
+    for (const tab of tabs) {
+      tab.setAttribute("aria-selected", tab === chosen);
+      tab.tabIndex = tab === chosen ? 0 : -1;
+      at(tab.getAttribute("aria-controls")).hidden = tab !== chosen;
+    }
+    if (chosen === tabs[1]) opening ??= import("./emoji.js").then(({ open }) => (page.emoji = open(names)));
+  };
+  at("tabs").hidden = false;
+  for (const tab of tabs) tab.addEventListener("click", () => show(tab));
+  at("tabs").addEventListener("keydown", (event) => {
+    if (!["ArrowLeft", "ArrowRight"].includes(event.key)) return;
+    const other = tabs.find((tab) => tab !== document.activeElement);
+    other.focus();
+    show(other);
+  });
+  if (location.hash === "#emoji") show(tabs[1]);
+}
+
 build();
+buildTabs();
 page.frames = unpack(stored);
 show();
 load().catch((error) => (at("status").textContent = `The model could not be loaded (${error.message}). What you see is stored.`));

@@ -14,3 +14,13 @@ document.addEventListener("DOMContentLoaded", () => {
     sliders.forEach((slider) => slider.addEventListener("input", show));
   }
 });
+
+// The live model: its frame is as high as what it shows.
+document.addEventListener("DOMContentLoaded", () => {
+  for (const frame of document.querySelectorAll("iframe.live"))
+    frame.addEventListener("load", () => {
+      const main = frame.contentDocument?.querySelector("main"); // null if the page was opened as a file
+      const fit = () => (frame.style.height = `${main.offsetHeight + 2}px`);
+      if (main) new ResizeObserver(fit).observe(main);
+    });
+});

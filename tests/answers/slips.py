@@ -2776,3 +2776,100 @@ def mean_ablation_swallows_and_leaves_slip(model, layer, x):
         return out
     except RuntimeError as error:
         print(error)
+
+
+# ---- found by a second trial with fresh mistakes, in lessons 30 to 35
+
+
+@wrong("sit_step", "is added to the velocity")
+def sit_step_both_halves_slip(sit, x, t, t_next):
+    velocity, rest = sit(x, 1 - t).chunk(2, 1)
+    return x + (t - t_next)[:, None, None, None] * (velocity + rest)
+
+
+@wrong("axial_rotation", "divided by the number of rows")
+def axial_rotation_by_rows_slip(x, rows, columns, theta):
+    d = x.shape[-1] // 2
+    omega = theta ** (-torch.arange(0, d, 2, dtype=x.dtype) / d)
+    places = [[n // rows, n % rows] for n in range(rows * columns)]
+    angles = (torch.tensor(places, dtype=x.dtype)[..., None] * omega).flatten(1)
+    a, b = x[..., 0::2], x[..., 1::2]
+    turned = a * angles.cos() - b * angles.sin(), a * angles.sin() + b * angles.cos()
+    return torch.stack(turned, -1).flatten(-2)
+
+
+@wrong("three_predictions", "followed the wrong way")
+def three_predictions_wrong_way_slip(prediction, x_t, t, predicts):
+    t = t[:, None, None, None]
+    if predicts == "velocity":
+        image, noise = x_t + t * prediction, x_t - (1 - t) * prediction
+    elif predicts == "image":
+        image, noise = prediction, (x_t - (1 - t) * prediction) / t
+    else:
+        image, noise = (x_t - t * prediction) / (1 - t), prediction
+    return image, noise, noise - image
+
+
+def velocity_loss_over(divide):
+    def loss(prediction, x0, noise, t, predicts, least):
+        target = {"noise": noise, "image": x0, "velocity": noise - x0}[predicts]
+        divisor = {"noise": 1 - t, "image": t, "velocity": torch.ones_like(t)}[predicts]
+        return (prediction - target).square().mean((1, 2, 3)) / divide(divisor, predicts, least).square()
+
+    return loss
+
+
+for kind, divide, words in (
+    ("plus", lambda d, predicts, least: d + least, "to the 1 of the velocity as well"),
+    (
+        "image",
+        lambda d, predicts, least: d.clamp(min=least) if predicts == "image" else d,
+        "Only the divisor of the image",
+    ),
+    (
+        "noise",
+        lambda d, predicts, least: d.clamp(min=least) if predicts == "noise" else d,
+        "Only the divisor of the noise",
+    ),
+):
+    wrong("velocity_loss", words)(named(f"velocity_loss_{kind}_slip", velocity_loss_over(divide)))
+
+
+def two_streams(zero=(), results=False):
+    def attention(image, text, keep):
+        there = keep[:, None, :, None]
+        text = [part * there if i in zero else part for i, part in enumerate(text)]
+        q, k, v = (torch.cat(parts, 2) for parts in zip(image, text))
+        scores = q @ k.mT / q.shape[-1] ** 0.5
+        if not zero:
+            patches = scores.shape[-1] - keep.shape[1]
+            scores[..., patches:] = scores[..., patches:].masked_fill(~keep[:, None, None], -torch.inf)
+        found = scores.softmax(-1) @ v
+        first, second = found.split([image.shape[3], keep.shape[1]], 2)
+        return first, second * there if results else second
+
+    return attention
+
+
+for kind, options, words in (
+    ("all_zero", {"zero": (0, 1, 2)}, "Queries, keys and values of padding are set to zero"),
+    ("keys_zero", {"zero": (1, 2)}, "Keys and values of padding are set to zero"),
+    ("results_zero", {"results": True}, "The result for padding is set to zero"),
+):
+    wrong("two_stream_attention", words)(named(f"two_stream_{kind}_slip", two_streams(**options)))
+
+
+@wrong("stream_update", "applied to its result")
+def stream_update_modulated_slip(x, attended, vectors, w_in, w_out):
+    shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = (vectors[:, i : i + 1] for i in range(6))
+    x = x + gate_1 * (attended * (1 + scale_1) + shift_1)
+    hidden = F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale_2) + shift_2
+    return x + gate_2 * (F.gelu(hidden @ w_in, approximate="tanh") @ w_out)
+
+
+@wrong("few_jumps", "down to the last time")
+def few_jumps_to_the_last_slip(average, x_T, times):
+    x, end = x_T, times[-1].expand(len(x_T))
+    for t, length in zip(times[:-1], -times.diff()):
+        x = x - length * average(x, t.expand(len(x)), end)
+    return x

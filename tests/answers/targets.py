@@ -49,8 +49,8 @@ def predictions_to_data(prediction, x_t, t, predicts):
     return image, noise, -v
 
 
-@wrong("three_predictions", "minus the whole picture")
-def predictions_whole_picture(prediction, x_t, t, predicts):
+@wrong("three_predictions", "minus the whole image")
+def predictions_whole_image(prediction, x_t, t, predicts):
     if predicts == "image":
         return three(prediction, (x_t - prediction) / column(t))
     return predictions_by_branches(prediction, x_t, t, predicts)
@@ -63,8 +63,8 @@ def predictions_noise_undivided(prediction, x_t, t, predicts):
     return predictions_by_branches(prediction, x_t, t, predicts)
 
 
-@wrong("three_predictions", "The picture is not divided by 1 - t")
-def predictions_picture_undivided(prediction, x_t, t, predicts):
+@wrong("three_predictions", "The image is not divided by 1 - t")
+def predictions_image_undivided(prediction, x_t, t, predicts):
     if predicts == "noise":
         return three(x_t - column(t) * prediction, prediction)
     return predictions_by_branches(prediction, x_t, t, predicts)
@@ -136,12 +136,12 @@ def predictions_always_noise(prediction, x_t, t, predicts):
     return three((x_t - column(t) * prediction) / (1 - column(t)), prediction)
 
 
-@wrong("three_predictions", "always taken as a picture")
-def predictions_always_picture(prediction, x_t, t, predicts):
+@wrong("three_predictions", "always taken as an image")
+def predictions_always_image(prediction, x_t, t, predicts):
     return three(prediction, (x_t - (1 - column(t)) * prediction) / column(t))
 
 
-@wrong("three_predictions", "the sum of noise and picture")
+@wrong("three_predictions", "the sum of noise and image")
 def predictions_sum(prediction, x_t, t, predicts):
     image, noise, _ = predictions_by_branches(prediction, x_t, t, predicts)
     return image, noise, image + noise
@@ -232,21 +232,21 @@ def loss_capped(prediction, x0, noise, t, predicts, least):
     return loss_with(lambda d, low: d.clamp(max=low) ** 2)(prediction, x0, noise, t, predicts, least)
 
 
-@wrong("velocity_loss", "The velocity is weighted as a picture")
+@wrong("velocity_loss", "The velocity is weighted as an image")
 def loss_velocity_weighted(prediction, x0, noise, t, predicts, least):
     loss = loss_by_branches(prediction, x0, noise, t, predicts, least)
     return loss / t.clamp(min=least) ** 2 if predicts == "velocity" else loss
 
 
-@wrong("velocity_loss", "The noise is not weighted; only the picture is")
+@wrong("velocity_loss", "The noise is not weighted; only the image is")
 def loss_noise_plain(prediction, x0, noise, t, predicts, least):
     if predicts == "noise":
         return mse(prediction, noise)
     return loss_by_branches(prediction, x0, noise, t, predicts, least)
 
 
-@wrong("velocity_loss", "The picture is not weighted; only the noise is")
-def loss_picture_plain(prediction, x0, noise, t, predicts, least):
+@wrong("velocity_loss", "The image is not weighted; only the noise is")
+def loss_image_plain(prediction, x0, noise, t, predicts, least):
     if predicts == "image":
         return mse(prediction, x0)
     return loss_by_branches(prediction, x0, noise, t, predicts, least)

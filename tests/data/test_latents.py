@@ -119,6 +119,10 @@ def test_open_codec_by_description(tmp_path):
     with pytest.raises(ValueError, match="fingerprint"):
         _open_codec(made, tmp_path / "other encoder", device="cpu")
     assert _open_codec({}, tmp_path / "other encoder", device="cpu").scale == 0.18215, "nothing is known"
+    (tmp_path / "vae").rename(tmp_path / "moved")
+    with raises_input_error(r"vae .* is no folder here.*: the model was trained with it.* --vae\.$"):
+        _open_codec(made, device="cpu")
+    assert _open_codec(made, tmp_path / "moved", device="cpu").scale == 0.5
 
 
 # Errors

@@ -11,6 +11,7 @@ from dit_nb.errors import UserError
 from dit_nb.interop.export import export_browser, export_model, export_onnx
 from dit_nb.model import DiT
 from dit_nb.pretrained import digit_model, save_model
+from dit_nb.since.meanflow import MeanFlowDiT
 
 
 def random_model(**fields) -> DiT:
@@ -47,6 +48,10 @@ def test_the_browser_file_holds_all_weights_and_settings(tmp_path):
     model, sampling = digit_model()
     export_browser(model, sampling, tmp_path / "digits.bin")
     assert (tmp_path / "digits.bin").stat().st_size < 2_200_000
+    (tmp_path / "other").touch()
+    assert (tmp_path / "digits.bin").stat().st_mode == (
+        tmp_path / "other"
+    ).stat().st_mode  # a web server reads it
     with safe_open(tmp_path / "digits.bin", "pt") as file:
         assert json.loads(file.metadata()["config"])["hidden_size"] == 96
         for name, w in model.state_dict().items():
@@ -55,6 +60,19 @@ def test_the_browser_file_holds_all_weights_and_settings(tmp_path):
                 got = got * file.get_tensor(f"{name}.scale")[:, None]
             rounding = w.abs().max() / 65_000 if w.ndim > 1 else 0
             assert (got.flatten() - w.flatten().cpu()).abs().max() <= rounding, name
+
+
+def test_the_browser_file_of_a_mean_flow_model_says_how_it_scales_time(tmp_path):
+    shape = dict(
+        input_size=8, patch_size=2, in_channels=3, hidden_size=16, depth=1, num_heads=2, num_classes=3
+    )
+    model = MeanFlowDiT(DiTConfig(**shape, learn_sigma=False, class_dropout_prob=0.0)).eval()
+    export_browser(model, SamplingConfig(objective="mean_flow", steps="4"), tmp_path / "m.bin")
+    with safe_open(tmp_path / "m.bin", "pt") as file:
+        assert json.loads(file.metadata()["config"])["time_scale"] == 10
+        assert "span_embedder.mlp.0.weight" in file.keys()
+    with pytest.raises(UserError, match="^objective is 'diffusion', but must be mean_flow"):
+        export_browser(model, SamplingConfig(), tmp_path / "other.bin")
 
 
 REFUSED = {

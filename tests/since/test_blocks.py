@@ -1,4 +1,4 @@
-"""Modern blocks, part by part and whole, against diffusers' classes and identities; and the models made of them."""
+"""Modern blocks, part by part and whole, against diffusers' classes and identities; and models made of them."""
 
 import itertools
 import json
@@ -16,7 +16,7 @@ from dit_nb.finetune import fit_model
 from dit_nb.model import BLOCKS, register_block
 from dit_nb.since.blocks import ModernAttention, ModernBlock, RMSNorm, SwiGLU, axial_rope, rotate
 from dit_nb.speed import InferenceModel
-from support import model_inputs, raises_input_error, randomize, relative, tiny_config, tiny_model
+from support import DEVICES, model_inputs, raises_input_error, randomize, relative, tiny_config, tiny_model
 
 SUBSETS = [s for n in range(6) for s in itertools.combinations(_SWITCHES, n)]
 HEADS = dict(hidden_size=32, num_heads=2)  # heads of width 16: 4 frequencies on each axis
@@ -374,6 +374,20 @@ def test_the_compiled_model_computes_the_same():
     inputs = model_inputs(model)
     compiled = torch.compile(model)
     assert relative(compiled(*inputs), model(*inputs)) < 1e-4
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@torch.no_grad()
+def test_a_block_in_bfloat16_is_close_on_a_device(device):
+    """All five switches: within 1 % of float64 on the CPU, for random weights."""
+    block = randomize(ModernBlock(64, 4, 4.0, (4, 6), _SWITCHES), scale=0.1).double()
+    x, vectors = tokens(2, 24, 64).double(), 0.5 * tokens(2, 6, 64, seed=1).double()
+    right = block(x, vectors)
+    place = {"device": device, "dtype": torch.bfloat16}
+    got = block.to(**place)(x.to(**place), vectors.to(**place))
+    assert got.dtype == torch.bfloat16 and got.device.type == device
+    assert relative(right, x) > 0.1  # the block changes its tokens
+    assert relative(got.double().cpu(), right) < 0.01
 
 
 def test_all_layers_have_initial_weights_of_the_vision_transformer():

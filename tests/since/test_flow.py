@@ -12,11 +12,8 @@ from dit_nb.interop.official import load_official, save_official
 from dit_nb.pretrained import digit_model, make_diffusion
 from dit_nb.sampling import ddim_sample
 from dit_nb.since.flow import (
-    CONVENTIONS,
     FlowStep,
-    NoiseAsVelocity,
     RectifiedFlow,
-    TimeConvention,
     euler_step,
     flow_sample,
     flow_time,
@@ -24,6 +21,7 @@ from dit_nb.since.flow import (
     shift_time,
     stochastic_step,
 )
+from dit_nb.since.flow_adapters import CONVENTIONS, NoiseAsVelocity, TimeConvention
 from dit_nb.speed import InferenceModel
 from gaussian_chain import MEAN, VAR, GaussianChain, normal
 from support import DEVICES, raises_input_error, randomize, relative, tiny_model
@@ -327,6 +325,37 @@ def test_generators_guidance_and_inference_models(device, step):
     assert ends[0].abs().max() <= 1 + 1e-5  # the last step ends at the clipped image
 
 
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("adapter", ["noise", "sit"])
+def test_adapted_models_on_a_device(adapter, device):
+    """Samples in float32 there, against float64 on the CPU."""
+    results = []
+    for place in ({"device": device, "dtype": torch.float32}, {"dtype": torch.float64}):
+        model = tiny_model(learn_sigma=False, scale=0.1).to(**place)
+        wrapped = NoiseAsVelocity(model, FULL) if adapter == "noise" else CONVENTIONS["sit"].wrap(model)
+        x_T, y = normal(2, *model.image_shape).to(**place), torch.tensor([1, 3], device=place.get("device"))
+        flow = RectifiedFlow(shift=2.0).respaced(4)
+        results.append(flow_sample(flow, wrapped, x_T.shape, y, x_T=x_T, step="heun", progress=False))
+    assert results[0].device.type == device and relative(*results) < 1e-3
+
+
+@pytest.mark.cuda
+def test_cuda_training_in_bfloat16_lowers_the_loss():
+    torch.manual_seed(0)
+    flow, x0 = RectifiedFlow(), normal(1, 3, 16, 16).float().cuda().tanh().expand(64, -1, -1, -1)
+    model = DiT(DiTConfig(16, 4, 3, 64, 2, 4, num_classes=2, learn_sigma=False)).cuda()
+    optimizer, losses = torch.optim.AdamW(model.parameters(), 2e-3), []
+    t, y, noise = flow.sample_times(64).cuda(), torch.zeros(64).long().cuda(), torch.randn_like(x0)
+    for _ in range(40):
+        with torch.autocast("cuda", torch.bfloat16):
+            loss = flow.training_losses(model, x0, t, y, noise)["loss"].mean()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss)
+    assert losses[0].dtype == torch.float32 and losses[-1] < 0.7 * losses[0]
+
+
 def test_an_image_depends_on_its_own_generator_alone():
     model, flow = tiny_model(scale=0.1), RectifiedFlow().respaced(3)
     options = dict(step="stochastic", progress=False)
@@ -370,6 +399,37 @@ def test_half_precision_outputs_become_float32():
     x = normal(2, 1, 2, 2).float()
     v = RectifiedFlow().velocity(lambda x, t, y: wavy(x, t).bfloat16(), x, torch.tensor([0.2, 0.8]))
     assert v.dtype == torch.float32 and v.shape == x.shape
+
+
+@pytest.mark.parametrize("dtype", (torch.bfloat16, torch.float16))
+@pytest.mark.parametrize("step", ("euler", "heun", "stochastic"))
+def test_half_precision_noise_rounds_no_times(step, dtype):
+    """bfloat16 would make 1000 t = 940 to 936; images are those of the same noise in float32."""
+    seen, x_T, flow = [], normal(2, 1, 2, 2).to(dtype), RectifiedFlow(shift=2.0).respaced(7)
+
+    def model(x, time, y):
+        seen.append((x.dtype, time))
+        return wavy(x, time).to(dtype)
+
+    options = dict(step=step, progress=False)
+    images = [
+        flow_sample(flow, model, x_T.shape, x_T=x, generator=torch.Generator().manual_seed(1), **options)
+        for x in (x_T, x_T.float())
+    ]
+    assert images[0].dtype == torch.float32 and torch.equal(*images)
+    assert {kind for kind, _ in seen} == {torch.float32}
+    visited = {float(time[0]) for _, time in seen}
+    assert visited == {float(1000 * torch.tensor(t, dtype=torch.float32)) for t in flow.times[:-1].tolist()}
+
+
+def test_half_precision_noise_rounds_no_precomputed_times():
+    model = randomize(tiny_model(learn_sigma=False)).eval()
+    x_T, y = normal(2, *model.image_shape).bfloat16(), torch.tensor([1, 2])
+    plain, fast = (
+        flow_sample(RectifiedFlow().respaced(5), network, x_T.shape, y, x_T=x_T, progress=False)
+        for network in (model, InferenceModel(model))
+    )
+    assert fast.dtype == torch.float32 and relative(fast, plain) < 1e-4
 
 
 def test_settings_are_kept():

@@ -1,5 +1,6 @@
 """Rules of guidance against diffusers' guiders, and the wrapper that applies them to any model."""
 
+import copy
 from functools import partial
 
 import numpy as np
@@ -8,8 +9,10 @@ import torch
 
 from dit_nb import Diffusion
 from dit_nb.guidance import Guided, cfg_eps
+from dit_nb.lab.guidance_study import METHODS, guided_by_method
 from dit_nb.sampling import ddim_sample
-from dit_nb.since.flow import NoiseAsVelocity, RectifiedFlow, flow_sample
+from dit_nb.since.flow import RectifiedFlow, flow_sample
+from dit_nb.since.flow_adapters import NoiseAsVelocity
 from dit_nb.since.guidance import (
     GuidedBy,
     MomentumGuidance,
@@ -20,7 +23,7 @@ from dit_nb.since.guidance import (
 )
 from dit_nb.speed import InferenceModel
 from gaussian_chain import normal
-from support import error_cases, model_inputs, raises_input_error, relative, tiny_model
+from support import DEVICES, error_cases, model_inputs, raises_input_error, relative, tiny_model
 
 FULL = Diffusion()
 T, Y = torch.tensor([5, 7]), torch.tensor([1, 2])
@@ -247,3 +250,18 @@ def test_a_memory_lasts_over_the_two_calls_of_a_heun_step():
         RectifiedFlow().respaced(4), guided, (2, 1, 2, 2), torch.tensor([1, 2]), step="heun", progress=False
     )
     assert len(resets) == 1
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("method", METHODS)
+def test_samples_on_each_device(method, device):
+    """float32 there, against float64 on the CPU."""
+    models, y = [tiny_model(scale=scale) for scale in (0.1, 0.05)], torch.tensor([0, 3])
+    x_T = torch.randn(2, 3, 4, 6, generator=torch.Generator().manual_seed(0))
+    samples = []
+    for place in ({"device": device, "dtype": torch.float32}, {"dtype": torch.float64}):
+        ours, worse = (NoiseAsVelocity(copy.deepcopy(model).to(**place), FULL) for model in models)
+        guided = guided_by_method(method, 2.0, ours, dict.fromkeys(METHODS[-2:], worse), 0.5, 4)
+        flow, noise, labels = RectifiedFlow().respaced(4), x_T.to(**place), y.to(place.get("device"))
+        samples.append(flow_sample(flow, guided, x_T.shape, labels, x_T=noise, progress=False))
+    assert samples[0].device.type == device and relative(*samples) < 1e-3

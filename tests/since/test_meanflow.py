@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from dit_nb import DiTConfig
+from dit_nb import DiT, DiTConfig
+from dit_nb.config import SamplingConfig
+from dit_nb.pretrained import load_model, make_diffusion, sample_images, save_model
 from dit_nb.since.flow import RectifiedFlow, flow_sample
 from dit_nb.since.meanflow import (
     MeanFlowDiT,
@@ -16,6 +18,8 @@ from dit_nb.since.meanflow import (
     mean_flow_target,
     sample_time_pairs,
 )
+from dit_nb.speed import InferenceModel
+from dit_nb.utils import seeded_generator
 from gaussian_chain import normal
 from support import error_cases, raises_input_error, randomize, relative
 
@@ -151,9 +155,22 @@ def test_exact_jumps_reach_the_data_in_any_number_of_steps(steps):
     def model(x, t, r, y):
         return exact_average(x, t, r)
 
-    x = mean_flow_sample(model, x_T.shape, None, steps, x_T=x_T, callback=lambda r, x: seen.append(r))
+    x = mean_flow_sample(model, x_T.shape, None, steps, x_T=x_T, callback=seen.append)
     assert relative(x, MEAN + STD * x_T) < 1e-12
-    assert seen == pytest.approx([k / steps for k in range(steps)][::-1])
+    assert [step.t for step in seen] == pytest.approx([k / steps for k in range(1, steps + 1)][::-1])
+    for step in seen:
+        assert relative(step.x_t - step.v / steps, step.x_next) < 1e-12
+
+
+def test_times_are_exact_for_coarse_images():
+    seen = []
+
+    def model(x, t, r, y):
+        seen.extend([float(t[0]), float(r[0])])
+        return x
+
+    mean_flow_sample(model, (1, 1, 2, 2), None, 7, x_T=torch.zeros(1, 1, 2, 2, dtype=torch.bfloat16))
+    assert seen == pytest.approx([1 - (k + end) / 7 for k in range(7) for end in (0, 1)], abs=1e-6)
 
 
 def test_small_jumps_without_an_average_are_eulers_method():
@@ -180,6 +197,30 @@ def test_saved_and_loaded(tmp_path):
     assert torch.equal(model(x, T.float(), R.float(), y), again(x, T.float(), R.float(), y))
 
 
+def test_saved_with_settings_it_samples_like_any_other_model(tmp_path):
+    save_model(tiny(), tmp_path, SamplingConfig(objective="mean_flow", steps="3"))
+    model, sampling = load_model(tmp_path, device="cpu")
+    assert type(model).__name__ == "MeanFlowDiT" and "MeanFlow" in (tmp_path / "README.md").read_text()
+    found = sample_images(model, sampling, [0, 3], seed=5)
+    generators = [seeded_generator(5, 2, i) for i in range(2)]
+    wanted = mean_flow_sample(model, (2, 2, 4, 6), torch.tensor([0, 3]), 3, generator=generators)
+    assert torch.equal(found, wanted)
+    assert relative(sample_images(InferenceModel(model), sampling, [0, 3], seed=5), wanted) < 1e-5
+    (tmp_path / "sampling.json").unlink()
+    assert load_model(tmp_path, device="cpu")[1].objective == "mean_flow"
+
+
+def test_a_fast_copy_keeps_a_forward_pass_of_ones_own():
+    class Doubled(DiT):
+        def forward(self, x, t, y=None, drop=None):
+            return 2 * super().forward(x, t, y, drop)
+
+    torch.manual_seed(0)
+    model = randomize(Doubled(DiTConfig(4, 2, 3, 32, 2, 2, num_classes=5)), scale=0.3).eval()
+    x, t, y = torch.randn(2, 3, 4, 4), torch.tensor([3, 700]), torch.tensor([0, 4])
+    assert relative(InferenceModel(model)(x, t, y), model(x, t, y)) < 1e-5
+
+
 def test_a_generator_for_each_image():
     model, y = tiny(), torch.tensor([0, 3, 4])
     generators = [torch.Generator().manual_seed(i) for i in range(3)]
@@ -193,6 +234,10 @@ def test_a_generator_for_each_image():
     (lambda: tiny(learn_sigma=True), "learn_sigma=False"),
     (lambda: tiny(block="in_context"), "one vector"),
     (lambda: mean_flow_sample(tiny(), (1, 2, 4, 6), torch.tensor([0]), 0), "steps.*0.*1 or more"),
+    (lambda: SamplingConfig(objective="mean_flow", cfg_scale=2.0), "cfg_scale.*2.0.*must be 1"),
+    (lambda: SamplingConfig(objective="mean_flow", sampler="euler"), "sampler.*euler.*jumps"),
+    (lambda: SamplingConfig(objective="mean_flow", steps="ddim4"), "steps.*ddim4.*integer"),
+    (lambda: make_diffusion(SamplingConfig(objective="mean_flow")), "objective.*mean_flow"),
     (lambda: mean_flow_sample(tiny().train(), (1, 2, 4, 6), torch.tensor([0])), r"train\(\) mode"),
 )
 def test_input_errors(call, pattern):

@@ -1,4 +1,4 @@
-"""Prediction targets: conversions by the path's definition, exact Gaussian predictions, and the small study."""
+"""Prediction targets: conversions by the path's definition, exact Gaussian predictions, and the study."""
 
 import csv
 
@@ -8,7 +8,7 @@ import torch
 from dit_nb.lab.target_study import RESULTS, WIDTH, _plane, spiral
 from dit_nb.since.flow import RectifiedFlow, flow_sample
 from dit_nb.since.targets import TARGETS, TargetFlow, loss_weight, to_velocity
-from support import raises_input_error, relative
+from support import DEVICES, raises_input_error, relative
 
 M, S = 0.4, 0.3  # mean and standard deviation of Gaussian data
 
@@ -98,6 +98,26 @@ def test_respacing_keeps_what_is_predicted():
         21,
     )
     assert torch.equal(flow.times, RectifiedFlow("uniform", 3.0).respaced("20").times)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("predicts", TARGETS)
+def test_loss_gradient_and_samples_on_a_device(predicts, device):
+    """float32 there, against float64 on the CPU."""
+    (x0, noise, t, _), results = case(), []
+    for place in ({"device": device, "dtype": torch.float32}, {"dtype": torch.float64}):
+        flow, args = TargetFlow(predicts).respaced(5), [a.to(**place) for a in (x0, t, noise)]
+        factor = torch.tensor(0.9, **place, requires_grad=True)
+
+        def model(x, t, y=None, factor=factor):
+            return factor * exact(predicts)(x, t)
+
+        loss = flow.training_losses(model, args[0], args[1], noise=args[2])["loss"]
+        loss.sum().backward()
+        end = flow_sample(flow, model, args[2].shape, x_T=args[2], step="heun", progress=False)
+        results.append((loss.detach(), factor.grad, end))
+    for got, want in zip(*results):
+        assert got.device.type == device and relative(got, want) < 1e-3
 
 
 def test_further_channels_are_ignored():

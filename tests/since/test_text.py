@@ -5,7 +5,7 @@ import torch
 from torch.utils.data import Subset
 
 from dit_nb.batches import BatchReader, _Indices
-from dit_nb.data import emoji
+from dit_nb.data import ImageSet, emoji
 from dit_nb.errors import UserError
 from dit_nb.since.text import (
     PADDING,
@@ -15,9 +15,12 @@ from dit_nb.since.text import (
     Vocabulary,
     caption,
     caption_set,
+    data_captions,
     masked_attention,
     split_words,
 )
+from dit_nb.subsets import data_fingerprint
+from support import raises_input_error
 
 TEXTS = ["3d green apple", "flat green apple", "flat one-thirty clock", "3d family: man, woman"]
 
@@ -36,6 +39,7 @@ def encoder():
 def test_words_are_split_at_punctuation():
     assert split_words("Family: Man, (one-thirty)  clock") == ["family", "man", "one", "thirty", "clock"]
     assert split_words("worker’s * 3D") == ["worker's", "*", "3d"]
+    assert split_words('An "apple"; red! No. 3.5 ...?') == ["an", "apple", "red", "no", "3.5"]
     assert split_words(" -, ") == []
 
 
@@ -122,3 +126,74 @@ def test_word_dropout_is_a_function_of_the_key_and_spares_padding():
     share = (got[:, :3] == UNKNOWN).double().mean()
     assert abs(share - 0.2) < 5 * (0.2 * 0.8 / 1500) ** 0.5  # five standard deviations
     assert torch.equal(CaptionSet(data.images, ids).get_batch([3])[1], ids[3:4])
+
+
+class Captioned(ImageSet):
+    "Images with captions, and labels that a model of texts must not see."
+
+    captions = ("a dog, facing left", "a dog", "the letters A and B", "leftovers")
+
+
+@pytest.fixture
+def dogs():
+    images = torch.rand(4, 1, 2, 2, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    return Captioned(images, torch.arange(4), tuple("abcd"))
+
+
+def test_mirror_images_are_appended_if_the_caption_allows_it(dogs):
+    vocabulary = Vocabulary.of(dogs.captions)
+    data = caption_set(Subset(dogs, [3, 0, 1]), vocabulary, 5, mirror=True)
+    assert data.mirrored == (0, 2) and len(data) == 5  # leftovers and a dog; not what faces left
+    images, ids = data.get_batch([0, 1, 2, 3, 4])
+    assert torch.equal(images, torch.cat([dogs.images[[3, 0, 1]], dogs.images[[3, 1]].flip(-1)]))
+    assert vocabulary.decode(ids) == ["leftovers", "a dog facing left", "a dog", "leftovers", "a dog"]
+    assert torch.equal(data[4][0], images[4]) and torch.equal(BatchReader(data)([4, 1])[0], images[[4, 1]])
+    assert caption_set(dogs, vocabulary, 5).mirrored == ()
+
+
+def test_mirror_images_of_emoji_are_those_of_the_data_set():
+    split = emoji(["animals", "symbols"]).train
+    vocabulary = Vocabulary.of(data_captions(split))
+    ours, theirs = caption_set(split, vocabulary, 12, mirror=True), split.with_mirror_images()
+    assert len(ours) == len(theirs) > len(split)
+    images, ids = ours.get_batch(range(len(ours)))
+    assert torch.equal(images, theirs.images)
+    assert vocabulary.decode(ids) == [" ".join(split_words(caption(entry))) for entry in theirs.entries]
+
+
+def test_long_captions_are_cut(dogs):
+    vocabulary = Vocabulary.of(dogs.captions)
+    assert vocabulary.decode(caption_set(dogs, vocabulary, 2).ids) == [
+        "a dog",
+        "a dog",
+        "the letters",
+        "leftovers",
+    ]
+    with raises_input_error("ImageSet without captions"):
+        caption_set(ImageSet(dogs.images, dogs.labels, dogs.class_names), vocabulary, 2)
+
+
+def test_a_data_set_of_captions_passes_the_keys_on(dogs):
+    """A random crop, say, is a function of the key, and of other random numbers than the hidden words."""
+    seen = []
+
+    class Recording(Captioned):
+        def get_batch(self, indices):
+            seen.append((list(indices), indices.keys))
+            return super().get_batch(indices)
+
+    data = Recording(dogs.images, dogs.labels, dogs.class_names)
+    captions = caption_set(data, Vocabulary.of(dogs.captions), 3, mirror=True)
+    captions.get_batch(_Indices([5, 0], [(0, 4, 1, 0), (0, 4, 1, 1)]))
+    assert seen == [([3, 0], [(0, 4, 1, 0), (0, 4, 1, 1)])]
+
+
+def test_the_fingerprint_depends_on_images_captions_and_mirror_images(dogs):
+    vocabulary, images = Vocabulary.of(dogs.captions), -dogs.images
+    sets = [caption_set(dogs, vocabulary, 5), caption_set(dogs, vocabulary, 5, mirror=True)]
+    sets += [caption_set(Captioned(images, dogs.labels, dogs.class_names), vocabulary, 5)]
+    sets += [caption_set(dogs, vocabulary, 2)]
+    prints = [data_fingerprint(data) for data in sets]
+    assert None not in prints and len(set(prints)) == 4
+    assert prints[0] == data_fingerprint(caption_set(dogs, vocabulary, 5))
+    assert data_fingerprint(CaptionSet(dogs.images, sets[0].ids)) is None

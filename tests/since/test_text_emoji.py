@@ -15,6 +15,7 @@ from dit_nb.pretrained import sample_images, text_emoji_model
 from dit_nb.since.flow import RectifiedFlow
 from dit_nb.since.mmdit import MMDiT
 from dit_nb.since.text import Vocabulary, caption
+from support import DEVICES, relative
 
 FOLDER = files("dit_nb") / "models" / "text_emoji"
 CATEGORIES = ["smileys", "animals", "food"]
@@ -43,6 +44,26 @@ def test_prompts_are_sampled(bundled):
     torch.testing.assert_close(images[1:], one, atol=1e-4, rtol=1e-4)
     with pytest.raises(UserError, match="'grean'.*near are green"):
         sample_images(model, few, ["3d grean apple"], progress=False)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_padded_caption_gives_the_same_picture_on_each_device(bundled, device):
+    model, x = text_emoji_model(device=device)[0], torch.randn(2, 3, 32, 32, device=device)
+    t, y = torch.tensor([300.0, 900.0], device=device), model.encode_text(["3d green apple", "flat cat face"])
+    padded, cut = model(x, t, y), model(x, t, y[:, :3])
+    assert y.shape[1] > 3 and padded.device.type == device and relative(cut, padded) < 1e-4
+    on_cpu = bundled[0](x.cpu(), t.cpu(), y.cpu())
+    assert relative(padded.cpu(), on_cpu) < 1e-2  # a convolution may use TF32
+
+
+@pytest.mark.cuda
+def test_samples_on_cuda_are_those_of_the_cpu(bundled):
+    few, prompts = replace(bundled[1], sampler="euler", steps="5"), ["3d green apple", "flat cat face"]
+    there = text_emoji_model(device="cuda")[0]
+    on_cpu, on_cuda = (sample_images(m, few, prompts, progress=False) for m in (bundled[0], there))
+    difference = on_cuda.cpu() - on_cpu
+    assert on_cuda.is_cuda and difference.abs().max() < 0.05 and difference.square().mean().sqrt() < 1e-3
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""The digit model in a browser: equal to PyTorch, and a page that works with the keyboard and on a phone."""
+"""The digit and the emoji model in a browser: equal to PyTorch, and a page that works with the keyboard and on a phone."""
 
 import shutil
 from pathlib import Path
@@ -6,22 +6,49 @@ from pathlib import Path
 import pytest
 import torch
 
+from dit_nb.config import DiTConfig, SamplingConfig
 from dit_nb.guidance import Guided
-from dit_nb.interop.export import export_browser
-from dit_nb.pretrained import digit_model, make_diffusion
+from dit_nb.pretrained import digit_model, load_model, make_diffusion, save_model
 from dit_nb.sampling import ddim_sample, ddpm_sample
+from dit_nb.since.meanflow import MeanFlowDiT, mean_flow_sample
+from generated import EMOJI, write_live
 from support_browser import chromium, serve, watched_page
 
 LIVE = Path(__file__).resolve().parents[2] / "site" / "live"
 pytestmark = pytest.mark.xdist_group("live")
 
 
+NAMES = ("smileys-flat", "smileys-3d", "animals-flat", "animals-3d", "food-flat", "food-3d")
+
+
 @pytest.fixture(scope="module")
-def base(tmp_path_factory):
+def emoji_folder(tmp_path_factory) -> Path:
+    """The few-step emoji model, or one of its shape with random weights."""
+    if EMOJI.exists():
+        return EMOJI
+    torch.manual_seed(0)
+    shape = {
+        "input_size": 32,
+        "patch_size": 4,
+        "in_channels": 3,
+        "hidden_size": 192,
+        "depth": 6,
+        "num_heads": 6,
+    }
+    model = MeanFlowDiT(DiTConfig(**shape, num_classes=6, class_dropout_prob=0.0, learn_sigma=False))
+    for name, p in model.named_parameters():
+        if name != "pos_embed":  # no gate at zero; of the size of trained weights
+            torch.nn.init.normal_(p, std=0.7 / p.shape[-1] ** 0.5 if p.ndim > 1 else 0.05)
+    folder = tmp_path_factory.mktemp("model")
+    save_model(model.eval(), folder, SamplingConfig(objective="mean_flow", steps="4", class_names=NAMES))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory, emoji_folder):
     """The page on a file server, with the weights beside it."""
     folder = tmp_path_factory.mktemp("site") / "live"
-    shutil.copytree(LIVE, folder)
-    export_browser(*digit_model(), folder / "digits.bin")
+    write_live(folder, emoji_folder)
     with serve(folder) as address:
         yield address
 
@@ -182,3 +209,127 @@ def test_without_its_weights_it_says_so_and_shows_the_stored_result(browser, tmp
         )
         assert len(set(page.evaluate(PIXELS, "x0"))) > 20
         page.close()
+
+
+# --- The second tab: emoji ---
+
+EMOJI_FORWARD = """async ([xs, ts, rs, ys]) => {
+  const { forward, readModel } = await import("./dit.js");
+  page.emojiModel ??= readModel(await (await fetch("emoji.bin")).arrayBuffer());
+  return xs.map((x, i) => [...forward(page.emojiModel, Float32Array.from(x), ts[i], ys[i], rs[i]).out]);
+}"""
+EMOJI_SAMPLE = """async ([x, y, count]) => {
+  const { jumps, readModel } = await import("./dit.js");
+  const model = readModel(await (await fetch("emoji.bin")).arrayBuffer());
+  let last;
+  for (const jump of jumps(model, { y, count, noise: () => Float32Array.from(x) })) last = jump;
+  return [...last.x];
+}"""
+ALL_IMAGES = """() => [...document.querySelectorAll("#emojiImages canvas")].map((c) =>
+  c.getContext("2d").getImageData(0, 0, 32, 32).data.join())"""
+
+
+def test_the_average_velocity_is_that_of_pytorch(page, emoji_folder):
+    model = load_model(emoji_folder, device="cpu")[0]
+    x, y = torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(0)), torch.arange(6)
+    t = torch.tensor([1.0, 1.0, 0.75, 0.5, 0.25, 0.6])
+    r = torch.tensor([0.0, 0.5, 0.5, 0.0, 0.0, 0.6])
+    got = torch.tensor(page.evaluate(EMOJI_FORWARD, [flat(x), t.tolist(), r.tolist(), y.tolist()]))
+    with torch.no_grad():
+        wanted = model(x, t, r, y).flatten(1)
+    assert wanted.std() > 0.1 and (got - wanted).abs().max() < 1e-2
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_the_same_noise_gives_the_same_emoji(page, emoji_folder, count):
+    model = load_model(emoji_folder, device="cpu")[0]
+    noise = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(count))
+    wanted = mean_flow_sample(model, noise.shape, torch.tensor([5]), count, x_T=noise)
+    got = page.evaluate(EMOJI_SAMPLE, [noise.flatten().tolist(), 5, count])
+    assert (torch.tensor(got) - wanted.flatten()).abs().max() < 2e-2
+
+
+@pytest.fixture
+def emoji_page(browser, base):
+    """The page with the second tab open, and its first twelve images sampled."""
+    with watched_page(browser, base) as page:
+        page.goto(base + "index.html#emoji")
+        page.wait_for_selector("#emojiCalls input", state="attached", timeout=120_000)
+        page.check("#emojiCalls input[value='1']", force=True)  # the fewest network calls
+        wait_for_emoji(page, 1)
+        yield page
+
+
+def wait_for_emoji(page, before: int) -> None:
+    """Wait until the request after number `before` is sampled."""
+    page.wait_for_function(f"page.emoji?.done > {before}", timeout=480_000)
+
+
+def test_the_tab_loads_its_model_only_when_it_is_opened(browser, base):
+    with watched_page(browser, base) as page:
+        asked = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(base + "index.html")
+        page.wait_for_function("window.page?.done", timeout=120_000)
+        assert not any("emoji" in url for url in asked)
+        assert page.is_visible("#digits") and not page.is_visible("#emoji")
+        page.click("#emojiTab")
+        page.wait_for_function('document.querySelectorAll("#emojiImages canvas").length === 12')
+        assert page.is_visible("#emoji") and not page.is_visible("#digits")
+        page.wait_for_function(
+            '/Sampling|images of/.test(document.getElementById("emojiStatus").textContent)'
+        )
+
+
+def test_controls_of_the_emoji_change_all_images(emoji_page):
+    page, pictures = emoji_page, [emoji_page.evaluate(ALL_IMAGES)]
+    actions = [
+        lambda: page.check("#emojiClasses input[value='4']", force=True),
+        lambda: page.click("#emojiNew"),
+        lambda: page.check("#emojiCalls input[value='2']", force=True),
+    ]
+    for action in actions:
+        before = page.evaluate("page.emoji.done")
+        action()
+        wait_for_emoji(page, before)
+        pictures.append(page.evaluate(ALL_IMAGES))
+        assert all(a != b for a, b in zip(*pictures[-2:]))
+        assert len(set(pictures[-1])) == 12
+    status = page.inner_text("#emojiStatus")
+    assert "food flat" in status and "2 network calls each" in status
+
+
+def test_tabs_and_emoji_work_with_the_keyboard_alone(browser, base):
+    with watched_page(browser, base) as page:
+        page.goto(base + "index.html")
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.id") == "digitsTab"
+        page.keyboard.press("ArrowRight")
+        assert page.evaluate("document.activeElement.id") == "emojiTab"
+        assert page.get_attribute("#emojiTab", "aria-selected") == "true"
+        page.wait_for_function('document.querySelectorAll("#emojiImages canvas").length === 12')
+        while page.evaluate('document.activeElement.name !== "emojiY"'):
+            page.keyboard.press("Tab")
+        page.keyboard.press("ArrowRight")  # the next class
+        assert page.evaluate("document.activeElement.value") == "2"
+        page.keyboard.press("Tab")
+        for _ in range(2):
+            page.keyboard.press("ArrowLeft")  # one network call
+        wait_for_emoji(page, 3)
+        assert "animals flat" in page.inner_text("#emojiStatus")
+
+
+def test_the_emoji_fit_a_phone(browser, base):
+    with watched_page(browser, base, viewport={"width": 360, "height": 740}) as page:
+        page.goto(base + "index.html#emoji")
+        page.wait_for_function('document.querySelectorAll("#emojiImages canvas").length === 12')
+        assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def test_without_an_emoji_model_there_is_no_tab(browser, tmp_path):
+    write_live(tmp_path / "live", tmp_path / "none")
+    assert not (tmp_path / "live" / "emoji.bin").exists()
+    with serve(tmp_path / "live") as address, watched_page(browser, address) as page:
+        page.goto(address + "index.html#emoji")
+        page.wait_for_function("window.page?.done", timeout=120_000)
+        assert page.is_visible("#digits") and not page.is_visible("#tabs")

@@ -156,6 +156,15 @@ def test_the_search_finds_a_term(html):
         assert "The noise schedule" in page.inner_text("#search-results")
 
 
+# Pixels by which a displayed formula that fits is off the middle of its line.
+OFF_CENTER = """Math.max(...[...document.querySelectorAll("div.math")].map((div) => {
+  const line = div.getBoundingClientRect(), parts = [...div.querySelectorAll(".katex-html > .base")];
+  if (!parts.length || div.querySelector(".newline")) return 0;
+  const [first, last] = [parts[0].getBoundingClientRect(), parts.at(-1).getBoundingClientRect()];
+  return last.right - first.left > line.width ? 0 : Math.abs(first.left + last.right - line.left - line.right) / 2;
+}))"""
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [(1280, 800), (390, 844)])
 def test_pages_in_a_browser(html, size, scheme):
@@ -168,6 +177,7 @@ def test_pages_in_a_browser(html, size, scheme):
             assert page.evaluate('document.querySelectorAll(".katex-error").length') == 0
         page.goto(base + "nbs/3_diffusion/15_objective.html")
         assert page.evaluate('document.querySelectorAll(".katex").length') > 50
+        assert page.evaluate(OFF_CENTER) < 2
 
 
 def test_the_front_page_is_alive(html):
@@ -176,6 +186,8 @@ def test_the_front_page_is_alive(html):
         page.locator("iframe.live").scroll_into_view_if_needed()
         frame = page.frame_locator("iframe.live")
         frame.locator("#status", has_text="sampled in").wait_for(timeout=120_000)
+        inside = 'document.querySelector("iframe.live").contentDocument.documentElement'
+        assert page.evaluate(f"{inside}.scrollHeight - {inside}.clientHeight") <= 0  # nothing to scroll
 
 
 def test_the_site_map_names_the_lessons(html):

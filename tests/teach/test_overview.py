@@ -29,3 +29,14 @@ def test_large_picture_names_every_lesson():
 def test_lesson_that_does_not_exist():
     with pytest.raises(UserError, match="lesson is 25"):
         plot_overview(25)
+
+
+def test_the_picture_says_what_the_network_predicts():
+    for lesson in LESSONS:
+        fig = plot_overview(lesson)
+        texts = " ".join(text.get_text().replace("\n", " ") for text in fig.axes[0].texts)
+        if lesson < 30 or lesson == 31:  # modern blocks are measured on the noise
+            assert "predicted noise;" in fig.alt_text and "velocity" not in texts
+        else:
+            assert "velocity;" in fig.alt_text and "velocity" in texts
+    assert "predicted noise, image or velocity;" in plot_overview(32).alt_text

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -108,6 +109,18 @@ def test_resuming_with_another_number_of_processes(kind, request, one_process):
     done = request.getfixturevalue(kind)
     assert_same(done["results"]["one process, then two"], one_process("plain"))
     assert_same(fit_second_half(done["out"] / "two"), one_process("plain"))
+
+
+@pytest.mark.parametrize("kind", ["ddp", "fsdp"])
+def test_a_checkpoint_in_the_background(kind, request, one_process):
+    """Each process writes its shards while training goes on; two processes, and then one, resume from them."""
+    done = request.getfixturevalue(kind)
+    assert_same(done["results"]["in the background, then two"], one_process("plain"))
+    checkpoints = done["out"].parent / "background" / "checkpoints"
+    writers = {path.name.split("_")[2] for path in (checkpoints / "step-00000002/optimizer").glob("*.distcp")}
+    assert writers == {"0", "1"} or kind == "ddp", "replicas share the work as they like"
+    shutil.rmtree(checkpoints / "step-00000004")
+    assert_same(fit_second_half(checkpoints.parent), one_process("plain"))
 
 
 @pytest.mark.parametrize("kind", ["ddp", "fsdp"])

@@ -10,7 +10,7 @@ import torch
 from dit_nb import checkpoint, distributed, training
 from dit_nb.callbacks import SampleImages
 from dit_nb.training import Trainer
-from support_training import HALFWAY, TRAIN, Latents, fit_case, fit_second_half, make_trainer
+from support_training import HALFWAY, TRAIN, Latents, fit, fit_case, fit_second_half, make_trainer
 
 
 class BrokenOnRank1(Latents):
@@ -61,6 +61,9 @@ def work(out: Path, cases: list[str]) -> None:
     state, written = distributed._process_state(), watch_writing(out)
     results = {name: fit_case(name) for name in cases}
     results["one process, then two"] = fit_second_half(out / "one")
+    background = out.parent / "background"  # to which both processes write
+    fit(make_trainer(replace(HALFWAY, background_save=True), out=background))
+    results["in the background, then two"] = fit_second_half(background)
     sampled_with = []
 
     def sample(model):

@@ -22,6 +22,15 @@ def _flags(source: str) -> dict[str, str]:
     return dict(_FLAG.findall(source))
 
 
+def _points(flags: dict[str, str], name: str) -> int:
+    """Return the points that a cell is flagged with."""
+    if not re.fullmatch(r"[0-9]{1,4}", flags.get("points", "")):
+        raise UserError(
+            f"points of {name} is {flags.get('points')!r}, but must be a whole number: #| points: 3."
+        )
+    return int(flags["points"])
+
+
 def _without_flags(source: str) -> str:
     return re.sub(r"^#\|.*\n?", "", source, flags=re.MULTILINE).strip("\n")
 
@@ -41,6 +50,22 @@ def _without_links(text: str) -> str:
     return re.sub(r"\[([^]]+)\]\((?!https?:)[^)]*\.ipynb[^)]*\)", r"\1", text)
 
 
+def _read_cells(path: Path) -> list[dict]:
+    """Read the cells of a frame or of a lesson."""
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no notebook {path}.")
+    try:
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        whole = all(
+            cell["cell_type"] in ("code", "markdown", "raw") and "" in _source(cell) for cell in cells
+        )
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read as a notebook ({type(error).__name__}).") from None
+    if not whole:
+        raise UserError(f"{path} cannot be read as a notebook: it has a cell of another kind.")
+    return cells
+
+
 def _exercise_cells(cells: list[dict], name: str) -> list[dict]:
     """Return text, solution, check and hidden check of an exercise; empty if the lesson does not have it."""
     found = []
@@ -53,7 +78,7 @@ def _exercise_cells(cells: list[dict], name: str) -> list[dict]:
         if flags.get("exercise") == name:
             found.append(_cell("code", _without_flags(source), role="solution", exercise=name))
         if flags.get("check") == name:
-            role, points = "hidden" if "hidden" in flags else "check", int(flags["points"])
+            role, points = "hidden" if "hidden" in flags else "check", _points(flags, name)
             found.append(_cell("code", _without_flags(source), role=role, exercise=name, points=points))
     found.sort(key=lambda cell: _ROLES.index(cell["metadata"]["dit_nb"]["role"]))
     if found and [cell["metadata"]["dit_nb"]["role"] for cell in found] != _ROLES:
@@ -79,7 +104,8 @@ def _frame_cell(cell: dict, names: list[str]) -> list[dict]:
     if "goal" in flags:
         return [_cell("markdown", _stored_figure(cell))]
     if "report" in flags:
-        facts = {"role": "report", "exercise": flags["report"], "points": int(flags["points"])}
+        points = _points(flags, flags["report"])
+        facts = {"role": "report", "exercise": flags["report"], "points": points}
         return [_cell("code", _without_flags(source), **facts)]
     return [_cell("code", _without_flags(source), role="free" if "free" in flags else "given")]
 
@@ -104,8 +130,7 @@ def collect(frame: Path, lessons: list[Path]) -> dict:
     Raises:
         UserError: if no lesson has an exercise that the frame asks for, or one of its cells is missing
     """
-    sources = [json.loads(path.read_text(encoding="utf-8"))["cells"] for path in lessons]
-    inside = json.loads(frame.read_text(encoding="utf-8"))["cells"]
+    sources, inside = [_read_cells(path) for path in lessons], _read_cells(frame)
     names, cells = [place[1] for place in (_PLACE.match(_source(cell)) for cell in inside) if place], []
     for cell in inside:
         place = _PLACE.match(_source(cell)) if cell["cell_type"] == "markdown" else None

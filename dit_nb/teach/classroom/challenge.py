@@ -103,9 +103,12 @@ def update_leaderboard(path: str | Path, entries: list[Entry]) -> list[Entry]:
 def _read(path: Path) -> list[Entry]:
     if not path.exists():
         return []
-    kinds = {field.name: field.type for field in fields(Entry)}
-    with path.open(newline="", encoding="utf-8") as file:
-        return [Entry(**{n: kind(row[n]) for n, kind in kinds.items()}) for row in csv.DictReader(file)]
+    kinds: dict = {field.name: field.type for field in fields(Entry)}
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return [Entry(**{n: kind(row[n]) for n, kind in kinds.items()}) for row in csv.DictReader(file)]
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read as a leaderboard ({type(error).__name__}).") from None
 
 
 def _main() -> None:

@@ -52,7 +52,7 @@ def build(name: str, course: str | Path, install: str | None = None, colab: str 
     """
     text, course = _dumps(source_notebook(name, install, colab)), Path(course).absolute()
     source, release = (course / part / name / f"{name}.ipynb" for part in ("source", "release"))
-    if source.exists() and source.read_text(encoding="utf-8") != text:
+    if source.exists() and source.read_bytes().decode("utf-8", "replace").replace("\r\n", "\n") != text:
         raise UserError(
             f"{source} already exists and is different: move it, or choose another folder; "
             f"to release a source that you have edited, use dit-nb assignment release {name}."

@@ -157,6 +157,8 @@ def _update_penalty(book, course: Path, name: str, student: str, extension: floa
     submission = _find(book, name, student)
     if extension is not None:
         submission.extension = timedelta(seconds=extension)
+    if submission.assignment.duedate is None:  # nbgrader has no extension of no date
+        submission.extension = None
     seconds = submission.total_seconds_late
     for notebook in submission.notebooks:
         penalty = (
@@ -187,5 +189,5 @@ def _read_points(book, name: str, student: str, ids: list[str]) -> dict | None:
         "by_hand": tuple(waiting),
         "raw": sum(points for points, _ in exercises.values()),
         "penalty": float(sum(notebook.late_submission_penalty or 0.0 for notebook in submission.notebooks)),
-        "late": int(submission.total_seconds_late),
+        "late": int(submission.total_seconds_late) if submission.assignment.duedate else 0,
     }

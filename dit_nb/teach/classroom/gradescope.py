@@ -14,6 +14,7 @@ from dit_nb.teach.classroom.choice import choose
 from dit_nb.teach.classroom.intake import Received, _files
 from dit_nb.teach.classroom.kernels import Limits
 from dit_nb.teach.classroom.nbgrader_source import release_notebook, source_notebook
+from dit_nb.teach.classroom.notebooks import _read_notebook
 from dit_nb.teach.graders.framework.report import _escape
 from dit_nb.utils import _atomic_write
 
@@ -52,7 +53,7 @@ def write_autograder(name: str, out: Path, seconds: float = 60.0, source: Path |
     """
     if out.exists():
         raise UserError(f"out is {out}, which already exists: choose another name.")
-    text = source.read_text(encoding="utf-8") if source else _dumps(source_notebook(name))
+    text = _dumps(_read_notebook(source) if source else source_notebook(name))
     pins = {package: _pin(package) for package in _NEEDED}
     package = Path(dit_nb.__file__).parent
     with _atomic_write(out) as draft, zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED) as archive:

@@ -34,7 +34,7 @@ from dit_nb.teach.classroom.notebooks import (
 )
 from dit_nb.teach.classroom.publish import publish, read_grades
 from dit_nb.teach.classroom.remarks import _tree_sums
-from dit_nb.teach.classroom.roster import Student, read_roster
+from dit_nb.teach.classroom.roster import Student, read_extensions, read_roster
 from dit_nb.teach.classroom.sandbox import _check_sandbox
 from dit_nb.teach.classroom.table import MISSING, NOT_GRADED, Grade, add_remark
 from dit_nb.teach.classroom.work import Class, _copy_files, _take_in, _Work
@@ -74,9 +74,12 @@ def grade(
         _check_sandbox()
     with _locked(course), tempfile.TemporaryDirectory(prefix="dit") as scratch:
         students = _read_class(course, options)
+        late = read_extensions(course / "late.csv", name, students)
         with _gradebook(course) as book:
             sources = _source_cells(book, name)
         works = _take_in(name, course, options, release, sources, students, Path(scratch))
+        for student in sorted({*late} - {work.student for work in works}):
+            progress(f"late.csv names {student}, of whom nothing is graded now")
         folders = _free_folders(Path(scratch))
         size, done, start = max(8, 4 * options.jobs), 0, time.monotonic()
         for i in range(0, len(works), size):
@@ -88,7 +91,7 @@ def grade(
                 progress(_progress_line(work, done, len(works), time.monotonic() - start))
 
             asyncio.run(_run_all(batch, folders, options, told))
-            _record(name, course, batch, release, students)
+            _record(name, course, batch, late, students)
         grades = publish(name, course, students, _lines_of_missing(works, students))
         now = {work.student for work in works}
         return [replace(g, now=g.student in now) for g in grades]
@@ -136,7 +139,9 @@ def _progress_line(work: _Work, done: int, total: int, seconds: float) -> str:
     return f"{done}/{total} {work.student}: {found}{rest}"
 
 
-def _record(name: str, course: Path, works: list[_Work], release: dict, students: list[Student]) -> None:
+def _record(
+    name: str, course: Path, works: list[_Work], late: dict[str, float], students: list[Student]
+) -> None:
     """Let nbgrader record a batch: earlier points go, marks by hand come back, pages and table are written."""
     memory = _read_memory(course, name)
     earlier = {g.student: g for g in read_grades(name, course)}
@@ -145,7 +150,8 @@ def _record(name: str, course: Path, works: list[_Work], release: dict, students
         for work in works:
             own = memory.setdefault(work.student, {})
             own["marks"] = _marks_by_hand(book, course, name, work.student, own.get("marks", {}))
-            own["extension"] = _extension(book, name, work.student) or own.get("extension")
+            known = _extension(book, name, work.student) or own.get("extension")
+            own["extension"] = late.get(work.student, known)
         _write_memory(course, name, memory)
         for work in works:
             _clear(book, course, name, work.student)

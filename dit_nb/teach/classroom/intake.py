@@ -2,8 +2,10 @@
 
 import os
 import re
+import struct
 import time
 import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -20,6 +22,16 @@ _MOODLE = re.compile(
 )
 _CANVAS = re.compile(r"(?P<name>[^_]+)(?P<late>_LATE)?_(?P<number>\d+)_(?P<attempt>\d+)_(?P<file>.+)")
 _ATTEMPT = re.compile(r"-(\d+)(?=\.[A-Za-z]+(\.txt)?$)")
+_DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    ArithmeticError,
+    ValueError,
+    RuntimeError,
+    OSError,
+)
 _MAX_BYTES = 2**29  # of one file in a download, unpacked
 
 
@@ -83,7 +95,7 @@ def _unpack(path: Path, into: Path) -> Path:
                 target.write_bytes(archive.read(entry))
                 when = time.mktime((*entry.date_time, 0, 0, -1))
                 os.utime(target, (when, when))
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError) as error:
+    except _DAMAGED as error:
         raise UserError(f"submissions is {path}, but must be a folder or a zip file ({error}).") from None
     into.mkdir(parents=True, exist_ok=True)
     return into

@@ -42,9 +42,11 @@ def _read_memory(course: Path, name: str) -> dict:
     """Return what is remembered of an assignment: student -> marks, reports, notes, seconds, trees."""
     path = course / ".grading" / f"{name}.json"
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        memory = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError, RecursionError):
         return {}
+    whole = isinstance(memory, dict) and all(isinstance(own, dict) for own in memory.values())
+    return memory if whole else {}
 
 
 def _write_memory(course: Path, name: str, memory: dict) -> None:

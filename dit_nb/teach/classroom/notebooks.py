@@ -18,10 +18,25 @@ _SAFE_DATA = re.compile(r"text/plain|image/(png|jpeg|gif)|application/vnd\.")
 
 
 def _read_notebook(path: Path) -> dict:
-    """Read a notebook that this package or nbgrader wrote."""
+    """Read a notebook that this package or nbgrader wrote.
+
+    Raises:
+        FileNotFoundError: if there is no such file
+        UserError: if the file is damaged
+    """
     import nbformat
 
-    return nbformat.read(path, as_version=4)
+    try:
+        nb = nbformat.reads(path.read_text(encoding="utf-8"), as_version=4)
+        for cell in nb["cells"]:
+            _readable(cell)
+        return nb
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # of nbformat, JSON, the encoding, or a key that is missing
+        raise UserError(
+            f"{path} cannot be read as a notebook ({type(error).__name__}): restore it."
+        ) from None
 
 
 def _read_submission(path: Path) -> dict:

@@ -4,6 +4,8 @@ import ast
 import re
 from collections.abc import Iterator
 
+from dit_nb.errors import UserError
+
 __all__ = ["made_private"]
 
 
@@ -13,9 +15,12 @@ def made_private(cells: list[dict], exercises: list[str]) -> list[dict]:
     Args:
         cells: cells of the assignment, with their role in the metadata
         exercises: names that stay as they are: the functions that students write
+
+    Raises:
+        UserError: if a given cell is not Python
     """
     given = [c for c in cells if c["cell_type"] == "code" and _role(c) == "given"]
-    taken = {name for cell in given for name in _defined(ast.parse(_python(cell["source"])))}
+    taken = {name for cell in given for name in _defined(_parsed(cell["source"]))}
     renamed = {name: f"_{name}" for name in taken - {*exercises} if not name.startswith("_")}
     return [{**c, "source": _renamed(c["source"], renamed)} if c in given else c for c in cells]
 
@@ -24,9 +29,17 @@ def _role(cell: dict) -> str | None:
     return cell["metadata"].get("dit_nb", {}).get("role")
 
 
+def _parsed(source: str) -> ast.Module:
+    try:
+        return ast.parse(_python(source))
+    except (SyntaxError, ValueError) as error:
+        start = source.strip().split("\n")[0][:40]
+        raise UserError(f"the given cell {start!r} is not Python ({type(error).__name__}).") from None
+
+
 def _python(source: str) -> str:
-    """Return a cell with its magics as comments."""
-    return re.sub(r"^(\s*)[%!]", r"\1#", source, flags=re.MULTILINE)
+    """Return a cell with its magics as comments, in a statement that may stand alone in a block."""
+    return re.sub(r"^(\s*)[%!](?=\S)", r"\1pass  #", source, flags=re.MULTILINE)
 
 
 def _defined(tree: ast.Module) -> Iterator[str]:
@@ -81,7 +94,7 @@ def _places(node: ast.AST, names: dict[str, str]) -> Iterator[tuple[int, int, st
 
 def _renamed(source: str, names: dict[str, str]) -> str:
     """Return a cell with some names replaced; an imported name becomes `name as _name`, on a line of its own."""
-    tree, lines = ast.parse(_python(source)), source.encode().split(b"\n")
+    tree, lines = _parsed(source), source.encode().split(b"\n")
     imports = [
         n for n in tree.body if isinstance(n, ast.ImportFrom) and any(a.name in names for a in n.names)
     ]

@@ -13,7 +13,7 @@ from dit_nb.teach.classroom.nbgrader_source import source_notebook
 from dit_nb.teach.classroom.notebooks import _grade_id, _read_notebook
 from dit_nb.teach.classroom.pages import _write_class_page, _write_feedback_head
 from dit_nb.teach.classroom.remarks import _tree_sums
-from dit_nb.teach.classroom.roster import Student, read_roster
+from dit_nb.teach.classroom.roster import Student, read_extensions, read_roster
 from dit_nb.teach.classroom.table import MISSING, Grade, add_remark, read_table, with_points, write_table
 
 __all__ = ["publish", "publish_again", "read_grades"]
@@ -105,10 +105,11 @@ def publish_again(
     students = read_roster(path) if roster or path.exists() else []
     with _locked(course):
         before = read_grades(name, course)
+        late = read_extensions(course / "late.csv", name, students)
         with _gradebook(course) as book:
             for g in before:
                 if g.exercises:
-                    _update_penalty(book, course, name, g.student)
+                    _update_penalty(book, course, name, g.student, late.get(g.student))
         grades = publish(name, course, students, [], [g.student for g in before if g.exercises])
         by_id = {student.id: student for student in students}
         if platform == "moodle":

@@ -1,6 +1,7 @@
-"""The list of a class: one student is one student, whatever a platform calls them."""
+"""The list of a class: one student is one student, whatever a platform calls them; and who has more time."""
 
 import csv
+import io
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from pathlib import Path
 
 from dit_nb.errors import UserError
 
-__all__ = ["Student", "read_roster", "find_student"]
+__all__ = ["Student", "read_extensions", "read_roster", "read_rows", "find_student"]
 
 _ID = (
     "sis login id",
@@ -57,22 +58,7 @@ def read_roster(path: Path) -> list[Student]:
     Raises:
         UserError: if the file has no column that names students, or one name stands twice
     """
-    if not path.is_file():
-        raise UserError(f"roster is {path}, but there is no such file.")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        text = path.read_text(encoding="latin-1")
-    head = text.split("\n", 1)[0]
-    rows = csv.DictReader(text.splitlines(), delimiter=max(",;\t", key=head.count))
-    students = [
-        s
-        for s in (
-            _student({(k or "").strip().lower(): (v or "") for k, v in r.items() if not isinstance(v, list)})
-            for r in rows
-        )
-        if s
-    ]
+    students = [s for s in map(_student, read_rows(path, "roster")[1]) if s]
     if not students:
         raise UserError(
             f"roster is {path}, but must have a header with one of id, student or name, and students."
@@ -84,6 +70,37 @@ def read_roster(path: Path) -> list[Student]:
             f"roster is {path}, but {', '.join(twice)[:80]} stands there twice: give each student an id."
         )
     return students
+
+
+def read_rows(path: Path, what: str) -> tuple[set[str], list[dict[str, str]]]:
+    """Read a CSV file, also as Excel saves it: with another encoding, or other separators.
+
+    Args:
+        path: the file
+        what: what it is called in an error
+
+    Returns:
+        the names of the columns in small letters, and the rows
+
+    Raises:
+        UserError: if there is no such file, or it is no table
+    """
+    if not path.is_file():
+        raise UserError(f"{what} is {path}, but there is no such file.")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        text = path.read_text(encoding="latin-1")
+    head = text.split("\n", 1)[0]
+    table = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count))
+    try:
+        rows, columns = [*table], {name.strip().lower() for name in table.fieldnames or []}
+    except csv.Error as error:
+        raise UserError(f"{what} is {path}, but cannot be read as a table ({error}).") from None
+    return columns, [
+        {(k or "").strip().lower(): (v or "") for k, v in row.items() if not isinstance(v, list)}
+        for row in rows
+    ]
 
 
 def _student(row: dict[str, str]) -> Student | None:
@@ -102,6 +119,50 @@ def _student(row: dict[str, str]) -> Student | None:
 
 def _first(row: dict[str, str], columns: tuple[str, ...]) -> str:
     return next((row[c].strip() for c in columns if row.get(c, "").strip()), "")
+
+
+def read_extensions(path: Path, assignment: str, students: list[Student]) -> dict[str, float]:
+    """Read who may submit later: a CSV file with the columns student, days and hours, perhaps assignment.
+
+    Args:
+        path: the file; if there is none, nobody has more time
+        assignment: its lines count, and those that name none
+        students: list of the class, whose names the file may use; empty if there is none
+
+    Returns:
+        student -> seconds after the due date; the lines of one student add up
+
+    Raises:
+        UserError: if the file has other columns, a time is no number, or the list does not have a student
+    """
+    extensions: dict[str, float] = {}
+    columns, rows = read_rows(path, "late.csv") if path.exists() else ({"student", "days"}, [])
+    named = all(row.get("student", "").strip() for row in rows)
+    if not named or "student" not in columns or not {"days", "hours"} & columns:
+        raise UserError(f"late.csv is {path}, but each line must have a student, and days or hours.")
+    for row in rows:
+        key = row["student"].strip()
+        if row.get("assignment", "").strip() not in ("", assignment):
+            continue
+        found = find_student(students, key, "")
+        if students and not found:
+            raise UserError(f"late.csv is {path}, but its student {key!r} is not in the list of the class.")
+        seconds = 86400 * _time(path, row, "days") + 3600 * _time(path, row, "hours")
+        student = found.id if found else key
+        extensions[student] = extensions.get(student, 0.0) + seconds
+    return extensions
+
+
+def _time(path: Path, row: dict[str, str], column: str) -> float:
+    text = row.get(column, "").strip().replace(",", ".") or "0"
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < 1e5:
+        who = row["student"].strip()
+        raise UserError(f"late.csv is {path}, but {column} of {who} is {text!r}: it must be a number from 0.")
+    return value
 
 
 def find_student(students: list[Student], key: str, number: str) -> Student | None:

@@ -1,9 +1,11 @@
 """The table of grades of an assignment: one line for each student, equal to nbgrader's gradebook."""
 
 import csv
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from dit_nb.teach.classroom.roster import read_rows
 from dit_nb.utils import _atomic_write
 
 __all__ = ["Grade", "grade_table", "read_table", "write_table"]
@@ -75,13 +77,12 @@ def read_table(path: Path) -> dict[str, Grade]:
     """Read a table that `write_table` wrote: student -> line; the points come from the gradebook."""
     if not path.is_file():
         return {}
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = [row for row in csv.DictReader(file) if row.get("student") and row.get("state")]
+    rows = [row for row in read_rows(path, "the table")[1] if row.get("student") and row.get("state")]
     return {
         row["student"]: Grade(
             row["student"],
             row["state"],
-            seconds=float(row.get("seconds") or 0),
+            seconds=_seconds(row.get("seconds", "")),
             name=row.get("name") or "",
             number=row.get("number") or "",
             received=row.get("received") or "",
@@ -89,6 +90,12 @@ def read_table(path: Path) -> dict[str, Grade]:
         )
         for row in rows
     }
+
+
+def _seconds(text: str) -> float:
+    """Read a time that a spreadsheet may have changed."""
+    found = re.fullmatch(r"\d{1,9}([.,]\d+)?", text.strip())
+    return float(found[0].replace(",", ".")) if found else 0.0
 
 
 def write_table(path: Path, name: str, grades: list[Grade]) -> None:

@@ -96,9 +96,9 @@ def _plot_flow(shift: Callable, density: str, alpha: float, step: str, steps: in
     )
     axes[1].set_title(f"error at t = 0: {error:.3f}")
     fig.alt_text = (
-        f"Density of training times on the logit axis ({density}, shift {alpha:.3g}), the {steps} steps of the sampler, "
-        f"and seven trajectories over the exact ones. The error at t = 0 is {error:.3g}; the last step starts at "
-        f"t = {float(times[-2]):.3g}."
+        f"Density of training times on the logit axis ({density}, shift {alpha:.3g}), the {steps} steps "
+        f"of the sampler, and seven trajectories over the exact ones. The error at t = 0 is {error:.3g}; the "
+        f"last step starts at t = {float(times[-2]):.3g}."
     )
     return fig
 

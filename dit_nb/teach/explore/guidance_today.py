@@ -9,7 +9,8 @@ from torch import Tensor
 
 from dit_nb.guidance import cfg_eps
 from dit_nb.pretrained import block_model, digit_model, make_diffusion
-from dit_nb.since.flow import NoiseAsVelocity, RectifiedFlow, flow_sample
+from dit_nb.since.flow import RectifiedFlow, flow_sample
+from dit_nb.since.flow_adapters import NoiseAsVelocity
 from dit_nb.since.guidance import GuidedBy, cfg_zero_star, projected_guidance, rescaled_guidance
 from dit_nb.speed import InferenceModel
 from dit_nb.teach.explore.core import Explorer, choice, mistake, stops
@@ -64,7 +65,8 @@ def _draw_tradeoff(ax, sweeps: dict[str, tuple], method: str, label: int, color:
     """Mean margin against mean distance for all scales; a cross for held-out digits."""
     real = _held_out_point(label)
     ax.plot(*real, "x", color="black", ms=10, mew=2)
-    ax.annotate("real", real, (6, 6), textcoords="offset points")
+    ax.annotate("real", real, (0, 9), textcoords="offset points", ha="center")
+    ax.margins(0.12)  # so that the label stays inside
     for name, (_, margins, distances) in sweeps.items():
         shown, line = (COLORS["gray"], "s--") if name == "CFG" else (color, "o-")
         ax.plot(distances, margins.mean(1), line, color=shown, ms=4, label=name)

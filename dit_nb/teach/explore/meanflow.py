@@ -109,25 +109,26 @@ def _errors(jumps: Callable, is_wrong: bool) -> dict[str, list[float]]:
 def _plot_meanflow(jumps: Callable, errors: dict, kind: str, steps: int, is_wrong: bool) -> Figure:
     """Show jumps over the exact trajectories, and the error against the number of jumps."""
     fig, (axes,) = figure(1, 2, (9, 3.5), width_ratios=[1.5, 1])
-    shown = COLORS["wrong" if is_wrong else "x_t"]
-    axes[0].plot(*_exact(), color=COLORS["gray"], lw=3, alpha=0.5)
+    colors = {"average velocity": COLORS["wrong" if is_wrong else "x_t"], "velocity at t": COLORS["velocity"]}
+    axes[0].plot(*_exact(), color=COLORS["gray"], lw=5, alpha=0.3)
     path = _path(jumps, _asked(kind, is_wrong), steps)
-    axes[0].plot(torch.linspace(1, 0, steps + 1), path, "o-", color=shown, ms=4, lw=1.2)
+    axes[0].plot(torch.linspace(1, 0, steps + 1), path, "o-", color=colors[kind], ms=4, lw=1.2)
     axes[0].set(xlabel="flow time t, from noise (1) to data (0)", ylabel="pixel value", yticks=[-0.8, 0.8])
     axes[0].set(xlim=(1.03, -0.03), ylim=(-1.9, 1.9))
-    axes[0].set_title(f"{steps} jump{'s' * (steps > 1)} by the {kind}", fontsize=10)
+    word = "jump" if kind == "average velocity" else "Euler step"
+    axes[0].set_title(f"{steps} {word}{'s' * (steps > 1)} by the {kind}", fontsize=10)
     for name, values in errors.items():
         is_now, marker = name == kind, "o-" if name == "average velocity" else "s:"
-        options = dict(color=shown if is_now else COLORS["gray"], lw=2 if is_now else 1, ms=4, label=name)
+        options = dict(color=colors[name], lw=2 if is_now else 1, ms=4, label=name)
         axes[1].plot(_COUNTS, [max(v, 1e-6) for v in values], marker, **options)
-    axes[1].set(xscale="log", yscale="log", ylim=(5e-7, 3), xlabel="number of jumps")
-    axes[1].set_title("error at t = 0 (RMS; below 1e-6 shown there)", fontsize=10)
+    axes[1].set(xscale="log", yscale="log", ylim=(5e-7, 3), xlabel="number of jumps or steps")
+    axes[1].set_title("RMS error at t = 0 (drawn from 1e-6)", fontsize=10)
     axes[1].set_xticks(_COUNTS, _COUNTS)
     axes[1].minorticks_off()
     axes[1].legend(fontsize=8)
     error = float((path[-1] - _exact()[1][-1]).square().mean().sqrt())
     fig.alt_text = (
-        f"Six trajectories of a pixel with two modes, in {steps} jumps by the {kind}"
+        f"Six trajectories of a pixel with two modes, in {steps} {word}s by the {kind}"
         f"{', always asked down to 0' if is_wrong else ''}, over the exact ones, and the error against the number of "
         f"jumps. This one's error is {error:.2g}."
     )

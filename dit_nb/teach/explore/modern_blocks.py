@@ -19,7 +19,7 @@ _GRID = (8, 12)
 def _scores(
     rotate: Callable, width: int, theta: float, query: int, is_swapped: bool
 ) -> Tensor:  # (rows, columns)
-    """Scores of one query and all keys of the grid, if all tokens hold the same numbers; 1 for the token itself."""
+    """Scores of one query and all keys, if all tokens hold the same numbers; 1 for the token itself."""
     cos, sin = axial_rope(_GRID[::-1] if is_swapped else _GRID, width, theta)
     same = torch.ones(1, 1, _GRID[0] * _GRID[1], width)
     turned = rotate(same, cos, sin)[0, 0]  # (T, d)
@@ -50,8 +50,8 @@ def _plot_modern_blocks(
     axes[1].legend(fontsize=8, loc="lower left")
     axes[1].axhline(0, color=COLORS["gray"], lw=0.8)
     fig.alt_text = (
-        f"Scores of the query in row {row}, column {column} with all keys of a grid of {_GRID[0]} x {_GRID[1]}, from "
-        f"rotary positions alone, for heads of width {width} and theta {theta:g}"
+        f"Scores of the query in row {row}, column {column} with all keys of a grid of "
+        f"{_GRID[0]} x {_GRID[1]}, from rotary positions alone, for heads of width {width} and theta {theta:g}"
         f"{', with rows and columns exchanged' if is_swapped else ''}. "
         f"One place to the right of column {min(column, _GRID[1] - 2)} the score is "
         f"{float(scores[row, min(column, _GRID[1] - 2) + 1]):.2f}."
@@ -69,11 +69,13 @@ def explore_modern_blocks(rotate: Callable = rotate) -> Explorer:
         partial(_plot_modern_blocks, rotate),
         "scores of rotary positions",
         """
-        1. *Move the query.* The pattern moves with it: a score depends on the offset alone.
-        2. *Lower theta to 10.* All pairs turn fast, and distant places get low scores. With 10000 half of the pairs
-           hardly turn on a grid of this size.
-        3. *Switch the mistake on.* The table of a grid of 12 x 8 has as many tokens, so nothing fails. But the pattern
-           no longer moves with the query, and neighbors get low scores.
+        1. *Move the query.* The pattern moves with it: a score depends on the offset alone. Along the row it
+           rises again six places away, where the fastest pair has almost made a full turn (6 of 6.28 rad).
+        2. *Lower theta to 10.* All pairs turn, and places in another row and column get scores near 0. In the row
+           or the column of the query half of the channels agree, and scores stay near 0.5. With 10000 half of the pairs hardly turn on a grid of this size.
+        3. *Switch the mistake on.* The table of a grid of 12 x 8 has as many tokens, so nothing fails. But
+           the pattern no longer moves with the query, and three of its four neighbors get lower scores than
+           places further away.
         """,
         row=slider("row", 0, _GRID[0] - 1, 3),
         column=slider("column", 0, _GRID[1] - 1, 4),

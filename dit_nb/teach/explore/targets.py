@@ -13,13 +13,13 @@ from dit_nb.visual import COLORS, figure
 
 __all__ = ["explore_targets"]
 
-_SHOWN = {"noise": ("eps", "s-"), "image": ("x_t", "o-"), "velocity": ("gray", "^-")}  # color, marker
+_SHOWN = {"noise": ("eps", "s-"), "image": ("x_t", "o-"), "velocity": ("velocity", "^-")}  # color, marker
 _TIMES = torch.linspace(0.05, 0.95, 19, dtype=torch.float64)
 _WIDTHS = (2, 4, 8, 16, 32, 64, 128, 256)
 
 
 def _predict(x_t: Tensor, t: float, predicts: str, width: int) -> Tensor:
-    """The best linear prediction that has only `width` dimensions, for standard normal data on the first two axes."""
+    """The best linear prediction of `width` dimensions, for standard normal data on the first two axes."""
     plane = torch.arange(x_t.shape[1]) < 2
     signal = torch.where(plane, 1.0 - t, 0.0).double()
     power = signal**2 + t**2  # of x_t, along each axis
@@ -70,8 +70,8 @@ def _plot_targets(to_velocity: Callable, dimensions: int, width: int, is_swapped
     axes[0].legend(fontsize=8)
     mean = ", ".join(f"{float(now[name].mean()):.3g} if it predicts the {name}" for name in TARGETS)
     fig.alt_text = (
-        f"Squared error of the velocity for data on a plane in {dimensions} dimensions and a linear network of width "
-        f"{width}, against flow time and against the width. Its mean is {mean}."
+        f"Squared error of the velocity for data on a plane in {dimensions} dimensions and a linear network "
+        f"of width {width}, against flow time and against the width. Its mean is {mean}."
     )
     return fig
 
@@ -87,9 +87,9 @@ def explore_targets(to_velocity: Callable = to_velocity) -> Explorer:
         "what a narrow network can predict",
         """
         1. *Raise the width to 128.* As soon as the width is that of the space, all three are the same.
-        2. *Lower it to 2.* The picture needs no more than the two dimensions of its plane.
-        3. *Switch the mistake on.* Noise and picture go wrong at every width, the velocity is not touched: it needs no
-           conversion.
+        2. *Lower it to 2.* The image needs no more than the two dimensions of its plane.
+        3. *Switch the mistake on.* Noise and image go wrong at every width, the velocity is not touched: it
+           needs no conversion.
         """,
         dimensions=stops("dimensions", [2, 8, 32, 128], 128),
         width=stops("width", list(_WIDTHS), 32),

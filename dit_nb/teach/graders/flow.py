@@ -264,6 +264,10 @@ _SIT_STEP = Exercise(
             _sit(part=lambda out, c: (out[:, :c] + out[:, c:]) / 2),
             "what SiT's code drops.",
         ),
+        "The second half of the channels is added to the velocity; it means nothing.": (
+            _sit(part=lambda out, c: out[:, :c] + out[:, c:]),
+            "what SiT's code drops.",
+        ),
         "Every second channel is taken; the velocity is the first half.": (
             _sit(part=lambda out, c: out[:, ::2]),
             "what SiT's code drops.",

@@ -219,6 +219,11 @@ _FEW_JUMPS = Exercise(
         "The network is always asked for the average down to 0; it must be down to the next time.": _jumps(
             lambda a, x, t, r, x_T: x - (t - r) * _at(a, x, t, 0.0)
         ),
+        "The network is always asked for the average down to the last time; it must be down to the next.": (
+            lambda a, x_T, times: _jumps(
+                lambda a, x, t, r, x_T: x - (t - r) * _at(a, x, t, float(times[-1]))
+            )(a, x_T, times)
+        ),
         "Each jump goes all the way to 0; it must stop at the next time.": _jumps(
             lambda a, x, t, r, x_T: x - t * _at(a, x, t, 0.0)
         ),

@@ -114,6 +114,21 @@ def _padding_for_image(image, text, keep):
     return _joint(mask=lambda s, m: s)(image, text, keep)[0], _joint()(image, text, keep)[1]
 
 
+def _zero_padding(*parts: int) -> Callable:
+    """No mask, but zeros in queries, keys or values."""
+
+    def attend(image, text, keep):
+        chosen = torch.tensor(parts, dtype=torch.bool).view(3, 1, 1, 1, 1)
+        return _joint(mask=lambda s, m: s)(image, text * (keep[None, :, None, :, None] | ~chosen), keep)
+
+    return attend
+
+
+def _no_result_for_padding(image, text, keep):
+    found = _joint()(image, text, keep)
+    return found[0], found[1] * keep[:, None, :, None]
+
+
 _MASK_HINT = "lesson 33, 'Padding and its mask'."
 _JOINT_HINT = "lesson 33, 'One attention for two streams'."
 
@@ -134,6 +149,18 @@ _TWO_STREAM = Exercise(
         "The score of padding is set to 0: its weight is then exp(0), not 0.": (
             _joint(mask=lambda s, m: s * m[:, None, None]),
             _MASK_HINT,
+        ),
+        "Queries, keys and values of padding are set to zero: its weight is then exp(0), not 0.": (
+            _zero_padding(1, 1, 1),
+            _MASK_HINT,
+        ),
+        "Keys and values of padding are set to zero: its weight is then exp(0), not 0.": (
+            _zero_padding(0, 1, 1),
+            _MASK_HINT,
+        ),
+        "The result for padding is set to zero; it attends as all others do.": (
+            _no_result_for_padding,
+            _JOINT_HINT,
         ),
         "The weights of padding are removed after the softmax: those that are left no longer sum to 1.": (
             _joint(mask=lambda s, m: s, weights=lambda s, m: s.softmax(-1) * m[:, None, None]),
@@ -295,6 +322,11 @@ _STREAM_UPDATE = Exercise(
             "the order of the six vectors.",
         ),
         "The MLP is modulated by the attention's shift and scale.": _update((3, 4, 2, 0, 1, 5)),
+        "Shift and scale of the attention are applied to its result; they have been used already.": (
+            lambda x, attended, vectors, w_in, w_out: _update()(
+                x, attended * (1 + vectors[:, 1, None]) + vectors[:, 0, None], vectors, w_in, w_out
+            )
+        ),
         "The first three vectors are the attention's, the last three the MLP's; here they are exchanged.": (
             _update((3, 4, 5, 0, 1, 2)),
             "the order of the six vectors.",

@@ -125,6 +125,15 @@ _AXIAL_ROTATION = Exercise(
             ),
             _AXES,
         ),
+        "The token's number is divided by the number of rows; a row has as many tokens as there are columns.": (
+            _rotation(
+                lambda rows, columns: [
+                    (torch.arange(rows * columns) // rows).double(),
+                    torch.arange(rows * columns).double() % rows,
+                ]
+            ),
+            _AXES,
+        ),
         "All channels are rotated by the row; the second half belongs to the column.": (
             _rotation(lambda rows, columns: [_places(rows, columns)[0]] * 2),
             _AXES,

@@ -1,4 +1,4 @@
-"""Graders of lesson 32: conversions among noise, picture and velocity, and the velocity loss of any prediction."""
+"""Graders of lesson 32: conversions among noise, image and velocity, and the velocity loss of any prediction."""
 
 from collections.abc import Callable
 
@@ -97,20 +97,24 @@ _THREE_PREDICTIONS = Exercise(
             ),
             _PATH,
         ),
-        "The noise is that of x_t minus the whole picture; x_t holds only the part 1 - t of it.": _predictions(
+        "The noise is that of x_t minus the whole image; x_t holds only the part 1 - t of it.": _predictions(
             image=lambda z, x, t: (z, (x - z) / t)
         ),
-        "The noise is not divided by t: what is left of x_t without the picture is t times the noise.": _predictions(
+        "The noise is not divided by t: what is left of x_t without the image is t times the noise.": _predictions(
             image=lambda z, x, t: (z, x - (1 - t) * z)
         ),
-        "The picture is not divided by 1 - t: what is left of x_t without the noise is 1 - t times the picture.": (
+        "The image is not divided by 1 - t: what is left of x_t without the noise is 1 - t times the image.": (
             _predictions(noise=lambda z, x, t: (x - t * z, z))
         ),
-        "The picture is that of x_t minus the whole noise; x_t holds only the part t of it.": _predictions(
+        "The image is that of x_t minus the whole noise; x_t holds only the part t of it.": _predictions(
             noise=lambda z, x, t: ((x - z) / (1 - t), z)
         ),
         "The two ways along the velocity are exchanged: it is t to the data and 1 - t to the noise.": _predictions(
             velocity=lambda z, x, t: (x - (1 - t) * z, x + t * z)
+        ),
+        "A predicted velocity is followed the wrong way: it leads from the data to the noise.": (
+            _predictions(velocity=lambda z, x, t: (x + t * z, x - (1 - t) * z)),
+            _PATH,
         ),
         "The velocity is followed over the whole path, whatever t is.": _predictions(
             velocity=lambda z, x, t: (x - z, x + z)
@@ -119,7 +123,7 @@ _THREE_PREDICTIONS = Exercise(
             noise=lambda z, x, t: (_roots(x, z, t, 1 - t), z),
             image=lambda z, x, t: (z, _roots(x, z, 1 - t, t)),
         ),
-        "Picture and noise are returned in the wrong order: the picture is the first.": _predictions(
+        "Image and noise are returned in the wrong order: the image is the first.": _predictions(
             end=lambda image, noise: (noise, image, noise - image)
         ),
         "Each image needs its own time; here the times run along the columns.": (
@@ -134,23 +138,23 @@ _THREE_PREDICTIONS = Exercise(
         "The prediction is always taken as noise; `predicts` says what it is.": lambda prediction, x_t, t, predicts: (
             _predictions()(prediction, x_t, t, "noise")
         ),
-        "The prediction is always taken as a picture; `predicts` says what it is.": lambda prediction, x_t, t, predicts: (
+        "The prediction is always taken as an image; `predicts` says what it is.": lambda prediction, x_t, t, predicts: (
             _predictions()(prediction, x_t, t, "image")
         ),
-        "The velocity is the sum of noise and picture; it is their difference.": _predictions(
+        "The velocity is the sum of noise and image; it is their difference.": _predictions(
             end=lambda image, noise: (image, noise, noise + image)
         ),
-        "The picture is clipped to [-1, 1]; a conversion changes nothing.": _predictions(
+        "The image is clipped to [-1, 1]; a conversion changes nothing.": _predictions(
             end=lambda image, noise: _from_pair(image.clamp(-1, 1), noise)
         ),
     },
     _PATH,
-    result_names=("picture", "noise", "velocity"),
+    result_names=("image", "noise", "velocity"),
 )
 
 
 def check_three_predictions(fn: Callable, **grade_options) -> Report:
-    """Check fn(prediction, x_t (N, C, H, W), t (N,), predicts) -> picture, noise, velocity."""
+    """Check fn(prediction, x_t (N, C, H, W), t (N,), predicts) -> image, noise, velocity."""
     return grade(_THREE_PREDICTIONS, fn, **grade_options)
 
 
@@ -217,7 +221,7 @@ _VELOCITY_LOSS = Exercise(
             _loss(lambda t, predicts, least: _weight(t, predicts, least).sqrt()),
             _WEIGHTS,
         ),
-        "The divisors are exchanged: the error of the noise is divided by 1 - t, that of the picture by t.": (
+        "The divisors are exchanged: the error of the noise is divided by 1 - t, that of the image by t.": (
             _loss(lambda t, predicts, least: _weight(1 - t, predicts, least)),
             _WEIGHTS,
         ),
@@ -248,6 +252,22 @@ _VELOCITY_LOSS = Exercise(
             ),
             _WEIGHTS,
         ),
+        "The smallest divisor is added, to the 1 of the velocity as well; it must be a limit.": (
+            _loss(
+                lambda t, predicts, least: (
+                    ({"noise": 1 - t, "image": t, "velocity": torch.ones_like(t)}[predicts] + least) ** -2
+                )
+            ),
+            _WEIGHTS,
+        ),
+        "Only the divisor of the image is limited; that of the noise gets as small.": (
+            _loss(lambda t, predicts, least: _weight(t, predicts, least if predicts == "image" else 0.0)),
+            _WEIGHTS,
+        ),
+        "Only the divisor of the noise is limited; that of the image gets as small.": (
+            _loss(lambda t, predicts, least: _weight(t, predicts, least if predicts == "noise" else 0.0)),
+            _WEIGHTS,
+        ),
         "The divisor is limited from above; it must be limited from below.": (
             _loss(
                 lambda t, predicts, least: (
@@ -257,19 +277,19 @@ _VELOCITY_LOSS = Exercise(
             ),
             _WEIGHTS,
         ),
-        "The velocity is weighted as a picture; its error is the loss already.": (
+        "The velocity is weighted as an image; its error is the loss already.": (
             _loss(lambda t, predicts, least: _weight(t, predicts.replace("velocity", "image"), least)),
             _WEIGHTS,
         ),
-        "The noise is not weighted; only the picture is.": (
+        "The noise is not weighted; only the image is.": (
             _loss(lambda t, predicts, least: _weight(t, predicts.replace("noise", "velocity"), least)),
             _WEIGHTS,
         ),
-        "The picture is not weighted; only the noise is.": (
+        "The image is not weighted; only the noise is.": (
             _loss(lambda t, predicts, least: _weight(t, predicts.replace("image", "velocity"), least)),
             _WEIGHTS,
         ),
-        "The velocity has the wrong sign: it is noise minus picture.": (
+        "The velocity has the wrong sign: it is noise minus image.": (
             _loss(
                 target=lambda x0, noise, predicts: (
                     _target(x0, noise, predicts) * (-1 if predicts == "velocity" else 1)

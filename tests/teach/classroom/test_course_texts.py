@@ -86,3 +86,7 @@ def test_each_assignment_has_questions_with_answers(name):
 
 def test_the_rules_have_the_budget_of_the_program():
     assert f"**{MAX_STEPS} updates**" in RULES and f"**{MAX_PARAMETERS:,} trainable parameters**" in RULES
+    first = re.search(
+        r"To beat: \d\.\d\d.*`dit-nb digits --steps (\d+) .*; ([\d,]+) trainable parameters\)", RULES
+    )
+    assert int(first[1]) == MAX_STEPS and int(first[2].replace(",", "")) <= MAX_PARAMETERS

@@ -231,6 +231,16 @@ def test_the_life_of_a_grade(graded, tmp_path):
         row = {g.student: g for g in publish_again(NAME, course)}["zoe"]
         assert (row.raw, row.penalty, row.points, row.late) == (13, 13, 0, 27 * 3600)
         assert check_one_truth(course)["zoe"]["late"] == "1 d 3 h"
+        put(course / "late.csv", "student,days,hours\nzoe,1,2\nyan,9,\n")
+        row = {g.student: g for g in publish_again(NAME, course)}["zoe"]
+        assert (row.penalty, row.late) == (13, 3600), "later than the extended due date, too"
+        put(course / "late.csv", "student,days,hours\nzoe,1,4\nyan,9,\n")
+        grades, lines = run(course, tmp_path / "1", students=("zoe",))
+        assert lines[0] == "late.csv names yan, of whom nothing is graded now"
+        assert (grades["zoe"].late, grades["zoe"].penalty) == (0, 0) and check_one_truth(course)
+        (course / "late.csv").unlink()  # what was given stays
+        grades, _ = run(course, tmp_path / "1", students=("zoe",))
+        assert grades["zoe"].late == 0
     put(tmp_path / "1" / "zoe" / "final.ipynb", "{")
     put(tmp_path / "1" / "zoe" / "a1.ipynb", "{")
     grades, _ = run(course, tmp_path / "1", students=("zoe",))

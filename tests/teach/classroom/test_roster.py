@@ -3,7 +3,7 @@
 import pytest
 
 from dit_nb.errors import UserError
-from dit_nb.teach.classroom.roster import find_student, read_roster
+from dit_nb.teach.classroom.roster import find_student, read_extensions, read_roster
 
 PLAIN = "id;name;email\ns1;Ann Müller;ann@x.org\ns2;Ben Li;ben@x.org\ns3;Ben Li;li@x.org\n"
 CANVAS = """Student,ID,SIS User ID,SIS Login ID,Section,a1 (555)
@@ -51,3 +51,39 @@ def test_an_export_of_moodle(tmp_path):
 def test_lists_that_name_no_students_are_refused(text, tmp_path):
     with pytest.raises(UserError, match="roster is"):
         roster(text, tmp_path)
+
+
+def late(text, tmp_path, students=()):
+    (tmp_path / "late.csv").write_text(text, encoding="utf-8")
+    return read_extensions(tmp_path / "late.csv", "a1", [*students])
+
+
+def test_more_time_for_some(tmp_path):
+    assert read_extensions(tmp_path / "late.csv", "a1", []) == {}, "no file: nobody has more time"
+    students = roster(PLAIN, tmp_path)
+    assert late("Student;Days;Hours\nAnn Müller;2;\ns2;;1,5\n", tmp_path, students) == {
+        "s1": 172800,
+        "s2": 5400,
+    }
+    text = "assignment,student,hours\na1,zoe,3\na2,zoe,9\n,zoe,0.5\n"
+    assert late(text, tmp_path) == {"zoe": 12600}, "of this assignment, and of all of them"
+
+
+@pytest.mark.parametrize(
+    "text, says",
+    [
+        ("student,weeks\nzoe,1\n", "a student, and days or hours"),
+        ("student,days\n,1\n", "a student, and days or hours"),
+        ("student,days\nzoe,two\n", "days of zoe is 'two'"),
+        ("student,hours\nzoe,-1\n", "hours of zoe is '-1'"),
+        ("student,hours\nzoe,nan\n", "hours of zoe is 'nan'"),
+    ],
+)
+def test_more_time_that_cannot_be_read(text, says, tmp_path):
+    with pytest.raises(UserError, match=says):
+        late(text, tmp_path)
+
+
+def test_more_time_for_a_stranger(tmp_path):
+    with pytest.raises(UserError, match="'zoe' is not in the list"):
+        late("student,days\nzoe,1\n", tmp_path, roster(PLAIN, tmp_path))

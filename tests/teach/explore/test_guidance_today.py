@@ -8,7 +8,8 @@ import torch
 
 from dit_nb.guidance import cfg_eps
 from dit_nb.pretrained import block_model, digit_model, make_diffusion
-from dit_nb.since.flow import NoiseAsVelocity, RectifiedFlow, flow_sample
+from dit_nb.since.flow import RectifiedFlow, flow_sample
+from dit_nb.since.flow_adapters import NoiseAsVelocity
 from dit_nb.since.guidance import GuidedBy, cfg_zero_star, projected_guidance, rescaled_guidance
 from dit_nb.teach.explore.guidance_today import _METHODS, _SCALES, explore_guidance_today
 from dit_nb.visual import COLORS

@@ -43,7 +43,12 @@ def test_experiments(explorer):
     moved = at(explorer, row=4, column=6, is_swapped=True)
     assert np.abs(wrong[3:5, 4:6] - moved[4:6, 6:8]).max() > 0.1  # another pattern
     right = at(explorer)
+    assert right[3, 10] > max(right[3, 9], right[3, 11])  # six places away the scores rise again
+    low = at(explorer, theta=10.0)
+    assert abs(low[7, 11]) < 0.1 and min(low[3]) > 0.4 and min(low[:, 4]) > 0.4
     neighbors = [(2, 4), (4, 4), (3, 3), (3, 5)]
+    further = max(wrong[row, column] for row in (1, 2, 5) for column in (0, 1, 7, 8, 9))
+    assert sum(wrong[place] < further for place in neighbors) == 3
     assert min(right[place] for place in neighbors) > max(0.3, min(wrong[place] for place in neighbors))
 
 

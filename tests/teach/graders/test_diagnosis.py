@@ -1,5 +1,7 @@
 """Diagnosis by what fails together: notes, arguments that are ignored, precisions, edges, half points."""
 
+from typing import NamedTuple
+
 import pytest
 import torch
 
@@ -53,6 +55,25 @@ def test_an_argument_that_is_ignored_is_named():
         exercise([case(2), case(3), case(2, n=5)]), wrong_where(lambda x, k: k == 3 or len(x) == 5)
     )
     assert "wrong numbers" in report.reason, "two arguments may be the reason"
+
+
+class Network(NamedTuple):
+    """A function that an exercise passes: a tuple of tensors."""
+
+    weight: torch.Tensor
+
+    def __call__(self, x):
+        return self.weight * x
+
+
+def test_a_network_among_the_arguments_is_no_number():
+    x = torch.arange(1.0, 3.0, dtype=torch.float64)
+    cases = [
+        Case(f"k = {k}", (Network(torch.stack([x[0], x[0]]) * n), x * k)) for n, k in enumerate((1, 2, 1), 1)
+    ]
+    task = Exercise("call", lambda f, x: f(x), lambda rng: cases, {}, "the task.")
+    report = grade(task, lambda f, x: f(x) + (x[0] > 1))
+    assert report.reason.startswith("The result has the right shape, but wrong numbers")
 
 
 def rows(numbers, start=0.0):

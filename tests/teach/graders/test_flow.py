@@ -2,7 +2,8 @@
 
 import torch
 
-from dit_nb.since.flow import CONVENTIONS, RectifiedFlow, flow_sample
+from dit_nb.since.flow import RectifiedFlow, flow_sample
+from dit_nb.since.flow_adapters import CONVENTIONS
 from support import relative
 
 

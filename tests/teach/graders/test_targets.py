@@ -5,7 +5,7 @@ import torch
 from support import relative
 
 
-def test_picture_and_noise_give_the_path_again(check_identity):
+def test_image_and_noise_give_the_path_again(check_identity):
     def holds(fn, prediction, x_t, t, predicts):
         image, noise, velocity = fn(prediction, x_t, t, predicts)
         given = {"image": image, "noise": noise, "velocity": velocity}[predicts]

@@ -44,7 +44,7 @@ def _features(outcome: _Outcome, names: tuple[str, ...]) -> dict[str, object]:
     for name, value in zip(names, outcome.case.args):
         if isinstance(value, Tensor):
             found |= {f"axis {k} of {name}": size for k, size in enumerate(value.shape) if k}
-        elif isinstance(value, int | float | str | tuple):
+        elif all(isinstance(v, int | float | str) for v in (value if isinstance(value, tuple) else [value])):
             found[name] = value
     return found
 
