@@ -104,7 +104,7 @@ def _random_window(image, size: tuple[int, int], zoom: float, x: float, y: float
 
 
 def _fingerprint(data: ImageFolder, files: int = 16) -> str:
-    "Hash of names, sizes, labels or captions, and of the bytes of a few files, as other images may have the names."
+    "Hash of names, sizes, labels or captions, and of the bytes of a few files, which tells other images apart."
     spots = torch.linspace(0, len(data) - 1, min(len(data), files)).long().tolist()
     labels = (data.captions or ()) if data.labels is None else data.labels.tolist()
     return _combined(

@@ -103,16 +103,19 @@ def prepare(cell: dict) -> dict | None:
 def explorer_cells(cell: dict, frames: Path, path: Path) -> list[dict]:
     """What a page shows below a cell with an explorer: stored frames with sliders, folded if they give an answer."""
     names = re.findall(r"^(explore_\w+)\(", text(cell), flags=re.M) if cell["cell_type"] == "code" else []
-    up, made = "../" * (len(path.relative_to(ROOT).parts) - 1), []
-    for name in names:
-        if (frames / name).exists():
-            html = frames_html(frames, name, up)
-            if {"hide-output", "hide-cell"} & set(cell["metadata"]["tags"]):
-                html = f"<details><summary>The explorer</summary>{html}</details>"
-            made.append(markdown(name.replace("_", "-"), html))
-    if made:  # the frames are shown instead of the stored picture
-        cell["outputs"] = [o for o in cell["outputs"] if "image/png" not in o.get("data", {})]
-    return made
+    up = "../" * (len(path.relative_to(ROOT).parts) - 1)
+    made = [frames_html(frames, name, up) for name in names if (frames / name).exists()]
+    if not made:
+        return []
+    # the frames are shown instead of the stored picture
+    cell["outputs"] = [o for o in cell["outputs"] if "image/png" not in o.get("data", {})]
+    tags = cell["metadata"]["tags"]
+    if {"hide-output", "hide-cell"} & set(tags):  # one fold for all that gives the answer
+        words = ["".join(o.get("data", {}).get("text/markdown", "")) for o in cell["outputs"]]
+        inside = "\n\n".join(filter(None, words + made))
+        made = [f"<details>\n<summary>The explorer</summary>\n\n{inside}\n\n</details>"]
+        cell["outputs"], cell["metadata"]["tags"] = [], ["hide-input"] if "hide-cell" in tags else []
+    return [markdown(f"{names[0].replace('_', '-')}-{k}", html) for k, html in enumerate(made)]
 
 
 def alt_text(output: dict) -> str | None:

@@ -91,9 +91,10 @@ def _link_names(app, doctree, docname) -> None:
 def _index_names(app, env) -> None:
     "Collect the names of the API by their short forms; a form that two entries have leads nowhere."
     found: dict[str, set[str]] = {}
-    for full in env.get_domain("py").objects:
+    for full, entry in env.get_domain("py").objects.items():
         parts = full.removeprefix("dit_nb.").split(".")
-        for k in range(len(parts)):
+        member = entry.objtype in ("attribute", "method", "property")  # alone, `x0` may be any x0
+        for k in range(len(parts) - member):
             found.setdefault(".".join(parts[k:]), set()).add(full)
     modules = {full for full, entry in env.get_domain("py").objects.items() if entry.objtype == "module"}
     common = {"forward", "step", "shape", "name", "device", "n"}  # these mean many things

@@ -124,10 +124,10 @@ def frames_html(folder: Path, name: str, up: str) -> str:
     first = facts["start"][0]
     for control, start in zip(facts["controls"][1:], facts["start"][1:]):
         first = first * len(control["texts"]) + start
-    more = f" and {', '.join(facts['others'])}" if facts["others"] else ""
+    more = f", and has more controls ({'; '.join(facts['others'])})" if facts["others"] else ""
     return (
         f'<div class="frames" data-frames="{escape(json.dumps(facts), quote=True)}" data-path="{up}frames/{name}/">'
         f'<div class="sliders">{sliders}</div>'
         f'<img loading="lazy" src="{up}frames/{name}/{first}.webp" alt="{escape(facts["words"][first], quote=True)}">'
-        f"<p>Stored pictures. In Jupyter the explorer is live: any value{escape(more)}, and experiments to try.</p></div>"
+        f"<p>Stored pictures. In Jupyter the explorer is live: it takes any value{escape(more)}.</p></div>"
     )

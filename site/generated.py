@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 ROOT = Path(__file__).resolve().parent.parent
 SITE = ROOT / "site"
-EMOJI = ROOT / "dit_nb" / "models" / "meanflow_emoji"  # the few-step model; without it, no second tab
+EMOJI = ROOT / "dit_nb" / "models" / "few_step_emoji"  # the few-step model; without it, no second tab
 BASE = "https://dit-nb.github.io/dit_nb/"
 CHAPTERS = {
     "1_tokens": "Tokens",
@@ -93,7 +93,7 @@ def write_gallery(target: Path, pages: list[Path], source: Path) -> None:
             (source / file).write_bytes(b64decode(picture))
             link = path.relative_to(ROOT).as_posix()
             lines += [
-                f"## {title}",
+                f"## {title[0].upper()}{title[1:]}",
                 "",
                 f"[{title_of(path)}]({link})",
                 "",
@@ -150,7 +150,6 @@ def write_extra(folder: Path, pages: list[Path]) -> None:
 
 def write_live(folder: Path, emoji: Path = EMOJI) -> None:
     """Write the page with the live models: digits, and emoji if the folder `emoji` holds a MeanFlow model."""
-    from dit_nb.data import emoji as load_emoji
     from dit_nb.interop.export import export_browser
     from dit_nb.pretrained import digit_model, load_model
 
@@ -159,9 +158,8 @@ def write_live(folder: Path, emoji: Path = EMOJI) -> None:
     if emoji.exists():
         model, sampling = load_model(emoji, device="cpu")
         export_browser(model, sampling, folder / "emoji.bin")
-        names = sampling.class_names or load_emoji(["smileys", "animals", "food"]).train.class_names
         page = (folder / "index.html").read_text(encoding="utf-8")
-        named = page.replace('data-emoji=""', f'data-emoji="{" ".join(names)}"')
+        named = page.replace('data-emoji=""', f'data-emoji="{" ".join(sampling.class_names)}"')
         (folder / "index.html").write_text(named, encoding="utf-8")
 
 

@@ -37,6 +37,7 @@ from dit_nb.utils import _atomic_write, _make_folder, randn, seeded_generator
 __all__ = []
 
 _NAMES = ("sampler", "steps", "cfg_scale", "guided_channels", "variance", "clip_x0", "time_shift")
+_BUNDLED = ("digits", "emoji", "few-step-emoji", "text-emoji")  # models that come with the package
 _UNUSED = {  # objective of a model -> settings that it would ignore
     "diffusion": ("time_shift",),
     "flow": ("variance",),
@@ -57,16 +58,19 @@ def _merge_settings(options: Sample) -> dict:
     return settings
 
 
-def _model_source(name: str) -> str:
+def _model_source(options: Sample) -> str:
     "A model as `load_any` takes it: the folder of one that comes with the package, if nothing here has its name."
-    if name not in ("digits", "emoji", "text-emoji", "few-step-emoji") or Path(name).exists():
+    name = options.model or ("text-emoji" if options.prompt else "")
+    if not name:
+        raise UserError(f"model is missing: give a folder, a file, a Hub id, or one of {', '.join(_BUNDLED)}.")
+    if name not in _BUNDLED or Path(name).exists():
         return name
     return str(files("dit_nb") / "models" / name.replace("-", "_"))
 
 
 def _load(options: Sample, settings: dict, device) -> tuple[DiT, SamplingConfig]:
     "Load a model, and change the settings saved with it. A preset's VAE is for a latent model that names none."
-    model, saved = load_any(_model_source(options.model), weights=options.weights)
+    model, saved = load_any(_model_source(options), weights=options.weights)
     if (saved.vae or _is_pixel_model(model.config)) and "vae" not in options.sampling:
         settings["vae"] = None
     for name in (name for name in options.sampling if name in _UNUSED[saved.objective]):
@@ -240,7 +244,7 @@ def run(options: Sample) -> None:
     decode = _load_decoder(sampling, model, settings["vae"])
     labels = _choose_conditions(options, settings, n, model, sampling)
     facts = {name: getattr(options, name) for name in ("seed", "precision", "weights")}
-    facts["model"] = str(_model_folder(_model_source(options.model)))  # of a run, its last checkpoint now
+    facts["model"] = str(_model_folder(_model_source(options)))  # of a run, its last checkpoint now
     facts |= {name: getattr(sampling, name) for name in _NAMES} | settings
     existing = _count_existing(out, facts, state) if not out.suffix else 0
     sample = _sample_dpm if facts["sampler"] == "dpm++" else sample_images

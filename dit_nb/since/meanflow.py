@@ -44,7 +44,8 @@ def mean_flow_target(
 class MeanFlowDiT(DiT):
     """A DiT that predicts the average velocity between two flow times: `model(x_t, t, r, y)`.
 
-    Flow time: 0 is data, 1 is noise. The model embeds t and t - r, each in [0, 1] times `time_scale`, and adds both to the label.
+    Flow time: 0 is data, 1 is noise. The model embeds t and t - r, times `time_scale`, and adds
+    both to the label.
 
     Args:
         config: as for `DiT`, with learn_sigma=False and a block that takes one vector

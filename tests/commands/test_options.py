@@ -62,7 +62,6 @@ def test_lists_and_actions():
     [
         ("train --lrr 3", "--lrr"),
         ("train --lrr 3", "--out"),
-        ("sample", "MODEL"),
         ("train --data x --out y --lr abc", "'abc'"),
         ("train --data x --latents y --out z", "--latents"),
         ("train --out z", "--data"),

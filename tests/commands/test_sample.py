@@ -12,8 +12,10 @@ from dit_nb import DiT, DiTConfig
 from dit_nb.cli import main
 from dit_nb.commands.sample import _sample_dpm
 from dit_nb.config import SamplingConfig
-from dit_nb.pretrained import load_model, sample_images, text_emoji_model
+from dit_nb.pretrained import few_step_emoji_model, load_model, sample_images, text_emoji_model
+from dit_nb.since.meanflow import mean_flow_sample
 from dit_nb.speed import InferenceModel
+from dit_nb.utils import seeded_generator
 
 
 def sample(model, *words, out) -> int:
@@ -180,7 +182,20 @@ def test_prompts(tmp_path):
     wanted = ((images + 1) * 127.5).round().clamp(0, 255).permute(0, 2, 3, 1)
     assert found.files == ["arr_0"]
     assert (torch.tensor(found["arr_0"]).float() - wanted).abs().max() <= 1
-    assert sample("text-emoji", *words, out=tmp_path / "a.png") == 0
+    assert main(["sample", *map(str, words), "--out", str(tmp_path / "b.npz")]) == 0  # the same model by default
+    assert (np.load(tmp_path / "b.npz")["arr_0"] == found["arr_0"]).all()
+
+
+def test_few_steps(tmp_path):
+    """The bundled MeanFlow model by its command equals its sampler."""
+    words = ("--class", "smileys-3d", "--num-samples", 3, "--steps", 2)
+    assert sample("few-step-emoji", *words, "--batch-size", 2, out=tmp_path / "a.npz") == 0
+    model, sampling = few_step_emoji_model("cpu")
+    label = sampling.class_names.index("smileys-3d")
+    noise = [seeded_generator(0, 2, i) for i in range(3)]
+    images = mean_flow_sample(model, (3, 3, 32, 32), torch.full((3,), label), 2, generator=noise)
+    wanted = ((images + 1) * 127.5).round().clamp(0, 255).permute(0, 2, 3, 1)
+    assert (torch.tensor(np.load(tmp_path / "a.npz")["arr_0"]).float() - wanted).abs().max() <= 1
 
 
 @pytest.mark.parametrize(
@@ -193,6 +208,10 @@ def test_prompts(tmp_path):
         ("digits", ("--sampler", "heun"), "sampler is 'heun'"),
         ("text-emoji", ("--prompt", "3d apple", "--sampler", "dpm++"), "sampler is dpm++"),
         ("text-emoji", ("--prompt", "3d apple", "--steps", "10,20"), "steps is '10,20'"),
+        ("few-step-emoji", ("--sampler", "euler"), "sampler is 'euler'"),
+        ("few-step-emoji", ("--sampler", "dpm++"), "sampler is dpm++"),
+        ("few-step-emoji", ("--class", "objects-3d"), "smileys-3d"),
+        ("", (), "model is missing"),
     ],
 )
 def test_prompts_and_samplers_that_do_not_fit(model, words, named, tmp_path, capsys):
@@ -206,6 +225,9 @@ def test_prompts_and_samplers_that_do_not_fit(model, words, named, tmp_path, cap
         ("digits", ("--time-shift", "3"), "time_shift is given"),
         ("text-emoji", ("--prompt", "3d apple", "--variance", "fixed_small"), "variance is given"),
         ("text-emoji", ("--prompt", "3d apple", "--preset", "paper"), "preset is paper"),
+        ("few-step-emoji", ("--preset", "paper"), "preset is paper"),
+        ("few-step-emoji", ("--cfg-scale", "2"), "cfg_scale is given"),
+        ("few-step-emoji", ("--time-shift", "2"), "time_shift is given"),
     ],
 )
 def test_options_that_the_model_would_ignore(model, words, named, tmp_path, capsys):

@@ -33,7 +33,7 @@ def test_the_wheel_holds_modules_and_data(built):
     wheel, _, _ = built
     models = ("models/digits/sampling.json", "models/blocks/adaln/model.safetensors")
     models += ("emoji_files/emoji.npy.xz", "emoji_files/emoji.csv", "models/emoji_features/model.safetensors")
-    bundled = ("emoji", "text_emoji", "digits_early", "meanflow_digits")
+    bundled = ("emoji", "text_emoji", "few_step_emoji", "digits_early", "meanflow_digits")
     models += tuple(
         f"models/{name}/{file}" for name in bundled for file in ("config.json", "model.safetensors")
     )

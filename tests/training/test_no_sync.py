@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from dit_nb import DiT, DiTConfig, Diffusion
+from dit_nb import Diffusion, DiT, DiTConfig
 from dit_nb.ema import EMA
 from dit_nb.since.flow import RectifiedFlow
 

@@ -51,7 +51,7 @@ def _plot_modern_blocks(
     axes[1].axhline(0, color=COLORS["gray"], lw=0.8)
     fig.alt_text = (
         f"Scores of the query in row {row}, column {column} with all keys of a grid of "
-        f"{_GRID[0]} x {_GRID[1]}, from rotary positions alone, for heads of width {width} and theta {theta:g}"
+        f"{_GRID[0]} x {_GRID[1]}, from rotary positions alone, for heads of width {width}, theta {theta:g}"
         f"{', with rows and columns exchanged' if is_swapped else ''}. "
         f"One place to the right of column {min(column, _GRID[1] - 2)} the score is "
         f"{float(scores[row, min(column, _GRID[1] - 2) + 1]):.2f}."
@@ -71,8 +71,9 @@ def explore_modern_blocks(rotate: Callable = rotate) -> Explorer:
         """
         1. *Move the query.* The pattern moves with it: a score depends on the offset alone. Along the row it
            rises again six places away, where the fastest pair has almost made a full turn (6 of 6.28 rad).
-        2. *Lower theta to 10.* All pairs turn, and places in another row and column get scores near 0. In the row
-           or the column of the query half of the channels agree, and scores stay near 0.5. With 10000 half of the pairs hardly turn on a grid of this size.
+        2. *Lower theta to 10.* All pairs turn, and places in another row and column get scores near 0. In
+           the row or the column of the query half of the channels agree, and scores stay near 0.5. With
+           10000 half of the pairs hardly turn on a grid of this size.
         3. *Switch the mistake on.* The table of a grid of 12 x 8 has as many tokens, so nothing fails. But
            the pattern no longer moves with the query, and three of its four neighbors get lower scores than
            places further away.
