@@ -241,10 +241,10 @@ class SamplingConfig:
     variance: str = "learned"  # variance of a DDPM step: learned, fixed_small or fixed_large
     bins: int = 256  # number of values that a pixel can take, for the likelihood; 17 for the digits
     clip_x0: bool = True  # clip the predicted clean image to [-1, 1]: for pixels, not for latents
-    objective: str = "diffusion"  # diffusion (noise), flow (velocity; lesson 30) or mean_flow (its average; lesson 35)
+    objective: str = "diffusion"  # diffusion (noise), flow (velocity) or mean_flow (its average, lesson 35)
     time_density: str = "logit_normal"  # density of flow times in training: logit_normal or uniform
     time_shift: float = 1.0  # factor of noise over signal at each flow time, in training and sampling
-    sampler: str = ""  # ddpm or ddim; of a flow euler, heun or stochastic; of mean_flow jumps; empty: the first
+    sampler: str = ""  # ddpm, ddim; of a flow euler, heun, stochastic; of mean_flow jumps; empty: the first
     steps: str = "50"  # sampling steps: 250, 10,15,20 for three sections of the schedule, or ddim50
     cfg_scale: float = 1.0  # guidance scale; 1 is no guidance
     guided_channels: int | None = None  # number of eps channels to guide; none: all of them
@@ -295,7 +295,9 @@ def _check_sampling(config: SamplingConfig) -> None:
     if config.objective != "diffusion" and not config.steps.isdecimal():
         raise UserError(f"steps is {_shown(config.steps)}, but must be an integer for a flow.")
     if config.objective == "mean_flow" and config.cfg_scale != 1:
-        raise UserError(f"cfg_scale is {config.cfg_scale}, but must be 1: a mean_flow model has learned its guidance.")
+        raise UserError(
+            f"cfg_scale is {config.cfg_scale}, but must be 1: a mean_flow model has learned its guidance."
+        )
     if not _is_number(config.cfg_scale) or not math.isfinite(config.cfg_scale):
         raise UserError(f"cfg_scale is {_shown(config.cfg_scale)}, but must be a finite number.")
     if config.guided_channels is not None and not _is_int(config.guided_channels):

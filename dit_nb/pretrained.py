@@ -26,7 +26,8 @@ from dit_nb.since.meanflow import MeanFlowDiT, mean_flow_sample
 from dit_nb.utils import _check_device, _check_dtype, _check_index, seeded_generator
 
 __all__ = ["block_model", "digit_model", "emoji_model", "few_step_emoji_model", "load_model"]
-__all__ += ["make_diffusion", "push_model", "sample_batches", "sample_images", "save_model", "text_emoji_model"]
+__all__ += ["make_diffusion", "push_model", "sample_batches", "sample_images", "save_model"]
+__all__ += ["text_emoji_model"]
 
 _SAMPLING = "sampling.json"
 
@@ -241,7 +242,9 @@ def _make_sampler(device: torch.device, **settings) -> Callable:
     return partial(sample_loop, step, process, posterior=posterior)
 
 
-def _sample_jumps(steps: int, model: Callable, shape, y: Tensor | None, *, generator, callback, **_) -> Tensor:
+def _sample_jumps(
+    steps: int, model: Callable, shape, y: Tensor | None, *, generator, callback, **_
+) -> Tensor:
     "MeanFlow's sampler, with the options of the others: it clips nothing, and needs no progress bar."
     return mean_flow_sample(model, shape, y, steps, generator=generator, callback=callback)
 

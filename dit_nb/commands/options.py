@@ -227,7 +227,7 @@ class Sample:
     "sample images from a trained model"
 
     sampling: Sampling  # override the preset, and what is saved with the model
-    model: conf.Positional[str] = ""  # folder, .pt file or Hub id; or digits, emoji, few-step-emoji, text-emoji
+    model: conf.Positional[str] = ""  # folder, file or Hub id; or digits, emoji, few-step-emoji, text-emoji
     label: Annotated[str | None, conf.arg(name="class")] = None  # class name, number or random; none: in turn
     prompt: tuple[str, ...] = ()  # texts, in turn, for a model of texts
     out: str = "samples.png"  # image, .npz file or folder to write

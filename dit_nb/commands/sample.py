@@ -62,7 +62,9 @@ def _model_source(options: Sample) -> str:
     "A model as `load_any` takes it: the folder of one that comes with the package, if nothing here has its name."
     name = options.model or ("text-emoji" if options.prompt else "")
     if not name:
-        raise UserError(f"model is missing: give a folder, a file, a Hub id, or one of {', '.join(_BUNDLED)}.")
+        raise UserError(
+            f"model is missing: give a folder, a file, a Hub id, or one of {', '.join(_BUNDLED)}."
+        )
     if name not in _BUNDLED or Path(name).exists():
         return name
     return str(files("dit_nb") / "models" / name.replace("-", "_"))

@@ -182,7 +182,9 @@ def test_prompts(tmp_path):
     wanted = ((images + 1) * 127.5).round().clamp(0, 255).permute(0, 2, 3, 1)
     assert found.files == ["arr_0"]
     assert (torch.tensor(found["arr_0"]).float() - wanted).abs().max() <= 1
-    assert main(["sample", *map(str, words), "--out", str(tmp_path / "b.npz")]) == 0  # the same model by default
+    assert (
+        main(["sample", *map(str, words), "--out", str(tmp_path / "b.npz")]) == 0
+    )  # the same model by default
     assert (np.load(tmp_path / "b.npz")["arr_0"] == found["arr_0"]).all()
 
 
