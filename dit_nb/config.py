@@ -294,6 +294,10 @@ def _check_sampling(config: SamplingConfig) -> None:
         raise UserError(f"steps is {_shown(config.steps)}, but must be like '250', '10,15,20' or 'ddim50'.")
     if config.objective != "diffusion" and not config.steps.isdecimal():
         raise UserError(f"steps is {_shown(config.steps)}, but must be an integer for a flow.")
+    if config.objective == "mean_flow" and config.time_shift != 1:
+        raise UserError(
+            f"time_shift is {config.time_shift}, but must be 1: a mean_flow model has equal steps."
+        )
     if config.objective == "mean_flow" and config.cfg_scale != 1:
         raise UserError(
             f"cfg_scale is {config.cfg_scale}, but must be 1: a mean_flow model has learned its guidance."

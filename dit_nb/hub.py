@@ -85,6 +85,7 @@ def _write_float16(weights: dict[str, Tensor], path: Path) -> None:
 def _model_card(model: nn.Module, **card) -> ModelCard:
     data = ModelCardData(library_name="dit_nb", tags=["dit", "diffusion"])
     parameters = sum(p.numel() for name, p in model.named_parameters() if name != "pos_embed")  # it is fixed
+    card.setdefault("objective", _KINDS[_kind(model)][1])
     card = {"config": model.config, "parameters": parameters, "paper_url": _PAPER_URL, **card}
     return ModelCard.from_template(data, template_str=_CARD, **card)
 

@@ -42,6 +42,7 @@ def _read_cell(cell: dict, i: int, size: int | tuple[int, int], mode: str = "RGB
     except Exception as error:  # Pillow raises many kinds
         name = cell["path"] if cell["bytes"] is None else f"{i} of the data set"
         why = str(error).strip(".") or type(error).__name__
+        why = "there is no such file" if isinstance(error, FileNotFoundError) else why
         raise UserError(f"image {name} cannot be read: {why}.") from None
 
 

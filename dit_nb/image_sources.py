@@ -106,7 +106,10 @@ def _folder_table(
     else:
         names, table = _class_of_each(root, found, level, split, class_folder, label_column)
     if found.others:
-        found.notes.append(f"{sum(found.others.values()):,} other files ({_list_suffixes(found.others)})")
+        hint = "; --captions reads .txt files" if ".txt" in found.others and not captions else ""
+        found.notes.append(
+            f"{sum(found.others.values()):,} other files ({_list_suffixes(found.others)}{hint})"
+        )
     place = (
         str(folder)
         + (f", split {name}" if name else "")

@@ -122,7 +122,9 @@ def _read_table(path: Path) -> Iterator[dict]:
             return
         with open(path, newline="", encoding="utf-8-sig") as file:
             if path.suffix == ".jsonl":
-                yield from (dict(json.loads(line)) for line in file if line.strip())
+                rows = [dict(json.loads(line)) for line in file if line.strip()]
+                names = dict.fromkeys(name for row in rows for name in row)  # a row may leave some out
+                yield from ({name: row.get(name) for name in names} for row in rows)
             else:
                 yield from csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
     except (OSError, TypeError, ValueError, RecursionError, csv.Error) as error:

@@ -63,6 +63,7 @@ def save_model(model: DiT, folder: str | Path, sampling: SamplingConfig) -> None
     """
     _check_model(model)
     _check_sampling_fits(sampling, model.config)
+    _check_objective(model, sampling)
     _check_path("folder", folder)
     folder = Path(folder)
     facts = {"objective": sampling.objective, **sampling.card}
@@ -82,6 +83,14 @@ def _check_sampling_fits(sampling: SamplingConfig, config: DiTConfig) -> None:
     names, classes = sampling.class_names, config.num_classes
     if names is not None and classes and len(names) != classes:
         raise UserError(f"class_names has {len(names)} names, but must have {classes}, one for each class.")
+
+
+def _check_objective(model, sampling: SamplingConfig) -> None:
+    "Raise a UserError if one of model and objective is MeanFlow's, and the other is not."
+    kind, objective = _kind(getattr(model, "model", model)), sampling.objective
+    if (kind == "MeanFlowDiT") != (objective == "mean_flow"):
+        wanted = "mean_flow" if kind == "MeanFlowDiT" else "diffusion or flow"
+        raise UserError(f"objective is {objective}, but must be {wanted} for a {kind}.")
 
 
 def _read_sampling(path: Path, config: DiTConfig, kind: str = "DiT") -> SamplingConfig:
@@ -141,7 +150,9 @@ def load_model(
     except FileNotFoundError:
         path = None
     kind = _kind(model)
-    return model, _read_sampling(path, model.config, kind) if path else _default_sampling(model.config, kind)
+    sampling = _read_sampling(path, model.config, kind) if path else _default_sampling(model.config, kind)
+    _check_objective(model, sampling)
+    return model, sampling
 
 
 def _best_device() -> str:
@@ -243,10 +254,12 @@ def _make_sampler(device: torch.device, **settings) -> Callable:
 
 
 def _sample_jumps(
-    steps: int, model: Callable, shape, y: Tensor | None, *, generator, callback, **_
+    steps: int, model: Callable, shape, y: Tensor | None, *, clip_x0: bool, **options
 ) -> Tensor:
-    "MeanFlow's sampler, with the options of the others: it clips nothing, and needs no progress bar."
-    return mean_flow_sample(model, shape, y, steps, generator=generator, callback=callback)
+    "MeanFlow's sampler, with the options of the others; it needs no progress bar. Only the result is clipped."
+    chosen = {name: options[name] for name in ("generator", "callback")}
+    images = mean_flow_sample(model, shape, y, steps, **chosen)
+    return images.clamp(-1, 1) if clip_x0 else images
 
 
 def _check_sampling_call(
@@ -256,6 +269,7 @@ def _check_sampling_call(
     _check_model(model)
     if not isinstance(sampling, SamplingConfig):
         raise UserError(f"sampling is {type(sampling).__name__}, but must be a SamplingConfig.")
+    _check_objective(model, sampling)
     channels, most = sampling.guided_channels, model.config.in_channels
     if channels is not None and channels > most:  # guidance would reach the variance values
         raise UserError(f"guided_channels is {channels}, but must be at most {most}, the channels of eps.")

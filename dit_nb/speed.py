@@ -227,14 +227,13 @@ class InferenceModel:
             row = row * len(labels) + _lookup("y", labels, y, len(x))
         return self.denoiser._denoise(x, table[row])
 
-    def __call__(self, x: Tensor, t: Tensor, *conditions: Tensor | None) -> Tensor:
+    def __call__(self, x: Tensor, t: Tensor, *args, **kwargs) -> Tensor:
         """Predict the noise in x, as the model does: (N, C, H, W), (N,), (N,) to (N, 2C, H, W)."""
-        return self._call(self._plain, x, t, *conditions)
+        return self._call(
+            partial(self.model if self.denoiser is None else self._plain, **kwargs), x, t, *args
+        )
 
-    def _plain(self, x: Tensor, t: Tensor, *conditions: Tensor | None) -> Tensor:
-        if self.denoiser is None:
-            return self.model(x, t, *conditions)
-        y = conditions[0] if conditions else None
+    def _plain(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         _check_inputs(self.model, x, t, y)
         return self.denoiser._denoise(x, self._vectors(t, y))
 

@@ -25,7 +25,8 @@ def _check_caption_options(options: Train) -> Train:
     given = {k: v for k, v in vars(options.texts).items() if v != Captions.__dataclass_fields__[k].default}
     if not options.texts.captions:
         for name, value in given.items():
-            raise UserError(f"{name} is {value}, but must not be given without captions.")
+            shown = value[0] if isinstance(value, tuple) else value
+            raise UserError(f"{name} is {shown}, but must not be given without captions.")
         return options
     _refuse(options)
     if options.texts.text_length is not None:
@@ -116,15 +117,16 @@ def _read_texts(options: Train, data) -> _Texts | None:
     least, most = _LENGTHS
     longest = max(len(split_words(text)) for text in captions)
     length = chosen.text_length or min(max(longest, least), most)
-    prompts = list(chosen.prompt) or _some_captions(captions, length)
+    prompts = list(chosen.prompt) or _some_captions(captions, set(vocabulary.words), length)
     if chosen.prompt:
         vocabulary.encode(prompts, length, strict=True)  # raises for unknown words
     mirrored = sum(_may_mirror(data)) if options.training.flip else None
     return _Texts(captions, vocabulary, length, chosen.word_dropout, mirrored, prompts)
 
 
-def _some_captions(captions: list[str], length: int) -> list[str]:
-    "Different captions from all parts of the data, cut to a number of words."
-    different = list(dict.fromkeys(" ".join(split_words(text)[:length]) for text in captions))
+def _some_captions(captions: list[str], known: set[str], length: int) -> list[str]:
+    "Different captions from all parts of the data: their known words, cut to a number."
+    words = ([word for word in split_words(text) if word in known][:length] for text in captions)
+    different = list(dict.fromkeys(" ".join(each) for each in words if each))
     spots = torch.linspace(0, len(different) - 1, min(len(different), _SHOWN)).long()
     return [different[i] for i in spots.tolist()]

@@ -80,6 +80,7 @@ def _open_latents(options: Train):
         for name in ("image_size", "split", "class_folder", "label_column", "val_split")
     }
     changed |= {"crop": None if options.crop == "center" else options.crop}
+    changed |= {"categories": options.categories[0] if options.categories else None}
     for name, value in changed.items():
         if value is not None:
             raise UserError(
@@ -91,15 +92,15 @@ def _open_latents(options: Train):
 def _open_images(options: Train, split: str | None):
     if options.data not in _BUNDLED and options.image_size is None:
         raise UserError("image_size is missing: give the side to crop images to, in pixels, or HEIGHTxWIDTH.")
-    names = {name: getattr(options, name) for name in ("crop", "class_folder", "label_column")}
-    names["captions"] = options.texts.captions and (options.texts.caption_column or True)
-    size = _parse_size(options.image_size)
-    data = _open_source(options.data, size, options.channels, options.skip_bad, split=split, **names)
     if options.categories and options.data != "emoji":
         raise UserError(
             f"categories is {options.categories[0]}, but must not be given for {options.data}: "
             "emoji have some."
         )
+    names = {name: getattr(options, name) for name in ("crop", "class_folder", "label_column")}
+    names["captions"] = options.texts.captions and (options.texts.caption_column or True)
+    size = _parse_size(options.image_size)
+    data = _open_source(options.data, size, options.channels, options.skip_bad, split=split, **names)
     return emoji(options.categories).train if options.categories else data
 
 

@@ -41,7 +41,7 @@ _BUNDLED = ("digits", "emoji", "few-step-emoji", "text-emoji")  # models that co
 _UNUSED = {  # objective of a model -> settings that it would ignore
     "diffusion": ("time_shift",),
     "flow": ("variance",),
-    "mean_flow": ("time_shift", "variance", "cfg_scale", "guided_channels", "clip_x0"),
+    "mean_flow": ("sampler", "time_shift", "variance", "cfg_scale", "guided_channels"),
 }
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
@@ -60,7 +60,9 @@ def _merge_settings(options: Sample) -> dict:
 
 def _model_source(options: Sample) -> str:
     "A model as `load_any` takes it: the folder of one that comes with the package, if nothing here has its name."
-    name = options.model or ("text-emoji" if options.prompt else "")
+    name, last = options.model or ("text-emoji" if options.prompt else ""), (options.prompt or ("",))[-1]
+    if not options.model and last and (last in _BUNDLED or Path(last).exists()):
+        raise UserError(f"model is missing, and prompt has {last!r}: give the model first, before --prompt.")
     if not name:
         raise UserError(
             f"model is missing: give a folder, a file, a Hub id, or one of {', '.join(_BUNDLED)}."
@@ -76,10 +78,12 @@ def _load(options: Sample, settings: dict, device) -> tuple[DiT, SamplingConfig]
     if (saved.vae or _is_pixel_model(model.config)) and "vae" not in options.sampling:
         settings["vae"] = None
     for name in (name for name in options.sampling if name in _UNUSED[saved.objective]):
-        raise UserError(f"{name} is given, but must not be: the model's objective is {saved.objective}.")
+        raise UserError(
+            f"{name} is {options.sampling[name]}, but must not be given: a model of {saved.objective} has no such setting."
+        )
     if options.preset and saved.objective != "diffusion":
         raise UserError(
-            f"preset is {options.preset}, but must not be given: it is of diffusion models; this one is of {saved.objective}."
+            f"preset is {options.preset}, but must not be given: it is for diffusion, and the model is of {saved.objective}."
         )
     changes = {name: settings[name] for name in _NAMES if name in settings}
     if changes.get("sampler") == "dpm++":  # not a sampler of SamplingConfig
@@ -100,7 +104,8 @@ def _choose_conditions(options: Sample, settings: dict, n: int, model: DiT, samp
             f"class is {options.label!r}, but must not be given: the model takes texts, by --prompt."
         )
     if not options.prompt:
-        raise UserError("prompt is missing: the model needs a text, such as --prompt '3d green apple'.")
+        example = sampling.card.get("prompt", "3d green apple")  # the bundled model has no such fact
+        raise UserError(f"prompt is missing: the model needs a text, such as --prompt {example!r}.")
     return model.encode_text(options.prompt)[torch.arange(n) % len(options.prompt)].cpu()
 
 
@@ -256,8 +261,9 @@ def run(options: Sample) -> None:
     images = _gather_in_order(batches, math.ceil((n - existing) / (size * state.num_processes)), decode)
     if state.is_main_process:
         one_kind = settings["label"] is not None or len(options.prompt) == 1
-        columns = max(1, round(n**0.5)) if one_kind else len(options.prompt) or 10
+        kinds = len(options.prompt) or model.config.num_classes
+        columns = max(1, round(n**0.5)) if one_kind else kinds if 1 < kinds <= 20 else 10
         _write_samples(out, images, existing, n, labels, columns)
-        print(f"{n} samples in {out}")
+        print(f"{n} samples of {options.model or 'text-emoji'} in {out}")
     else:
         list(images)  # gathering needs every process

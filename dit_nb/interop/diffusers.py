@@ -76,9 +76,10 @@ def _trim_labels(table: Tensor) -> Tensor:
     return table[: int(others.max()) + 2] if len(others) else table[:1]
 
 
-def _check_convertible(config: DiTConfig) -> None:
+def _check_convertible(model: DiT) -> None:
     "Raise UserError if diffusers has no such model, or would guide it with a wrong null class."
-    _check_format(config, "diffusers")
+    _check_format(model, "diffusers")
+    config = model.config
     if config.mlp_ratio != 4:
         raise UserError(f"mlp_ratio is {config.mlp_ratio:g}, but must be 4 for diffusers.")
     if config.num_classes > _NULL_CLASS:
@@ -115,7 +116,7 @@ def to_diffusers(model: DiT):
     from diffusers import DiTTransformer2DModel
 
     c = model.config
-    _check_convertible(c)
+    _check_convertible(model)
     state, table = _official_state(model), "y_embedder.embedding_table.weight"
     state[table] = _pad_labels(state[table])
     transformer = DiTTransformer2DModel(

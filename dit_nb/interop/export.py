@@ -35,7 +35,7 @@ def export_model(model: DiT, sampling: SamplingConfig, target: str | Path, forma
     if Path(target).exists():
         raise UserError(f"target is {target}, but must not exist yet: choose another name.")
     if format == "onnx":
-        export_onnx(model, target, torch.float32 if sampling.objective == "flow" else torch.long)
+        export_onnx(model, target, torch.long if sampling.objective == "diffusion" else torch.float32)
     else:
         export_browser(model, sampling, target)
 
@@ -43,7 +43,7 @@ def export_model(model: DiT, sampling: SamplingConfig, target: str | Path, forma
 def export_onnx(model: DiT, target: str | Path, time: torch.dtype = torch.long) -> None:
     """Write the network as ONNX: inputs x (N, C, H, W), t (N,) and y (N,) int64, output (N, out_channels, H, W).
 
-    The size N of a batch is free. Needs the package onnxscript.
+    A MeanFlowDiT has the input r (N,) after t; its times are in [0, 1]. The size N of a batch is free. Needs the package onnxscript.
 
     Args:
         model: the model, in eval() mode
@@ -57,7 +57,11 @@ def export_onnx(model: DiT, target: str | Path, time: torch.dtype = torch.long) 
         )
     x, t = torch.zeros(2, channels, height, width), torch.zeros(2, dtype=time)
     y = torch.zeros(2, dtype=torch.long)
-    inputs, names = ((x, t, y), ["x", "t", "y"]) if model.takes_y else ((x, t), ["x", "t"])
+    given = {"x": x, "t": t}
+    if isinstance(model, MeanFlowDiT):
+        given["r"] = t.clone()  # the same tensor twice would be exported as one input
+    given |= {"y": y} if model.takes_y else {}
+    inputs, names = tuple(given.values()), list(given)
     batch = torch.export.Dim("N", min=1)
     program = torch.onnx.export(
         model.cpu().eval(),

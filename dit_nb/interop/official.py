@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dit_nb.config import _MODEL_NAMES, SIZES, DiTConfig, SamplingConfig
 from dit_nb.errors import UserError, _check_choice, _check_flag, _check_path, _check_type
+from dit_nb.hub import _kind
 from dit_nb.model import DiT
 from dit_nb.pretrained import _default_sampling
 from dit_nb.utils import _atomic_write
@@ -146,10 +147,11 @@ def load_official(
         raise UserError(f"{path} must hold the fields of a SamplingConfig: {error}.") from None
 
 
-def _check_format(config: DiTConfig, target: str) -> None:
+def _check_format(model: DiT, target: str) -> None:
     "Raise UserError unless the official code and diffusers have such a model."
-    if type(config) is not DiTConfig:
-        raise UserError(f"model is an {type(config).__name__[:-6]}, but must be a DiT for {target}.")
+    config, kind = model.config, _kind(model)
+    if kind != "DiT":
+        raise UserError(f"model is of the class {kind}, but must be a DiT for {target}.")
     if config.block != "adaln_zero":
         raise UserError(f"block is {config.block}, but must be adaln_zero for {target}.")
     _, height, width = config.image_shape
@@ -159,7 +161,7 @@ def _check_format(config: DiTConfig, target: str) -> None:
 
 def _official_state(model: DiT) -> dict[str, Tensor]:
     "The state dict on the CPU. A model without classes gets a single class with a zero embedding."
-    _check_format(model.config, "the official format")
+    _check_format(model, "the official format")
     state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
     if not model.config.num_classes:
         state["y_embedder.embedding_table.weight"] = torch.zeros(1, model.config.hidden_size)

@@ -37,13 +37,19 @@ def _check_times(times: Tensor) -> Tensor:
     return times
 
 
-def _check_flow_time(x: Tensor, t: Tensor) -> None:
+def _check_flow_time(x: Tensor, t: Tensor, name: str = "t") -> None:
     "Raise a UserError unless t is (N,) flow times. Values are read on the CPU only: a GPU would wait."
     if not isinstance(t, Tensor) or not t.is_floating_point() or t.shape != x.shape[:1]:
         got = f"{t.dtype} of shape {tuple(t.shape)}" if isinstance(t, Tensor) else _shown(t)
-        raise UserError(f"t is {got}, but must be floating point flow times, ({len(x)},).")
-    if t.device.type == "cpu" and not torch.compiler.is_compiling() and bool(((t < 0) | (t > 1)).any()):
-        raise UserError(f"t holds {t.abs().max():g}, but must be in [0, 1]: 0 is data, 1 is noise.")
+        raise UserError(f"{name} is {got}, but must be floating point flow times, ({x.shape[0]},).")
+    if t.device.type != "cpu" or torch.compiler.is_compiling():
+        return
+    try:
+        outside = bool(((t < 0) | (t > 1)).any())
+    except RuntimeError:  # torch.func.vmap forbids reading values
+        return
+    if outside:
+        raise UserError(f"{name} holds {t.abs().max():g}, but must be in [0, 1]: 0 is data, 1 is noise.")
 
 
 def _check_args(model, shape, y, x_T, callback, clip_x0) -> None:

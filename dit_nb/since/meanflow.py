@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from ..conditioning import TimestepEmbedder
 from ..config import DiTConfig
 from ..errors import UserError, _is_int, _is_number, _shown
-from ..model import DiT
+from ..model import DiT, _check_inputs
 from .flow import FlowStep, RectifiedFlow, _like, _sample_logits
+from .flow_checks import _check_flow_time
 from ..utils import _check_eval, randn
 
 # %% ../../nbs/5_since_dit/35_few_step_models.ipynb #350020
@@ -81,6 +82,9 @@ class MeanFlowDiT(DiT):
         Returns:
             (N, C, H, W); (x_t - x_r) / (t - r), or the velocity itself where r = t
         """
+        for name, time in {"t": t, "r": r}.items() if isinstance(x, Tensor) else ():
+            _check_flow_time(x, time, name)
+        _check_inputs(self, x, t, y, drop)
         c = self.t_embedder(self.time_scale * t) + self.span_embedder(self.time_scale * (t - r))  # (N, D)
         if self.y_embedder is not None:
             c = c + self.y_embedder(y, drop)

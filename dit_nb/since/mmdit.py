@@ -24,6 +24,7 @@ from ..errors import UserError, _check_flag, _check_names, _check_number, _shown
 from ..model import DiT, FinalLayer, _check_inputs, _init_weights
 from ..patchify import PatchEmbed, unpatchify
 from ..positions import sincos_2d
+from .blocks import RMSNorm
 from .text import Text, TextEncoder, Vocabulary, _check_ids, masked_attention
 
 # %% ../../nbs/5_since_dit/33_words.ipynb #330014
@@ -63,7 +64,7 @@ class Stream(nn.Module):
         self.pre_only = pre_only
         self.norm1 = nn.LayerNorm(hidden_size, elementwise_affine=False, eps=1e-6)
         self.attn = Attention(hidden_size, num_heads)
-        norm = lambda: nn.RMSNorm(hidden_size // num_heads, eps=1e-6) if qk_norm else nn.Identity()  # noqa: E731
+        norm = lambda: RMSNorm(hidden_size // num_heads) if qk_norm else nn.Identity()  # noqa: E731
         self.norm_q, self.norm_k = norm(), norm()
         self.adaLN_modulation = AdaLNModulation(hidden_size, 2 if pre_only else 6)
         if pre_only:

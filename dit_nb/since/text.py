@@ -28,7 +28,7 @@ PADDING, UNKNOWN = 0, 1  # the first two ids of every vocabulary
 
 def split_words(text: str) -> list[str]:
     "Words of a caption in lower case, without punctuation; a hyphen separates two words."
-    words = re.findall(r"[^\s,;:!?\"()\-]+", text.lower().replace("’", "'"))
+    words = re.findall(r"[^\s,;:!?\"()\-–—…“”„«»\[\]{}/]+", text.lower().replace("’", "'"))
     return [word.strip(".") for word in words if word.strip(".")]
 
 
@@ -87,14 +87,12 @@ class Vocabulary:
 
 
 def _check_known(words: list[str], index: dict[str, int]) -> None:
-    "Raise a UserError that lists words of the vocabulary that are spelled alike."
+    "Raise a UserError that lists the words of the vocabulary, or those of a large one that are spelled alike."
     for word in words:
         if word not in index:
-            near = (
-                get_close_matches(word, index, n=5)
-                or [known for known in index if known.startswith(word[:3])][:5]
-            )
-            hint = f": near are {', '.join(near)}" if near else ""
+            alike = get_close_matches(word, index, n=5) or [k for k in index if k.startswith(word[:3])][:5]
+            hint = f"; {', '.join(alike)} are spelled alike" if alike else ""
+            hint = f": {', '.join(index)}" if len(index) <= 20 else hint
             raise UserError(
                 f"prompt has the word {_shown(word)}, which is not among the {len(index)} words known{hint}."
             )

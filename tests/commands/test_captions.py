@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from dit_nb import DiT
 from dit_nb.cli import _read_options, main
 from dit_nb.commands.captions import _check_caption_options, _read_texts
+from dit_nb.commands.data import _open_data
 from dit_nb.data import emoji
 from dit_nb.pretrained import load_model
 from dit_nb.since.mmdit import MMDiT
@@ -221,3 +222,14 @@ def test_compiled_training_on_a_cpu_has_the_faster_gelu_in_both_streams(run):
     full, last = model.blocks
     kinds = [type(full.image.mlp.act), type(full.text.mlp.act), type(last.image.mlp.act)]
     assert kinds == [_SigmoidGELU] * 3
+
+
+def test_texts_to_sample_have_known_words_alone(tmp_path):
+    """Also those of the model card: rare words are unknown, and a caption may have none at all."""
+    for name, text in {"a": "!!!", "b": "zebra red cat", "c": "red cat", "d": "red dog cat"}.items():
+        Image.new("RGB", (8, 8), "red").save(tmp_path / f"{name}.png")
+        (tmp_path / f"{name}.txt").write_text(text)
+    line = words(tmp_path, tmp_path / "run", "--steps", 1, "--min-count", 2)
+    options = _check_caption_options(_read_options(line))
+    texts = _read_texts(options, _open_data(options)[0])
+    assert texts.prompts == ["red cat"]

@@ -204,13 +204,13 @@ def test_few_steps(tmp_path):
     "model, words, named",
     [
         ("text-emoji", (), "prompt is missing"),
-        ("text-emoji", ("--prompt", "3d grean apple"), "near are green"),
+        ("text-emoji", ("--prompt", "3d grean apple"), "; green, "),
         ("text-emoji", ("--prompt", "3d apple", "--class", "3"), "class is '3'"),
         ("digits", ("--prompt", "three"), "the model takes no text"),
         ("digits", ("--sampler", "heun"), "sampler is 'heun'"),
         ("text-emoji", ("--prompt", "3d apple", "--sampler", "dpm++"), "sampler is dpm++"),
         ("text-emoji", ("--prompt", "3d apple", "--steps", "10,20"), "steps is '10,20'"),
-        ("few-step-emoji", ("--sampler", "euler"), "sampler is 'euler'"),
+        ("few-step-emoji", ("--sampler", "euler"), "sampler is euler"),
         ("few-step-emoji", ("--sampler", "dpm++"), "sampler is dpm++"),
         ("few-step-emoji", ("--class", "objects-3d"), "smileys-3d"),
         ("", (), "model is missing"),
@@ -224,12 +224,12 @@ def test_prompts_and_samplers_that_do_not_fit(model, words, named, tmp_path, cap
 @pytest.mark.parametrize(
     "model, words, named",
     [
-        ("digits", ("--time-shift", "3"), "time_shift is given"),
-        ("text-emoji", ("--prompt", "3d apple", "--variance", "fixed_small"), "variance is given"),
+        ("digits", ("--time-shift", "3"), "time_shift is "),
+        ("text-emoji", ("--prompt", "3d apple", "--variance", "fixed_small"), "variance is "),
         ("text-emoji", ("--prompt", "3d apple", "--preset", "paper"), "preset is paper"),
         ("few-step-emoji", ("--preset", "paper"), "preset is paper"),
-        ("few-step-emoji", ("--cfg-scale", "2"), "cfg_scale is given"),
-        ("few-step-emoji", ("--time-shift", "2"), "time_shift is given"),
+        ("few-step-emoji", ("--cfg-scale", "2"), "cfg_scale is "),
+        ("few-step-emoji", ("--time-shift", "2"), "time_shift is "),
     ],
 )
 def test_options_that_the_model_would_ignore(model, words, named, tmp_path, capsys):

@@ -87,7 +87,7 @@ def test_text_files_that_belong_to_no_image_are_other_files(pictures):
     as_text_files(pictures, TEXTS)
     (pictures / "README.txt").write_text("read me")
     assert open_images(pictures, 8, captions=True).notes == ("1 other files (.txt)",)
-    assert open_images(pictures, 8).notes == ("4 other files (.txt)",), "captions were not asked for"
+    assert open_images(pictures, 8).notes == ("4 other files (.txt; --captions reads .txt files)",)
 
 
 def test_folders_are_no_classes_for_captions(pictures):
@@ -189,3 +189,10 @@ def test_a_data_set_of_the_hub(pictures, tmp_path):
         open_images(f"hub:{tmp_path / 'hub'}", 8, captions="prompt")
     with raises_input_error("the caption 0, but must have one text"):
         open_images(f"hub:{tmp_path / 'hub'}", 8, captions="label")
+
+
+def test_a_first_row_without_a_caption_hides_no_column(pictures):
+    rows = [{"file_name": "a.png"}, {"file_name": "b.png", "text": "green"}]
+    (pictures / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    data = open_images(pictures, 8, captions=True)
+    assert data.captions == ("green",) and any("without a caption" in note for note in data.notes)

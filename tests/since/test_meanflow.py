@@ -8,6 +8,9 @@ import torch
 
 from dit_nb import DiT, DiTConfig
 from dit_nb.config import SamplingConfig
+from dit_nb.interop.diffusers import to_diffusers
+from dit_nb.interop.export import export_model
+from dit_nb.interop.official import save_official
 from dit_nb.pretrained import load_model, make_diffusion, sample_images, save_model
 from dit_nb.since.flow import RectifiedFlow, flow_sample
 from dit_nb.since.meanflow import (
@@ -55,6 +58,13 @@ def tiny(seed=0, scale=0.1, **fields):
     sizes = dict(input_size=(4, 6), patch_size=2, in_channels=2, hidden_size=16, depth=2, num_heads=2)
     config = DiTConfig(**{**sizes, "num_classes": 5, "learn_sigma": False, **fields})
     return randomize(MeanFlowDiT(config), seed, scale).eval()
+
+
+IMAGES, LABELS = normal(3, 2, 4, 6).float(), torch.tensor([0, 3, 4])
+
+
+def plain():
+    return DiT(DiTConfig((4, 6), 2, 2, 16, 2, 2, num_classes=5)).eval()
 
 
 def test_the_exact_average_velocity_is_its_own_target():
@@ -203,7 +213,7 @@ def test_saved_with_settings_it_samples_like_any_other_model(tmp_path):
     assert type(model).__name__ == "MeanFlowDiT" and "MeanFlow" in (tmp_path / "README.md").read_text()
     found = sample_images(model, sampling, [0, 3], seed=5)
     generators = [seeded_generator(5, 2, i) for i in range(2)]
-    wanted = mean_flow_sample(model, (2, 2, 4, 6), torch.tensor([0, 3]), 3, generator=generators)
+    wanted = mean_flow_sample(model, (2, 2, 4, 6), torch.tensor([0, 3]), 3, generator=generators).clamp(-1, 1)
     assert torch.equal(found, wanted)
     assert relative(sample_images(InferenceModel(model), sampling, [0, 3], seed=5), wanted) < 1e-5
     (tmp_path / "sampling.json").unlink()
@@ -219,6 +229,35 @@ def test_a_fast_copy_keeps_a_forward_pass_of_ones_own():
     model = randomize(Doubled(DiTConfig(4, 2, 3, 32, 2, 2, num_classes=5)), scale=0.3).eval()
     x, t, y = torch.randn(2, 3, 4, 4), torch.tensor([3, 700]), torch.tensor([0, 4])
     assert relative(InferenceModel(model)(x, t, y), model(x, t, y)) < 1e-5
+    assert relative(InferenceModel(model)(x, t, y=y), model(x, t, y)) < 1e-5
+
+
+def test_a_fast_copy_takes_the_label_by_name_and_nothing_that_it_would_ignore():
+    x, t, y = IMAGES, torch.tensor([3, 700, 20]), LABELS
+    fast = InferenceModel(plain())
+    assert torch.equal(fast(x, t, y=y), fast(x, t, y))
+    with pytest.raises(TypeError):
+        fast(x, t, y, torch.tensor([True, False, False]))
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_no_other_format_takes_it_without_its_second_time(training, tmp_path):
+    with raises_input_error("MeanFlowDiT.*must be a DiT for the official"):
+        save_official(tiny(block="adaln_zero"), tmp_path / "a.pt", training=training)
+    square = MeanFlowDiT(DiTConfig(4, 2, 2, 16, 2, 2, num_classes=5, learn_sigma=False))
+    with raises_input_error("MeanFlowDiT.*must be a DiT for diffusers"):
+        to_diffusers(square)
+
+
+def test_it_is_exported_with_both_times(tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    model = tiny()
+    export_model(model, SamplingConfig(objective="mean_flow"), tmp_path / "m.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "m.onnx", providers=["CPUExecutionProvider"])
+    inputs = {"x": IMAGES, "t": T.float(), "r": R.float(), "y": LABELS}
+    (found,) = session.run(None, {name: value.numpy() for name, value in inputs.items()})
+    assert relative(torch.from_numpy(found), model(*inputs.values())) < 1e-4
 
 
 def test_a_generator_for_each_image():
@@ -237,6 +276,14 @@ def test_a_generator_for_each_image():
     (lambda: SamplingConfig(objective="mean_flow", cfg_scale=2.0), "cfg_scale.*2.0.*must be 1"),
     (lambda: SamplingConfig(objective="mean_flow", sampler="euler"), "sampler.*euler.*jumps"),
     (lambda: SamplingConfig(objective="mean_flow", steps="ddim4"), "steps.*ddim4.*integer"),
+    (lambda: SamplingConfig(objective="mean_flow", time_shift=2.0), "time_shift.*2.0.*must be 1"),
+    (lambda: sample_images(tiny(), SamplingConfig(objective="mean_flow"), n=2), "y is missing"),
+    (lambda: sample_images(tiny(), SamplingConfig(), [0]), "objective is diffusion.*mean_flow"),
+    (lambda: sample_images(plain(), SamplingConfig(objective="mean_flow"), [0]), "objective is mean_flow"),
+    (lambda: tiny()(IMAGES[:, :, :, :2], T.float(), R.float(), LABELS), "x is .*but must be"),
+    (lambda: tiny()(IMAGES, T.float(), LABELS), "r is torch.int64.*flow times"),
+    (lambda: tiny()(IMAGES, T.float(), R.float(), LABELS + 9), "y holds"),
+    (lambda: tiny()(IMAGES, 500 * T.float(), R.float(), LABELS), "t holds 450"),
     (lambda: make_diffusion(SamplingConfig(objective="mean_flow")), "objective.*mean_flow"),
     (lambda: mean_flow_sample(tiny().train(), (1, 2, 4, 6), torch.tensor([0])), r"train\(\) mode"),
 )
