@@ -63,7 +63,7 @@ def save_model(model: DiT, folder: str | Path, sampling: SamplingConfig) -> None
     """
     _check_model(model)
     _check_sampling_fits(sampling, model.config)
-    _check_objective(model, sampling)
+    _check_model(model, sampling.objective)
     _check_path("folder", folder)
     folder = Path(folder)
     facts = {"objective": sampling.objective, **sampling.card}
@@ -71,9 +71,14 @@ def save_model(model: DiT, folder: str | Path, sampling: SamplingConfig) -> None
     (folder / _SAMPLING).write_text(json.dumps(asdict(sampling), indent=1), encoding="utf-8")
 
 
-def _check_model(model) -> None:
+def _check_model(model, objective: str | None = None) -> None:
+    "Raise a UserError if it is no model, or if one of model and objective is MeanFlow's, and the other is not."
     if not isinstance(getattr(model, "config", None), DiTConfig):
         raise UserError(f"model is {type(model).__name__}, but must be a DiT or an InferenceModel.")
+    jumps = hasattr(getattr(model, "model", model), "span_embedder")  # that of an InferenceModel
+    if objective is not None and jumps != (objective == "mean_flow"):
+        wanted = "mean_flow for a MeanFlowDiT" if jumps else "diffusion or flow for this model"
+        raise UserError(f"objective is {objective}, but must be {wanted}.")
 
 
 def _check_sampling_fits(sampling: SamplingConfig, config: DiTConfig) -> None:
@@ -83,14 +88,6 @@ def _check_sampling_fits(sampling: SamplingConfig, config: DiTConfig) -> None:
     names, classes = sampling.class_names, config.num_classes
     if names is not None and classes and len(names) != classes:
         raise UserError(f"class_names has {len(names)} names, but must have {classes}, one for each class.")
-
-
-def _check_objective(model, sampling: SamplingConfig) -> None:
-    "Raise a UserError if one of model and objective is MeanFlow's, and the other is not."
-    kind, objective = _kind(getattr(model, "model", model)), sampling.objective
-    if (kind == "MeanFlowDiT") != (objective == "mean_flow"):
-        wanted = "mean_flow" if kind == "MeanFlowDiT" else "diffusion or flow"
-        raise UserError(f"objective is {objective}, but must be {wanted} for a {kind}.")
 
 
 def _read_sampling(path: Path, config: DiTConfig, kind: str = "DiT") -> SamplingConfig:
@@ -151,7 +148,7 @@ def load_model(
         path = None
     kind = _kind(model)
     sampling = _read_sampling(path, model.config, kind) if path else _default_sampling(model.config, kind)
-    _check_objective(model, sampling)
+    _check_model(model, sampling.objective)
     return model, sampling
 
 
@@ -266,10 +263,9 @@ def _check_sampling_call(
     model, sampling, labels, n: int | None, seed: int, first: int
 ) -> tuple[Tensor | None, int, torch.device]:
     "Return labels as a tensor, the number of images and the model's device, or raise a UserError."
-    _check_model(model)
     if not isinstance(sampling, SamplingConfig):
         raise UserError(f"sampling is {type(sampling).__name__}, but must be a SamplingConfig.")
-    _check_objective(model, sampling)
+    _check_model(model, sampling.objective)
     channels, most = sampling.guided_channels, model.config.in_channels
     if channels is not None and channels > most:  # guidance would reach the variance values
         raise UserError(f"guided_channels is {channels}, but must be at most {most}, the channels of eps.")

@@ -264,6 +264,6 @@ def run(options: Sample) -> None:
         kinds = len(options.prompt) or model.config.num_classes
         columns = max(1, round(n**0.5)) if one_kind else kinds if 1 < kinds <= 20 else 10
         _write_samples(out, images, existing, n, labels, columns)
-        print(f"{n} samples of {options.model or 'text-emoji'} in {out}")
+        print(f"{n} samples{'' if options.model else ' of text-emoji'} in {out}")
     else:
         list(images)  # gathering needs every process

@@ -248,7 +248,10 @@ def test_a_table_without_meaning_is_noted(folder):
     (folder / "readme.txt").write_text("x")
     data = open_images(folder, 8)
     assert classes(data) == {"cat": 2, "dog": 1}
-    assert any("table log.csv" in note for note in data.notes) and "1 other files (.txt)" in data.notes
+    assert (
+        any("table log.csv" in note for note in data.notes)
+        and "1 other files (.txt; --captions reads .txt files)" in data.notes
+    )
 
 
 @pytest.mark.parametrize(

@@ -154,5 +154,5 @@ def test_a_model_of_texts_has_no_other_format(tmp_path, to):
     shape = dict(input_size=8, hidden_size=32, depth=1, num_heads=2, text_width=32, pooled_width=32)
     model = MMDiT(MMDiTConfig(**shape, vocabulary=("red", "apple")))
     save_model(model, tmp_path / "text", SamplingConfig(objective="flow"))
-    with raises_input_error("model is an MMDiT, but must be a DiT"):
+    with raises_input_error("model is of the class MMDiT, but must be a DiT"):
         convert(tmp_path / "text", tmp_path / f"out{'.pt' if to == 'official' else ''}", to)
