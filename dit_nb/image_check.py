@@ -41,8 +41,8 @@ def _read_cell(cell: dict, i: int, size: int | tuple[int, int], mode: str = "RGB
         return read_image(cell["path"] if cell["bytes"] is None else BytesIO(cell["bytes"]), size, mode)
     except Exception as error:  # Pillow raises many kinds
         name = cell["path"] if cell["bytes"] is None else f"{i} of the data set"
-        why = str(error).strip(".") or type(error).__name__
-        why = "there is no such file" if isinstance(error, FileNotFoundError) else why
+        missing = isinstance(error, FileNotFoundError)
+        why = "there is no such file" if missing else str(error).strip(".") or type(error).__name__
         raise UserError(f"image {name} cannot be read: {why}.") from None
 
 

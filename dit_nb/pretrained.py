@@ -61,9 +61,7 @@ def save_model(model: DiT, folder: str | Path, sampling: SamplingConfig) -> None
     Raises:
         UserError: if the settings do not fit the model, or the folder cannot be written
     """
-    _check_model(model)
-    _check_sampling_fits(sampling, model.config)
-    _check_model(model, sampling.objective)
+    _check_sampling_fits(sampling, model)
     _check_path("folder", folder)
     folder = Path(folder)
     facts = {"objective": sampling.objective, **sampling.card}
@@ -81,21 +79,22 @@ def _check_model(model, objective: str | None = None) -> None:
         raise UserError(f"objective is {objective}, but must be {wanted}.")
 
 
-def _check_sampling_fits(sampling: SamplingConfig, config: DiTConfig) -> None:
-    "Raise a UserError if sampling settings are none, or name another number of classes than the model has."
+def _check_sampling_fits(sampling: SamplingConfig, model: DiT) -> None:
+    "Raise a UserError if sampling settings are none, or have another objective or number of classes than the model."
     if not isinstance(sampling, SamplingConfig):
         raise UserError(f"sampling is {type(sampling).__name__}, but must be a SamplingConfig.")
-    names, classes = sampling.class_names, config.num_classes
+    _check_model(model, sampling.objective)
+    names, classes = sampling.class_names, model.config.num_classes
     if names is not None and classes and len(names) != classes:
         raise UserError(f"class_names has {len(names)} names, but must have {classes}, one for each class.")
 
 
-def _read_sampling(path: Path, config: DiTConfig, kind: str = "DiT") -> SamplingConfig:
+def _read_sampling(path: Path, model: DiT) -> SamplingConfig:
     "Read a sampling.json, or raise a UserError if it is not one. What it leaves out follows from the model."
     try:
         fields = dict(json.loads(path.read_text(encoding="utf-8")))
-        sampling = replace(_default_sampling(config, kind), **fields)
-        _check_sampling_fits(sampling, config)
+        sampling = replace(_default_sampling(model.config, _kind(model)), **fields)
+        _check_sampling_fits(sampling, model)
         return sampling
     except (TypeError, ValueError, RecursionError) as error:
         reason = str(error).rstrip(".")
@@ -146,10 +145,7 @@ def load_model(
         path = _saved_file(folder, _SAMPLING, **download)
     except FileNotFoundError:
         path = None
-    kind = _kind(model)
-    sampling = _read_sampling(path, model.config, kind) if path else _default_sampling(model.config, kind)
-    _check_model(model, sampling.objective)
-    return model, sampling
+    return model, _read_sampling(path, model) if path else _default_sampling(model.config, _kind(model))
 
 
 def _best_device() -> str:

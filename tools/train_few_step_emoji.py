@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from dit_nb.config import SamplingConfig
 from dit_nb.data import emoji
 from dit_nb.ema import EMA
+from dit_nb.guidance import Guided
 from dit_nb.hub import _write_float16
 from dit_nb.lab import few_step_study
 from dit_nb.lab.sweep import mean_interval
@@ -64,14 +65,12 @@ class Teacher:
         model, sampling = emoji_model(device="cpu")
         self.labels = torch.tensor([sampling.class_names.index(name) for name in class_names])
         self.model, self.channels = model.requires_grad_(False), model.config.in_channels
-        self.velocity = NoiseAsVelocity(self.predict_noise, make_diffusion(sampling))
+        guided = Guided(self.predict, SCALE, null_class=model.null_class)
+        self.velocity = NoiseAsVelocity(guided, make_diffusion(sampling))
 
-    def predict_noise(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
-        both = torch.cat([y, torch.full_like(y, self.model.config.num_classes)])
+    def predict(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16):
-            noise = self.model(torch.cat([x, x]), torch.cat([t, t]), both).float()[:, : self.channels]
-        labeled, unlabeled = noise.chunk(2)
-        return unlabeled + SCALE * (labeled - unlabeled)
+            return self.model(x, t, y).float()
 
     @torch.no_grad()
     def __call__(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:

@@ -60,16 +60,21 @@ def _merge_settings(options: Sample) -> dict:
 
 def _model_source(options: Sample) -> str:
     "A model as `load_any` takes it: the folder of one that comes with the package, if nothing here has its name."
-    name, last = options.model or ("text-emoji" if options.prompt else ""), (options.prompt or ("",))[-1]
-    if not options.model and last and (last in _BUNDLED or Path(last).exists()):
-        raise UserError(f"model is missing, and prompt has {last!r}: give the model first, before --prompt.")
-    if not name:
-        raise UserError(
-            f"model is missing: give a folder, a file, a Hub id, or one of {', '.join(_BUNDLED)}."
-        )
+    name = options.model or _default_model(options.prompt)
     if name not in _BUNDLED or Path(name).exists():
         return name
     return str(files("dit_nb") / "models" / name.replace("-", "_"))
+
+
+def _default_model(prompt: tuple[str, ...]) -> str:
+    "The bundled model of texts if there are texts, of which the last must not be a model's name after --prompt."
+    if not prompt:
+        known = ", ".join(_BUNDLED)
+        raise UserError(f"model is missing: give a folder, a file, a Hub id, or one of {known}.")
+    last = prompt[-1]
+    if last in _BUNDLED or (last and Path(last).exists()):
+        raise UserError(f"model is missing, and prompt has {last!r}: give the model first, before --prompt.")
+    return "text-emoji"
 
 
 def _load(options: Sample, settings: dict, device) -> tuple[DiT, SamplingConfig]:

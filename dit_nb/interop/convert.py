@@ -127,7 +127,7 @@ def load_diffusers(source: str | Path, **download) -> tuple[DiT, SamplingConfig]
         )
     model, own = from_diffusers(transformer), Path(source) / "sampling.json"
     if own.is_file():  # written by `save_diffusers`
-        return model, _read_sampling(own, model.config)
+        return model, _read_sampling(own, model)
     sampling = _default_sampling(model.config)
     return model, sampling if alone else replace(sampling, **_read_pipeline(source, **download))
 

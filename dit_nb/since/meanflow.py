@@ -195,11 +195,9 @@ def mean_flow_sample(
     place = getattr(model, "device", None) if weights is None else weights.device
     place = place if y is None else y.device
     x = randn(shape, generator, place) if x_T is None else x_T
-    exact = dict(
-        dtype=torch.promote_types(x.dtype, torch.float32), device=x.device
-    )  # times in bfloat16 are coarse
+    dtype = torch.promote_types(x.dtype, torch.float32)  # bfloat16 would round the times
     for i in range(steps):
-        t, r = (torch.full((len(x),), 1 - k / steps, **exact) for k in (i, i + 1))
+        t, r = (torch.full((len(x),), 1 - k / steps, dtype=dtype, device=x.device) for k in (i, i + 1))
         u = model(x, t, r, y)
         x_next = x - u / steps
         if callback is not None:

@@ -214,6 +214,7 @@ def test_few_steps(tmp_path):
         ("few-step-emoji", ("--sampler", "dpm++"), "sampler is dpm++"),
         ("few-step-emoji", ("--class", "objects-3d"), "smileys-3d"),
         ("", (), "model is missing"),
+        ("", ("--prompt", "a red circle", "digits"), "prompt has 'digits'"),
     ],
 )
 def test_prompts_and_samplers_that_do_not_fit(model, words, named, tmp_path, capsys):
