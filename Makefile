@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: help digits emoji lab check test test-hard test-classroom lint sync site slides hooks clean
+.PHONY: help digits emoji lab check test test-hard test-classroom test-oldest test-newest lint sync site slides hooks clean
 help:
 	@echo "make digits   train a DiT on handwritten digits and sample new ones (runs/digits/)"
 	@echo "make emoji    train a DiT on smileys in color, ten minutes (runs/emoji/)"
@@ -13,6 +13,7 @@ help:
 	@echo "make test     all but whole classes: check, all lessons, all tests, wheel and sdist"
 	@echo "make test-hard   kills, full disks, damaged files, random calls: an hour, not part of CI; writes tests/hard/RESULTS.md"
 	@echo "make test-classroom   whole classes graded by nbgrader (part of CI)"
+	@echo "make test-oldest, make test-newest   all lessons on the oldest and newest versions that settings.ini allows"
 	@echo "make sync     write what is generated: modules from lessons, README.md, assignments"
 	@echo "make site     build the website into _site/html (minutes)"
 	@echo "make slides   slides of lessons, in slides/ (LESSONS=nbs/1_tokens/03_patchify.ipynb for one)"
@@ -63,6 +64,18 @@ test-hard: .venv/ready
 test-classroom: export OMP_NUM_THREADS = 1
 test-classroom: .venv/ready
 	python -m pytest -q -n 2 --dist loadgroup tests/teach/classroom
+
+# The course on other versions of what it stands on, in an environment of its own. The map and the study of designs
+# say themselves that they need more. TORCH=torch==2.13.0 takes that torch instead of the oldest one.
+test-oldest: VERSIONS = $(PYTHON) tools/oldest.py $(TORCH)
+test-newest: VERSIONS = echo $(TORCH)
+test-oldest test-newest: export OMP_NUM_THREADS = 1
+test-oldest test-newest:
+	$(PYTHON) -m venv .venv-$@
+	$(VERSIONS) > .venv-$@/constraints.txt
+	.venv-$@/bin/python -m pip install -q -c .venv-$@/constraints.txt torch
+	.venv-$@/bin/python -m pip install -q -c .venv-$@/constraints.txt -e '.[lab]' 'nbdev<3' 'fastcore<2' 'execnb<0.2' 'ghapi<2'
+	PATH="$(CURDIR)/.venv-$@/bin:$$PATH" nbdev_test --n_workers 2 --do_print --skip_file_re '^([_.]|the_map|study_designs)'
 
 sync: .venv/ready
 	python tools/check_sync.py --write

@@ -8,6 +8,9 @@ from email import message_from_string
 from pathlib import Path
 
 import pytest
+from oldest import SETTINGS, oldest
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 from check_sync import copy_tree, working_files
 
@@ -67,3 +70,13 @@ def test_a_plain_install_brings_no_notebook_tools(built):
     }
     extras = {"lab", "school", "measure", "studies", "finetune", "trackers", "site", "dev"}
     assert extras == set(built[2].get_all("Provides-Extra"))
+
+
+def test_the_oldest_versions_are_the_lower_bounds(built):
+    pins = dict(line.split("==") for line in oldest(SETTINGS.read_text(), ["einops==0.8.1"]))
+    assert pins.pop("einops") == "0.8.1"  # as asked
+    needs = [Requirement(need) for need in built[2].get_all("Requires-Dist")]
+    bounds = {need.name: need.specifier for need in needs if need.specifier and need.name in pins}
+    assert set(pins) == set(bounds) and len(pins) > 10
+    for name, specifier in bounds.items():
+        assert {Version(each.version) for each in specifier if each.operator == ">="} == {Version(pins[name])}
