@@ -3,6 +3,7 @@
 import os
 import resource
 import sys
+from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import date
 from multiprocessing import get_context
@@ -29,26 +30,38 @@ def _worker(pipe, variant: str, job: str, config: DiTConfig, n: int, device: str
         if device == "cpu":
             os.environ["ACCELERATE_USE_CPU"] = "true"  # even if there is a GPU
         torch.manual_seed(0)
-        run = _JOBS[code, job](config, n, device, precision, bool(rest))
-        for _ in range(2):
-            run()
-        _empty_cache(device)
-        pipe.send("ready")
-        rates, dtype = [], {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
-        while seconds := pipe.recv():
-            with fast_cpu():  # peak throughput on the fastest backend, for all variants
-                rates.append(_matmul_gflops(dtype, device, 8192 if device == "cuda" else 2048, repeats=2))
-            times = []
-            with fast_cpu() if code == "ours" else nullcontext():  # as our commands run
-                while sum(times) < seconds or (len(times) < 3 and sum(times) < 3 * seconds):
-                    times.append(_time_call(run, device))
+        ours = code == "ours"
+        with fast_cpu() if ours else nullcontext():  # as our commands run
+            run = _JOBS[code, job](config, n, device, precision, bool(rest))
+            for _ in range(2):
+                run()
             _empty_cache(device)
-            pipe.send(times)
+            pipe.send("ready")
+            rates = []
+            while seconds := pipe.recv():
+                with nullcontext() if ours else fast_cpu():  # peak throughput on the fastest backend
+                    rates.append(_peak_rate(precision, device))
+                pipe.send(_time_round(run, device, seconds))
         pipe.send((max(rates), _peak_memory(device)))
     except Exception as error:  # raised in the main process
         pipe.send(
             error if isinstance(error, ValueError) else ValueError(f"{variant} failed: {error!r}"[:400])
         )
+
+
+def _peak_rate(precision: str, device: str) -> float:  # GFLOP/s
+    "Matrix throughput now, of large matrices."
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16}[precision]
+    return _matmul_gflops(dtype, device, 8192 if device == "cuda" else 2048, repeats=2)
+
+
+def _time_round(run: Callable, device: str, seconds: float) -> list[float]:
+    "Times of calls, in seconds: as many as fit, but three if that takes at most three times as long."
+    times = []
+    while sum(times) < seconds or (len(times) < 3 and sum(times) < 3 * seconds):
+        times.append(_time_call(run, device))
+    _empty_cache(device)
+    return times
 
 
 def _empty_cache(device: str) -> None:
@@ -193,7 +206,7 @@ def _row(variants: tuple, i: int, times: list, ends: list, flop: float, n: int) 
 
 
 def _device_name(device: str) -> str:
-    """Name of the GPU; or of the CPU, with its threads and instruction set.
+    """Name of the GPU; or of the CPU, with its family, threads and instruction set.
 
     Args:
         device: cpu or cuda
@@ -201,10 +214,11 @@ def _device_name(device: str) -> str:
     if device == "cuda":
         return torch.cuda.get_device_name()
     info = Path("/proc/cpuinfo")
-    names = (
-        [s.split(":", 1)[1].strip() for s in info.read_text().splitlines() if s.startswith("model name")]
-        if info.exists()
-        else []
-    )
-    caps = torch.backends.cpu.get_cpu_capability()
-    return f"{names[0] if names else 'CPU'}, {torch.get_num_threads()} threads, {caps}"
+    lines = info.read_text().split("\n\n")[0].splitlines() if info.exists() else []
+    facts = {
+        key.strip(): value.strip() for key, colon, value in (line.partition(":") for line in lines) if colon
+    }
+    name = facts.get("model name", "CPU")
+    if "cpu family" in facts and "model" in facts:  # the name alone may be that of several generations
+        name += f" (family {facts['cpu family']}, model {facts['model']})"
+    return f"{name}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
