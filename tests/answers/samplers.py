@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import torch
+from einops import rearrange
 
 from dit_nb.schedule import extract
 
@@ -1219,3 +1220,321 @@ def guided_output_twice(cond, uncond, cfg_scale):
 def guided_output_eps_as_values(cond, uncond, cfg_scale):
     eps, bare = cond.chunk(2, 1)[0], uncond.chunk(2, 1)[0]
     return torch.cat([bare + cfg_scale * (eps - bare), eps], 1)
+
+
+# ---- found by a third trial with fresh mistakes
+
+
+def table_entries(table, t):
+    return rearrange(table[t], "n -> n 1 1 1")
+
+
+@wrong("even_log_snr", "root is taken of the signal alone")
+def timesteps_root_of_signal(alphas_cumprod, steps):
+    values = torch.log(alphas_cumprod**0.5 / (1 - alphas_cumprod))
+    return torch.argmin((values[None] - _wanted(values, steps)[:, None]).abs(), dim=1)
+
+
+@wrong("even_log_snr", "root is taken of the noise alone")
+def timesteps_root_of_noise(alphas_cumprod, steps):
+    values = alphas_cumprod.log() - (1 - alphas_cumprod).sqrt().log()
+    return torch.argmin((values[None] - _wanted(values, steps)[:, None]).abs(), dim=1)
+
+
+@wrong("second_order_step", "and the signal in it with it")
+def second_order_signal_in_full(x, x0, last_x0, before, now, after):
+    (a, b), (a1, b1) = _roots(now), _roots(after)
+    return x * b1 / b + _middle(x0, last_x0, before, now, after) * (a1 - a)
+
+
+@wrong("second_order_step", "x keeps its noise")
+def second_order_x_as_it_is(x, x0, last_x0, before, now, after):
+    (a, b), (a1, b1) = _roots(now), _roots(after)
+    return x + (a1 - b1 / b * a) * _middle(x0, last_x0, before, now, after)
+
+
+@wrong("update_ema", "weights of the model in training are scaled")
+@torch.no_grad()
+def ema_scales_the_model(average, model, decay, step):
+    kept = min((1 + step) / (10 + step), decay)
+    for mean, weight in zip(average.parameters(), model.parameters(), strict=True):
+        mean.mul_(kept).add_(weight.mul_(1 - kept))
+    return kept
+
+
+@wrong("update_ema", "become their distance from the old average")
+@torch.no_grad()
+def ema_subtracts_in_the_model(average, model, decay, step):
+    kept = min((1 + step) / (10 + step), decay)
+    for mean, weight in zip(average.parameters(), model.parameters(), strict=True):
+        mean += (1 - kept) * weight.sub_(mean)
+    return kept
+
+
+@wrong("update_ema", "become their scaled distance")
+def ema_scaled_distance_in_the_model(average, model, decay, step):
+    kept = min((1 + step) / (10 + step), decay)
+    for mean, weight in zip(average.parameters(), model.parameters(), strict=True):
+        change = weight.data
+        change -= mean.data
+        change *= 1 - kept
+        mean.data += change
+    return kept
+
+
+@wrong("eps_to_x0", "or a root minus 1")
+def eps_to_x0_root_minus_one(x_t, t, eps, alphas_cumprod):
+    scale = table_entries(alphas_cumprod, t).rsqrt()
+    return scale * x_t - (scale - 1) * eps
+
+
+@wrong("eps_to_x0", "In the form with 1 / alphas_cumprod")
+def eps_to_x0_no_root_of_ratio(x_t, t, eps, alphas_cumprod):
+    bar = table_entries(alphas_cumprod, t)
+    return (1 / bar).sqrt() * x_t - (1 / bar - 1) * eps
+
+
+@wrong("eps_to_x0", "The noise's part is right")
+def eps_to_x0_no_root_of_inverse(x_t, t, eps, alphas_cumprod):
+    bar = table_entries(alphas_cumprod, t)
+    return 1 / bar * x_t - (1 / bar - 1).sqrt() * eps
+
+
+@wrong("q_sample", "channels of each image")
+def q_sample_over_channels(x0, t, noise, alphas_cumprod):
+    bar = alphas_cumprod[t].view(-1, 1, 1)
+    return bar.sqrt() * x0 + (1 - bar).sqrt() * noise
+
+
+@wrong("eps_to_x0", "channels of each image")
+def eps_to_x0_over_channels(x_t, t, eps, alphas_cumprod):
+    bar = alphas_cumprod[t].view(-1, 1, 1)
+    return (x_t - (1 - bar).sqrt() * eps) / bar.sqrt()
+
+
+@wrong("from_velocity", "channels of each image")
+def from_velocity_over_channels(x_t, t, v, alphas_cumprod):
+    bar = alphas_cumprod[t].view(-1, 1, 1)
+    a, b = bar.sqrt(), (1 - bar).sqrt()
+    return a * x_t - b * v, -(b * x_t + a * v) / b
+
+
+@wrong("flow_pair", "channels of each image")
+def flow_pair_over_channels(x0, noise, logit, shift):
+    time = torch.sigmoid(logit + math.log(shift))
+    share = time.unsqueeze(-1).unsqueeze(-1)
+    return x0 + share * (noise - x0), noise - x0, 1000 * time
+
+
+@wrong("sit_step", "channels of each image")
+def sit_step_over_channels(sit, x, t, t_next):
+    to_data = sit(x, 1 - t).chunk(2, dim=1)[0]
+    return x + to_data * rearrange(t - t_next, "n -> n 1 1")
+
+
+@wrong("from_velocity", "rotation goes the wrong way")
+def from_velocity_other_way(x_t, t, v, alphas_cumprod):
+    bar = table_entries(alphas_cumprod, t)
+    cos, sin = bar.sqrt(), (1 - bar).sqrt()
+    eps = cos * v - sin * x_t
+    return cos * x_t + sin * v, -eps / sin
+
+
+@wrong("from_velocity", "In the score's noise x_t is subtracted")
+def from_velocity_x_subtracted(x_t, t, v, alphas_cumprod):
+    bar = table_entries(alphas_cumprod, t)
+    cos, sin = bar.sqrt(), (1 - bar).sqrt()
+    return cos * x_t - sin * v, x_t - cos / sin * v
+
+
+@wrong("generate", "hold the graph of the decoder")
+def generate_decodes_with_graph(step, decode, z, y, num_steps, scale, shift):
+    @torch.no_grad()
+    def latents():
+        found = z
+        for k in range(num_steps):
+            found = step(found, torch.full_like(y, num_steps - 1 - k), y)
+        return found
+
+    return decode(latents() / scale + shift).clip(-1, 1)
+
+
+@wrong("generate", "hold no graph, but the steps do")
+def generate_steps_with_graph(step, decode, z, y, num_steps, scale, shift):
+    for k in reversed(range(num_steps)):
+        z = step(z, torch.full_like(y, k), y)
+    with torch.no_grad():
+        return decode(z / scale + shift).clip(-1, 1)
+
+
+def _posterior_parts(x0, x_t, t, betas):
+    after = torch.cumprod(1 - betas, 0)
+    before = torch.cat([after.new_ones(1), after[:-1]])
+    b, a, p = (table_entries(table, t) for table in (betas, after, before))
+    mean = (p.sqrt() * b * x0 + (1 - b).sqrt() * (1 - p) * x_t) / (1 - a)
+    return mean, b * (1 - p) / (1 - a)
+
+
+@wrong("q_posterior", "At t = 0 the log variance is that of the second image")
+def q_posterior_second_image(x0, x_t, t, betas):
+    mean, variance = _posterior_parts(x0, x_t, t, betas)
+    return mean, torch.where((t == 0)[:, None, None, None], variance[1:2], variance).log()
+
+
+@wrong("q_posterior", "first image of the batch gets the log variance of the second")
+def q_posterior_first_image(x0, x_t, t, betas):
+    mean, variance = _posterior_parts(x0, x_t, t, betas)
+    variance[0] = variance[1]
+    return mean, variance.log()
+
+
+@wrong("learned_log_variance", "values of the batch are stretched")
+def log_variance_stretched(values, min_log, max_log):
+    least, most = values.aminmax()
+    share = (values - least) / (most - least)
+    return share * max_log + (1 - share) * min_log
+
+
+@wrong("learned_log_variance", "values of each image are stretched")
+def log_variance_stretched_per_image(values, min_log, max_log):
+    flat = values.flatten(1)
+    least, most = flat.min(1).values, flat.max(1).values
+    share = ((flat - least[:, None]) / (most - least)[:, None]).reshape(values.shape)
+    return share * max_log + (1 - share) * min_log
+
+
+@wrong("learned_log_variance", "divided by the largest of the batch")
+def log_variance_by_largest(values, min_log, max_log):
+    share = 0.5 + 0.5 * values / values.abs().max()
+    return share * max_log + (1 - share) * min_log
+
+
+@wrong("learned_log_variance", "v counts in full")
+def log_variance_whole_distance(values, min_log, max_log):
+    return (max_log + min_log) / 2 + (max_log - min_log) * values
+
+
+@wrong("normal_kl", "stands outside of it")
+def kl_distance_outside(mean1, logvar1, mean2, logvar2):
+    of_variances = 0.5 * (torch.exp(logvar1 - logvar2) - 1 + logvar2 - logvar1)
+    return of_variances + torch.exp(-logvar2) * (mean2 - mean1) ** 2
+
+
+@wrong("normal_kl", "halved twice")
+def kl_distance_quarter(mean1, logvar1, mean2, logvar2):
+    distance = (mean2 - mean1) ** 2 / (2 * logvar2.exp())
+    return (logvar2 - logvar1 + torch.exp(logvar1 - logvar2) + distance - 1) / 2
+
+
+@wrong("normal_kl", "but the 1 stands outside")
+def kl_one_outside(mean1, logvar1, mean2, logvar2):
+    var1, var2 = logvar1.exp(), logvar2.exp()
+    return 0.5 * torch.log(var2 / var1) + (var1 + (mean1 - mean2) ** 2) / (2 * var2) - 1
+
+
+def _density_times_width(x, mean, log_scale, bins):
+    scale = log_scale.exp()
+    return torch.exp(-(((x - mean) / scale) ** 2) / 2) / (math.sqrt(2 * math.pi) * scale) * 2 / (bins - 1)
+
+
+def _density_with_ends(x, mean, log_scale, bins):
+    scale, half = log_scale.exp(), 1 / (bins - 1)
+    p = _density_times_width(x, mean, log_scale, bins)
+    p = torch.where(x < half - 1, torch.special.ndtr((x + half - mean) / scale), p)
+    return torch.where(x > 1 - half, torch.special.ndtr((mean - x + half) / scale), p)
+
+
+@wrong("discretized_gaussian_nll", "The two ends are right, but inside")
+def nll_density_inside(x, mean, log_scale, bins):
+    return -_density_with_ends(x, mean, log_scale, bins).clamp(min=1e-12).log()
+
+
+@wrong("discretized_gaussian_nll", "difference of two CDFs. And probabilities are not clamped")
+def nll_density_inside_no_floor(x, mean, log_scale, bins):
+    return -_density_with_ends(x, mean, log_scale, bins).log()
+
+
+@wrong("discretized_gaussian_nll", "at both ends as well")
+def nll_density_everywhere(x, mean, log_scale, bins):
+    return -_density_times_width(x, mean, log_scale, bins).clamp(min=1e-12).log()
+
+
+def _scores_of(q, k, q_scale, k_scale, norm):
+    return torch.einsum("nhtd,nhsd->nhts", norm(q) * q_scale, norm(k) * k_scale) / math.sqrt(q.shape[-1])
+
+
+@wrong("normalized_scores", "over all tokens of a head")
+def scores_norm_of_a_head(q, k, q_scale, k_scale, eps):
+    norm = lambda x: x * ((x**2).flatten(2).mean(2)[:, :, None, None] + eps).rsqrt()  # noqa: E731
+    return _scores_of(q, k, q_scale, k_scale, norm)
+
+
+@wrong("normalized_scores", "over all heads and tokens of an image")
+def scores_norm_of_an_image(q, k, q_scale, k_scale, eps):
+    norm = lambda x: x * ((x**2).flatten(1).mean(1)[:, None, None, None] + eps).rsqrt()  # noqa: E731
+    return _scores_of(q, k, q_scale, k_scale, norm)
+
+
+@wrong("normalized_scores", "over the whole batch")
+def scores_norm_of_the_batch(q, k, q_scale, k_scale, eps):
+    return _scores_of(q, k, q_scale, k_scale, lambda x: x / torch.sqrt((x * x).mean() + eps))
+
+
+def _velocity_divisor(t, predicts, least):
+    return {"noise": 1 - t, "image": t}.get(predicts, torch.ones_like(t)).clamp_min(least)
+
+
+@wrong("velocity_loss", "averaged over the batch before")
+def velocity_loss_one_error(prediction, x0, noise, t, predicts, least):
+    wanted = {"noise": noise, "image": x0, "velocity": noise - x0}[predicts]
+    return ((prediction - wanted) ** 2).mean() / _velocity_divisor(t, predicts, least) ** 2
+
+
+@wrong("velocity_loss", "weights of the batch are averaged")
+def velocity_loss_one_weight(prediction, x0, noise, t, predicts, least):
+    wanted = {"noise": noise, "image": x0, "velocity": noise - x0}[predicts]
+    weight = (1 / _velocity_divisor(t, predicts, least) ** 2).mean()
+    return weight * ((prediction - wanted) ** 2).flatten(1).mean(1)
+
+
+def _stream_update_with(act, x, attended, vectors, w_in, w_out):
+    _, _, gate_a, shift, scale, gate = vectors[:, :, None].unbind(1)
+    x = x + gate_a * attended
+    h = torch.nn.functional.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift
+    return x + gate * (act(h @ w_in) @ w_out)
+
+
+@wrong("stream_update", "exact GELU")
+def stream_update_erf(x, attended, vectors, w_in, w_out):
+    act = lambda h: h * (1 + torch.erf(h / math.sqrt(2))) / 2  # noqa: E731
+    return _stream_update_with(act, x, attended, vectors, w_in, w_out)
+
+
+@wrong("stream_update", "SiLU")
+def stream_update_silu(x, attended, vectors, w_in, w_out):
+    return _stream_update_with(lambda h: h * h.sigmoid(), x, attended, vectors, w_in, w_out)
+
+
+@wrong("ddpm_step", "channels of each image")
+def ddpm_step_over_channels(diffusion, prediction, x_t, t, noise):
+    keep = (t != 0).to(noise.dtype).view(-1, 1, 1)
+    return prediction.mean + torch.exp(0.5 * prediction.log_variance) * (keep * noise)
+
+
+@wrong("keep_known", "channels of each image")
+def keep_known_over_channels(diffusion, x_prev, t, known, mask, noise):
+    bar = diffusion.alphas_cumprod_prev[t].view(-1, 1, 1)
+    noised = bar.sqrt() * known + (1 - bar).sqrt() * noise
+    return noised * mask + x_prev * (1 - mask)
+
+
+@wrong("three_predictions", "along the channels")
+def three_predictions_over_channels(prediction, x_t, t, predicts):
+    t = t.view(-1, 1, 1)
+    if predicts == "velocity":
+        return x_t - t * prediction, x_t + (1 - t) * prediction, prediction
+    if predicts == "noise":
+        image = (x_t - t * prediction) / (1 - t)
+        return image, prediction, prediction - image
+    noise = (x_t - (1 - t) * prediction) / t
+    return prediction, noise, noise - prediction

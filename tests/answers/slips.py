@@ -2873,3 +2873,302 @@ def few_jumps_to_the_last_slip(average, x_T, times):
     for t, length in zip(times[:-1], -times.diff()):
         x = x - length * average(x, t.expand(len(x)), end)
     return x
+
+
+# ---- found by a third trial with fresh mistakes
+
+
+def label_posterior_in(columns):
+    def of_labels(x_t, alpha_bar, images, labels, num_classes):
+        weights = posterior(x_t, alpha_bar, images)
+        result = weights.new_zeros(len(x_t), num_classes)
+        for column, weight in zip(columns(labels.tolist()), weights.T):
+            result[:, column] += weight
+        return result
+
+    return of_labels
+
+
+for kind, columns, words in (
+    (
+        "sorted",
+        lambda y: [sorted(set(y)).index(label) for label in y],
+        "numbered over the classes that occur",
+    ),
+    (
+        "first_seen",
+        lambda y: [list(dict.fromkeys(y)).index(label) for label in y],
+        "in which the classes appear",
+    ),
+):
+    wrong("label_posterior", words)(named(f"label_posterior_{kind}_slip", label_posterior_in(columns)))
+
+
+@wrong("patchify", "lie H/p rows and W/p columns apart")
+def patchify_every_h_slip(images, patch_size):
+    p, (rows, columns) = patch_size, (side // patch_size for side in images.shape[2:])
+    tokens = [images[:, :, i::rows, j::columns] for i in range(rows) for j in range(columns)]
+    return torch.stack(
+        [token.movedim(1, 3).reshape(len(images), p * p * images.shape[1]) for token in tokens], 1
+    )
+
+
+for kind, pattern, words in (
+    ("rows_apart", "n c (p h) (w q) -> n (h w) (p q c)", "lie H/p rows apart"),
+    ("columns_apart", "n c (h p) (q w) -> n (h w) (p q c)", "lie W/p columns apart"),
+    ("grid_inside", "n c (h p) (w q) -> n (p q) (h w c)", "one pixel of each patch"),
+):
+    wrong("patchify", words)(
+        named(f"patchify_{kind}_slip", lambda x, p, pattern=pattern: rearrange(x, pattern, p=p, q=p))
+    )
+
+
+@wrong("unpatchify", "rows of each patch are spread")
+def unpatchify_rows_spread_slip(tokens, grid, patch_size):
+    rows, columns = grid
+    p = patch_size
+    x = tokens.view(len(tokens), rows, columns, p, p, -1)
+    return x.permute(0, 5, 3, 1, 2, 4).reshape(len(tokens), -1, p * rows, columns * p)
+
+
+@wrong("unpatchify", "columns of each patch are spread")
+def unpatchify_columns_spread_slip(tokens, grid, patch_size):
+    rows, columns = grid
+    p = patch_size
+    x = tokens.view(len(tokens), rows, columns, p, p, -1)
+    return x.permute(0, 5, 1, 3, 4, 2).reshape(len(tokens), -1, rows * p, p * columns)
+
+
+@wrong("unpatchify", "right for square images, but not if")
+def unpatchify_rows_for_columns_slip(tokens, grid, patch_size):
+    images = torch.zeros(
+        len(tokens), tokens.shape[2] // patch_size**2, *(n * patch_size for n in grid)
+    ).double()
+    for i in range(grid[0]):
+        for j in range(grid[1]):
+            patch = tokens[:, i * grid[0] + j].unflatten(1, (patch_size, patch_size, -1)).movedim(3, 1)
+            top, left = i * patch_size, j * patch_size
+            images[:, :, top : top + patch_size, left : left + patch_size] = patch
+    return images
+
+
+def waves_with(log, positions, dim, period=10000.0):
+    i = torch.arange(dim // 2, dtype=torch.float64)
+    angles = positions.double().view(-1, 1) * torch.exp(-log(period) * i / (dim // 2))
+    return angles.sin(), angles.cos()
+
+
+for kind, log, words in (
+    ("log10", math.log10, "logarithm to the base 10"),
+    ("no_log", float, "the period itself"),
+):
+
+    def sincos_1d_by(positions, dim, log=log):
+        return torch.cat(waves_with(log, positions, dim), 1)
+
+    def sincos_2d_by(grid, dim, log=log):
+        rows, columns = torch.meshgrid(*map(torch.arange, grid), indexing="ij")
+        return torch.cat([*waves_with(log, columns, dim // 2), *waves_with(log, rows, dim // 2)], 1)
+
+    def shift_positions_by(codes, steps, log=log):
+        sin, cos = waves_with(log, torch.tensor([steps]), codes.shape[1])
+        turned = torch.complex(*codes.chunk(2, 1)[::-1]) * torch.complex(cos, sin)
+        return torch.cat([turned.imag, turned.real], 1)
+
+    def timestep_embedding_by(t, dim, max_period, log=log):
+        return torch.cat(waves_with(log, t, dim, max_period)[::-1], 1)
+
+    for made in (sincos_1d_by, sincos_2d_by, shift_positions_by, timestep_embedding_by):
+        exercise = made.__name__.removesuffix("_by")
+        wrong(exercise, words)(named(f"{exercise}_{kind}_slip", made))
+
+
+@wrong("label_dropout", "large random numbers")
+def label_dropout_large_slip(y, uniform, dropout_prob, num_classes, training):
+    if training:
+        y = torch.where(1 - uniform < dropout_prob, num_classes, y)
+    return y
+
+
+def label_dropout_share(whole, by_number):
+    def dropout(y, uniform, dropout_prob, num_classes, training):
+        labels = y.clone()
+        if training:
+            order = uniform.argsort() if by_number else torch.arange(len(y))
+            labels[order[: whole(len(y) * dropout_prob)]] = num_classes
+        return labels
+
+    return dropout
+
+
+for kind, whole, how in (("round", round, "rounded to the nearest"), ("ceil", math.ceil, "rounded up")):
+    for order, words in (
+        (True, f"share of the batch is dropped, {how}"),
+        (False, f"a fixed share of it, {how}"),
+    ):
+        wrong("label_dropout", words)(
+            named(f"label_dropout_{kind}_{order}_slip", label_dropout_share(whole, order))
+        )
+
+
+def heads_of(q, k, v, weights=lambda scores: scores.softmax(-1), transposed=lambda k: k.transpose(-1, -2)):
+    return torch.einsum("nhts,nhsd->nhtd", weights(q @ transposed(k) / math.sqrt(q.shape[-1])), v)
+
+
+def many_heads(attention):
+    def multi_head(q, k, v, num_heads):
+        q, k, v = (rearrange(x, "n t (h d) -> n h t d", h=num_heads) for x in (q, k, v))
+        return rearrange(attention(q, k, v), "n h t d -> n t (h d)")
+
+    return multi_head
+
+
+def flat_keys(k):
+    return k.reshape(*k.shape[:-2], k.shape[-1], k.shape[-2])
+
+
+def on_all_heads(x, heads):
+    return x.unsqueeze(1).repeat(1, heads, 1, 1)
+
+
+for kind, options, words in (
+    ("keys_reshaped", {"transposed": flat_keys}, "keys are reshaped"),
+    (
+        "scores_added",
+        {"weights": lambda s: on_all_heads(s.sum(1).softmax(-1), s.shape[1])},
+        "scores are added",
+    ),
+    (
+        "scores_averaged",
+        {"weights": lambda s: on_all_heads(s.mean(1).softmax(-1), s.shape[1])},
+        "scores are averaged",
+    ),
+    (
+        "weights_averaged",
+        {"weights": lambda s: on_all_heads(s.softmax(-1).mean(1), s.shape[1])},
+        "weights are averaged",
+    ),
+):
+
+    def attention_by(q, k, v, options=options):
+        return heads_of(q, k, v, **options)
+
+    wrong("attention", words)(named(f"attention_{kind}_slip", attention_by))
+    wrong("multi_head", words)(named(f"multi_head_{kind}_slip", many_heads(attention_by)))
+
+
+def add_scores_ordered(of_queries, of_keys, factor):
+    def add_scores(q1, k1, q2, k2):
+        q = rearrange([q1, q2], f"two n h t d -> n h t ({of_queries})")
+        k = rearrange([k1, k2], f"two n h t d -> n h t ({of_keys})")
+        return factor * q, k
+
+    return add_scores
+
+
+for of_queries, of_keys, names in (
+    ("two d", "d two", ("keys", "queries")),
+    ("d two", "two d", ("queries", "keys")),
+):
+    for kind, factor, end in (
+        ("in_turn", math.sqrt(2), "."),
+        ("in_turn_small", 1.0, ", and the scores are too small"),
+    ):
+        words = "In the {} the channels of both heads alternate, in the {} they stand side by side: channels that do not "
+        words = words.format(*names) + f"belong together are multiplied{end}"
+        made = named(f"add_scores_{names[0]}_{kind}_slip", add_scores_ordered(of_queries, of_keys, factor))
+        wrong("add_scores", words)(made)
+
+
+def label_mask_without(*pairs):
+    def label_mask(T):
+        t, y, image = [T], [T + 1], list(range(T))
+        mask = torch.ones(T + 2, T + 2, dtype=torch.bool)
+        for queries, keys in pairs:
+            for query in {"t": t, "y": y, "image": image}[queries]:
+                mask[query, {"t": t, "y": y, "image": image}[keys]] = False
+        return mask
+
+    return label_mask
+
+
+for kind, pairs, words in (
+    ("t_turned", (("image", "y"), ("y", "t")), "t and y are exchanged"),
+    ("image_turned", (("t", "y"), ("y", "image")), "image and y are exchanged"),
+    ("both_ways", (("image", "y"), ("y", "image")), "Image and y are kept from each other"),
+):
+    wrong("label_mask", words)(named(f"label_mask_{kind}_slip", label_mask_without(*pairs)))
+
+
+@wrong("cross_attention", "values are made from the keys")
+def cross_attention_values_of_keys_slip(x, context, w_q, w_k, w_v):
+    queries, context = x @ w_q, context @ w_k
+    weights = (queries @ context.mT / math.sqrt(x.shape[2])).softmax(2)
+    return weights @ (context @ w_v)
+
+
+@wrong("cross_attention", "keys are made from the values")
+def cross_attention_keys_of_values_slip(x, context, w_q, w_k, w_v):
+    context = context @ w_v
+    weights = (x @ w_q @ (context @ w_k).mT / math.sqrt(x.shape[2])).softmax(2)
+    return weights @ context
+
+
+@wrong("cross_attention", "keys are reshaped")
+def cross_attention_keys_reshaped_slip(x, context, w_q, w_k, w_v):
+    scores = x @ w_q @ (context @ w_k).reshape(len(x), x.shape[2], -1)
+    return (scores / math.sqrt(x.shape[2])).softmax(2) @ context @ w_v
+
+
+@wrong("padded_attention", "keys are reshaped")
+def padded_attention_keys_reshaped_slip(q, k, v, lengths):
+    scores = torch.bmm(q, k.reshape(len(k), k.shape[2], k.shape[1])) / math.sqrt(q.shape[2])
+    padding = torch.arange(k.shape[1])[None, None] >= lengths[:, None, None]
+    return scores.masked_fill(padding, -torch.inf).softmax(2) @ v
+
+
+@wrong("modulate", "1 is added to the result")
+def modulate_one_at_the_end_slip(x, shift, scale):
+    return x * scale + shift + 1
+
+
+@wrong("adaln_fields", "Images and fields are mixed")
+def adaln_fields_mixed_slip(c, weight, bias):
+    numbers = F.linear(c * c.sigmoid(), weight, bias)
+    fields = numbers.view(len(bias) // c.shape[1], c.shape[0], c.shape[1])
+    return [field[:, None] for field in fields]
+
+
+@wrong("absorb", "1 is added to the scaled weights")
+def absorb_one_at_the_end_slip(weight, bias, shift, scale):
+    return 1 + scale * weight, torch.einsum("kd,nd->nk", weight, shift[:, 0]) + bias
+
+
+@wrong("absorb", "Each image's weight is made")
+def absorb_weight_kept_slip(weight, bias, shift, scale):
+    weights, biases, scaled = [], [], weight
+    for add, factor in zip(shift[:, 0], scale[:, 0]):
+        scaled = scaled + scaled * factor
+        weights.append(scaled)
+        biases.append(bias + (weight * add).sum(1))
+    return torch.stack(weights), torch.stack(biases)
+
+
+@wrong("absorb", "Each image's bias is made")
+def absorb_bias_kept_slip(weight, bias, shift, scale):
+    weights, biases = [], []
+    for add, factor in zip(shift[:, 0], scale[:, 0]):
+        weights.append(weight * (1 + factor))
+        bias = bias + weight @ add
+        biases.append(bias)
+    return torch.stack(weights), torch.stack(biases)
+
+
+@wrong("absorb", "Each image's layer is made")
+def absorb_layer_kept_slip(weight, bias, shift, scale):
+    layers = []
+    for n in range(len(scale)):
+        bias = (weight * shift[n]).sum(1) + bias
+        weight = weight + weight * scale[n]
+        layers.append((weight, bias))
+    return tuple(map(torch.stack, zip(*layers)))

@@ -89,6 +89,10 @@ _MODULATE = Exercise(
             lambda x, shift, scale: x + scale + shift,
             "lesson 10, 'Why 1 + scale'.",
         ),
+        "The 1 is added to the result: without parentheses the product comes before the sum.": (
+            lambda x, shift, scale: 1 + scale * x + shift,
+            "lesson 10, 'Why 1 + scale'.",
+        ),
         "The shift is in the factor: it multiplies the tokens, and must be added to them.": lambda x, shift, scale: (
             x * (1 + scale + shift)
         ),
@@ -217,6 +221,10 @@ _ADALN_FIELDS = Exercise(
             _fields(shape="n (d f) -> f n 1 d"),
             "how the result of the linear layer is split.",
         ),
+        "Images and fields are mixed: a reshape alone does not bring the axis of the fields to the front.": (
+            lambda c, w, b: tuple(_linear(nn.functional.silu(c), w, b).reshape(-1, len(c), 1, c.shape[1])),
+            "how the result of the linear layer is split.",
+        ),
         "The fields have no axis for the tokens: if T = N, they broadcast wrongly, without an error.": (
             _fields(shape="n (f d) -> f n d"),
             "lesson 10, 'The trap that raises no error'.",
@@ -304,6 +312,17 @@ def _absorbed(
     return lambda w, b, shift, scale: (w * factor(scale), offset(w, b, shift, scale))
 
 
+def _one_after_the_other(weight: Tensor, bias: Tensor, shift: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Each image's layer absorbs the modulations of the images before, too."""
+    layers = []
+    for add, factor in zip(shift[:, 0], scale[:, 0]):
+        weight, bias = weight * (1 + factor), bias + weight @ add
+        layers.append((weight, bias))
+    weights, biases = zip(*layers)
+    return torch.stack(weights), torch.stack(biases)
+
+
+_START = "what a name stands for in the next round of a loop."
 _FIXED = "lesson 10, 'Fixed shift and scale do nothing'."
 
 _ABSORB = Exercise(
@@ -402,6 +421,22 @@ _ABSORB = Exercise(
         "The 1 is added to the weights; it belongs to the scale.": (
             lambda w, b, shift, scale: ((1 + w) * scale, b + shift[:, 0] @ w.T),
             _FIXED,
+        ),
+        "The 1 is added to the scaled weights: without parentheses the product comes before the sum.": (
+            lambda w, b, shift, scale: (1 + w * scale, b + shift[:, 0] @ w.T),
+            _FIXED,
+        ),
+        "Each image's weight is made from that of the image before: each must start from the layer's weight.": (
+            _absorbed(lambda scale: (1 + scale).cumprod(0)),
+            _START,
+        ),
+        "Each image's bias is made from that of the image before: each must start from the layer's bias.": (
+            _absorbed(offset=lambda w, b, shift, scale: b + shift.cumsum(0)[:, 0] @ w.T),
+            _START,
+        ),
+        "Each image's layer is made from that of the image before: each must start from the layer's weight and bias.": (
+            _one_after_the_other,
+            _START,
         ),
         "The layer's own bias is added twice.": (
             lambda w, b, shift, scale: (w * (1 + scale), 2 * b + shift[:, 0] @ w.T),

@@ -50,6 +50,25 @@ def _causal_weights(scores: Tensor) -> Tensor:
     return scores.masked_fill(ahead, -math.inf).softmax(-1)
 
 
+def _reshaped_keys(k: Tensor) -> Tensor:
+    """Keys whose transpose is a reshape of the right ones."""
+    return k.reshape(*k.shape[:-2], k.shape[-1], k.shape[-2]).mT
+
+
+def _shared_map(weights: Callable) -> Callable:
+    """Attention in which all heads have the same weights."""
+    return _attention(weights=lambda s: weights(s).expand_as(s))
+
+
+_RESHAPED_KEYS = "The keys are reshaped where they must be transposed: the numbers of different keys mix."
+_SCORES_ADDED = "The heads' scores are added and share one softmax; each head has a softmax of its own."
+_SCORES_AVERAGED = "The heads' scores are averaged and share one softmax; each head has a softmax of its own."
+_WEIGHTS_AVERAGED = "The weights are averaged over the heads; each head has weights of its own."
+_SHARED = {
+    _SCORES_ADDED: _shared_map(lambda s: s.sum(1, keepdim=True).softmax(-1)),
+    _SCORES_AVERAGED: _shared_map(lambda s: s.mean(1, keepdim=True).softmax(-1)),
+    _WEIGHTS_AVERAGED: _shared_map(lambda s: s.softmax(-1).mean(1, keepdim=True)),
+}
 _OVER_QUERIES = "The softmax runs over the queries; for each query, the weights of all keys must sum to 1."
 _NO_SCALE = "The scores are not scaled: in wide heads the softmax would attend to one key only."
 
@@ -174,6 +193,8 @@ _ATTENTION = Exercise(
         "The scores go through a sigmoid before they are divided by their sum; a softmax takes exponentials.": _attention(
             weights=lambda s: s.sigmoid() / s.sigmoid().sum(-1, keepdim=True)
         ),
+        _RESHAPED_KEYS: lambda q, k, v: _attention()(q, _reshaped_keys(k), v),
+        **_SHARED,
     },
     "lesson 06, 'The recipe, in loops'.",
     tolerance=1e-8,
@@ -302,9 +323,8 @@ _MULTI_HEAD = Exercise(
         ),
         _OVER_QUERIES: _multi_head(attention=_attention(weights=lambda s: s.softmax(-2))),
         _NO_SCALE: (_multi_head(attention=_attention(lambda q, k: 1)), "lesson 06, 'Why divide by √d?'."),
-        "The weights are averaged over the heads; each head has weights of its own.": _multi_head(
-            attention=lambda q, k, v: (q @ k.mT * q.shape[-1] ** -0.5).softmax(-1).mean(1, keepdim=True) @ v
-        ),
+        **{message: _multi_head(attention=attend) for message, attend in _SHARED.items()},
+        _RESHAPED_KEYS: _multi_head(attention=lambda q, k, v: _attention()(q, _reshaped_keys(k), v)),
         "The heads of one token attend to each other: the axis of the heads must come before that of the tokens.": (
             _multi_head(
                 lambda x, h: x.unflatten(2, (h, -1)),
@@ -315,9 +335,6 @@ _MULTI_HEAD = Exercise(
         ),
         "The results of the heads are averaged; they must stand side by side.": lambda q, k, v, h: (
             _attention()(*(_split_heads(x, h) for x in (q, k, v))).mean(1)
-        ),
-        "The heads' scores are added and share one softmax; each head has a softmax of its own.": _multi_head(
-            attention=lambda q, k, v: (q @ k.mT * q.shape[-1] ** -0.5).sum(1, keepdim=True).softmax(-1) @ v
         ),
         "The last head is lost: the result is too narrow.": _multi_head(
             merge=lambda x: _merge_heads(x[:, :-1])
@@ -412,6 +429,29 @@ def _concatenated(factor: float = 1.0, dim: int = -1) -> Callable:
     return lambda q1, k1, q2, k2: (factor * torch.cat([q1, q2], dim), torch.cat([k1, k2], dim))
 
 
+def _half_alternating(queries: bool, factor: float) -> Callable:
+    """The channels of both heads in turn in the queries or in the keys, and side by side in the others."""
+
+    def joined(q1, k1, q2, k2):
+        in_turn, beside = (
+            (lambda a, b: torch.stack([a, b], -1).flatten(-2)),
+            (lambda a, b: torch.cat([a, b], -1)),
+        )
+        of_q, of_k = (in_turn, beside) if queries else (beside, in_turn)
+        return factor * of_q(q1, q2), of_k(k1, k2)
+
+    return joined
+
+
+_ALTERNATING = {
+    "In the {} the channels of both heads alternate, in the {} they stand side by side: "
+    "channels that do not belong together are multiplied{}.".format(*names, end): _half_alternating(
+        queries, factor
+    )
+    for queries, names in ((True, ("queries", "keys")), (False, ("keys", "queries")))
+    for factor, end in ((2**0.5, ""), (1.0, ", and the scores are too small by √2"))
+}
+
 _ADD_SCORES = Exercise(
     "add_scores",
     _score_loops,
@@ -441,6 +481,7 @@ _ADD_SCORES = Exercise(
         "Queries and keys are in different orders: each query meets the other head's keys.": (
             lambda q1, k1, q2, k2: (2**0.5 * torch.cat([q1, q2], -1), torch.cat([k2, k1], -1))
         ),
+        **_ALTERNATING,
         "Queries and keys are in different orders, and the scores are too small by √2.": (
             lambda q1, k1, q2, k2: (torch.cat([q1, q2], -1), torch.cat([k2, k1], -1))
         ),

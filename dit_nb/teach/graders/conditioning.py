@@ -15,8 +15,13 @@ from dit_nb.teach.graders.positions import (
     _EACH_ITS_OWN,
     _FROM_ONE,
     _INTERLEAVED,
+    _LOG_10,
+    _LOG_10_HINT,
+    _NO_LOG,
     _RISING,
     _TOO_EARLY,
+    _TOO_FAST,
+    _TOO_SLOW,
     _waves,
     _waves_of_all,
 )
@@ -94,9 +99,7 @@ _TIMESTEP_EMBEDDING = Exercise(
             lambda t, d, period: _rounded_exponents(t, d, period),
             _DIVISION,
         ),
-        "The frequencies fall twice as fast as they should: is the step counted in dim, or in dim/2?": (
-            _embedding(lambda i, h: -2 * i / h)
-        ),
+        _TOO_FAST: _embedding(lambda i, h: -2 * i / h),
         "The angles are full turns: there is a factor of 2 pi too much.": _embedding(scale=2 * math.pi),
         "The angles are the timesteps divided by an index, not times a frequency that falls like a power.": (
             lambda t, d, period: _waves_of(t[:, None] / (1 + torch.arange(d // 2)))
@@ -104,7 +107,7 @@ _TIMESTEP_EMBEDDING = Exercise(
         "The frequencies fall on a straight line; they must fall like a power of max_period.": (
             lambda t, d, period: _waves_of(t[:, None] * _straight_line(d, period))
         ),
-        "The frequencies fall half as fast as they should: the step is counted in dim, not in dim/2.": (
+        _TOO_SLOW: (
             _embedding(lambda i, h: -i / (2 * h)),
             "what the exponent is divided by.",
         ),
@@ -113,10 +116,11 @@ _TIMESTEP_EMBEDDING = Exercise(
             lambda t, d, period: _embedding()(t + 1, d, period),
             "what happens to t before the waves.",
         ),
-        "The exponent has the logarithm to the base 10; exp needs the natural one.": (
+        _LOG_10: (
             lambda t, d, period: _embedding()(t, d, math.exp(math.log10(period))),
-            "the difference between log and log10.",
+            _LOG_10_HINT,
         ),
+        _NO_LOG: lambda t, d, period: _embedding(lambda i, h: -period * i / h)(t, d, math.e),
         _FROM_ONE: _embedding(lambda i, h: -(i + 1) / h),
         _EACH_ITS_OWN: lambda t, d, period: _waves_of_all(t, d, period, _COS_SIN),
         "The frequencies come in reverse order, the lowest first; the first is 1.": _embedding(
@@ -195,11 +199,20 @@ def _label_dropout(
     return lambda y, u, p, k, on: torch.where(which(u, p, on), null(k), kept(y))
 
 
-def _first(u: Tensor, p: float) -> Tensor:
-    return torch.arange(len(u)) < int(p * len(u))
+def _first(u: Tensor, p: float, whole: Callable = int) -> Tensor:
+    return torch.arange(len(u)) < whole(p * len(u))
+
+
+def _smallest(u: Tensor, p: float, whole: Callable = int) -> Tensor:
+    return _first(u, p, whole)[u.argsort().argsort()]
+
+
+def _fixed_share(which: Callable, whole: Callable) -> tuple[Callable, str]:
+    return _label_dropout(which=lambda u, p, on: which(u, p, whole) & on), _EACH
 
 
 _NULL_CLASS = "The null class must be a class of its own, after all the others: "
+_EACH = "which random numbers are compared, and with what."
 _OWN_NUMBERS = "It makes random numbers of its own; use those that are given, one for each image."
 _ONE_FOR_ALL = "One random number decides for the whole batch; each image has its own."
 
@@ -266,8 +279,19 @@ _LABEL_DROPOUT = Exercise(
             "the argument uniform.",
         ),
         "A fixed number of labels is dropped, those with the smallest random numbers; each image decides for itself.": (
-            _label_dropout(which=lambda u, p, on: _first(u, p)[u.argsort().argsort()] & on),
-            "which random numbers are compared, and with what.",
+            _fixed_share(_smallest, int)
+        ),
+        "A fixed share of the batch is dropped, rounded to the nearest number, those with the smallest random numbers; "
+        "each image decides for itself.": _fixed_share(_smallest, round),
+        "A fixed share of the batch is dropped, rounded up, those with the smallest random numbers; "
+        "each image decides for itself.": _fixed_share(_smallest, math.ceil),
+        "The first labels of the batch are dropped, a fixed share of it, rounded to the nearest number; "
+        "the random numbers decide.": _fixed_share(_first, round),
+        "The first labels of the batch are dropped, a fixed share of it, rounded up; "
+        "the random numbers decide.": _fixed_share(_first, math.ceil),
+        "It drops the labels with large random numbers, as many as it should on average; the small ones must be dropped.": (
+            _label_dropout(which=lambda u, p, on: (u > 1 - p) & on),
+            "the direction of the comparison.",
         ),
     },
     "lesson 05, 'Labels, and no label'.",

@@ -6,7 +6,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dit_nb.teach.graders.attention import _NO_SCALE, _OVER_QUERIES, _attention, _attention_loops
+from dit_nb.teach.graders.attention import (
+    _NO_SCALE,
+    _OVER_QUERIES,
+    _RESHAPED_KEYS,
+    _attention,
+    _attention_loops,
+    _reshaped_keys,
+)
 from dit_nb.teach.graders.framework.core import grade
 from dit_nb.teach.graders.framework.exercise import Case, Exercise, RandomInputs
 from dit_nb.teach.graders.framework.report import Report
@@ -57,6 +64,8 @@ def _summed_condition(x, c):
 def _both(x, c):
     return torch.cat([x, c], 1)
 
+
+_ONE_CONTEXT = "what a name stands for when the next line uses it."
 
 _CROSS_ATTENTION = Exercise(
     "cross_attention",
@@ -137,6 +146,15 @@ _CROSS_ATTENTION = Exercise(
         "The keys are made with w_v, the matrix of the values; they have their own.": (
             lambda x, c, w_q, w_k, w_v: _cross_attention()(x, c, w_q, w_v, w_v)
         ),
+        "The values are made from the keys, with both matrices; they must be made from the context.": (
+            lambda x, c, w_q, w_k, w_v: _attention()(x @ w_q, c @ w_k, c @ w_k @ w_v),
+            _ONE_CONTEXT,
+        ),
+        "The keys are made from the values, with both matrices; they must be made from the context.": (
+            lambda x, c, w_q, w_k, w_v: _attention()(x @ w_q, c @ w_v @ w_k, c @ w_v),
+            _ONE_CONTEXT,
+        ),
+        _RESHAPED_KEYS: _cross_attention(attention=lambda q, k, v: _attention()(q, _reshaped_keys(k), v)),
         "The queries are added to the result; there is no residual connection here.": lambda x, c, w_q, *rest: (
             x @ w_q + _cross_attention()(x, c, w_q, *rest)
         ),
@@ -299,6 +317,7 @@ _PADDED_ATTENTION = Exercise(
         "All weight goes to the best word; the others count too.": _padded(
             weigh=lambda s, real: (s == s.masked_fill(~real, -math.inf).amax(-1, keepdim=True)).to(s.dtype)
         ),
+        _RESHAPED_KEYS: lambda q, k, v, lengths: _padded()(q, _reshaped_keys(k), v, lengths),
         "There is no softmax: the weights do not sum to 1.": _padded(weigh=lambda s, real: s * real),
     },
     _PADDING,

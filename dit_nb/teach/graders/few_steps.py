@@ -148,6 +148,12 @@ _EVEN_LOG_SNR = Exercise(
         "The timesteps are even in the angle between signal and noise; it must be the log of their ratio.": _choose(
             lambda bar: bar.sqrt().acos()
         ),
+        "The root is taken of the signal alone; SNR is a ratio of two variances.": _choose(
+            lambda bar: (bar.sqrt() / (1 - bar)).log()
+        ),
+        "The root is taken of the noise alone; SNR is a ratio of two variances.": _choose(
+            lambda bar: (bar / (1 - bar).sqrt()).log()
+        ),
         "The timesteps are counted from the noisy end.": lambda bar, steps: (
             len(bar) - 1 - _choose()(bar, steps).flip(0)
         ),
@@ -274,6 +280,16 @@ _SECOND_ORDER_STEP = Exercise(
         ),
         "The noise does not shrink: x must be scaled to the noise of the new level.": _second_order(
             step=lambda x, x0, now, after: x + (after.sqrt() - now.sqrt()) * x0
+        ),
+        "The noise in x shrinks, and the signal in it with it; the factor of the clean image counts that signal in full.": (
+            _second_order(
+                step=lambda x, x0, now, after: (
+                    ((1 - after) / (1 - now)).sqrt() * x + (after.sqrt() - now.sqrt()) * x0
+                )
+            )
+        ),
+        "The factor of the clean image is right, but x keeps its noise: scale it to the noise of the new level.": (
+            _second_order(step=lambda x, x0, now, after: x + _integrate(0 * x, x0, now, after))
         ),
         "The result is x / b, in units of the noise: multiply by the noise of the new level.": _second_order(
             step=lambda x, x0, now, after: _integrate(x, x0, now, after) / (1 - after).sqrt()

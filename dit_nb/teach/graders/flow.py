@@ -17,6 +17,7 @@ __all__ = ["check_flow_pair", "check_sit_step"]
 _SHIFT = "lesson 30, 'Which times to train on'."
 _LINE, _OTHERS = "lesson 30, 'A straight line'.", "lesson 30, 'Conventions of other models'."
 _OVER_COLUMNS = "The times of the batch are applied to the columns of each image: if N equals the width, that raises no error."
+_OVER_CHANNELS = "The times of the batch are applied to the channels of each image: if N equals their number, that raises no error."
 _SHAPE_HINT = "which shape broadcasts a number for each image over its pixels."
 
 
@@ -164,6 +165,7 @@ _FLOW_PAIR = Exercise(
             "lesson 30, 'The class'.",
         ),
         _OVER_COLUMNS: (_pair(column=lambda t: t), _SHAPE_HINT),
+        _OVER_CHANNELS: (_pair(column=lambda t: t[:, None, None]), _SHAPE_HINT),
         "The first image's time is used for the whole batch.": (_pair(column=lambda t: t[:1]), _SHAPE_HINT),
     },
     _SHIFT,
@@ -297,6 +299,7 @@ _SIT_STEP = Exercise(
             "lesson 30, 'Samplers'.",
         ),
         _OVER_COLUMNS: (_sit(column=lambda t: t), _SHAPE_HINT),
+        _OVER_CHANNELS: (_sit(column=lambda t: t[:, None, None]), _SHAPE_HINT),
         "The first image's step length is used for the whole batch.": (
             _sit(column=lambda t: t[0]),
             _SHAPE_HINT,

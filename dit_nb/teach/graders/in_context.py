@@ -305,6 +305,18 @@ _LABEL_MASK = Exercise(
         "Both t and the image lose both condition tokens; only y must be cut off.": _closed(
             lambda T: (slice(T + 1), slice(T, T + 2))
         ),
+        "The image is kept from y, but t and y are exchanged: y is kept from t, and t still attends to y.": (
+            _closed(lambda T: (slice(T), T + 1), lambda T: (T + 1, T)),
+            _LEAK,
+        ),
+        "Only t is kept from y; image and y are exchanged: y is kept from the image, and the image still attends to y.": (
+            _closed(lambda T: (T, T + 1), lambda T: (T + 1, slice(T))),
+            "which axis is the query, and which is the key.",
+        ),
+        "Image and y are kept from each other, but t may attend to y, so that the label arrives by a detour.": (
+            _closed(lambda T: (slice(T), T + 1), lambda T: (T + 1, slice(T))),
+            _LEAK,
+        ),
         "The column of t is closed, even for t itself; the label is the last token.": _closed(
             lambda T: (slice(None), T)
         ),

@@ -179,6 +179,7 @@ def check_to_latents(fn: Callable, **grade_options) -> Report:
 
 
 _WEIGHT = nn.Parameter(torch.tensor(0.5, dtype=torch.float64))
+_DECODER_WEIGHT = nn.Parameter(torch.tensor(0.25, dtype=torch.float64))
 
 
 def _toy_step(z: Tensor, t: Tensor, y: Tensor) -> Tensor:
@@ -192,8 +193,8 @@ def _toy_step(z: Tensor, t: Tensor, y: Tensor) -> Tensor:
 
 
 def _toy_decode(z: Tensor) -> Tensor:
-    """Latents (N, 4, h, w) to images (N, 3, 2h, 2w) that leave [-1, 1] here and there."""
-    images = torch.stack([z[:, 0] + z[:, 3], z[:, 1] - 0.5 * z[:, 3], z[:, 2] + 0.25], dim=1)
+    """Latents (N, 4, h, w) to images (N, 3, 2h, 2w) that leave [-1, 1] here and there, and hold the graph of a weight."""
+    images = torch.stack([z[:, 0] + z[:, 3], z[:, 1] - 0.5 * z[:, 3], z[:, 2] + _DECODER_WEIGHT], dim=1)
     return images.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
 
 
@@ -213,11 +214,21 @@ def _generate_one_by_one(
 
 
 def _watch_generate(fn: Callable, *args):
-    """Return the images, and whether they hold the graph."""
-    images = fn(*args)
+    """Return the images, and a flag: 1 if latents hold a graph, plus 2 if the images do."""
+    step, decode, *rest = args
+    latents = []
+
+    def watched(call: Callable) -> Callable:
+        def watch(z, *others, **named):
+            latents.append(getattr(z, "requires_grad", False))
+            return call(z, *others, **named)
+
+        return watch
+
+    images = fn(watched(step), watched(decode), *rest)
     if not isinstance(images, Tensor):
         return images
-    return images, torch.tensor(float(images.requires_grad))
+    return images, torch.tensor(float(any(latents) + 2 * images.requires_grad))
 
 
 def _generate_cases(rng: RandomInputs) -> list[Case]:
@@ -234,15 +245,16 @@ def _generate(
     raw: Callable = lambda z, scale, shift: z / scale + shift,
     after_step: Callable = lambda z, start: z,
     images_of: Callable = lambda decode, z: decode(z).clamp(-1, 1),
-    no_grad: bool = True,
+    graph_of: str = "",
 ) -> Callable:
-    """The loop with other timesteps, or another way back to images."""
+    """The loop with other timesteps, another way back to images, or gradients ("steps", "decoder", or both)."""
 
     def generate(step, decode, z, y, num_steps, scale, shift):
-        with torch.set_grad_enabled(not no_grad):
+        with torch.set_grad_enabled("steps" in graph_of):
             start = z
             for t in times(num_steps):
                 z = after_step(step(z, torch.full((len(z),), t), y), start)
+        with torch.set_grad_enabled("decoder" in graph_of):
             return images_of(decode, raw(z, scale, shift))
 
     return generate
@@ -330,8 +342,16 @@ _GENERATE = Exercise(
             "the last step: from latents to images.",
         ),
         "The images hold the graph of all steps, and memory grows with each: sample without gradients.": (
-            _generate(no_grad=False),
+            _generate(graph_of="steps, decoder"),
             "torch.no_grad.",
+        ),
+        "The images hold the graph of the decoder: decode without gradients, as the steps are.": (
+            _generate(graph_of="decoder"),
+            "where the block of torch.no_grad ends.",
+        ),
+        "The images hold no graph, but the steps do, and memory grows with each: sample without gradients.": (
+            _generate(graph_of="steps"),
+            "where the block of torch.no_grad begins.",
         ),
         "The latents are clipped to [-1, 1] before the scale is undone; clip the decoded images.": (
             _generate(raw=lambda z, scale, shift: z.clamp(-1, 1) / scale + shift),

@@ -108,6 +108,13 @@ _NORMAL_KL = Exercise(
         "The half belongs to all terms, but stands at the first alone.": lambda *a: _kl(
             *a, half=1.0, log=lambda v1, v2: (v2 - v1) / 2
         ),
+        "The half belongs to all terms, but the distance of the means stands outside of it.": lambda *a: _kl(
+            *a, gap=lambda m1, m2: 2 * (m1 - m2) ** 2
+        ),
+        "The distance of the means is halved twice.": lambda *a: _kl(
+            *a, gap=lambda m1, m2: (m1 - m2) ** 2 / 2
+        ),
+        "The half belongs to all terms, but the 1 stands outside of it.": lambda *a: _kl(*a, one=2),
         "The sign of the whole is wrong: a divergence is never negative.": lambda *a: -_kl(*a),
         "It is averaged; return one number for each element.": lambda *a: _kl(*a).mean(),
         "It is summed up; return one number for each element.": lambda *a: _kl(*a).sum(),
@@ -185,6 +192,18 @@ def _nll(
         upper = torch.where(x > 0.999, 1.0, upper) if ends[1] else upper
         lower = torch.where(x < -0.999, 0.0, lower) if ends[0] else lower
         return sign * log((upper - lower).clamp(min=floor))
+
+    return nll
+
+
+def _density_nll(ends: bool, floor: float) -> Callable:
+    """The density at the center times the width of a bin; at both ends perhaps the right probability."""
+
+    def nll(x, mean, log_scale, bins):
+        p = torch.distributions.Normal(mean, log_scale.exp()).log_prob(x).exp() * 2 / (bins - 1)
+        if ends:
+            p = torch.where(x.abs() > 0.999, _nll(log=lambda p: p, sign=1.0)(x, mean, log_scale, bins), p)
+        return -p.clamp(min=floor).log()
 
     return nll
 
@@ -275,6 +294,12 @@ _DISCRETIZED_GAUSSIAN_NLL = Exercise(
         "It uses the density of the Gaussian times the width of a bin; a probability is a difference of two CDFs.": lambda x, mean, log_scale, bins: (
             -torch.distributions.Normal(mean, log_scale.exp()).log_prob(x) - math.log(2 / (bins - 1))
         ),
+        "The two ends are right, but inside it is the density of the Gaussian times the width of a bin; a probability is a "
+        "difference of two CDFs.": _density_nll(True, 1e-12),
+        "The two ends are right, but inside it is the density of the Gaussian times the width of a bin; a probability is a "
+        "difference of two CDFs. And probabilities are not clamped at 1e-12.": _density_nll(True, 0.0),
+        "It uses the density of the Gaussian times the width of a bin, at both ends as well; a probability is a difference "
+        "of two CDFs.": _density_nll(False, 1e-12),
         "It is averaged; return one number for each element.": lambda *a: _nll()(*a).mean(),
         "It is summed up; return one number for each element.": lambda *a: _nll()(*a).sum(),
     },

@@ -106,7 +106,7 @@ _AVERAGE_TARGET = Exercise(
         "The derivative is the one at a fixed image: x must move along.": _with_direction(
             lambda a, x, t, r, v: (torch.zeros_like(x), 1, 0)
         ),
-        "Both times move; r is held fixed.": _with_direction(lambda a, x, t, r, v: (v, 1, 1)),
+        "Both times move; r must be held fixed.": _with_direction(lambda a, x, t, r, v: (v, 1, 1)),
         "The derivative is the one in r, at a fixed t; it must be the other way around.": _with_direction(
             lambda a, x, t, r, v: (v, 0, 1)
         ),

@@ -385,6 +385,8 @@ _STREAM_UPDATE = Exercise(
         ),
         "The MLP has no activation between its two matrices.": _update(act=lambda h: h),
         "The activation is a ReLU; it must be the GELU.": _update(act=torch.relu),
+        "The activation is the exact GELU, with erf; here it must be its tanh form.": _update(act=F.gelu),
+        "The activation is a SiLU; it must be the GELU.": _update(act=F.silu),
     },
     _UPDATE_HINT,
     reference=_update(),

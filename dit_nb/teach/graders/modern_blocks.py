@@ -299,6 +299,18 @@ _NORMALIZED_SCORES = Exercise(
             _scores(lambda x, eps: _rms(x, eps, 2)),
             _WHERE,
         ),
+        "The mean runs over all tokens of a head; each token has its own.": (
+            _scores(lambda x, eps: _rms(x, eps, (2, 3))),
+            _WHERE,
+        ),
+        "The mean runs over all heads and tokens of an image; each token has its own in each head.": (
+            _scores(lambda x, eps: _rms(x, eps, (1, 2, 3))),
+            _WHERE,
+        ),
+        "The mean runs over the whole batch; each token has its own in each head.": (
+            _scores(lambda x, eps: _rms(x, eps, (0, 1, 2, 3))),
+            _WHERE,
+        ),
         "The keys are not normalized.": (
             lambda q, k, q_scale, k_scale, eps: (
                 (_rms(q, eps) * q_scale) @ (k * k_scale).mT / q.shape[-1] ** 0.5

@@ -277,6 +277,12 @@ def _renumbered(labels: Tensor) -> tuple[Tensor, int]:
     return numbers, len(found)
 
 
+def _by_appearance(labels: Tensor) -> Tensor:
+    """Number the classes in the order in which they appear."""
+    order = list(dict.fromkeys(labels.tolist()))
+    return torch.tensor([order.index(label) for label in labels.tolist()])
+
+
 def _of_all_class_means(x_t: Tensor, alpha_bar: Tensor, images: Tensor, labels: Tensor, num_classes: int):
     """Compare with the mean image of each class; without images it is nan."""
     means = torch.stack([images[labels == c].mean(0) for c in range(num_classes)])
@@ -334,6 +340,14 @@ _LABEL_POSTERIOR = Exercise(
         ),
         "Only classes with images get a column; each of the num_classes classes needs one.": (
             lambda x_t, bar, images, labels, k: _sums(_weights(x_t, bar, images), *_renumbered(labels)),
+            "the argument num_classes.",
+        ),
+        "Columns are numbered over the classes that occur; a class without images keeps its column.": (
+            _label_posterior(classes=lambda w, labels, k: _sums(w, _renumbered(labels)[0], k)),
+            "the argument num_classes.",
+        ),
+        "Columns are numbered in the order in which the classes appear; each class has the column of its number.": (
+            _label_posterior(classes=lambda w, labels, k: _sums(w, _by_appearance(labels), k)),
             "the argument num_classes.",
         ),
         "The sums are divided by the number of classes; they sum to 1 already.": _label_posterior(

@@ -16,7 +16,12 @@ from dit_nb.teach.graders.framework.batches import (
 from dit_nb.teach.graders.framework.core import grade
 from dit_nb.teach.graders.framework.exercise import Case, Exercise, RandomInputs
 from dit_nb.teach.graders.framework.report import Report
-from dit_nb.teach.graders.schedule import _noise_scale, _q_sample_cases, _signal_scale
+from dit_nb.teach.graders.schedule import (
+    _BROADCAST_OVER_CHANNELS,
+    _noise_scale,
+    _q_sample_cases,
+    _signal_scale,
+)
 
 __all__ = ["check_eps_to_x0", "check_from_velocity", "check_hybrid_loss"]
 
@@ -62,6 +67,10 @@ _EPS_TO_X0 = Exercise(
             "lesson 14, 'The jump'.",
         ),
         _BROADCAST_OVER_COLUMNS: (_eps_to_x0_by(_eps_to_x0, lambda bar, t: bar[t]), _BROADCAST_HINT),
+        _BROADCAST_OVER_CHANNELS: (
+            _eps_to_x0_by(_eps_to_x0, lambda bar, t: bar[t][:, None, None]),
+            _BROADCAST_HINT,
+        ),
         "It is one step early: entry t of the table belongs to timestep t, counted from 0.": (
             _eps_to_x0_by(_eps_to_x0, lambda bar, t: _per_image(bar, t - 1)),
             "the index into the table.",
@@ -77,8 +86,15 @@ _EPS_TO_X0 = Exercise(
         "The noise's coefficient lacks its square root.": _eps_to_x0_by(
             lambda x, e, b: (x - (1 - b) * e) / _signal_scale(b)
         ),
-        "The noise's coefficient is 1 minus a root; it is the root of 1 minus alphas_cumprod.": _eps_to_x0_by(
+        "The noise's coefficient is 1 minus a root, or a root minus 1; it is the root of the whole difference.": _eps_to_x0_by(
             lambda x, e, b: (x - (1 - b.sqrt()) * e) / _signal_scale(b)
+        ),
+        "In the form with 1 / alphas_cumprod the noise's coefficient lacks its square root.": _eps_to_x0_by(
+            lambda x, e, b: x / _signal_scale(b) - (1 / b - 1) * e
+        ),
+        "The noise's part is right, but x_t is divided by alphas_cumprod; it must be divided by its square root.": (
+            _eps_to_x0_by(lambda x, e, b: x / b - (1 / b - 1).sqrt() * e),
+            "lesson 14, 'The jump'.",
         ),
         "The noise has no coefficient: x_t holds only a part of it.": _eps_to_x0_by(
             lambda x, e, b: (x - e) / _signal_scale(b)
@@ -183,6 +199,14 @@ _FROM_VELOCITY = Exercise(
             _velocity(clean=lambda x, v, s, n: s * x + n * v, eps=lambda x, v, s, n: n * x - s * v),
             _VELOCITY_HINT,
         ),
+        "The rotation goes the wrong way, in the image and in the score's noise: both sines have the wrong sign.": (
+            _velocity(clean=lambda x, v, s, n: s * x + n * v, eps=lambda x, v, s, n: s * v - n * x),
+            _VELOCITY_HINT,
+        ),
+        "In the score's noise x_t is subtracted; a sign is wrong.": (
+            _velocity(eps=lambda x, v, s, n: s * v - n * x),
+            _VELOCITY_HINT,
+        ),
         "The image is x_t minus the velocity, without coefficients.": (
             _velocity(clean=lambda x, v, s, n: x - v),
             _VELOCITY_HINT,
@@ -240,6 +264,7 @@ _FROM_VELOCITY = Exercise(
             _SCORE_HINT,
         ),
         _BROADCAST_OVER_COLUMNS: (_velocity(pick=lambda bar, t: bar[t]), _BROADCAST_HINT),
+        _BROADCAST_OVER_CHANNELS: (_velocity(pick=lambda bar, t: bar[t][:, None, None]), _BROADCAST_HINT),
         "It is one step early: entry t of the table belongs to timestep t, counted from 0.": (
             _velocity(pick=lambda bar, t: _per_image(bar, t - 1)),
             "the index into the table.",

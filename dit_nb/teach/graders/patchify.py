@@ -36,7 +36,12 @@ def _image_cases(rng: RandomInputs) -> list[Case]:
     return [Case(label.format(*s), (rng.normal(*s[:4]), s[4]), _NOT_SQUARE * (s[2] != s[3])) for s in shapes]
 
 
-_NOT_SQUARE = "It is right for square images and wrong for all others: height and width are exchanged."
+_NOT_SQUARE = (
+    "It is right for square images, but not if height and width differ: are they exchanged somewhere?"
+)
+
+
+_SPLIT = "how an axis of H pixels is split: which of the two parts changes slowly?"
 
 
 def _patchify_by(pattern: str) -> Callable:
@@ -64,9 +69,21 @@ _PATCHIFY = Exercise(
             _patchify_by("n c (h p) (w q) -> n (w h) (p q c)"),
             "the order of the two axes of the grid.",
         ),
-        "A token holds every p-th pixel of the image, not a block of neighbors.": (
+        "The pixels of a token lie H/p rows and W/p columns apart; they must be neighbors: every p-th pixel begins a new patch.": (
             _patchify_by("n c (p h) (q w) -> n (h w) (p q c)"),
-            "how an axis of H pixels is split: which of the two parts changes slowly?",
+            _SPLIT,
+        ),
+        "The pixels of a token lie H/p rows apart; they must be neighbors. The columns are right.": (
+            _patchify_by("n c (p h) (w q) -> n (h w) (p q c)"),
+            _SPLIT,
+        ),
+        "The pixels of a token lie W/p columns apart; they must be neighbors. The rows are right.": (
+            _patchify_by("n c (h p) (q w) -> n (h w) (p q c)"),
+            _SPLIT,
+        ),
+        "A token has one pixel of each patch; it must have all pixels of one patch.": (
+            _patchify_by("n c (h p) (w q) -> n (p q) (h w c)"),
+            "which of the four axes count patches, and which count pixels inside a patch.",
         ),
         "The grid is taken as a square; an image need not be one.": (
             lambda x, p: patchify(x.reshape(len(x), x.shape[1], x.shape[2], x.shape[2]), p),
@@ -157,6 +174,9 @@ _OTHER_CHANNELS = (
 )
 
 
+_TOGETHER = "how an axis of H pixels is put together: which of the two parts changes slowly?"
+
+
 def _unpatchify_by(pattern: str, swap: bool = False) -> Callable:
     return lambda tokens, grid, p: rearrange(tokens, pattern, h=grid[swap], w=grid[1 - swap], p=p, q=p)
 
@@ -208,7 +228,15 @@ _UNPATCHIFY = Exercise(
         ),
         "The pixels of a token end up far from each other: each patch is spread over the whole image.": (
             _unpatchify_by("n (h w) (p q c) -> n c (p h) (q w)"),
-            "how an axis of H pixels is put together: which of the two parts changes slowly?",
+            _TOGETHER,
+        ),
+        "The rows of each patch are spread over the whole height; they must be neighbors.": (
+            _unpatchify_by("n (h w) (p q c) -> n c (p h) (w q)"),
+            _TOGETHER,
+        ),
+        "The columns of each patch are spread over the whole width; they must be neighbors.": (
+            _unpatchify_by("n (h w) (p q c) -> n c (h p) (q w)"),
+            _TOGETHER,
         ),
         "The channels come to the front, but rows, columns and pixels keep their order: each token becomes a strip.": (
             lambda x, grid, p: rearrange(x, "n t (k c) -> n c (t k)", k=p * p).unflatten(

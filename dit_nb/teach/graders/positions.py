@@ -58,13 +58,22 @@ def _waves(
 
 _INTERLEAVED = "Sines and cosines alternate; all of one kind must come first, then all of the other."
 _TOO_EARLY = "The lowest frequency is reached one step too early, which shows only for large inputs."
-_TOO_FAST = "The frequencies fall twice as fast as they should: is the step counted in dim, or in dim/2?"
+_TOO_SLOW = "The frequencies fall half as fast as they should: the exponent is divided by dim, not by dim/2."
+_TOO_FAST = "The frequencies fall twice as fast as they should: is the exponent divided by dim, or by dim/2?"
 _RISING = "The frequencies become higher from channel to channel; they should become lower."
 
 _FROM_ONE = "The channels are counted from 1, so that the first frequency is not 1; they are counted from 0."
 _EACH_ITS_OWN = (
     "Each of the dim channels has its own frequency; a sine and its cosine share one, so there are dim/2."
 )
+
+_LOG_10 = "The exponent has the logarithm to the base 10; exp needs the natural one."
+_NO_LOG = (
+    "The exponent has the period itself; exp needs its logarithm: all frequencies but the first are nearly 0."
+)
+_LOG_10_HINT = "the difference between log and log10."
+_OF_LOG_10 = {"period": math.exp(math.log10(10000))}
+_OF_NO_LOG = {"period": math.e, "power": lambda i, half: -10000 * i / half}
 
 
 def _waves_of_all(positions: Tensor, dim: int, period: float, order: tuple) -> Tensor:
@@ -84,7 +93,7 @@ _SINCOS_1D = Exercise(
         ),
         _INTERLEAVED: lambda x, d: _waves(x, d, interleave=True),
         _TOO_EARLY: lambda x, d: _waves(x, d, lambda i, h: -i / max(h - 1, 1)),
-        "The frequencies fall half as fast as they should: the step is counted in dim, not in dim/2.": (
+        _TOO_SLOW: (
             lambda x, d: _waves(x, d, lambda i, h: -i / (2 * h)),
             "what the exponent is divided by.",
         ),
@@ -95,6 +104,8 @@ _SINCOS_1D = Exercise(
         ),
         _FROM_ONE: lambda x, d: _waves(x, d, lambda i, h: -(i + 1) / h),
         _EACH_ITS_OWN: lambda x, d: _waves_of_all(x, d, 10000.0, (torch.sin, torch.cos)),
+        _LOG_10: (lambda x, d: _waves(x, d, **_OF_LOG_10), _LOG_10_HINT),
+        _NO_LOG: lambda x, d: _waves(x, d, **_OF_NO_LOG),
         "The positions that are given are not used: it counts the rows, 0, 1, 2 and so on.": lambda x, d: (
             _waves(torch.arange(len(x)), d)
         ),
@@ -152,7 +163,7 @@ def _grid_cases(rng: RandomInputs) -> list[Case]:
     ]
 
 
-_NOT_SQUARE_GRID = "It is right for square grids and wrong for all others: rows and columns are exchanged."
+_NOT_SQUARE_GRID = "It is right for square grids, but not if the numbers of rows and columns differ: are they exchanged somewhere?"
 
 
 def _table(grid, dim, row: Callable, by_column: bool = False) -> Tensor:
@@ -220,6 +231,8 @@ _SINCOS_2D = Exercise(
             _waves(torch.arange(g[0] * g[1]), d)
         ),
         _FROM_ONE: lambda g, d: _table(g, d, _halves(d, power=lambda i, h: -(i + 1) / h)),
+        _LOG_10: (lambda g, d: _table(g, d, _halves(d, **_OF_LOG_10)), _LOG_10_HINT),
+        _NO_LOG: lambda g, d: _table(g, d, _halves(d, **_OF_NO_LOG)),
         "The row is counted from the bottom; the first row of patches is 0.": lambda g, d: _table(
             g, d, lambda r, c: _halves(d)(g[0] - 1 - r, c)
         ),
@@ -385,11 +398,13 @@ _SHIFT_POSITIONS = Exercise(
         "The rows are moved along the axis of the positions; each row must move by itself, to positions in between too.": (
             lambda codes, steps: codes.roll(-int(steps), 0)
         ),
-        "The frequencies fall half as fast as they should: the step is counted in dim, not in dim/2.": (
+        _TOO_SLOW: (
             lambda codes, steps: _shifted(codes, steps, power=lambda i, half: -i / (2 * half)),
             "what the exponent is divided by.",
         ),
         _TOO_FAST: lambda codes, steps: _shifted(codes, steps, power=lambda i, half: -2 * i / half),
+        _LOG_10: (lambda codes, steps: _shifted(codes, steps, **_OF_LOG_10), _LOG_10_HINT),
+        _NO_LOG: lambda codes, steps: _shifted(codes, steps, **_OF_NO_LOG),
         "The steps are rounded to a whole number; they may be fractional.": lambda codes, steps: _shifted(
             codes, int(steps)
         ),

@@ -67,6 +67,16 @@ def _q_posterior(
     return q_posterior
 
 
+def _first_after_picking(first: Callable) -> Callable:
+    """q_posterior that replaces the variance at t = 0 only after the table was indexed with t."""
+
+    def q_posterior(x0, x_t, t, betas):
+        mean, variance = _q_posterior(first=lambda small, beta: small, log=lambda v: v)(x0, x_t, t, betas)
+        return mean, first(variance, (t == 0).view(-1, 1, 1, 1)).log()
+
+    return q_posterior
+
+
 _AFTER_HINT = "lesson 14, 'One step back': which entry is the earlier one?"
 _FIRST_HINT = "lesson 14, 'The variance of a step back': the callout on t = 0."
 
@@ -113,6 +123,16 @@ _Q_POSTERIOR = Exercise(
         "At t = 0 the log variance is that of beta; it must be the posterior's at t = 1.": (
             _q_posterior(first=lambda small, beta: torch.cat([beta[:1], small[1:]])),
             _FIRST_HINT,
+        ),
+        "At t = 0 the log variance is that of the second image of the batch: entry 1 is taken after the table was indexed "
+        "with t.": (
+            _first_after_picking(lambda variance, first: torch.where(first, variance[1], variance)),
+            "what entry 1 means before and after the table is indexed with t.",
+        ),
+        "The first image of the batch gets the log variance of the second: entry 1 is taken after the table was indexed "
+        "with t.": (
+            _first_after_picking(lambda variance, first: torch.cat([variance[1:2], variance[1:]])),
+            "what entry 1 means before and after the table is indexed with t.",
         ),
         "At t = 0 the log variance is set to 0, which is a variance of 1. Use the entry of t = 1 instead.": (
             _q_posterior(first=lambda small, beta: torch.cat([beta.new_ones(1), small[1:]])),
@@ -267,7 +287,7 @@ _LEARNED_LOG_VARIANCE = Exercise(
         "The result is the variance; return its logarithm.": lambda v, low, high: torch.lerp(
             low, high, (v + 1) / 2
         ).exp(),
-        "The fraction is v + 1/2: v has to be halved, too (are parentheses missing around v + 1?).": _interpolate(
+        "This is as if the fraction were v + 1/2: v counts in full, and has to be halved, too.": _interpolate(
             lambda v: v + 1 / 2
         ),
         "The fraction is v + 1, which runs from 0 to 2; it must run from 0 to 1.": _interpolate(
@@ -287,6 +307,20 @@ _LEARNED_LOG_VARIANCE = Exercise(
         ),
         "The two ends are added with one fraction; the other end has what is left of 1.": (
             lambda v, low, high: (v + 1) / 2 * (low + high)
+        ),
+        "The values of the batch are stretched, so that the smallest becomes 0 and the largest 1; each must be used as it is.": (
+            _interpolate(lambda v: (v - v.min()) / (v.max() - v.min()))
+        ),
+        "The values of each image are stretched, so that the smallest becomes 0 and the largest 1; each must be used as it is.": (
+            _interpolate(
+                lambda v: (
+                    (v - v.amin((1, 2, 3), keepdim=True))
+                    / (v.amax((1, 2, 3), keepdim=True) - v.amin((1, 2, 3), keepdim=True))
+                )
+            )
+        ),
+        "The values are divided by the largest of the batch; each must be used as it is.": _interpolate(
+            lambda v: (v / v.abs().max() + 1) / 2
         ),
         "The values are made positive; a value of -1 must give the smaller variance.": _interpolate(
             lambda v: v.abs()

@@ -18,6 +18,7 @@ from dit_nb.teach.graders.framework.batches import (
 from dit_nb.teach.graders.framework.core import grade
 from dit_nb.teach.graders.framework.exercise import Case, Exercise, RandomInputs
 from dit_nb.teach.graders.framework.report import Report
+from dit_nb.teach.graders.schedule import _BROADCAST_OVER_CHANNELS
 
 __all__ = ["check_ddpm_step", "check_ddim_step", "check_keep_known"]
 
@@ -90,6 +91,7 @@ _DDPM_STEP = Exercise(
             "what is compared with t.",
         ),
         _BROADCAST_OVER_COLUMNS: (_ddpm(mask=lambda t: (t > 0).double()), _BROADCAST_HINT),
+        _BROADCAST_OVER_CHANNELS: (_ddpm(mask=lambda t: (t > 0).double()[:, None, None]), _BROADCAST_HINT),
         "The noise is added to x_t; it must be added to the mean of the prediction.": lambda d, p, x, t, e: (
             x + _not_last(t) * (p.log_variance / 2).exp() * e
         ),
@@ -443,6 +445,11 @@ def _at_t_minus_1(d, x, t, known, mask, noise):
     return mask * d.q_sample(known, t - 1, noise) + (1 - mask) * x
 
 
+def _q_sample_over_channels(bar: Tensor, x: Tensor, noise: Tensor) -> Tensor:
+    bar = bar[:, None, None]
+    return bar.sqrt() * x + (1 - bar).sqrt() * noise
+
+
 _KEEP_KNOWN = Exercise(
     "keep_known",
     _keep_known_loops,
@@ -528,6 +535,12 @@ _KEEP_KNOWN = Exercise(
             lambda d, x, t, known, mask, e: (
                 mask * (d.alphas_cumprod_prev[t].sqrt() * known + (1 - d.alphas_cumprod_prev[t]).sqrt() * e)
                 + (1 - mask) * x
+            ),
+            _BROADCAST_HINT,
+        ),
+        _BROADCAST_OVER_CHANNELS: (
+            lambda d, x, t, known, mask, e: (
+                mask * _q_sample_over_channels(d.alphas_cumprod_prev[t], known, e) + (1 - mask) * x
             ),
             _BROADCAST_HINT,
         ),

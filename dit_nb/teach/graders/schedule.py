@@ -23,6 +23,12 @@ from dit_nb.teach.graders.framework.report import Report
 __all__ = ["check_q_sample", "check_respaced_betas", "check_timestep_of_snr"]
 
 
+_BROADCAST_OVER_CHANNELS = (
+    "The coefficients of the batch are applied to the channels of each image: if N equals their number, "
+    "that raises no error."
+)
+
+
 def _q_sample_loops(x0: Tensor, t: Tensor, noise: Tensor, alphas_cumprod: Tensor) -> Tensor:
     bar = alphas_cumprod.tolist()
     return _one_by_one(lambda s, x, e: math.sqrt(bar[s]) * x + math.sqrt(1 - bar[s]) * e, t, x0, noise)
@@ -72,6 +78,10 @@ _Q_SAMPLE = Exercise(
             _q_sample(_signal_scale, _noise_scale, lambda bar, t: bar[t]),
             _BROADCAST_HINT,
         ),
+        _BROADCAST_OVER_CHANNELS: (
+            _q_sample(_signal_scale, _noise_scale, lambda bar, t: bar[t][:, None, None]),
+            _BROADCAST_HINT,
+        ),
         "All images use the timestep of the first.": (
             _q_sample(_signal_scale, _noise_scale, lambda bar, t: bar[t[0]]),
             _BROADCAST_HINT,
@@ -109,7 +119,7 @@ _Q_SAMPLE = Exercise(
             ),
             "the index into the table.",
         ),
-        "The table is multiplied up again: alphas_cumprod is already a product over all timesteps.": (
+        "The table is multiplied up again: alphas_cumprod is already a product over all timesteps up to t.": (
             _q_sample(_signal_scale, _noise_scale, lambda bar, t: _per_image(bar.cumprod(0), t)),
             "what entry t of the table means.",
         ),

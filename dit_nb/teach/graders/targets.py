@@ -37,7 +37,7 @@ def _predictions_loops(
 
 
 def _prediction_cases(rng: RandomInputs) -> list[Case]:
-    """Every kind; as many images as columns, which shows a wrong broadcast."""
+    """Every kind; as many images as columns, once as channels, which shows a wrong broadcast."""
     cases = [
         Case(
             f"{kind}, {n} images of {c} x {h} x {w}",
@@ -50,7 +50,7 @@ def _prediction_cases(rng: RandomInputs) -> list[Case]:
         *cases,
         Case(
             f"image, {n} images",
-            (*(rng.normal(n, 2, 2, n) for _ in range(2)), rng.uniform(0.1, 0.9, n), "image"),
+            (*(rng.normal(n, n, 2, n) for _ in range(2)), rng.uniform(0.1, 0.9, n), "image"),
         ),
     ]
 
@@ -129,6 +129,10 @@ _THREE_PREDICTIONS = Exercise(
         "Each image needs its own time; here the times run along the columns.": (
             _predictions(lambda t: t),
             "how (N,) broadcasts over (N, C, H, W).",
+        ),
+        "Each image needs its own time; here the times run along the channels.": (
+            _predictions(lambda t: t[:, None, None]),
+            "how (N, 1, 1) broadcasts over (N, C, H, W).",
         ),
         "All images use the time of the first one.": _predictions(lambda t: t[0]),
         "All images use the mean time.": _predictions(lambda t: t.mean()),
@@ -221,7 +225,7 @@ _VELOCITY_LOSS = Exercise(
             _loss(lambda t, predicts, least: _weight(t, predicts, least).sqrt()),
             _WEIGHTS,
         ),
-        "The divisors are exchanged: the error of the noise is divided by 1 - t, that of the image by t.": (
+        "The divisors are exchanged: the error of the noise must be divided by 1 - t, that of the image by t.": (
             _loss(lambda t, predicts, least: _weight(1 - t, predicts, least)),
             _WEIGHTS,
         ),
@@ -304,6 +308,12 @@ _VELOCITY_LOSS = Exercise(
             target=lambda x0, noise, predicts: noise
         ),
         "The losses of the batch are averaged; each image has its own.": lambda *args: _loss()(*args).mean(),
+        "The error is averaged over the batch before it is weighted; each image has its own.": _loss(
+            error=lambda difference: difference.square().mean()
+        ),
+        "The weights of the batch are averaged; each image has its own.": _loss(
+            lambda t, predicts, least: _weight(t, predicts, least).mean()
+        ),
         "The squares of an image are added up; they must be averaged.": _loss(
             error=lambda difference: difference.square().sum((1, 2, 3))
         ),

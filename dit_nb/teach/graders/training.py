@@ -323,6 +323,15 @@ def _lerp_with_graph(average: nn.Module, model: nn.Module, decay: float) -> None
         old.mul_(decay).add_(new, alpha=1 - decay)
 
 
+@torch.no_grad()
+def _lerp_and_change(average: nn.Module, model: nn.Module, decay: float, change: Callable) -> None:
+    """Average, and replace the weights of the model by change(new, old average)."""
+    for old, new in zip(average.parameters(), model.parameters()):
+        before = old.clone()
+        old.lerp_(new, 1 - decay)
+        new.copy_(change(new, before))
+
+
 def _update(
     decay_of: Callable = _warm, move: Callable = _lerp, returned: Callable = lambda decay: decay
 ) -> Callable:
@@ -383,6 +392,33 @@ _UPDATE_EMA = Exercise(
         "The average replaces the weights of the model in training.": (
             _update(move=lambda average, model, decay: _lerp(model, average, decay)),
             "which of the two the loop writes to.",
+        ),
+        "The average is right, but the weights of the model in training are scaled: an operation that ends in _ changes "
+        "its tensor.": (
+            _update(
+                move=lambda average, model, decay: _lerp_and_change(
+                    average, model, decay, lambda new, old: (1 - decay) * new
+                )
+            ),
+            "which tensors the loop writes to.",
+        ),
+        "The average is right, but the weights of the model in training become their distance from the old average: an "
+        "operation that ends in _ changes its tensor.": (
+            _update(
+                move=lambda average, model, decay: _lerp_and_change(
+                    average, model, decay, lambda new, old: new - old
+                )
+            ),
+            "which tensors the loop writes to.",
+        ),
+        "The average is right, but the weights of the model in training become their scaled distance from the old "
+        "average: an operation that ends in _ changes its tensor.": (
+            _update(
+                move=lambda average, model, decay: _lerp_and_change(
+                    average, model, decay, lambda new, old: (1 - decay) * (new - old)
+                )
+            ),
+            "which tensors the loop writes to.",
         ),
         "The average is a copy of the last weights: nothing is averaged.": _update(
             move=lambda average, model, decay: _lerp(average, model, 0.0)

@@ -50,7 +50,7 @@ def test_an_error_is_quoted_beside_the_note():
 
 def test_an_argument_that_is_ignored_is_named():
     report = grade(exercise([case(2), case(3), case(2, n=5), case(5)]), lambda x, k: 2 * x)
-    assert report.reason == "It is right for k = 2 and wrong for all other values: is k used everywhere?"
+    assert report.reason == "It is right for k = 2 and wrong for all other values: what is different there?"
     report = grade(
         exercise([case(2), case(3), case(2, n=5)]), wrong_where(lambda x, k: k == 3 or len(x) == 5)
     )

@@ -61,7 +61,9 @@ def _only_value(exercise: Exercise, outcomes: list[_Outcome]) -> str:
     numbers = [name for name in found if not name.startswith("axis")]
     if len(numbers) == 1:
         (name,) = numbers
-        return f"it is right for {name} = {found[name]} and wrong for all other values: is {name} used everywhere?"
+        return (
+            f"it is right for {name} = {found[name]} and wrong for all other values: what is different there?"
+        )
     if len(found) != 1:
         return ""
     ((name, size),) = found.items()
