@@ -34,7 +34,7 @@ _PARTS = (
     _Part(1.4, 4.5, 2.4, 0.9, "clean image $x_0$", "", "x_t", (1, 20)),
     _Part(1.4, 0.5, 2.4, 0.9, "noise $\\epsilon$, mixed in", "", "eps", (2, 14)),
     _Part(4.6, 2.5, 1.7, 1.0, "patchify", "(N, T, ppC)", "x_t", (3,)),
-    _Part(7.0, 2.5, 2.1, 1.0, "linear map,\n+ positions", "(N, T, D)", "x_t", (4,)),
+    _Part(7.0, 2.5, 2.1, 1.0, "linear map,\n+ positions", "(N, T, D)", "x_t", (3, 4)),
     _Part(5.8, 4.9, 3.0, 0.6, "timestep $t$", "", "cond", (5,)),
     _Part(5.8, 4.1, 3.0, 0.6, "label $y$", "", "cond", (5,)),
     _Part(11.05, 3.2, 3.7, 0.6, "attention", "", "gray", (6,)),

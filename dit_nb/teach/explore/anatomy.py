@@ -211,8 +211,8 @@ def explore_modulation(model: DiT | None = None, modulation_map: Callable = modu
         _plot_modulation,
         "modulation by t and y",
         """
-        1. *Read the left map from right to left.* As the noise decreases, the MLP's gates grow: at t = 0 they are
-           at least twice as large as at t = 999.
+        1. *Read the left map from right to left.* The MLP's gates are at least twice as large at t = 0 as at
+           t = 999.
         2. *Choose scale, and look at the last block.* It goes the other way: the MLP's input is scaled more
            at t = 600 than at t = 50.
         3. *Go through the digits and watch the right map.* Each has its own modulation: most of it below t =

@@ -59,8 +59,8 @@ def explore_range() -> Explorer:
         "the range of the pixels, against noise of variance 1",
         """
         1. *Move t from 0 to 999.* The image disappears gradually: at t = 200 half of the variance is image, at
-           t = 600 hardly 1 %.
-        2. *Set the range to 0 to 0.1, and t to 100.* The digit is gone after a tenth of the timesteps.
+           t = 600 less than 2 %.
+        2. *Set the range to 0 to 0.1, and t to 100.* After a tenth of the timesteps only 1 % of the variance is image.
         3. *Switch the mistake on, at t = 999.* Bytes never disappear: a quarter of the variance is still image.
         """,
         t=slider("t", 0, 999, 200),

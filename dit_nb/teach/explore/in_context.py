@@ -123,8 +123,8 @@ def explore_in_context(block: Callable = InContextBlock) -> Explorer:
         """
         1. *Choose block 2, and move t from 999 down to 50.* The attention that the image gives to t and y
            falls by about a third: the noisier the image, the more of it.
-        2. *Perturb a patch.* The columns t and y turn dark too: the two tokens collect information about the
-           image.
+        2. *Perturb a patch.* The columns t and y are no longer white (that of t is faint): the two tokens
+           collect information about the image.
         3. *Still with a perturbed patch, switch the mistake on.* The columns t and y stay white: tokens that
            are replaced for each block carry nothing on.
         """,

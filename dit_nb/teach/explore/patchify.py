@@ -76,8 +76,8 @@ def _show_tokens(ax, tokens: Tensor, channels: int, token: int, color: str) -> N
     ax.add_patch(frame)
     for k in range(count) if count <= 16 else [token]:
         ax.text(box[1], k, f" {k}", va="center")
-    values = f"{channels} value{'s' * (channels > 1)} each"
-    ax.set(xticks=[], yticks=[], xlabel=f"{width // channels} pixels per token, {values}")
+    drawn = f", drawn as {width // channels} pixels" if channels > 1 else ""
+    ax.set(xticks=[], yticks=[], xlabel=f"{width} numbers per token{drawn}")
     ax.spines[:].set_visible(False)
 
 
