@@ -14,7 +14,7 @@ from dit_nb.errors import UserError
 from dit_nb.evaluation import frechet_distance
 from dit_nb.features import Features
 
-__all__ = ["EmojiClassifier", "EmojiExtractor", "composition_scores", "emoji_classifier", "evaluate_emoji"]
+__all__ = ["EmojiClassifier", "emoji_classifier", "evaluate_emoji"]
 
 _WEIGHTS = files("dit_nb") / "models" / "emoji_features" / "model.safetensors"
 
@@ -47,7 +47,7 @@ def emoji_classifier() -> EmojiClassifier:
     return classifier.eval().requires_grad_(False)
 
 
-class EmojiExtractor:
+class _EmojiExtractor:
     "Features of emoji: hidden units of the bundled classifier, and its class probabilities."
 
     name = "emoji"
@@ -64,7 +64,7 @@ class EmojiExtractor:
 
 
 def _features(images: Tensor) -> np.ndarray:  # (N, 64)
-    return np.concatenate([EmojiExtractor()(batch.clamp(-1, 1)).pooled for batch in images.split(256)])
+    return np.concatenate([_EmojiExtractor()(batch.clamp(-1, 1)).pooled for batch in images.split(256)])
 
 
 def evaluate_emoji(images: Tensor, labels: Tensor, split: EmojiSplit) -> dict[str, float]:
@@ -95,7 +95,7 @@ def evaluate_emoji(images: Tensor, labels: Tensor, split: EmojiSplit) -> dict[st
 def _recognized(images: Tensor, names: Sequence[str]) -> tuple[float, float]:
     "Fractions of images whose category and whose style the bundled classifier recognizes."
     known = [f"{category}-{style}" for category in CATEGORIES for style in STYLES]
-    probs = np.concatenate([EmojiExtractor()(batch.clamp(-1, 1)).probs for batch in images.split(256)])
+    probs = np.concatenate([_EmojiExtractor()(batch.clamp(-1, 1)).probs for batch in images.split(256)])
     guesses = [known[k].split("-") for k in probs.argmax(1)]
     hits = np.array([np.array(guess) == name.split("-") for guess, name in zip(guesses, names)])
     return float(hits[:, 0].mean()), float(hits[:, 1].mean())
@@ -112,7 +112,7 @@ def _nearest_in_class(images: Tensor, labels: Tensor, known: EmojiSet) -> tuple[
     return distance, index
 
 
-def composition_scores(images: Tensor, labels: Tensor, split: EmojiSplit, seed: int = 0) -> dict[str, dict]:
+def _composition_scores(images: Tensor, labels: Tensor, split: EmojiSplit, seed: int = 0) -> dict[str, dict]:
     """Ask whether samples of (category, style) know what held-out emoji of that class look like.
 
     Half of the held-out emoji have a name that was seen in the other style, half have an unseen name. "half_seen" is

@@ -140,9 +140,9 @@ def _open_extractor(features, shape: tuple[int, ...], weights: str | Path | None
         return features
     _check_choice("features", features, ("digits", "emoji", "inception"))
     if features == "emoji":
-        from dit_nb.emoji_features import EmojiExtractor
+        from dit_nb.emoji_features import _EmojiExtractor
 
-        return EmojiExtractor()
+        return _EmojiExtractor()
     return DigitExtractor() if features == "digits" else InceptionExtractor(weights)
 
 

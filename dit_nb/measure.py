@@ -23,7 +23,7 @@ from dit_nb.features import Features, _open_extractor, _shape_text
 from dit_nb.sample_files import _ImageSource, _open_image_source
 from dit_nb.utils import _progress_bar
 
-__all__ = ["PRESETS", "evaluate"]
+__all__ = ["evaluate"]
 
 
 def evaluate(
@@ -372,7 +372,7 @@ def _with_intervals(comparison: _Comparison, resamples: int, level: float, seed:
 # four latent channels (guided_channels 4), cfg_scale 1.375 is about the same. Labels: see `_uniform_labels`.
 _PAPER = {"n": 50_000, "sampler": "ddpm", "steps": "250", "cfg_scale": 1.5, "guided_channels": 3}
 _PAPER |= {"variance": "learned", "clip_x0": False, "vae": "stabilityai/sd-vae-ft-ema"}
-PRESETS = {"paper": _PAPER}
+_PRESETS = {"paper": _PAPER}
 
 
 def _uniform_labels(n: int, num_classes: int, seed: int = 0) -> Tensor:

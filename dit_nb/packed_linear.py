@@ -6,13 +6,13 @@ from torch import Tensor, nn
 from dit_nb.attention import Attention, CrossAttention
 from dit_nb.blocks.base import Mlp
 from dit_nb.model import DiT
-from dit_nb.processors import device_policy
+from dit_nb.processors import _device_policy
 
 __all__ = []
 
 
 def _can_pack(device: torch.device) -> bool:
-    return device_policy(device).packed_weights and torch.backends.mkldnn.is_available()
+    return _device_policy(device).packed_weights and torch.backends.mkldnn.is_available()
 
 
 class _PackedLinear(nn.Module):

@@ -9,7 +9,7 @@ import torch
 
 from dit_nb.utils import _cpu_has_bf16
 
-__all__ = ["Policy", "Processor", "cpu_policy", "device_policy", "this_processor"]
+__all__ = ["Processor", "cpu_policy"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Processor:
 
 
 @dataclass(frozen=True)
-class Policy:
+class _Policy:
     """Settings for one kind of device, and the measurement that put them there.
 
     Attributes:
@@ -45,7 +45,7 @@ class Policy:
     precision: str = "fp32"
 
 
-_AMX = Policy(
+_AMX = _Policy(
     "CPU with AMX",
     "highest",  # "medium" would round float32 products to bfloat16
     "fused",
@@ -54,7 +54,7 @@ _AMX = Policy(
     "diffusers with the fused kernel 3.04; compiled 5.20 (plain), diffusers 3.69 (fused). Ours, fused: not measured",
     packed_weights=True,
 )
-_AMD_AVX512 = Policy(
+_AMD_AVX512 = _Policy(
     "AMD with AVX-512",
     "medium",
     "math",
@@ -62,10 +62,11 @@ _AMD_AVX512 = Policy(
     "AMD Zen 5, one core, 2026-11-29: fp32 products 64 GFLOP/s by MKL, 166 by oneDNN; attention in bf16, 8 images, 256 "
     "tokens, forward and backward: 35 ms fused, 26 by the formula in float32, 17 in bf16; a step of S/2 1.15, of "
     "digits/1 1.57 times as long with the fused kernel, sampling 1.06 and 0.93 times; fc1 and GELU of S/2 14.2 ms, "
-    "packed and in one pass 6.0",
+    "packed and in one pass 6.0. Zen 4, two cores, 2026-11-30: fp32 products 182 GFLOP/s by MKL, 213 by oneDNN; "
+    "attention of 256 tokens in bf16, forward and backward: 31 ms fused, 15 by the formula",
     packed_weights=True,
 )
-_OTHER = Policy(
+_OTHER = _Policy(
     "other CPU",
     "highest",
     "fused",
@@ -73,7 +74,7 @@ _OTHER = Policy(
     "the same AMD, libraries limited to AVX2: fp32 products 51 GFLOP/s by MKL, 49 by oneDNN, bf16 14; attention of 256 "
     "tokens in fp32 96 ms fused, 210 plain. Other kinds: not measured",
 )
-_CUDA = Policy(
+_CUDA = _Policy(
     "CUDA",
     "highest",
     "fused",
@@ -83,11 +84,11 @@ _CUDA = Policy(
 )
 
 
-def cpu_policy(processor: Processor) -> Policy:
+def cpu_policy(processor: Processor) -> _Policy:
     """Choose the settings for a processor, by its facts alone: the same ones in every run.
 
     Args:
-        processor: facts about it; `this_processor()` gives those of this machine
+        processor: facts about it; `_this_processor()` gives those of this machine
     """
     if processor.amx:
         row = _AMX
@@ -96,7 +97,7 @@ def cpu_policy(processor: Processor) -> Policy:
     return replace(row, precision="bf16" if processor.bf16 or processor.amx else "fp32")
 
 
-def device_policy(device: torch.device | str) -> Policy:
+def _device_policy(device: torch.device | str) -> _Policy:
     """Choose the settings for a device of this machine.
 
     Args:
@@ -104,12 +105,12 @@ def device_policy(device: torch.device | str) -> Policy:
     """
     kind = torch.device(device).type
     if kind == "cpu":
-        return cpu_policy(this_processor())
+        return cpu_policy(_this_processor())
     return _CUDA if kind == "cuda" else replace(_CUDA, kind=kind, evidence="not measured", precision="fp32")
 
 
 @lru_cache(maxsize=1)
-def this_processor() -> Processor:
+def _this_processor() -> Processor:
     "Read the facts about this machine's processor."
     info = Path("/proc/cpuinfo")
     words = info.read_text() if info.exists() else f"{platform.processor()} {platform.system()}"

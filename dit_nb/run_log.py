@@ -13,10 +13,10 @@ from dit_nb.config import TrainConfig
 from dit_nb.errors import UserError
 from dit_nb.utils import _atomic_write, _make_folder
 
-__all__ = ["MetricsTable", "RunLog"]
+__all__ = ["RunLog"]
 
 
-class MetricsTable:
+class _MetricsTable:
     """A CSV file of numbers by training step. A resumed run continues it, from its step on.
 
     Args:
@@ -69,7 +69,7 @@ class RunLog:
         self.accelerator = accelerator
         folder = out if accelerator.is_main_process else None
         self._tables = {
-            name: MetricsTable(folder and folder / f"{name}.csv") for name in ("metrics", "validation")
+            name: _MetricsTable(folder and folder / f"{name}.csv") for name in ("metrics", "validation")
         }
         if config.tracker is not None and not accelerator.trackers:
             _start_tracker(accelerator, config, out)

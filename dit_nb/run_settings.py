@@ -12,7 +12,7 @@ from dit_nb.config import SamplingConfig, TrainConfig
 from dit_nb.errors import UserError, _check_choice
 from dit_nb.objective import Diffusion
 from dit_nb.since.flow import RectifiedFlow
-from dit_nb.subsets import data_fingerprint
+from dit_nb.subsets import _data_fingerprint
 
 __all__ = []
 
@@ -34,7 +34,7 @@ def _run_settings(trainer) -> dict:
     ]  # others are frozen
     names = _find_attribute(data, "class_names")
     described = {"images": len(data), "class_names": None if names is None else list(names)}
-    described["fingerprint"] = data_fingerprint(data)
+    described["fingerprint"] = _data_fingerprint(data)
     described["word_dropout"] = _find_attribute(data, "word_dropout")  # of captions
     described["means"] = None if described["fingerprint"] else _some_means(data)
     parts = {

@@ -18,10 +18,10 @@ from dit_nb.blocks.adaln_zero import AdaLNZeroBlock
 from dit_nb.errors import UserError, _check_choice, _check_type
 from dit_nb.model import DiT, _check_inputs
 from dit_nb.packed_linear import _can_pack, _pack_linear_layers
-from dit_nb.processors import cpu_policy, device_policy, this_processor
+from dit_nb.processors import _device_policy, _this_processor, cpu_policy
 from dit_nb.utils import _check_index
 
-__all__ = ["InferenceModel", "fast_cpu", "float32_matmul_precision"]
+__all__ = ["InferenceModel", "fast_cpu"]
 
 
 @contextmanager
@@ -33,9 +33,9 @@ def fast_cpu() -> Iterator[None]:
     """
     with ExitStack() as stack:
         if not torch.cuda.is_available():
-            policy = cpu_policy(this_processor())
+            policy = cpu_policy(_this_processor())
             if policy.float32_products == "medium" and _medium_is_exact():
-                stack.enter_context(float32_matmul_precision("medium"))
+                stack.enter_context(_float32_matmul_precision("medium"))
             stack.enter_context(_attention(policy.attention))
         stack.enter_context(_keep_freed_memory())
         yield
@@ -62,12 +62,12 @@ def _medium_is_exact() -> bool:
     "Whether float32 products of precision medium have float32's errors here: a guard beside the table of processors."
     g = torch.Generator().manual_seed(0)
     x, w = (torch.randn(512, 512, generator=g) for _ in range(2))
-    with float32_matmul_precision("medium"):
+    with _float32_matmul_precision("medium"):
         return bool((F.linear(x, w) - F.linear(x.double(), w.double())).abs().max() < 1e-4)
 
 
 @contextmanager
-def float32_matmul_precision(name: str) -> Iterator[None]:
+def _float32_matmul_precision(name: str) -> Iterator[None]:
     """Set torch's float32 matmul precision inside a `with` block, and restore it afterwards.
 
     Args:
@@ -131,7 +131,7 @@ def _compile_for_training(model: DiT) -> nn.Module:
         act = getattr(part, "act", None)
         if isinstance(act, nn.GELU) and act.approximate == "tanh":
             part.act = _SigmoidGELU()
-    return _WithAttention(cast(nn.Module, torch.compile(model)), device_policy("cpu").compiled_attention)
+    return _WithAttention(cast(nn.Module, torch.compile(model)), _device_policy("cpu").compiled_attention)
 
 
 _TABLE_LIMIT = 2**26  # numbers in a table of modulations: 256 MB in float32
@@ -185,7 +185,7 @@ class InferenceModel:
             stack.enter_context(torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16))
             if self.frozen:
                 stack.enter_context(_freeze_weights())
-                stack.enter_context(_attention(device_policy(self.device).compiled_attention))
+                stack.enter_context(_attention(_device_policy(self.device).compiled_attention))
             return call(*args)
 
     def _vectors(self, t: Tensor, y: Tensor | None) -> Tensor:  # (N, all fields, D)

@@ -10,20 +10,20 @@ from dit_nb.batches import ImageData
 from dit_nb.errors import UserError
 from dit_nb.utils import seeded_generator
 
-__all__ = ["balance_classes", "data_fingerprint", "data_labels", "hold_out"]
+__all__ = ["balance_classes", "hold_out"]
 
 
-def data_labels(data: ImageData) -> Tensor | None:
+def _data_labels(data: ImageData) -> Tensor | None:
     """Return the labels of a data set without reading its images, (N,) long; None if it does not know them.
 
     Args:
         data: a data set with `labels`, or a `Subset` or `ConcatDataset` of such
     """
     if isinstance(data, Subset):
-        labels = data_labels(data.dataset)
+        labels = _data_labels(data.dataset)
         return None if labels is None else labels[torch.as_tensor(list(data.indices))]
     if isinstance(data, ConcatDataset):
-        parts = [data_labels(part) for part in data.datasets]
+        parts = [_data_labels(part) for part in data.datasets]
         return None if any(part is None for part in parts) else torch.cat(parts)
     labels = getattr(data, "labels", None)
     return labels if isinstance(labels, Tensor) else None
@@ -64,7 +64,7 @@ def balance_classes(data: ImageData) -> Subset:
         UserError: if it has no classes
     """
     _check_random_access(data)
-    if data_labels(data) is None:
+    if _data_labels(data) is None:
         raise UserError("data has no classes, but must have some to be balanced.")
     groups = _members_by_class(data)
     largest = max(map(len, groups))
@@ -80,14 +80,14 @@ def _check_random_access(data: ImageData) -> None:
 
 def _members_by_class(data: ImageData) -> list[Tensor]:
     "Indices of the images of each class that has some; all in one group if there are no classes."
-    labels = data_labels(data)
+    labels = _data_labels(data)
     if labels is None:
         return [torch.arange(len(data))]
     order = labels.argsort(stable=True)
     return [part for part in order.split(torch.bincount(labels).tolist()) if len(part)]
 
 
-def data_fingerprint(data: ImageData) -> str | None:
+def _data_fingerprint(data: ImageData) -> str | None:
     """Return a hash that tells other images from the same ones, or None for data sets that offer none.
 
     Args:
@@ -97,9 +97,9 @@ def data_fingerprint(data: ImageData) -> str | None:
     if own is not None:
         return own
     if isinstance(data, Subset):
-        return _hash_texts(data_fingerprint(data.dataset), list(data.indices))
+        return _hash_texts(_data_fingerprint(data.dataset), list(data.indices))
     if isinstance(data, ConcatDataset):
-        return _hash_texts(*map(data_fingerprint, data.datasets))
+        return _hash_texts(*map(_data_fingerprint, data.datasets))
     images, labels = getattr(data, "images", None), getattr(data, "labels", None)
     if not (isinstance(images, Tensor) and isinstance(labels, Tensor)) or not len(images):
         return None

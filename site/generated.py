@@ -150,14 +150,14 @@ def write_extra(folder: Path, pages: list[Path]) -> None:
 
 def write_live(folder: Path, emoji: Path = EMOJI) -> None:
     """Write the page with the live models: digits, and emoji if the folder `emoji` holds a MeanFlow model."""
-    from dit_nb.interop.export import export_browser
+    from dit_nb.interop.export import _export_browser
     from dit_nb.pretrained import digit_model, load_model
 
     shutil.copytree(SITE / "live", folder, ignore=shutil.ignore_patterns("*.mjs"))
-    export_browser(*digit_model("cpu"), folder / "digits.bin")
+    _export_browser(*digit_model("cpu"), folder / "digits.bin")
     if emoji.exists():
         model, sampling = load_model(emoji, device="cpu")
-        export_browser(model, sampling, folder / "emoji.bin")
+        _export_browser(model, sampling, folder / "emoji.bin")
         page = (folder / "index.html").read_text(encoding="utf-8")
         named = page.replace('data-emoji=""', f'data-emoji="{" ".join(sampling.class_names)}"')
         (folder / "index.html").write_text(named, encoding="utf-8")

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from dit_nb.data import emoji, image_grid, save_image
-from dit_nb.emoji_features import EmojiExtractor, _nearest_in_class, composition_scores, evaluate_emoji
+from dit_nb.emoji_features import _composition_scores, _EmojiExtractor, _nearest_in_class, evaluate_emoji
 from dit_nb.hub import _write_float16
 from dit_nb.measure import evaluate
 from dit_nb.pretrained import load_model, sample_images
@@ -64,7 +64,7 @@ def measure(model, sampling, samples: int, out: Path) -> dict:
         runs.append(evaluate_emoji(images, labels, split))
         everything.append(images)
         print(json.dumps(runs[-1]), flush=True)
-    interval = evaluate(everything[0], split.held_out.images, features=EmojiExtractor(), progress=False)
+    interval = evaluate(everything[0], split.held_out.images, features=_EmojiExtractor(), progress=False)
     first = everything[0].view(classes, -1, 3, 32, 32)[:, :8]
     save_image(image_grid(first.flatten(0, 1), columns=8, zoom=2), out / "samples.png")
     shown = first[:, :1].flatten(0, 1)
@@ -74,7 +74,7 @@ def measure(model, sampling, samples: int, out: Path) -> dict:
     np.savez_compressed(
         out / "samples.npz", images=torch.cat(everything).half().numpy(), labels=labels.repeat(3).numpy()
     )
-    composition = composition_scores(torch.cat(everything), labels.repeat(3), split)
+    composition = _composition_scores(torch.cat(everything), labels.repeat(3), split)
     return {"runs": runs, "interval": interval["metrics"]["frechet"], "composition": composition}
 
 

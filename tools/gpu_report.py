@@ -96,13 +96,13 @@ def emoji(miniature: bool) -> dict:
     """The recipe of `dit-nb emoji`, trained for a minute."""
     from tempfile import TemporaryDirectory
 
-    from dit_nb.commands.emoji import run_emoji
+    from dit_nb.commands.emoji import _run_emoji
     from dit_nb.config import DiTConfig
 
     tiny = DiTConfig(input_size=32, patch_size=8, in_channels=3, hidden_size=24, depth=1, num_heads=2)
     length = {"steps": 2, "config": tiny, "batch_size": 8} if miniature else {"seconds": 60.0}
     with TemporaryDirectory() as out:
-        return run_emoji(out, progress=False, **length)
+        return _run_emoji(out, progress=False, **length)
 
 
 def compile_all(miniature: bool) -> dict:

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from dit_nb.commands.digits import _DIGITS_MODEL, _DIGITS_SAMPLING, digits_config
-from dit_nb.commands.emoji import emoji_config
+from dit_nb.commands.emoji import _emoji_config
 from dit_nb.commands.options import Emoji
 from dit_nb.config import DiTConfig, SamplingConfig
 from dit_nb.data import digits, emoji
@@ -48,7 +48,7 @@ def emoji_recipe(samples: int):
     config = replace(DiTConfig(**vars(Emoji.model)), num_classes=len(names))
     distance = lambda images: evaluate_emoji(images, labels, split)["frechet"]  # noqa: E731
     data, sampling = split.train.with_mirror_images(), SamplingConfig(class_names=names)
-    return config, sampling, data, emoji_config, labels, distance
+    return config, sampling, data, _emoji_config, labels, distance
 
 
 RECIPES = {"digits": (digits_recipe, 1000), "emoji": (emoji_recipe, 256)}

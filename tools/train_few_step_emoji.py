@@ -177,7 +177,7 @@ class Run:
 def train(out: Path, seconds: float) -> None:
     torch.manual_seed(SEED)
     out.mkdir(parents=True, exist_ok=True)
-    data = emoji(few_step_study.CATEGORIES).train.with_mirror_images()
+    data = emoji(few_step_study._CATEGORIES).train.with_mirror_images()
     teacher = Teacher(data.class_names)
     run = Run(make_student(teacher), out / "state.pt")
     losses, begin, before = Losses(run.model, teacher), time.monotonic(), run.used
@@ -193,7 +193,7 @@ def train(out: Path, seconds: float) -> None:
 def bundle(out: Path, machine: str) -> None:
     """Write the averaged weights, the settings and the card into the package."""
     state = torch.load(out / "state.pt")
-    data = emoji(few_step_study.CATEGORIES).train
+    data = emoji(few_step_study._CATEGORIES).train
     model = make_student(Teacher(data.class_names))
     model.load_state_dict(state["ema"])
     model.save_pretrained(FOLDER)  # creates the folder, and config.json

@@ -16,13 +16,13 @@ from dit_nb.commands.options import (
 )
 from dit_nb.errors import UserError
 from dit_nb.teach.classroom.assignments import assignments
-from dit_nb.teach.classroom.course import build, preview, release_source, solution
-from dit_nb.teach.classroom.gradescope import write_autograder
+from dit_nb.teach.classroom.course import _preview, _solution, build, release_source
+from dit_nb.teach.classroom.gradescope import _write_autograder
 from dit_nb.teach.classroom.grading import grade
-from dit_nb.teach.classroom.kernels import Limits
-from dit_nb.teach.classroom.publish import publish_again
-from dit_nb.teach.classroom.table import GRADED, WAITING, grade_table
-from dit_nb.teach.classroom.work import Class
+from dit_nb.teach.classroom.kernels import _Limits
+from dit_nb.teach.classroom.publish import _publish_again
+from dit_nb.teach.classroom.table import GRADED, WAITING, _grade_table
+from dit_nb.teach.classroom.work import _Class
 
 __all__ = []
 
@@ -41,9 +41,9 @@ def run(options: Assignment) -> int:
         case Publish() as action:
             _publish(action)
         case Preview() as action:
-            _write(preview, action, action.name)
+            _write(_preview, action, action.name)
         case Solution() as action:
-            _write(solution, action, f"{action.name}-solution")
+            _write(_solution, action, f"{action.name}-solution")
         case Gradescope() as action:
             _gradescope(action)
     return 0
@@ -68,21 +68,21 @@ def _grade(options: Grade) -> int:
     for field in ("seconds", "jobs", "memory"):
         if not getattr(options, field) > 0:
             raise UserError(f"{field} is {getattr(options, field):g}, but must be more than 0.")
-    settings = Class(
+    settings = _Class(
         submissions=Path(options.submissions) if options.submissions else None,
         kind=options.source,
         roster=Path(options.roster) if options.roster else None,
         students=options.student,
         jobs=options.jobs,
-        limits=Limits(options.seconds, options.sandbox, options.memory),
+        limits=_Limits(options.seconds, options.sandbox, options.memory),
     )
     grades = grade(
         options.name, options.course, settings, lambda line: print(line, file=sys.stderr, flush=True)
     )
-    print(grade_table(grades))
+    print(_grade_table(grades))
     course = Path(options.course)
     if options.source != "folder":
-        publish_again(options.name, course, options.source, settings.roster)
+        _publish_again(options.name, course, options.source, settings.roster)
     print(f"\ntable in {course / f'grades-{options.name}.csv'}, page of the class in ", end="")
     print(f"{course / f'class-{options.name}.html'}, feedback pages in {course / 'feedback'}")
     now = [g for g in grades if g.now]
@@ -94,8 +94,8 @@ def _grade(options: Grade) -> int:
 
 def _publish(options: Publish) -> None:
     roster = Path(options.roster) if options.roster else None
-    grades = publish_again(options.name, options.course, options.to, roster)
-    print(grade_table(grades))
+    grades = _publish_again(options.name, options.course, options.to, roster)
+    print(_grade_table(grades))
     course = Path(options.course)
     table = f"grades-{options.name}{'' if options.to == 'none' else f'-{options.to}'}.csv"
     print(f"\ntable in {course / table}, feedback in {course / f'feedback-{options.name}.zip'}")
@@ -117,5 +117,5 @@ def _gradescope(options: Gradescope) -> None:
             raise UserError(
                 f"course is {options.course}, but there is no {source}: build the assignment first."
             )
-    write_autograder(options.name, out, options.seconds, source)
+    _write_autograder(options.name, out, options.seconds, source)
     print(f"autograder of {options.name} in {out}")

@@ -12,7 +12,7 @@ from dit_nb.errors import UserError
 from dit_nb.image_check import _Ranks
 from dit_nb.image_files import _BUNDLED, open_images
 from dit_nb.image_streams import open_stream
-from dit_nb.subsets import balance_classes, data_labels, hold_out
+from dit_nb.subsets import _data_labels, balance_classes, hold_out
 
 __all__ = []
 
@@ -164,7 +164,7 @@ def _describe_repeats(data) -> str:
 
 def _describe_classes(data) -> str:
     "Number of classes, and their counts: all of them if they are few, else the smallest and the largest."
-    names, labels = tuple(_find_attribute(data, "class_names") or ()), data_labels(data)
+    names, labels = tuple(_find_attribute(data, "class_names") or ()), _data_labels(data)
     if not names:
         return "no classes"
     head = f"{len(names):,} class{'es' if len(names) > 1 else ''}"

@@ -20,7 +20,7 @@ from dit_nb.speed import InferenceModel, fast_cpu
 from dit_nb.training import Trainer
 from dit_nb.utils import _make_folder
 
-__all__ = ["digits_config", "run_digits"]
+__all__ = ["digits_config"]
 
 _DIGITS_MODEL = DiTConfig(**vars(Digits.model))
 _DIGITS_SAMPLING = SamplingConfig(bins=17, class_names=tuple("0123456789"))
@@ -51,7 +51,7 @@ def _short_recipe(
     return TrainConfig(**{"seed": seed, **length, **options, **changes})
 
 
-def run_digits(
+def _run_digits(
     out: str | Path = "runs/digits",
     seconds: float | None = 60.0,
     steps: int | None = None,
@@ -149,5 +149,5 @@ def run(options: Digits) -> None:
     "Run dit-nb digits."
     settings = dict(vars(options))
     out, config = settings.pop("out"), DiTConfig(**vars(settings.pop("model")))
-    print(_metrics_table(run_digits(out, config=config, **settings)))
+    print(_metrics_table(_run_digits(out, config=config, **settings)))
     print(f"model, metrics and figures in {out}")

@@ -23,12 +23,12 @@ from dit_nb.speed import InferenceModel, fast_cpu
 from dit_nb.training import Trainer
 from dit_nb.utils import _make_folder
 
-__all__ = ["emoji_config", "run_emoji"]
+__all__ = []
 
 _SAMPLES = 256  # samples that are evaluated
 
 
-def emoji_config(
+def _emoji_config(
     seconds: float | None = Emoji.seconds, steps: int | None = None, seed: int = 0, **changes
 ) -> TrainConfig:
     """Return the training settings that give smileys in both styles after eight minutes on two CPU cores.
@@ -42,7 +42,7 @@ def emoji_config(
     return _short_recipe(Emoji, seconds, steps, seed, **changes)
 
 
-def run_emoji(
+def _run_emoji(
     out: str | Path = Emoji.out,
     seconds: float | None = Emoji.seconds,
     steps: int | None = None,
@@ -57,7 +57,7 @@ def run_emoji(
 
     Args:
         out: output folder: model, metrics.json, samples.npz and figures; checkpoints with `save_every`
-        seconds, steps, seed, **changes: as for `emoji_config`
+        seconds, steps, seed, **changes: as for `_emoji_config`
         progress: whether to show progress bars
         config: configuration of the model; its number of classes is set to that of the data
         categories: categories of emoji; None for all of them
@@ -66,7 +66,7 @@ def run_emoji(
     Raises:
         UserError: if a setting is invalid, or the folder cannot be written
     """
-    split, settings = emoji(categories), emoji_config(seconds, steps, seed, **changes)
+    split, settings = emoji(categories), _emoji_config(seconds, steps, seed, **changes)
     out, names = _make_folder(out), split.train.class_names
     config = replace(config or DiTConfig(**vars(Emoji.model)), num_classes=len(names))
     _check_checkpoints(out, resume, settings)
@@ -133,5 +133,5 @@ def run(options: Emoji) -> None:
     config = DiTConfig(**vars(settings.pop("model")))
     if settings.pop("all"):
         settings["categories"] = None
-    print(_metrics_table(run_emoji(config=config, **settings)))
+    print(_metrics_table(_run_emoji(config=config, **settings)))
     print(f"model, metrics and figures in {options.out}")

@@ -21,7 +21,7 @@ from dit_nb.guidance import Guided
 from dit_nb.hub import _model_folder
 from dit_nb.interop.convert import load_any
 from dit_nb.interop.diffusers import _make_scheduler, scheduler_sample
-from dit_nb.measure import PRESETS, _uniform_labels
+from dit_nb.measure import _PRESETS, _uniform_labels
 from dit_nb.model import DiT
 from dit_nb.pretrained import (
     _check_sampling_call,
@@ -48,7 +48,7 @@ _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 def _merge_settings(options: Sample) -> dict:
     "Settings of the preset, changed by the options that were given."
-    preset = dict(PRESETS[options.preset]) if options.preset else {}
+    preset = dict(_PRESETS[options.preset]) if options.preset else {}
     settings = {"num_samples": preset.pop("n", 16), "vae": None, **preset, **options.sampling}
     if settings.get("sampler") == "dpm++":
         settings["steps"] = options.sampling.get("steps", "20")  # a preset's are for its own sampler

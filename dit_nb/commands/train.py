@@ -28,7 +28,7 @@ from dit_nb.finetune import save_lora
 from dit_nb.lab.budget import training_memory
 from dit_nb.model import DiT
 from dit_nb.pretrained import make_diffusion, sample_images, save_model
-from dit_nb.speed import InferenceModel, fast_cpu, float32_matmul_precision
+from dit_nb.speed import InferenceModel, _float32_matmul_precision, fast_cpu
 from dit_nb.training import Trainer
 
 __all__ = []
@@ -135,7 +135,7 @@ def _resume(trainer: Trainer, options: Train) -> None:
 @fast_cpu()
 def run(options: Train) -> None:
     "Run dit-nb train."
-    with float32_matmul_precision("high") if options.tf32 else nullcontext():
+    with _float32_matmul_precision("high") if options.tf32 else nullcontext():
         trainer, sampling, sample_grid = _make_trainer(options)
         if trainer.accelerator.is_main_process:
             print(_describe_run(trainer), flush=True)

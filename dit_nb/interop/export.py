@@ -16,7 +16,7 @@ from dit_nb.since.meanflow import MeanFlowDiT
 from dit_nb.utils import _atomic_write
 from dit_nb.weight_files import _system_errors
 
-__all__ = ["export_browser", "export_model", "export_onnx"]
+__all__ = ["export_model"]
 
 
 def export_model(model: DiT, sampling: SamplingConfig, target: str | Path, format: str = "onnx") -> None:
@@ -35,12 +35,12 @@ def export_model(model: DiT, sampling: SamplingConfig, target: str | Path, forma
     if Path(target).exists():
         raise UserError(f"target is {target}, but must not exist yet: choose another name.")
     if format == "onnx":
-        export_onnx(model, target, torch.long if sampling.objective == "diffusion" else torch.float32)
+        _export_onnx(model, target, torch.long if sampling.objective == "diffusion" else torch.float32)
     else:
-        export_browser(model, sampling, target)
+        _export_browser(model, sampling, target)
 
 
-def export_onnx(model: DiT, target: str | Path, time: torch.dtype = torch.long) -> None:
+def _export_onnx(model: DiT, target: str | Path, time: torch.dtype = torch.long) -> None:
     """Write the network as ONNX: inputs x (N, C, H, W), t (N,) and y (N,) int64, output (N, out_channels, H, W).
 
     A MeanFlowDiT has the input r (N,) after t; its times are in [0, 1]. The size N of a batch is free. Needs the package onnxscript.
@@ -75,7 +75,7 @@ def export_onnx(model: DiT, target: str | Path, time: torch.dtype = torch.long) 
     program.save(target)
 
 
-def export_browser(model: DiT, sampling: SamplingConfig, target: str | Path) -> None:
+def _export_browser(model: DiT, sampling: SamplingConfig, target: str | Path) -> None:
     """Write weights, configuration and sampling settings as one safetensors file of two bytes per weight.
 
     A matrix is stored as 16-bit integers with a float32 scale for each row, `name.scale`: about a tenth of the error

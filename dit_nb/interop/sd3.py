@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from dit_nb.errors import UserError
 from dit_nb.since.mmdit import MMDiT, MMDiTConfig
 
-__all__ = ["from_sd3", "joint_block_from_sd3"]
+__all__ = ["from_sd3"]
 
 _STREAMS = {  # stream: its names in diffusers
     "image": {
@@ -41,7 +41,7 @@ _MODEL = {  # name here: name in diffusers
 }
 
 
-def joint_block_from_sd3(weights: Mapping[str, Tensor], context_pre_only: bool = False) -> dict[str, Tensor]:
+def _joint_block_from_sd3(weights: Mapping[str, Tensor], context_pre_only: bool = False) -> dict[str, Tensor]:
     """Rename the weights of a `JointTransformerBlock` of diffusers to those of a `JointBlock`.
 
     With `context_pre_only`, diffusers keeps the text's scale before its shift (`AdaLayerNormContinuous`): swapped here.
@@ -95,7 +95,7 @@ def from_sd3(transformer: nn.Module) -> MMDiT:
     for i in range(config.depth):
         start = f"transformer_blocks.{i}."
         block = {name.removeprefix(start): w for name, w in weights.items() if name.startswith(start)}
-        block = joint_block_from_sd3(block, context_pre_only=i == config.depth - 1)
+        block = _joint_block_from_sd3(block, context_pre_only=i == config.depth - 1)
         found |= {f"blocks.{i}.{name}": weight for name, weight in block.items()}
     found["pos_embed"] = _centered_positions(
         weights["pos_embed.pos_embed"], theirs.pos_embed_max_size, config.grid

@@ -21,9 +21,9 @@ from dit_nb.since.flow_adapters import NoiseAsVelocity
 from dit_nb.since.meanflow import mean_flow_sample
 from dit_nb.speed import InferenceModel, fast_cpu
 
-__all__ = ["CATEGORIES", "PICTURES", "RESULTS", "guided_teacher"]
+__all__ = ["PICTURES", "RESULTS"]
 
-CATEGORIES = ("smileys", "animals", "food")
+_CATEGORIES = ("smileys", "animals", "food")
 RESULTS = Path(__file__).parent / "results" / "few_step_emoji.csv"
 PICTURES = RESULTS.with_suffix(".npz")
 _COLUMNS = ("sampler", "steps", "seed", "rms_to_50", "frechet", "category_accuracy", "style_accuracy")
@@ -31,7 +31,7 @@ _COLUMNS += ("nearest_train",)
 _STEPS, _SEEDS, _IMAGES = (1, 2, 4, 50), 5, 150  # steps, seeds, samples of each: 25 of each class
 
 
-def guided_teacher(class_names: tuple[str, ...], scale: float = 2.0) -> Callable:
+def _guided_teacher(class_names: tuple[str, ...], scale: float = 2.0) -> Callable:
     """The velocity that the few-step model was distilled from: the bundled diffusion model of emoji with guidance.
 
     Args:
@@ -50,7 +50,7 @@ def guided_teacher(class_names: tuple[str, ...], scale: float = 2.0) -> Callable
 def _samples(y: Tensor, seed: int, class_names: tuple[str, ...]) -> Iterator[tuple[str, int, Tensor]]:
     "Images of both samplers in each number of steps, from the same noise; the teacher's in 50 steps first."
     x_T = torch.randn(len(y), 3, 32, 32, generator=torch.Generator().manual_seed(1000 + seed))
-    teacher, (model, _) = guided_teacher(class_names), few_step_emoji_model(device="cpu")
+    teacher, (model, _) = _guided_teacher(class_names), few_step_emoji_model(device="cpu")
     for steps in reversed(_STEPS):
         options = dict(x_T=x_T, clip_x0=True, progress=False)
         flow = RectifiedFlow().respaced(steps)
@@ -61,7 +61,7 @@ def _samples(y: Tensor, seed: int, class_names: tuple[str, ...]) -> Iterator[tup
 @fast_cpu()
 def main() -> None:
     """Record all samplers, steps and seeds."""
-    split, pictures = emoji(CATEGORIES), {}
+    split, pictures = emoji(_CATEGORIES), {}
     names = split.train.class_names
     y = torch.arange(_IMAGES) % len(names)
     with RESULTS.open("w", newline="") as file:

@@ -15,9 +15,9 @@ from dit_nb.hub import _write_float16
 from dit_nb.since.meanflow import MeanFlowDiT, mean_flow_losses, sample_time_pairs
 from dit_nb.speed import fast_cpu
 
-__all__ = ["MODEL", "as_velocity_model", "mean_flow_digit_model", "train_mean_flow"]
+__all__ = ["as_velocity_model", "mean_flow_digit_model"]
 
-MODEL = Path(__file__).parents[1] / "models" / "meanflow_digits"
+_MODEL = Path(__file__).parents[1] / "models" / "meanflow_digits"
 _UPDATES, _BATCH, _LR = 800, 96, 2e-3
 _CONFIG = DiTConfig(
     input_size=8,
@@ -51,7 +51,7 @@ in {cpu_seconds:.0f} CPU seconds: {updates} updates of {batch} digits, one threa
 """
 
 
-def train_mean_flow(
+def _train_mean_flow(
     split: Split, updates: int, seed: int = 0, equal: float = 0.5, report: Callable = print
 ) -> MeanFlowDiT:
     """Train a small MeanFlowDiT on digits from scratch, and return the average of its weights.
@@ -87,22 +87,22 @@ def train_mean_flow(
 
 def _save(model: MeanFlowDiT, **facts) -> None:
     "Write configuration, weights in float16 and card."
-    model.save_pretrained(MODEL)  # creates the folder, and config.json
-    _write_float16(model.state_dict(), MODEL / "model.safetensors")
+    model.save_pretrained(_MODEL)  # creates the folder, and config.json
+    _write_float16(model.state_dict(), _MODEL / "model.safetensors")
     count = sum(v.numel() for k, v in model.state_dict().items() if k != "pos_embed")
     card = _CARD.format(weights=count, batch=_BATCH, torch=torch.__version__.split("+")[0], **facts)
-    (MODEL / "README.md").write_text(card, encoding="utf-8")
+    (_MODEL / "README.md").write_text(card, encoding="utf-8")
 
 
 def _train(split: Split) -> None:
     start = time.process_time()
-    model = train_mean_flow(split, _UPDATES, report=lambda line: print(line, flush=True))
+    model = _train_mean_flow(split, _UPDATES, report=lambda line: print(line, flush=True))
     _save(model, updates=_UPDATES, cpu_seconds=time.process_time() - start)
 
 
 def mean_flow_digit_model() -> MeanFlowDiT:
     """Load the bundled MeanFlow model of digits on the CPU, in eval() mode."""
-    return cast(MeanFlowDiT, MeanFlowDiT.from_pretrained(MODEL))
+    return cast(MeanFlowDiT, MeanFlowDiT.from_pretrained(_MODEL))
 
 
 def as_velocity_model(model: Callable) -> Callable:

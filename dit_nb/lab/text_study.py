@@ -18,7 +18,7 @@ from dit_nb.since.text import caption
 from dit_nb.speed import InferenceModel, fast_cpu
 from dit_nb.utils import _cpu_has_bf16
 
-__all__ = ["RESULTS", "half_seen_emoji", "wins"]
+__all__ = ["RESULTS", "half_seen_emoji"]
 
 RESULTS = Path(__file__).parent / "results" / "text_emoji.csv"
 _SAMPLES, _STEPS = 4, "20"  # samples of each caption, and their Euler steps
@@ -41,7 +41,7 @@ def _seen_emoji(split: EmojiSplit, like: EmojiSet) -> EmojiSet:
     return split.train._take(rows)
 
 
-def wins(samples: Tensor, wanted: Tensor, labels: Tensor) -> Tensor:
+def _wins(samples: Tensor, wanted: Tensor, labels: Tensor) -> Tensor:
     """How often samples are nearer to the wanted picture than to the wanted picture of another caption of the class.
 
     Args:
@@ -79,14 +79,14 @@ def _measure(kind: str, asked: EmojiSet, split: EmojiSplit, model, sampling) -> 
         for i, part in enumerate(ids.split(64))
     ]
     samples = torch.cat(samples).clamp(-1, 1)
-    pixels = wins(samples.unflatten(0, (-1, _SAMPLES)), asked.images, asked.labels)
+    pixels = _wins(samples.unflatten(0, (-1, _SAMPLES)), asked.images, asked.labels)
     seen = [torch.from_numpy(_features(images)).float() for images in (samples, asked.images)]
-    features = wins(seen[0].unflatten(0, (-1, _SAMPLES)), seen[1], asked.labels)
+    features = _wins(seen[0].unflatten(0, (-1, _SAMPLES)), seen[1], asked.labels)
     others = _other_style(asked.entries, split.train)
     copied = (
         torch.full((len(asked),), torch.nan)
         if others is None
-        else wins(others[:, None], asked.images, asked.labels)
+        else _wins(others[:, None], asked.images, asked.labels)
     )
     rows = []
     for i, entry in enumerate(asked.entries):

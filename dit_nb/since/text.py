@@ -18,7 +18,7 @@ from dit_nb.batches import BatchReader, ImageData, _Indices, _uniform
 from dit_nb.blocks.base import PlainBlock
 from dit_nb.emoji import Emoji, EmojiSet, _has_no_direction
 from dit_nb.errors import UserError, _is_int, _shown
-from dit_nb.subsets import data_fingerprint
+from dit_nb.subsets import _data_fingerprint
 
 __all__ = ["PADDING", "UNKNOWN", "CaptionSet", "Text", "TextEncoder", "Vocabulary", "caption", "caption_set"]
 __all__ += ["data_captions", "masked_attention", "split_words"]
@@ -228,7 +228,7 @@ class CaptionSet:
     @property
     def fingerprint(self) -> str | None:
         "Hash of images and ids, by which a resumed run notices others; None if the images have none."
-        images = data_fingerprint(self.images)
+        images = _data_fingerprint(self.images)
         if images is None:
             return None
         content = self.ids.numpy().tobytes() + repr((images, self.mirrored)).encode()

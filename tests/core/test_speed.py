@@ -21,9 +21,9 @@ from dit_nb.speed import (
     InferenceModel,
     _attention,
     _compile_for_training,
+    _float32_matmul_precision,
     _SigmoidGELU,
     fast_cpu,
-    float32_matmul_precision,
 )
 from support import (
     error_cases,
@@ -304,7 +304,7 @@ AMD, AMX = Processor("AMD", avx512=True, bf16=True), Processor("Intel", avx512=T
     ],
 )
 def test_fast_cpu_follows_the_policy_and_restores_the_settings(processor, exact, inside, monkeypatch):
-    monkeypatch.setattr("dit_nb.speed.this_processor", lambda: processor)
+    monkeypatch.setattr("dit_nb.speed._this_processor", lambda: processor)
     monkeypatch.setattr("dit_nb.speed._medium_is_exact", lambda: exact)
     before = settings()
     assert before == ("highest", True, True, True, False)
@@ -354,7 +354,7 @@ def test_both_kernels_of_attention_agree_with_the_formula(kernel, dtype, off):
 
 
 def test_training_and_sampling_in_bfloat16_follow_float32_inside_fast_cpu(monkeypatch):
-    monkeypatch.setattr("dit_nb.speed.this_processor", lambda: AMD)
+    monkeypatch.setattr("dit_nb.speed._this_processor", lambda: AMD)
     model = some_model()
     (x, t, y), exact = model_inputs(model), sample(model)
     with fast_cpu():
@@ -366,14 +366,14 @@ def test_training_and_sampling_in_bfloat16_follow_float32_inside_fast_cpu(monkey
 
 
 def test_fast_cpu_keeps_the_precision_of_the_user_where_the_policy_has_no_other(monkeypatch):
-    monkeypatch.setattr("dit_nb.speed.this_processor", lambda: AMX)
-    with float32_matmul_precision("high"), fast_cpu():
+    monkeypatch.setattr("dit_nb.speed._this_processor", lambda: AMX)
+    with _float32_matmul_precision("high"), fast_cpu():
         assert torch.get_float32_matmul_precision() == "high"
 
 
 def test_matmul_precision_is_restored():
     before = torch.get_float32_matmul_precision()
-    with pytest.raises(KeyError), float32_matmul_precision("medium"):
+    with pytest.raises(KeyError), _float32_matmul_precision("medium"):
         assert torch.get_float32_matmul_precision() == "medium"
         raise KeyError
     assert torch.get_float32_matmul_precision() == before

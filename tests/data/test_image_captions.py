@@ -10,7 +10,7 @@ from PIL import Image
 
 from dit_nb.image_files import open_images
 from dit_nb.since.text import data_captions
-from dit_nb.subsets import data_fingerprint, hold_out
+from dit_nb.subsets import _data_fingerprint, hold_out
 from support import raises_input_error
 
 TEXTS = {"a.png": "a red square", "b.png": "a café, in green", "c.png": "blue"}
@@ -158,10 +158,10 @@ def test_captions_follow_parts_and_belong_to_the_fingerprint(pictures):
     train, held_out = hold_out(data, 0.3)
     assert sorted(data_captions(train) + data_captions(held_out)) == sorted(TEXTS.values())
     assert data_captions(train) == [data.captions[i] for i in train.indices]
-    before = data_fingerprint(data)
-    assert before == data_fingerprint(open_images(pictures, 8, captions=True))
+    before = _data_fingerprint(data)
+    assert before == _data_fingerprint(open_images(pictures, 8, captions=True))
     (pictures / "a.txt").write_text("a red circle")
-    assert before != data_fingerprint(open_images(pictures, 8, captions=True))
+    assert before != _data_fingerprint(open_images(pictures, 8, captions=True))
 
 
 def test_arguments_that_do_not_fit(pictures):

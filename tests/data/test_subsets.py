@@ -9,7 +9,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Subset, TensorDataset, r
 from dit_nb.batches import Batches, BatchReader
 from dit_nb.data import ImageSet
 from dit_nb.image_files import open_images
-from dit_nb.subsets import balance_classes, data_fingerprint, data_labels, hold_out
+from dit_nb.subsets import _data_fingerprint, _data_labels, balance_classes, hold_out
 from support import raises_input_error
 
 
@@ -40,14 +40,14 @@ def test_pytorchs_loaders_and_splits(pictures):
     assert torch.equal(images[:2], BatchReader(data)([11, 0])[0]) and labels[:2].tolist() == [2, 0]
     reader = BatchReader(Subset(Subset(data, range(4, 12)), [7, 0]))
     assert torch.equal(reader([0, 1])[0], BatchReader(data)([11, 4])[0]), "a part of a part"
-    assert data_labels(both)[:2].tolist() == [2, 0] and len(data_labels(both)) == 5
+    assert _data_labels(both)[:2].tolist() == [2, 0] and len(_data_labels(both)) == 5
 
 
 def test_a_part_of_each_class_is_held_out(pictures):
     data = open_images(pictures, 8)
     train, held_out = hold_out(data, 0.3, seed=1)
     assert sorted([*train.indices, *held_out.indices]) == list(range(12))
-    assert torch.bincount(data_labels(held_out), minlength=3).tolist() == [3, 1, 0], (
+    assert torch.bincount(_data_labels(held_out), minlength=3).tolist() == [3, 1, 0], (
         "not the last image of a class"
     )
     assert (
@@ -64,11 +64,11 @@ def test_a_part_of_each_class_is_held_out(pictures):
 
 def test_balanced_classes_have_as_many_images(pictures):
     balanced = balance_classes(open_images(pictures, 8))
-    assert torch.bincount(data_labels(balanced)).tolist() == [9, 9, 9]
+    assert torch.bincount(_data_labels(balanced)).tolist() == [9, 9, 9]
     assert set(balanced.indices) == set(range(12)), "no image is lost"
     assert sorted(balanced.indices.count(i) for i in (9, 10)) == [4, 5]
     train, _ = hold_out(open_images(pictures, 8), 0.3)
-    assert torch.bincount(data_labels(balance_classes(train))).tolist() == [6, 6, 6]
+    assert torch.bincount(_data_labels(balance_classes(train))).tolist() == [6, 6, 6]
     with raises_input_error("no classes"):
         balance_classes(open_images(pictures / "a", 8))
 
@@ -77,20 +77,20 @@ def test_fingerprints(pictures, tmp_path):
     data = open_images(pictures, 8)
     other = tmp_path / "copied elsewhere"
     pictures.rename(other)
-    assert data_fingerprint(open_images(other, 8)) == data.fingerprint
+    assert _data_fingerprint(open_images(other, 8)) == data.fingerprint
     path = other / "b" / "09.png"
     same_size = path.read_bytes()
     Image.fromarray(np.full((10, 14), 181, np.uint8)).save(path)
     assert len(path.read_bytes()) == len(same_size), "the name and the size of the file are as before"
-    assert data_fingerprint(open_images(other, 8)) != data.fingerprint
+    assert _data_fingerprint(open_images(other, 8)) != data.fingerprint
     path.write_bytes(same_size)
     path.rename(other / "c" / "09.png")
-    assert data_fingerprint(open_images(other, 8)) != data.fingerprint, "another class"
+    assert _data_fingerprint(open_images(other, 8)) != data.fingerprint, "another class"
     sets = [image_set(), image_set(seed=1), Subset(image_set(), [0, 1]), Subset(image_set(), [0, 2])]
     sets += [ConcatDataset([image_set()] * 2), image_set(n=9)]
-    assert len({data_fingerprint(data) for data in sets}) == len(sets)
-    assert data_fingerprint(image_set()) == data_fingerprint(image_set())
-    assert data_fingerprint(TensorDataset(torch.zeros(2))) is None
+    assert len({_data_fingerprint(data) for data in sets}) == len(sets)
+    assert _data_fingerprint(image_set()) == _data_fingerprint(image_set())
+    assert _data_fingerprint(TensorDataset(torch.zeros(2))) is None
 
 
 # Crops

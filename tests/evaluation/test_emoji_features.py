@@ -11,9 +11,9 @@ import torch
 from dit_nb.data import emoji
 from dit_nb.emoji import Emoji, EmojiSet, EmojiSplit
 from dit_nb.emoji_features import (
-    EmojiExtractor,
+    _composition_scores,
+    _EmojiExtractor,
     _nearest_in_class,
-    composition_scores,
     emoji_classifier,
     evaluate_emoji,
 )
@@ -37,11 +37,11 @@ def test_the_classifier_is_as_accurate_as_its_card_says(split):
 
 
 def test_extractor_gives_features_and_probabilities(split):
-    found = EmojiExtractor()(split.held_out.images[:5])
+    found = _EmojiExtractor()(split.held_out.images[:5])
     assert found.pooled.shape == (5, 64) and found.probs.shape == (5, 16)
     assert found.probs.sum(1) == pytest.approx([1] * 5)
     with raises_input_error("images are 1x8x8, but must be 3x32x32"):
-        EmojiExtractor()(torch.zeros(2, 1, 8, 8))
+        _EmojiExtractor()(torch.zeros(2, 1, 8, 8))
 
 
 def test_real_emoji_score_better_than_shuffled_pixels(split):
@@ -82,16 +82,16 @@ def black_and_white() -> EmojiSplit:
 def test_composition_score_of_half_seen_names(value, expected):
     """Black samples are closer to the half-seen emoji of their class, white ones to the unseen emoji."""
     samples, labels = torch.full((4, 3, 32, 32), value), torch.tensor([0, 0, 1, 1])
-    found = composition_scores(samples, labels, black_and_white())["half_seen"]
+    found = _composition_scores(samples, labels, black_and_white())["half_seen"]
     assert (found["value"], found["low"], found["high"]) == (expected, expected, expected)
 
 
 def test_style_score_is_one_for_copies_and_half_for_noise(split):
     held_out = split.held_out
-    copies = composition_scores(held_out.images, held_out.labels, split)
+    copies = _composition_scores(held_out.images, held_out.labels, split)
     assert copies["style"]["value"] == 1
     noise = torch.randn(64, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    found = composition_scores(noise, torch.arange(16).repeat(4), split)
+    found = _composition_scores(noise, torch.arange(16).repeat(4), split)
     assert found["style"]["low"] < 0.5 < found["style"]["high"] + 0.1
 
 

@@ -17,7 +17,7 @@ from dit_nb.data import _to_uint8
 from dit_nb.evaluation import frechet_distance, gaussian_frechet_distance, inception_score, precision_recall
 from dit_nb.features import Features
 from dit_nb.measure import (
-    PRESETS,
+    _PRESETS,
     _Comparison,
     _FeatureStats,
     _half_sample_interval,
@@ -305,7 +305,7 @@ def test_arguments_that_do_not_fit(call, pattern):
 
 
 def test_the_papers_protocol():
-    paper = PRESETS["paper"]
+    paper = _PRESETS["paper"]
     expected = {"n": 50_000, "steps": "250", "cfg_scale": 1.5, "guided_channels": 3}
     assert expected.items() <= paper.items()
     assert paper["vae"] == "stabilityai/sd-vae-ft-ema" and paper["sampler"] == "ddpm" and not paper["clip_x0"]

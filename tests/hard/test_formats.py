@@ -35,14 +35,14 @@ from dit_nb.measure import evaluate
 from dit_nb.pretrained import save_model
 from dit_nb.sample_files import save_npz
 from dit_nb.teach.classroom import assignments, challenge, checking
-from dit_nb.teach.classroom.challenge import Entry
-from dit_nb.teach.classroom.execute import Run
+from dit_nb.teach.classroom.challenge import _Entry
+from dit_nb.teach.classroom.execute import _Run
 from dit_nb.teach.classroom.grading import _read_release
 from dit_nb.teach.classroom.memory import _read_memory
-from dit_nb.teach.classroom.nbgrader_source import release_notebook, source_notebook
-from dit_nb.teach.classroom.roster import read_extensions, read_roster
-from dit_nb.teach.classroom.table import Grade, read_table, write_table
-from dit_nb.teach.classroom.work import Class, _take_in
+from dit_nb.teach.classroom.nbgrader_source import _release_notebook, source_notebook
+from dit_nb.teach.classroom.roster import _read_extensions, _read_roster
+from dit_nb.teach.classroom.table import _Grade, _read_table, _write_table
+from dit_nb.teach.classroom.work import _Class, _take_in
 
 pytestmark = pytest.mark.hard
 
@@ -104,7 +104,7 @@ def autoencoder() -> AutoencoderKL:
 
 
 LESSON = next((Path(__file__).resolve().parents[2] / "nbs").glob("*/03_patchify.ipynb"))
-RELEASE = release_notebook(source_notebook("a1"))
+RELEASE = _release_notebook(source_notebook("a1"))
 
 
 def classroom(folder: Path) -> None:
@@ -118,10 +118,10 @@ def classroom(folder: Path) -> None:
             archive.writestr(f"{name}.ipynb", submission)
     (folder / "roster.csv").write_text("id,name,email\nanna,Anna Li,anna@x.org\nben,Ben,\n")
     (folder / "late.csv").write_text("student,days,hours\nanna,2,\nben,,3\n")
-    write_table(
-        folder / "grades-a1.csv", "a1", [Grade("anna", "graded", {"patchify": (3.0, 5.0)}, seconds=2.5)]
+    _write_table(
+        folder / "grades-a1.csv", "a1", [_Grade("anna", "graded", {"patchify": (3.0, 5.0)}, seconds=2.5)]
     )
-    challenge.update_leaderboard(folder / "leaderboard.csv", [Entry("me", 1.0, 0.1, 0.9, 1000, 500)])
+    challenge._update_leaderboard(folder / "leaderboard.csv", [_Entry("me", 1.0, 0.1, 0.9, 1000, 500)])
     (folder / "course/.grading").mkdir()
     (folder / "course/.grading/a1.json").write_text(json.dumps({"anna": {"marks": {}, "notes": []}}))
     cells = ["# One exercise\n\n**Minutes**: 10", "<!-- exercise: patchify -->"]
@@ -166,21 +166,21 @@ def compare(samples: Path, reference: Path) -> None:
     evaluate(str(samples), str(reference), features, k=1, resamples=0, progress=False)
 
 
-async def not_run(*_) -> Run:
-    return Run()
+async def not_run(*_) -> _Run:
+    return _Run()
 
 
 def check(notebook: Path) -> None:
     "Read a student's notebook as `dit-nb check` does, without running it."
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(checking, "run_notebook", not_run)
+        patch.setattr(checking, "_run_notebook", not_run)
         checking.check_notebook(notebook)
 
 
 def take_in(submissions: Path) -> None:
     "Take a class in: who cannot be read costs a sentence, and nobody else."
     with tempfile.TemporaryDirectory() as scratch:
-        works = _take_in("a1", submissions, Class(submissions), RELEASE, {}, [], Path(scratch))
+        works = _take_in("a1", submissions, _Class(submissions), RELEASE, {}, [], Path(scratch))
     others = [work for work in works if work.student == "ben"]
     assert submissions.suffix == ".zip" or [work.nb is not None for work in others] == [True]
     for work in works:
@@ -214,9 +214,9 @@ READERS = {  # file -> what reads it
     "class/anna.ipynb": lambda f: take_in(f / "class"),
     "class.zip": lambda f: take_in(f / "class.zip"),
     "course/release/a1/a1.ipynb": lambda f: _read_release(f / "course", "a1"),
-    "roster.csv": lambda f: read_roster(f / "roster.csv"),
-    "late.csv": lambda f: read_extensions(f / "late.csv", "a1", []),
-    "grades-a1.csv": lambda f: read_table(f / "grades-a1.csv"),
+    "roster.csv": lambda f: _read_roster(f / "roster.csv"),
+    "late.csv": lambda f: _read_extensions(f / "late.csv", "a1", []),
+    "grades-a1.csv": lambda f: _read_table(f / "grades-a1.csv"),
     "leaderboard.csv": lambda f: challenge._read(f / "leaderboard.csv"),
     "course/.grading/a1.json": lambda f: _read_memory(f / "course", "a1"),
     "a9_one.ipynb": lambda f: assignments.collect(f / "a9_one.ipynb", [LESSON]),

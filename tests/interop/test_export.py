@@ -8,7 +8,7 @@ from safetensors import safe_open
 from dit_nb.cli import main
 from dit_nb.config import DiTConfig, SamplingConfig
 from dit_nb.errors import UserError
-from dit_nb.interop.export import export_browser, export_model, export_onnx
+from dit_nb.interop.export import _export_browser, _export_onnx, export_model
 from dit_nb.model import DiT
 from dit_nb.pretrained import digit_model, save_model
 from dit_nb.since.meanflow import MeanFlowDiT
@@ -33,7 +33,7 @@ def test_onnx_computes_what_pytorch_does_for_any_batch(tmp_path, block, classes)
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     model, target = random_model(block=block, num_classes=classes), tmp_path / "model.onnx"
-    export_onnx(model, target)
+    _export_onnx(model, target)
     session = onnxruntime.InferenceSession(target)
     for n in (1, 2, 5):
         x, t = torch.randn(n, 3, 8, 4), torch.randint(0, 1000, (n,))
@@ -46,7 +46,7 @@ def test_onnx_computes_what_pytorch_does_for_any_batch(tmp_path, block, classes)
 
 def test_the_browser_file_holds_all_weights_and_settings(tmp_path):
     model, sampling = digit_model()
-    export_browser(model, sampling, tmp_path / "digits.bin")
+    _export_browser(model, sampling, tmp_path / "digits.bin")
     assert (tmp_path / "digits.bin").stat().st_size < 2_200_000
     (tmp_path / "other").touch()
     assert (tmp_path / "digits.bin").stat().st_mode == (
@@ -67,12 +67,12 @@ def test_the_browser_file_of_a_mean_flow_model_says_how_it_scales_time(tmp_path)
         input_size=8, patch_size=2, in_channels=3, hidden_size=16, depth=1, num_heads=2, num_classes=3
     )
     model = MeanFlowDiT(DiTConfig(**shape, learn_sigma=False, class_dropout_prob=0.0)).eval()
-    export_browser(model, SamplingConfig(objective="mean_flow", steps="4"), tmp_path / "m.bin")
+    _export_browser(model, SamplingConfig(objective="mean_flow", steps="4"), tmp_path / "m.bin")
     with safe_open(tmp_path / "m.bin", "pt") as file:
         assert json.loads(file.metadata()["config"])["time_scale"] == 10
         assert "span_embedder.mlp.0.weight" in file.keys()
     with pytest.raises(UserError, match="^objective is 'diffusion', but must be mean_flow"):
-        export_browser(model, SamplingConfig(), tmp_path / "other.bin")
+        _export_browser(model, SamplingConfig(), tmp_path / "other.bin")
 
 
 REFUSED = {
@@ -90,7 +90,7 @@ REFUSED = {
 def test_the_browser_refuses_what_its_code_does_not_know(tmp_path, name):
     fields, settings = REFUSED[name]
     with pytest.raises(UserError, match=f"^{name} is "):
-        export_browser(random_model(**fields), SamplingConfig(**settings), tmp_path / "x.bin")
+        _export_browser(random_model(**fields), SamplingConfig(**settings), tmp_path / "x.bin")
     assert not list(tmp_path.iterdir())
 
 

@@ -12,7 +12,7 @@ from dit_nb.config import TrainConfig
 from dit_nb.ema import EMA
 from dit_nb.errors import UserError
 from dit_nb.guidance import Guided
-from dit_nb.interop.sd3 import from_sd3, joint_block_from_sd3
+from dit_nb.interop.sd3 import _joint_block_from_sd3, from_sd3
 from dit_nb.model import DiT
 from dit_nb.since.flow import RectifiedFlow, flow_sample
 from dit_nb.since.mmdit import JointBlock, MMDiT, MMDiTConfig, joint_attention
@@ -69,7 +69,7 @@ def test_the_block_is_that_of_diffusers(qk_norm, pre_only):
     for weight in theirs.parameters():
         torch.nn.init.normal_(weight, std=0.3)
     ours = JointBlock(24, 3, 4.0, qk_norm is not None, pre_only).double()
-    ours.load_state_dict(joint_block_from_sd3(theirs.state_dict(), pre_only))
+    ours.load_state_dict(_joint_block_from_sd3(theirs.state_dict(), pre_only))
     x, context, c = torch.randn(2, 9, 24), torch.randn(2, 5, 24), torch.randn(2, 24)
     x, context, c = x.double(), context.double(), c.double()
     with torch.no_grad():
@@ -79,7 +79,7 @@ def test_the_block_is_that_of_diffusers(qk_norm, pre_only):
         assert relative(image, their_image) < most
         assert torch.equal(text, context) if pre_only else relative(text, their_text) < most
         if pre_only:  # without the swap of shift and scale
-            ours.load_state_dict(joint_block_from_sd3(theirs.state_dict()))
+            ours.load_state_dict(_joint_block_from_sd3(theirs.state_dict()))
             assert relative(ours(x, context, c, torch.ones(2, 5, dtype=torch.bool))[0], their_image) > 1e-3
 
 

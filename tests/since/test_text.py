@@ -19,7 +19,7 @@ from dit_nb.since.text import (
     masked_attention,
     split_words,
 )
-from dit_nb.subsets import data_fingerprint
+from dit_nb.subsets import _data_fingerprint
 from support import raises_input_error
 
 TEXTS = ["3d green apple", "flat green apple", "flat one-thirty clock", "3d family: man, woman"]
@@ -197,7 +197,7 @@ def test_the_fingerprint_depends_on_images_captions_and_mirror_images(dogs):
     sets = [caption_set(dogs, vocabulary, 5), caption_set(dogs, vocabulary, 5, mirror=True)]
     sets += [caption_set(Captioned(images, dogs.labels, dogs.class_names), vocabulary, 5)]
     sets += [caption_set(dogs, vocabulary, 2)]
-    prints = [data_fingerprint(data) for data in sets]
+    prints = [_data_fingerprint(data) for data in sets]
     assert None not in prints and len(set(prints)) == 4
-    assert prints[0] == data_fingerprint(caption_set(dogs, vocabulary, 5))
-    assert data_fingerprint(CaptionSet(dogs.images, sets[0].ids)) is None
+    assert prints[0] == _data_fingerprint(caption_set(dogs, vocabulary, 5))
+    assert _data_fingerprint(CaptionSet(dogs.images, sets[0].ids)) is None

@@ -11,7 +11,7 @@ import torch
 
 from dit_nb.callbacks import SampleImages, Validation
 from dit_nb.data import digits
-from dit_nb.run_log import MetricsTable
+from dit_nb.run_log import _MetricsTable
 from dit_nb.training import learning_rate
 from support import raises_input_error
 from support_training import TRAIN, make_trainer
@@ -23,11 +23,11 @@ def read(path) -> list[dict[str, str]]:
 
 
 def test_a_table_starts_with_its_columns(tmp_path):
-    table = MetricsTable(tmp_path / "a.csv")
+    table = _MetricsTable(tmp_path / "a.csv")
     table.add(1, {"loss": 0.5, "lr": 1e-4})
     table.add(2, {"loss": float("inf"), "lr": 1e-4})
     assert (tmp_path / "a.csv").read_text().splitlines() == ["step,loss,lr", "1,0.5,0.0001", "2,inf,0.0001"]
-    MetricsTable(None).add(1, {"loss": 0.5})
+    _MetricsTable(None).add(1, {"loss": 0.5})
 
 
 LEFT = {  # what a killed run left -> what a run resumed at step 20 keeps
@@ -45,7 +45,7 @@ LEFT = {  # what a killed run left -> what a run resumed at step 20 keeps
 @pytest.mark.parametrize("left", LEFT, ids=range(len(LEFT)))
 def test_a_resumed_run_continues_the_table(tmp_path, left):
     (tmp_path / "a.csv").write_text(left)
-    MetricsTable(tmp_path / "a.csv").add(20, {"loss": 0.5})
+    _MetricsTable(tmp_path / "a.csv").add(20, {"loss": 0.5})
     assert [row["step"] for row in read(tmp_path / "a.csv")] == [*LEFT[left], "20"]
     assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
 

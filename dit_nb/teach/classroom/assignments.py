@@ -7,7 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from dit_nb.errors import UserError
-from dit_nb.teach.classroom.private_names import made_private
+from dit_nb.teach.classroom.private_names import _made_private
 
 __all__ = ["assignments", "collect"]
 
@@ -141,7 +141,7 @@ def collect(frame: Path, lessons: list[Path]) -> dict:
         if not found:
             raise UserError(f"{frame.name} asks for the exercise {place[1]}, but no lesson has it.")
         cells += _numbered(found, names.index(place[1]) + 1)
-    cells = made_private(cells, names) if names else cells
+    cells = _made_private(cells, names) if names else cells
     return _notebook(cells, _facts(cells, frame.name.split("_")[0], names))
 
 

@@ -11,14 +11,14 @@ import torch
 from dit_nb.errors import UserError
 from dit_nb.utils import _atomic_write
 
-__all__ = ["MAX_PARAMETERS", "MAX_STEPS", "Entry", "measure", "update_leaderboard"]
+__all__ = []
 
-MAX_STEPS = 500  # updates in training
-MAX_PARAMETERS = 700_000  # trainable parameters
+_MAX_STEPS = 500  # updates in training
+_MAX_PARAMETERS = 700_000  # trainable parameters
 
 
 @dataclass(frozen=True)
-class Entry:
+class _Entry:
     """One line of the leaderboard."""
 
     name: str  # who made it
@@ -31,10 +31,10 @@ class Entry:
     @property
     def within_budget(self) -> bool:
         """Whether it has a rank."""
-        return self.steps <= MAX_STEPS and self.parameters <= MAX_PARAMETERS
+        return self.steps <= _MAX_STEPS and self.parameters <= _MAX_PARAMETERS
 
 
-def measure(folder: str | Path, seed: int = 0, sets: int = 4, per_class: int = 100) -> Entry:
+def _measure(folder: str | Path, seed: int = 0, sets: int = 4, per_class: int = 100) -> _Entry:
     """Measure a run on the digits: load its model, sample several sets, compare each with held-out digits.
 
     Args:
@@ -63,7 +63,7 @@ def measure(folder: str | Path, seed: int = 0, sets: int = 4, per_class: int = 1
         right.append(classifier.accuracy(images, labels))
     parameters = sum(p.numel() for p in model.parameters() if p.numel() and not _is_table(model, p))
     spread = max(distances) - min(distances)
-    return Entry(folder.resolve().name, sum(distances) / sets, spread, sum(right) / sets, parameters, steps)
+    return _Entry(folder.resolve().name, sum(distances) / sets, spread, sum(right) / sets, parameters, steps)
 
 
 def _is_table(model: torch.nn.Module, parameter: torch.Tensor) -> bool:
@@ -81,7 +81,7 @@ def _steps(path: Path) -> int:
         raise UserError(f"{path} cannot be read as metrics of a run ({type(error).__name__}).") from None
 
 
-def update_leaderboard(path: str | Path, entries: list[Entry]) -> list[Entry]:
+def _update_leaderboard(path: str | Path, entries: list[_Entry]) -> list[_Entry]:
     """Put entries into a leaderboard (CSV), the best first; return all of them.
 
     An entry replaces an older one of the same name; those over the budget come last, without a rank.
@@ -89,7 +89,7 @@ def update_leaderboard(path: str | Path, entries: list[Entry]) -> list[Entry]:
     path = Path(path)
     known = {entry.name: entry for entry in [*_read(path), *entries]}
     ranked = sorted(known.values(), key=lambda entry: (not entry.within_budget, entry.distance))
-    names = [field.name for field in fields(Entry)]
+    names = [field.name for field in fields(_Entry)]
     with _atomic_write(path) as draft, draft.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(["rank", *names])
@@ -100,13 +100,13 @@ def update_leaderboard(path: str | Path, entries: list[Entry]) -> list[Entry]:
     return ranked
 
 
-def _read(path: Path) -> list[Entry]:
+def _read(path: Path) -> list[_Entry]:
     if not path.exists():
         return []
-    kinds: dict = {field.name: field.type for field in fields(Entry)}
+    kinds: dict = {field.name: field.type for field in fields(_Entry)}
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            return [Entry(**{n: kind(row[n]) for n, kind in kinds.items()}) for row in csv.DictReader(file)]
+            return [_Entry(**{n: kind(row[n]) for n, kind in kinds.items()}) for row in csv.DictReader(file)]
     except (ValueError, KeyError, TypeError, csv.Error) as error:
         raise UserError(f"{path} cannot be read as a leaderboard ({type(error).__name__}).") from None
 
@@ -118,8 +118,8 @@ def _main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of the first sample set")
     options = parser.parse_args()
     try:
-        entries = [measure(run, options.seed) for run in options.runs]
-        ranked = update_leaderboard(options.leaderboard, entries)
+        entries = [_measure(run, options.seed) for run in options.runs]
+        ranked = _update_leaderboard(options.leaderboard, entries)
     except (UserError, FileNotFoundError) as error:
         raise SystemExit(f"challenge: {error}") from None
     for rank, entry in enumerate(ranked, 1):

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from dit_nb.errors import UserError
 from dit_nb.teach.classroom.assignments import assignments
-from dit_nb.teach.classroom.execute import run_notebook
-from dit_nb.teach.classroom.kernels import Limits
-from dit_nb.teach.classroom.nbgrader_source import release_notebook, source_notebook
+from dit_nb.teach.classroom.execute import _run_notebook
+from dit_nb.teach.classroom.kernels import _Limits
+from dit_nb.teach.classroom.nbgrader_source import _release_notebook, source_notebook
 from dit_nb.teach.classroom.notebooks import (
     _exercise,
     _grade_id,
@@ -24,11 +24,11 @@ from dit_nb.teach.classroom.remarks import _code_remarks
 from dit_nb.teach.classroom.repair import repair
 from dit_nb.teach.classroom.sandbox import _check_sandbox
 
-__all__ = ["Checked", "Line", "check_notebook"]
+__all__ = ["check_notebook"]
 
 
 @dataclass(frozen=True)
-class Line:
+class _Line:
     """Result of one graded cell."""
 
     exercise: str
@@ -39,11 +39,11 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Checked:
+class _Checked:
     """Result of a notebook."""
 
     assignment: str
-    lines: tuple[Line, ...]
+    lines: tuple[_Line, ...]
     by_hand: tuple[str, ...]  # what a person grades
     notes: tuple[str, ...]  # what was repaired, and what ended Python
     remarks: tuple[str, ...]  # calls that were not given
@@ -64,9 +64,9 @@ def check_notebook(
     path: Path,
     name: str | None = None,
     source: dict | None = None,
-    limits: Limits | None = None,
+    limits: _Limits | None = None,
     files: tuple = (),
-) -> Checked:
+) -> _Checked:
     """Run the checks of an assignment on a student's notebook.
 
     Args:
@@ -83,11 +83,11 @@ def check_notebook(
         raise FileNotFoundError(f"notebook is {path}, but there is no such file.")
     try:
         name = name or _name_of(path)
-        release = release_notebook(source or source_notebook(name))
+        release = _release_notebook(source or source_notebook(name))
         nb, notes = repair(path, release)
     except UserError as error:
         raise UserError(f"notebook is {path}, but {error}.".replace("..", ".")) from None
-    limits = limits or Limits()
+    limits = limits or _Limits()
     if limits.sandbox:
         _check_sandbox()
     remarks = _code_remarks(nb, release)
@@ -96,10 +96,10 @@ def check_notebook(
     nb = {**nb, "cells": [cell for cell in cells if cell["source"].strip() or not _is_check(cell)]}
     with tempfile.TemporaryDirectory(prefix="dit") as folder:
         _copy(files, path.parent, Path(folder))
-        run = asyncio.run(run_notebook(nb, Path(folder), limits))
+        run = asyncio.run(_run_notebook(nb, Path(folder), limits))
     lines = tuple(_line(cell, run) for cell in nb["cells"] if _is_check(cell))
     by_hand = tuple(_exercise(cell) for cell in nb["cells"] if _is_report(cell))
-    return Checked(name, lines, by_hand, (*notes, *run.remarks), tuple(remarks), run.seconds)
+    return _Checked(name, lines, by_hand, (*notes, *run.remarks), tuple(remarks), run.seconds)
 
 
 def _copy(files: tuple, root: Path, folder: Path) -> None:
@@ -127,11 +127,11 @@ def _with_check(cell: dict, sources: dict[str, dict]) -> dict:
     return {**cell, "source": ""} if (_grade_id(cell) or "").endswith("-hidden") else cell
 
 
-def _line(cell: dict, run) -> Line:
+def _line(cell: dict, run) -> _Line:
     grade_id, points = _grade_id(cell) or "", float(_marks(cell)["points"])
     row = run.reports.get(grade_id, {})
     errors = [o for o in cell["outputs"] if o["output_type"] == "error"]
     reason = row.get("reason") or (errors[0]["evalue"] if errors else "The check did not run.")
     hint = f" Where to look: {row['hint']}" if row.get("hint") else ""
     share = run.share(grade_id)
-    return Line(_exercise(cell), grade_id.endswith("-hidden"), points * share, points, f"{reason}{hint}")
+    return _Line(_exercise(cell), grade_id.endswith("-hidden"), points * share, points, f"{reason}{hint}")

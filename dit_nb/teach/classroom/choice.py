@@ -5,10 +5,10 @@ import unicodedata
 from pathlib import Path
 
 from dit_nb.errors import UserError
-from dit_nb.teach.classroom.intake import _NOTEBOOK, Received, _student_of
+from dit_nb.teach.classroom.intake import _NOTEBOOK, _Received, _student_of
 from dit_nb.teach.classroom.notebooks import _grade_id, _is_solution, _part, _read_submission
 
-__all__ = ["choose"]
+__all__ = []
 
 _DOCUMENTS = (".pdf", ".doc", ".docx", ".odt", ".rtf", ".html", ".zip", ".7z", ".rar", ".tar", ".gz")
 # A file of this name beside a notebook would hide a package that the checks need.
@@ -18,7 +18,7 @@ _HIDES = {
 }
 
 
-def choose(one: Received, name: str, release: dict) -> tuple[Path | None, list[str], list[Path]]:
+def _choose(one: _Received, name: str, release: dict) -> tuple[Path | None, list[str], list[Path]]:
     """Return a student's notebook, remarks, and the files that it may use; no notebook: why, as only remark.
 
     Of several notebooks, those that are changed come first, then the newest attempt, then the right name, then
@@ -52,7 +52,7 @@ def _newer(path: Path, best: Path) -> str:
     return " (newer)" if path.stat().st_mtime > best.stat().st_mtime + 1 else ""
 
 
-def _rank(one: Received, path: Path, name: str, release: dict) -> tuple:
+def _rank(one: _Received, path: Path, name: str, release: dict) -> tuple:
     """Return how much speaks for a notebook."""
     exact = unicodedata.normalize("NFC", path.name) == f"{name}.ipynb"
     rest = (one.attempts.get(path, ()), exact, path.stat().st_mtime, path.name)

@@ -7,10 +7,10 @@ from pathlib import Path
 from dit_nb.errors import UserError
 from dit_nb.teach.classroom.assignments import _dumps
 from dit_nb.teach.classroom.engine import _convert, _require_nbgrader
-from dit_nb.teach.classroom.nbgrader_source import STUB, source_notebook, without_hidden
+from dit_nb.teach.classroom.nbgrader_source import STUB, _without_hidden, source_notebook
 from dit_nb.utils import _atomic_write
 
-__all__ = ["build", "preview", "solution"]
+__all__ = ["build"]
 
 _CONFIG = f'''"""Settings of nbgrader for this course; change them here. `nbgrader generate_config` lists all.
 
@@ -92,7 +92,7 @@ def release_source(name: str, course: str | Path) -> Path:
     return release
 
 
-def preview(name: str, out: Path) -> None:
+def _preview(name: str, out: Path) -> None:
     """Write what a student gets.
 
     Args:
@@ -106,7 +106,7 @@ def preview(name: str, out: Path) -> None:
         _write_notebook(out, lambda: build(name, folder).read_text(encoding="utf-8"))
 
 
-def solution(name: str, out: Path) -> None:
+def _solution(name: str, out: Path) -> None:
     """Write an assignment with its solutions, to hand out after the deadline.
 
     Args:
@@ -116,7 +116,7 @@ def solution(name: str, out: Path) -> None:
     Raises:
         UserError: if the file exists, or there is no such assignment
     """
-    _write_notebook(out, lambda: _dumps(without_hidden(source_notebook(name))))
+    _write_notebook(out, lambda: _dumps(_without_hidden(source_notebook(name))))
 
 
 def _write_notebook(out: Path, make) -> None:

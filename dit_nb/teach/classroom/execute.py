@@ -8,16 +8,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dit_nb.teach.classroom.kernels import _MODULE, Limits, _Dead, _error, _kernel, _output
+from dit_nb.teach.classroom.kernels import _MODULE, _Dead, _error, _kernel, _Limits, _output
 from dit_nb.teach.classroom.notebooks import _exercise, _is_check, _is_solution, _marks
 from dit_nb.teach.classroom.remarks import _without_pip
 from dit_nb.teach.graders.framework.report import Report
 
-__all__ = ["Run", "run_notebook"]
+__all__ = []
 
 
 @dataclass
-class Run:
+class _Run:
     """What a run of a notebook found; the outputs are in the notebook's cells."""
 
     reports: dict[str, dict] = field(default_factory=dict)  # grade_id -> row of the check's report
@@ -30,7 +30,7 @@ class Run:
         return row["points"] / row["max_points"] if row.get("max_points") else 0.0
 
 
-async def run_notebook(nb: dict, folder: Path, limits: Limits) -> Run:
+async def _run_notebook(nb: dict, folder: Path, limits: _Limits) -> _Run:
     """Run a notebook of an assignment, and write the outputs into its cells.
 
     A cell that ends Python is left out: Python starts again, the cells before it are repeated without their
@@ -41,7 +41,7 @@ async def run_notebook(nb: dict, folder: Path, limits: Limits) -> Run:
         folder: folder to run in, with the files that the notebook needs
         limits: limits of each cell, and whether it runs in a sandbox
     """
-    run, start = Run(), time.monotonic()
+    run, start = _Run(), time.monotonic()
     left_out: dict[int, str] = {}  # index of a cell -> code that runs instead
     done, end = 0, _end(nb)
     while done < end:
@@ -67,7 +67,7 @@ def _end(nb: dict) -> int:
     return max((i + 1 for i, cell in enumerate(nb["cells"]) if _marks(cell).get("grade")), default=0)
 
 
-async def _run_cells(nb, kernel, run: Run, done: int, end: int, left_out: dict[int, str]) -> int:
+async def _run_cells(nb, kernel, run: _Run, done: int, end: int, left_out: dict[int, str]) -> int:
     for i, cell in enumerate(nb["cells"][:end]):
         if cell["cell_type"] != "code" or "skip-execution" in cell["metadata"].get("tags", []):
             continue
@@ -88,7 +88,7 @@ async def _run_cells(nb, kernel, run: Run, done: int, end: int, left_out: dict[i
     return end
 
 
-async def _read_result(cell: dict, kernel, run: Run) -> None:
+async def _read_result(cell: dict, kernel, run: _Run) -> None:
     """Take the report of a check from the kernel, and write the outputs that nbgrader reads."""
     marks = _marks(cell)
     row = _as_row(await kernel.value(f"__import__({_MODULE!r}, fromlist=['x'])._take_result()"))
@@ -127,7 +127,7 @@ async def _replaced(kernel) -> list[str]:
     return [f"parts of the graders were replaced: {names[:200]}"] if names else []
 
 
-def _leave_out(nb: dict, killed: _Killed, run: Run, left_out: dict[int, str]) -> int:
+def _leave_out(nb: dict, killed: _Killed, run: _Run, left_out: dict[int, str]) -> int:
     """Leave out the cell that ended the kernel; return from where on outputs count."""
     cell, i = nb["cells"][killed.index], killed.index
     exercise = _exercise(cell) if _is_check(cell) else ""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dit_nb.errors import UserError
 from dit_nb.teach.classroom.engine import _database, _settings
-from dit_nb.teach.classroom.execute import Run
+from dit_nb.teach.classroom.execute import _Run
 from dit_nb.teach.classroom.notebooks import _grade_id, _is_report, _marks, _read_notebook
 
 __all__ = []
@@ -100,7 +100,7 @@ def _marks_by_hand(book, course: Path, name: str, student: str, known: dict[str,
     return {cell: mark for cell, mark in known.items() if cell not in taken_back} | found
 
 
-def _differences(book, name: str, student: str, run: Run) -> list[str]:
+def _differences(book, name: str, student: str, run: _Run) -> list[str]:
     """Say where nbgrader has recorded other points than the checks gave: there should be none."""
     submission = _find(book, name, student)
     grades = [grade for notebook in submission.notebooks for grade in notebook.grades]

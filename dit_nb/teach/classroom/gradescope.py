@@ -9,16 +9,16 @@ from pathlib import Path
 import dit_nb
 from dit_nb.errors import UserError
 from dit_nb.teach.classroom.assignments import _dumps
-from dit_nb.teach.classroom.checking import Checked, check_notebook
-from dit_nb.teach.classroom.choice import choose
-from dit_nb.teach.classroom.intake import Received, _files
-from dit_nb.teach.classroom.kernels import Limits
-from dit_nb.teach.classroom.nbgrader_source import release_notebook, source_notebook
+from dit_nb.teach.classroom.checking import _Checked, check_notebook
+from dit_nb.teach.classroom.choice import _choose
+from dit_nb.teach.classroom.intake import _files, _Received
+from dit_nb.teach.classroom.kernels import _Limits
+from dit_nb.teach.classroom.nbgrader_source import _release_notebook, source_notebook
 from dit_nb.teach.classroom.notebooks import _read_notebook
 from dit_nb.teach.graders.framework.report import _escape
 from dit_nb.utils import _atomic_write
 
-__all__ = ["write_autograder", "write_results"]
+__all__ = []
 
 _NEEDED = ("torch", "numpy", "einops", "tqdm", "safetensors", "filelock")
 _NEEDED += ("nbformat", "ipykernel", "jupyter_client", "matplotlib", "scikit-learn", "ipywidgets", "pillow")
@@ -39,7 +39,7 @@ export PYTHONPATH="$ROOT/source" OMP_NUM_THREADS=1
 """
 
 
-def write_autograder(name: str, out: Path, seconds: float = 60.0, source: Path | None = None) -> None:
+def _write_autograder(name: str, out: Path, seconds: float = 60.0, source: Path | None = None) -> None:
     """Write the zip file that Gradescope takes as an autograder.
 
     Args:
@@ -85,7 +85,7 @@ def _pin(package: str) -> str:
         return package
 
 
-def write_results(root: Path, name: str, seconds: float = 60.0) -> None:
+def _write_results(root: Path, name: str, seconds: float = 60.0) -> None:
     """Grade root/submission, and write root/results/results.json.
 
     Args:
@@ -95,13 +95,13 @@ def write_results(root: Path, name: str, seconds: float = 60.0) -> None:
     """
     source = json.loads((root / "source" / "assignment.ipynb").read_text(encoding="utf-8"))
     folder = root / "submission"
-    one = Received("student", files=[*_files(folder)] if folder.is_dir() else [], root=folder)
-    path, remarks, files = choose(one, name, release_notebook(source))
+    one = _Received("student", files=[*_files(folder)] if folder.is_dir() else [], root=folder)
+    path, remarks, files = _choose(one, name, _release_notebook(source))
     try:
         if path is None:
             raise UserError(remarks[0])
         beside = tuple(file for file in files if file.is_relative_to(path.parent))
-        results = _results(check_notebook(path, name, source, Limits(seconds=seconds), beside), remarks)
+        results = _results(check_notebook(path, name, source, _Limits(seconds=seconds), beside), remarks)
     except UserError as error:
         results = {
             "score": 0,
@@ -114,7 +114,7 @@ def write_results(root: Path, name: str, seconds: float = 60.0) -> None:
         draft.write_text(json.dumps(results, indent=1), encoding="utf-8")
 
 
-def _results(checked: Checked, remarks: list[str]) -> dict:
+def _results(checked: _Checked, remarks: list[str]) -> dict:
     """Return results in Gradescope's form; hidden checks are shown once grades are published."""
     tests = [
         {
@@ -146,7 +146,7 @@ def _main() -> None:
     parser.add_argument("name")
     parser.add_argument("--seconds", type=float, default=60.0)
     options = parser.parse_args()
-    write_results(options.root, options.name, options.seconds)
+    _write_results(options.root, options.name, options.seconds)
 
 
 if __name__ == "__main__":

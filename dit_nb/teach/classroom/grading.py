@@ -12,7 +12,7 @@ from pathlib import Path
 from dit_nb.errors import UserError
 from dit_nb.teach.classroom.assignments import _dumps
 from dit_nb.teach.classroom.engine import _convert, _require_nbgrader, _settings
-from dit_nb.teach.classroom.execute import _free_folders, run_notebook
+from dit_nb.teach.classroom.execute import _free_folders, _run_notebook
 from dit_nb.teach.classroom.gradebook import (
     _clear,
     _differences,
@@ -32,12 +32,12 @@ from dit_nb.teach.classroom.notebooks import (
     _part,
     _read_notebook,
 )
-from dit_nb.teach.classroom.publish import publish, read_grades
+from dit_nb.teach.classroom.publish import _publish, _read_grades
 from dit_nb.teach.classroom.remarks import _tree_sums
-from dit_nb.teach.classroom.roster import Student, read_extensions, read_roster
+from dit_nb.teach.classroom.roster import _read_extensions, _read_roster, _Student
 from dit_nb.teach.classroom.sandbox import _check_sandbox
-from dit_nb.teach.classroom.table import MISSING, NOT_GRADED, Grade, add_remark
-from dit_nb.teach.classroom.work import Class, _copy_files, _take_in, _Work
+from dit_nb.teach.classroom.table import MISSING, NOT_GRADED, _Grade, add_remark
+from dit_nb.teach.classroom.work import _Class, _copy_files, _take_in, _Work
 
 __all__ = ["grade"]
 
@@ -45,9 +45,9 @@ __all__ = ["grade"]
 def grade(
     name: str,
     course: str | Path,
-    options: Class | None = None,
+    options: _Class | None = None,
     progress: Callable[[str], None] = lambda line: None,
-) -> list[Grade]:
+) -> list[_Grade]:
     """Grade a class; return the lines of all its students, also of those graded earlier.
 
     Writes feedback pages, the table grades-NAME.csv, and the page class-NAME.html. Students who are graded again
@@ -63,7 +63,7 @@ def grade(
         UserError: if the assignment was not built there, nbgrader_config.py has an error, there are no
             submissions, or another grader is at work
     """
-    course, options = Path(course).absolute(), options or Class()
+    course, options = Path(course).absolute(), options or _Class()
     release = _read_release(course, name)
     built = _part(release["metadata"], "dit_nb").get("version")
     if built not in (None, version("dit_nb")):
@@ -74,7 +74,7 @@ def grade(
         _check_sandbox()
     with _locked(course), tempfile.TemporaryDirectory(prefix="dit") as scratch:
         students = _read_class(course, options)
-        late = read_extensions(course / "late.csv", name, students)
+        late = _read_extensions(course / "late.csv", name, students)
         with _gradebook(course) as book:
             sources = _source_cells(book, name)
         works = _take_in(name, course, options, release, sources, students, Path(scratch))
@@ -92,7 +92,7 @@ def grade(
 
             asyncio.run(_run_all(batch, folders, options, told))
             _record(name, course, batch, late, students)
-        grades = publish(name, course, students, _lines_of_missing(works, students))
+        grades = _publish(name, course, students, _lines_of_missing(works, students))
         now = {work.student for work in works}
         return [replace(g, now=g.student in now) for g in grades]
 
@@ -104,12 +104,12 @@ def _read_release(course: Path, name: str) -> dict:
     return _read_notebook(path)
 
 
-def _read_class(course: Path, options: Class) -> list[Student]:
+def _read_class(course: Path, options: _Class) -> list[_Student]:
     path = options.roster or course / "roster.csv"
-    return read_roster(path) if options.roster or path.exists() else []
+    return _read_roster(path) if options.roster or path.exists() else []
 
 
-async def _run_all(works: list[_Work], folders: Iterator[Path], options: Class, told) -> None:
+async def _run_all(works: list[_Work], folders: Iterator[Path], options: _Class, told) -> None:
     """Run notebooks, some at the same time."""
     turn = asyncio.Semaphore(options.jobs)
 
@@ -118,7 +118,7 @@ async def _run_all(works: list[_Work], folders: Iterator[Path], options: Class, 
             if work.nb is not None and not _graded_by_hand(work.nb):
                 folder = next(folders)
                 _copy_files(work, folder)
-                work.run = await run_notebook(work.nb, folder, options.limits)
+                work.run = await _run_notebook(work.nb, folder, options.limits)
                 work.remarks += work.run.remarks
                 shutil.rmtree(folder, ignore_errors=True)
             told(work)
@@ -140,11 +140,11 @@ def _progress_line(work: _Work, done: int, total: int, seconds: float) -> str:
 
 
 def _record(
-    name: str, course: Path, works: list[_Work], late: dict[str, float], students: list[Student]
+    name: str, course: Path, works: list[_Work], late: dict[str, float], students: list[_Student]
 ) -> None:
     """Let nbgrader record a batch: earlier points go, marks by hand come back, pages and table are written."""
     memory = _read_memory(course, name)
-    earlier = {g.student: g for g in read_grades(name, course)}
+    earlier = {g.student: g for g in _read_grades(name, course)}
     ready = [work for work in works if work.nb is not None]
     with _gradebook(course) as book:
         for work in works:
@@ -171,7 +171,7 @@ def _record(
         _restore(work, name, course, memory[work.student])
     _write_memory(course, name, memory)
     lines = [_line(work, earlier.get(work.student)) for work in works]
-    publish(name, course, students, lines, [w.student for w in works if w.nb is not None], earlier)
+    _publish(name, course, students, lines, [w.student for w in works if w.nb is not None], earlier)
 
 
 def _stage(work: _Work, folder: Path, name: str) -> None:
@@ -196,11 +196,11 @@ def _restore(work: _Work, name: str, course: Path, own: dict) -> None:
     own["trees"] = _tree_sums(nb)
 
 
-def _line(work: _Work, earlier: Grade | None) -> Grade:
+def _line(work: _Work, earlier: _Grade | None) -> _Grade:
     """Return the line of a student, without points, which the gradebook has."""
     reason = [f"not graded: {work.reason}"] if work.nb is None else []
     one = work.received
-    return Grade(
+    return _Grade(
         work.student,
         NOT_GRADED if work.nb is None else "graded",
         seconds=work.run.seconds,
@@ -211,8 +211,8 @@ def _line(work: _Work, earlier: Grade | None) -> Grade:
     )
 
 
-def _lines_of_missing(works: list[_Work], students: list[Student]) -> list[Grade]:
+def _lines_of_missing(works: list[_Work], students: list[_Student]) -> list[_Grade]:
     """Return lines for those of the list who have submitted nothing; `publish` keeps those graded earlier."""
     have = {work.student for work in works}
     absent = [s for s in students if s.id not in have]
-    return [Grade(s.id, MISSING, name=s.name, remarks=add_remark("", "nothing submitted")) for s in absent]
+    return [_Grade(s.id, MISSING, name=s.name, remarks=add_remark("", "nothing submitted")) for s in absent]

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from dit_nb.errors import UserError
 from dit_nb.teach.classroom.assignments import assignments
 
-__all__ = ["Received", "receive"]
+__all__ = []
 
 _NOTEBOOK = re.compile(r"\.ipynb(\.txt|\.json)?$", re.IGNORECASE)
 _JUNK = re.compile(r"(\.|__|~\$)|(thumbs\.db|desktop\.ini)$", re.IGNORECASE)
@@ -36,7 +36,7 @@ _MAX_BYTES = 2**29  # of one file in a download, unpacked
 
 
 @dataclass
-class Received:
+class _Received:
     """What one student submitted."""
 
     key: str  # name of the student, as the folder or the platform has it
@@ -48,7 +48,7 @@ class Received:
     attempts: dict[Path, tuple[int, ...]] = field(default_factory=dict)  # file -> number of the attempt
 
 
-def receive(source: Path, kind: str, name: str, scratch: Path) -> list[Received]:
+def _receive(source: Path, kind: str, name: str, scratch: Path) -> list[_Received]:
     """Return what each student submitted, in the order of their names.
 
     Args:
@@ -101,7 +101,7 @@ def _unpack(path: Path, into: Path) -> Path:
     return into
 
 
-def _unpack_nested(one: Received, into: Path) -> None:
+def _unpack_nested(one: _Received, into: Path) -> None:
     """Unpack the zip file of a student who submitted one instead of a notebook."""
     zips = [path for path in one.files if path.suffix.lower() == ".zip"]
     if len(zips) != 1 or any(_NOTEBOOK.search(path.name) for path in one.files):
@@ -135,12 +135,12 @@ def _class_folder(folder: Path) -> Path:
     return folder
 
 
-def _from_folder(folder: Path, name: str) -> dict[str, Received]:
+def _from_folder(folder: Path, name: str) -> dict[str, _Received]:
     """Read a folder with a notebook or a folder for each student."""
-    found: dict[str, Received] = {}
+    found: dict[str, _Received] = {}
 
     def add(key: str, root: Path, files: list[Path]) -> None:
-        one = found.setdefault(key, Received(key, root=root, origin=key))
+        one = found.setdefault(key, _Received(key, root=root, origin=key))
         one.root = one.root if root.is_relative_to(one.root) else root
         one.files += files
 
@@ -186,14 +186,14 @@ def _with_files(folder: Path, kind: str) -> list[Path]:
     return inside
 
 
-def _from_moodle(entries: list[Path]) -> dict[str, Received]:
+def _from_moodle(entries: list[Path]) -> dict[str, _Received]:
     """Read folders `First Last_12345_assignsubmission_file_`, or files whose names begin so."""
-    found: dict[tuple[str, str], Received] = {}
+    found: dict[tuple[str, str], _Received] = {}
     for path in entries:
         parts = _MOODLE.fullmatch(path.name)
         if not parts:
             continue
-        one = found.setdefault((parts["name"], parts["number"]), Received(parts["name"], parts["number"]))
+        one = found.setdefault((parts["name"], parts["number"]), _Received(parts["name"], parts["number"]))
         if parts["kind"] == "onlinetext":
             continue
         one.origin = path.name.removesuffix(parts["file"]) if parts["file"] else path.name
@@ -206,15 +206,15 @@ def _from_moodle(entries: list[Path]) -> dict[str, Received]:
     return {one.key: one for one in found.values()}
 
 
-def _from_canvas(entries: list[Path]) -> dict[str, Received]:
+def _from_canvas(entries: list[Path]) -> dict[str, _Received]:
     """Read files `lastfirst_USER_ATTEMPT_a1-1.ipynb`, some with LATE."""
-    found: dict[str, Received] = {}
+    found: dict[str, _Received] = {}
     for path in entries:
         parts = _CANVAS.fullmatch(path.name)
         if not parts or not path.is_file():
             continue
         key = f"{parts['name']} {parts['number']}"
-        one = found.setdefault(key, Received(key, parts["number"], root=path.parent))
+        one = found.setdefault(key, _Received(key, parts["number"], root=path.parent))
         one.origin = f"{parts['name']}_{parts['number']}"
         one.late = one.late or bool(parts["late"])
         one.files.append(path)

@@ -8,7 +8,7 @@ from dit_nb.errors import UserError
 from dit_nb.teach.classroom.assignments import _notebook, _read_assignment
 from dit_nb.teach.graders.framework.core import _all_checks
 
-__all__ = ["release_notebook", "source_notebook", "without_hidden"]
+__all__ = ["source_notebook"]
 
 STUB = "# Replace the next line with your code.\nraise NotImplementedError"
 _MARK = re.compile(r".*\b(BEGIN|END) (SOLUTION|HIDDEN TESTS)\b")
@@ -143,7 +143,7 @@ def _badge(colab: str) -> str:
     return f"[![Open in Colab]({image})](https://colab.research.google.com/github/{place[1]})"
 
 
-def without_hidden(nb: dict) -> dict:
+def _without_hidden(nb: dict) -> dict:
     """Return a source with all solutions and open checks, without marks and hidden checks."""
     cells = []
     for cell in nb["cells"]:
@@ -153,7 +153,7 @@ def without_hidden(nb: dict) -> dict:
     return {**nb, "cells": cells}
 
 
-def release_notebook(source: dict) -> dict:
+def _release_notebook(source: dict) -> dict:
     """Return what students get of a source, with nbgrader's marks but without its checksums."""
     return {**source, "cells": [{**cell, "source": _cleared(cell)} for cell in source["cells"]]}
 

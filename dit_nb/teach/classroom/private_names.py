@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 from dit_nb.errors import UserError
 
-__all__ = ["made_private"]
+__all__ = []
 
 
-def made_private(cells: list[dict], exercises: list[str]) -> list[dict]:
+def _made_private(cells: list[dict], exercises: list[str]) -> list[dict]:
     """Rename what the given cells of an assignment define, so that students may use all other names.
 
     Args:

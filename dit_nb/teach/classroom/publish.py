@@ -13,15 +13,15 @@ from dit_nb.teach.classroom.nbgrader_source import source_notebook
 from dit_nb.teach.classroom.notebooks import _grade_id, _read_notebook
 from dit_nb.teach.classroom.pages import _write_class_page, _write_feedback_head
 from dit_nb.teach.classroom.remarks import _tree_sums
-from dit_nb.teach.classroom.roster import Student, read_extensions, read_roster
-from dit_nb.teach.classroom.table import MISSING, Grade, add_remark, read_table, with_points, write_table
+from dit_nb.teach.classroom.roster import _read_extensions, _read_roster, _Student
+from dit_nb.teach.classroom.table import MISSING, _Grade, _read_table, _write_table, add_remark, with_points
 
-__all__ = ["publish", "publish_again", "read_grades"]
+__all__ = []
 
 
-def read_grades(name: str, course: Path, new: list[Grade] | None = None) -> list[Grade]:
+def _read_grades(name: str, course: Path, new: list[_Grade] | None = None) -> list[_Grade]:
     """Return the lines of a table with the points that the gradebook has now, in the students' order."""
-    lines = read_table(course / f"grades-{name}.csv")
+    lines = _read_table(course / f"grades-{name}.csv")
     for line in new or []:
         if line.state != MISSING or line.student not in lines:
             lines[line.student] = line
@@ -30,19 +30,19 @@ def read_grades(name: str, course: Path, new: list[Grade] | None = None) -> list
     with _gradebook(course) as book:
         recorded = [submission.student.id for submission in book.assignment_submissions(name)]
         for student in recorded:
-            lines.setdefault(student, Grade(student, "graded"))
+            lines.setdefault(student, _Grade(student, "graded"))
         found = {student: _read_points(book, name, student, ids) for student in lines}
     return [with_points(lines[student], found[student]) for student in sorted(lines)]
 
 
-def publish(
+def _publish(
     name: str,
     course: Path,
-    students: list[Student],
-    lines: list[Grade],
+    students: list[_Student],
+    lines: list[_Grade],
     changed: list[str] | None = None,
-    earlier: dict[str, Grade] | None = None,
-) -> list[Grade]:
+    earlier: dict[str, _Grade] | None = None,
+) -> list[_Grade]:
     """Merge lines into the table, and write all that shows it; return the whole table.
 
     Args:
@@ -54,23 +54,23 @@ def publish(
         earlier: lines before these students were graded again
     """
     grades = [
-        _compared(grade, (earlier or {}).get(grade.student)) for grade in read_grades(name, course, lines)
+        _compared(grade, (earlier or {}).get(grade.student)) for grade in _read_grades(name, course, lines)
     ]
-    write_table(course / f"grades-{name}.csv", name, grades)
+    _write_table(course / f"grades-{name}.csv", name, grades)
     _write_feedback(name, course, [g for g in grades if g.student in (changed or [])])
     memory, known = _read_memory(course, name), _tree_sums(source_notebook(name))
     _write_class_page(course / f"class-{name}.html", name, grades, memory, known)
     return grades
 
 
-def _compared(grade: Grade, earlier: Grade | None) -> Grade:
+def _compared(grade: _Grade, earlier: _Grade | None) -> _Grade:
     """Say so if a student has fewer points than before."""
     if earlier is None or not earlier.exercises or grade.points >= earlier.points:
         return grade
     return replace(grade, remarks=add_remark(grade.remarks, f"was {earlier.points:g}"))
 
 
-def _write_feedback(name: str, course: Path, grades: list[Grade]) -> None:
+def _write_feedback(name: str, course: Path, grades: list[_Grade]) -> None:
     """Write the feedback pages of some students."""
     with_notebook = [g for g in grades if (course / "autograded" / g.student / name).exists()]
     for g in with_notebook:
@@ -84,9 +84,9 @@ def _write_feedback(name: str, course: Path, grades: list[Grade]) -> None:
         _write_feedback_head(page, g, own.get("reports", {}), own.get("notes", []))
 
 
-def publish_again(
+def _publish_again(
     name: str, course: str | Path, platform: str = "none", roster: Path | None = None
-) -> list[Grade]:
+) -> list[_Grade]:
     """Write table and pages again, as after grading by hand, and the files that a platform takes back.
 
     Args:
@@ -102,15 +102,15 @@ def publish_again(
     if not (course / f"grades-{name}.csv").exists():
         raise UserError(f"course is {course}, but has no grades-{name}.csv: grade the assignment first.")
     path = roster or course / "roster.csv"
-    students = read_roster(path) if roster or path.exists() else []
+    students = _read_roster(path) if roster or path.exists() else []
     with _locked(course):
-        before = read_grades(name, course)
-        late = read_extensions(course / "late.csv", name, students)
+        before = _read_grades(name, course)
+        late = _read_extensions(course / "late.csv", name, students)
         with _gradebook(course) as book:
             for g in before:
                 if g.exercises:
                     _update_penalty(book, course, name, g.student, late.get(g.student))
-        grades = publish(name, course, students, [], [g.student for g in before if g.exercises])
+        grades = _publish(name, course, students, [], [g.student for g in before if g.exercises])
         by_id = {student.id: student for student in students}
         if platform == "moodle":
             _write_moodle(course / f"grades-{name}-moodle.csv", grades, by_id)

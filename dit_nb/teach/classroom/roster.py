@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dit_nb.errors import UserError
 
-__all__ = ["Student", "read_extensions", "read_roster", "read_rows", "find_student"]
+__all__ = []
 
 _ID = (
     "sis login id",
@@ -28,7 +28,7 @@ _EMAIL = ("email address", "email", "e-mail")
 
 
 @dataclass(frozen=True)
-class Student:
+class _Student:
     """A line of the list."""
 
     id: str  # name in tables, folders and the gradebook
@@ -52,13 +52,13 @@ def _plain(text: str) -> str:
     return "".join(c for c in letters if c.isalnum())
 
 
-def read_roster(path: Path) -> list[Student]:
+def _read_roster(path: Path) -> list[_Student]:
     """Read a CSV file with a header: id or student, name, email; or an export of Moodle or Canvas.
 
     Raises:
         UserError: if the file has no column that names students, or one name stands twice
     """
-    students = [s for s in map(_student, read_rows(path, "roster")[1]) if s]
+    students = [s for s in map(_student, _read_rows(path, "roster")[1]) if s]
     if not students:
         raise UserError(
             f"roster is {path}, but must have a header with one of id, student or name, and students."
@@ -72,7 +72,7 @@ def read_roster(path: Path) -> list[Student]:
     return students
 
 
-def read_rows(path: Path, what: str) -> tuple[set[str], list[dict[str, str]]]:
+def _read_rows(path: Path, what: str) -> tuple[set[str], list[dict[str, str]]]:
     """Read a CSV file, also as Excel saves it: with another encoding, or other separators.
 
     Args:
@@ -103,7 +103,7 @@ def read_rows(path: Path, what: str) -> tuple[set[str], list[dict[str, str]]]:
     ]
 
 
-def _student(row: dict[str, str]) -> Student | None:
+def _student(row: dict[str, str]) -> _Student | None:
     canvas = any(name.startswith("sis ") for name in row)
     first, last = row.get("first name", ""), row.get("last name", row.get("surname", ""))
     name = f"{first} {last}".strip() or _first(row, _NAME)
@@ -112,7 +112,7 @@ def _student(row: dict[str, str]) -> Student | None:
     student = found or _first(row, _EMAIL) or name
     if not student or (canvas and not number.strip().isdigit()):
         return None  # an empty line, or Canvas's line of possible points
-    return Student(
+    return _Student(
         student.strip(), name, _first(row, _EMAIL), re.sub(r"\D", "", number), row.get("section", "").strip()
     )
 
@@ -121,7 +121,7 @@ def _first(row: dict[str, str], columns: tuple[str, ...]) -> str:
     return next((row[c].strip() for c in columns if row.get(c, "").strip()), "")
 
 
-def read_extensions(path: Path, assignment: str, students: list[Student]) -> dict[str, float]:
+def _read_extensions(path: Path, assignment: str, students: list[_Student]) -> dict[str, float]:
     """Read who may submit later: a CSV file with the columns student, days and hours, perhaps assignment.
 
     Args:
@@ -136,7 +136,7 @@ def read_extensions(path: Path, assignment: str, students: list[Student]) -> dic
         UserError: if the file has other columns, a time is no number, or the list does not have a student
     """
     extensions: dict[str, float] = {}
-    columns, rows = read_rows(path, "late.csv") if path.exists() else ({"student", "days"}, [])
+    columns, rows = _read_rows(path, "late.csv") if path.exists() else ({"student", "days"}, [])
     named = all(row.get("student", "").strip() for row in rows)
     if not named or "student" not in columns or not {"days", "hours"} & columns:
         raise UserError(f"late.csv is {path}, but each line must have a student, and days or hours.")
@@ -144,7 +144,7 @@ def read_extensions(path: Path, assignment: str, students: list[Student]) -> dic
         key = row["student"].strip()
         if row.get("assignment", "").strip() not in ("", assignment):
             continue
-        found = find_student(students, key, "")
+        found = _find_student(students, key, "")
         if students and not found:
             raise UserError(f"late.csv is {path}, but its student {key!r} is not in the list of the class.")
         seconds = 86400 * _time(path, row, "days") + 3600 * _time(path, row, "hours")
@@ -165,7 +165,7 @@ def _time(path: Path, row: dict[str, str], column: str) -> float:
     return value
 
 
-def find_student(students: list[Student], key: str, number: str) -> Student | None:
+def _find_student(students: list[_Student], key: str, number: str) -> _Student | None:
     """Return the student that a platform calls so; None if there is no one, or more than one."""
     for same in (
         [s for s in students if number and s.number == number],

@@ -7,20 +7,20 @@ from itertools import takewhile
 from pathlib import Path
 
 from dit_nb.errors import UserError
-from dit_nb.teach.classroom.choice import choose
-from dit_nb.teach.classroom.execute import Run
-from dit_nb.teach.classroom.intake import Received, receive
-from dit_nb.teach.classroom.kernels import Limits
+from dit_nb.teach.classroom.choice import _choose
+from dit_nb.teach.classroom.execute import _Run
+from dit_nb.teach.classroom.intake import _receive, _Received
+from dit_nb.teach.classroom.kernels import _Limits
 from dit_nb.teach.classroom.notebooks import _grade_id, _marks, _part, _read_submission
 from dit_nb.teach.classroom.remarks import _code_remarks, _syntax_remark
 from dit_nb.teach.classroom.repair import repair
-from dit_nb.teach.classroom.roster import Student, find_student
+from dit_nb.teach.classroom.roster import _find_student, _Student
 
-__all__ = ["Class"]
+__all__ = []
 
 
 @dataclass(frozen=True)
-class Class:
+class _Class:
     """Where a class's submissions are, and how they are graded."""
 
     submissions: Path | None = None  # folder or zip file; None: submitted/ of the course
@@ -30,7 +30,7 @@ class Class:
     )
     students: tuple[str, ...] = ()  # grade these alone; empty: all
     jobs: int = 1  # notebooks that run at the same time
-    limits: Limits = Limits()
+    limits: _Limits = _Limits()
 
 
 @dataclass
@@ -38,21 +38,21 @@ class _Work:
     """A student's submission on its way."""
 
     student: str
-    received: Received
+    received: _Received
     nb: dict | None = None  # repaired; None: cannot be graded
     files: list[Path] = field(default_factory=list)  # that the notebook may use
     reason: str = ""  # why it cannot be graded
     notes: list[str] = field(default_factory=list)  # what student and teacher should know
     remarks: list[str] = field(default_factory=list)  # what the teacher should know
     name: str = ""
-    run: Run = field(default_factory=Run)
+    run: _Run = field(default_factory=_Run)
     root: Path = Path(".")
 
 
 def _take_in(name, course, options, release, sources, students, scratch) -> list[_Work]:
     """Return the work of each student, repaired."""
     source = Path(options.submissions or course / "submitted")
-    received = receive(source, options.kind, name, scratch)
+    received = _receive(source, options.kind, name, scratch)
     works = [_identify(one, students) for one in received]
     wanted = [w for w in works if not options.students or {w.student, w.name} & {*options.students}]
     if not wanted:
@@ -64,8 +64,8 @@ def _take_in(name, course, options, release, sources, students, scratch) -> list
     return wanted
 
 
-def _identify(one: Received, students: list[Student]) -> _Work:
-    found = find_student(students, one.key, one.number) if students else None
+def _identify(one: _Received, students: list[_Student]) -> _Work:
+    found = _find_student(students, one.key, one.number) if students else None
     work = _Work(found.id if found else one.key, one, name=found.name if found else "")
     if students and found is None:
         work.remarks.append("not in the list of the class")
@@ -92,7 +92,7 @@ def _common(a: tuple[str, ...], b: tuple[str, ...]) -> list[str]:
 
 def _prepare(work: _Work, name: str, release: dict, sources: dict[str, tuple[str, float]]) -> None:
     """Choose and repair the notebook, and put the checks of the source into it."""
-    path, remarks, work.files = choose(work.received, name, release)
+    path, remarks, work.files = _choose(work.received, name, release)
     if path is None:
         work.reason = remarks[0]
         return

@@ -11,12 +11,12 @@ from dit_nb.config import SamplingConfig
 from dit_nb.errors import UserError
 from dit_nb.pretrained import save_model
 from dit_nb.teach.classroom.challenge import (
-    MAX_PARAMETERS,
-    MAX_STEPS,
-    Entry,
+    _MAX_PARAMETERS,
+    _MAX_STEPS,
+    _Entry,
     _main,
-    measure,
-    update_leaderboard,
+    _measure,
+    _update_leaderboard,
 )
 
 
@@ -33,25 +33,27 @@ def run(tmp_path):
 
 def test_an_entry_is_measured_not_believed(run):
     folder, parameters = run
-    entry = measure(folder, sets=2, per_class=5)
+    entry = _measure(folder, sets=2, per_class=5)
     assert (entry.name, entry.steps, entry.parameters) == ("anna", 3, parameters)
     assert entry.distance > 1 and entry.spread > 0 and 0 <= entry.recognized < 0.6
-    assert entry == measure(folder, sets=2, per_class=5) != measure(folder, seed=5, sets=2, per_class=5)
+    assert entry == _measure(folder, sets=2, per_class=5) != _measure(folder, seed=5, sets=2, per_class=5)
 
 
 def test_folders_that_are_no_runs_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="metrics.json"):
-        measure(tmp_path)
+        _measure(tmp_path)
     (tmp_path / "metrics.json").write_text("[]")
     with pytest.raises(UserError, match="metrics"):
-        measure(tmp_path)
+        _measure(tmp_path)
 
 
 def test_the_leaderboard_ranks_and_replaces(tmp_path):
     path = tmp_path / "leaderboard.csv"
-    entry = lambda name, d, p=100, s=10: Entry(name, d, 0.5, 0.9, p, s)  # noqa: E731
-    update_leaderboard(path, [entry("anna", 3.0), entry("ben", 2.0), entry("cara", 1.0, MAX_PARAMETERS + 1)])
-    ranked = update_leaderboard(path, [entry("anna", 1.5), entry("dan", 0.5, s=MAX_STEPS + 1)])
+    entry = lambda name, d, p=100, s=10: _Entry(name, d, 0.5, 0.9, p, s)  # noqa: E731
+    _update_leaderboard(
+        path, [entry("anna", 3.0), entry("ben", 2.0), entry("cara", 1.0, _MAX_PARAMETERS + 1)]
+    )
+    ranked = _update_leaderboard(path, [entry("anna", 1.5), entry("dan", 0.5, s=_MAX_STEPS + 1)])
     assert [e.name for e in ranked] == ["anna", "ben", "dan", "cara"]
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))

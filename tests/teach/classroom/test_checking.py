@@ -10,15 +10,15 @@ import pytest
 from support_classroom import RIGHT, ZERO, code, put, submitted
 
 from dit_nb.cli import main
-from dit_nb.teach.classroom.gradescope import write_autograder
-from dit_nb.teach.classroom.nbgrader_source import release_notebook, source_notebook
+from dit_nb.teach.classroom.gradescope import _write_autograder
+from dit_nb.teach.classroom.nbgrader_source import _release_notebook, source_notebook
 
 pytestmark = pytest.mark.xdist_group("classroom-checking")
 
 
 @pytest.fixture
 def release(small):
-    return release_notebook(source_notebook(small))
+    return _release_notebook(source_notebook(small))
 
 
 def test_a_student_checks_a_notebook(release, tmp_path, capsys):
@@ -66,7 +66,7 @@ def autograder(small_course_file, tmp_path_factory):
     root = tmp_path_factory.mktemp("autograder")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(assignments, "_COURSE", small_course_file.parent)
-        write_autograder("a1", root / "a1.zip", seconds=60)
+        _write_autograder("a1", root / "a1.zip", seconds=60)
     with zipfile.ZipFile(root / "a1.zip") as archive:
         archive.extractall(root / "source")
         modes = {info.filename: info.external_attr >> 16 for info in archive.infolist()}

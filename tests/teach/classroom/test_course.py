@@ -12,10 +12,10 @@ import pytest
 from support_classroom import marks, put, solutions, submitted
 
 from dit_nb.teach.classroom.assignments import assignments
-from dit_nb.teach.classroom.course import _CONFIG, build, preview, solution
+from dit_nb.teach.classroom.course import _CONFIG, _preview, _solution, build
 from dit_nb.teach.classroom.grading import grade
-from dit_nb.teach.classroom.kernels import Limits
-from dit_nb.teach.classroom.work import Class
+from dit_nb.teach.classroom.kernels import _Limits
+from dit_nb.teach.classroom.work import _Class
 
 ROOT = Path(__file__).resolve().parents[3]
 FACTS = assignments()
@@ -52,7 +52,7 @@ def test_each_student_loses_what_they_got_wrong(course, tmp_path, monkeypatch):
         put(tmp_path / f"{student}.ipynb", submitted(release, right | {e: wrong(e) for e in those}))
     path = [str(ROOT / "tests"), str(ROOT), os.environ.get("PYTHONPATH", "")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
-    grades = grade(name, folder, Class(tmp_path, jobs=2, limits=Limits(seconds=60)))
+    grades = grade(name, folder, _Class(tmp_path, jobs=2, limits=_Limits(seconds=60)))
     for g in grades:
         auto = {e: points for e, points in g.exercises.items() if e in exercises}
         assert auto == {e: (0 if e in lost[g.student] else most, most) for e, (_, most) in auto.items()}, g
@@ -137,15 +137,15 @@ def test_a_changed_source_is_not_overwritten(tmp_path):
 @pytest.mark.slow
 @pytest.mark.xdist_group(f"classroom-{AUTO[-1]}")
 def test_preview_is_what_students_get(tmp_path):
-    preview(AUTO[-1], tmp_path / "x.html")
+    _preview(AUTO[-1], tmp_path / "x.html")
     page = (tmp_path / "x.html").read_text()
     assert "Exercise 1" in page and "raise</span> <span" in page and "BEGIN SOLUTION" not in page
     with pytest.raises(ValueError, match="already exists"):
-        preview(AUTO[-1], tmp_path / "x.html")
+        _preview(AUTO[-1], tmp_path / "x.html")
 
 
 def test_a_solution_has_what_a_student_lacks(tmp_path):
-    solution(AUTO[0], tmp_path / "s.ipynb")
+    _solution(AUTO[0], tmp_path / "s.ipynb")
     nb = nbformat.read(tmp_path / "s.ipynb", as_version=4)
     nbformat.validate(nb)
     text = "\n".join(c["source"] for c in nb["cells"])

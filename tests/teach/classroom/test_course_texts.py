@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dit_nb.teach.classroom.assignments import _read_assignment, assignments
-from dit_nb.teach.classroom.challenge import MAX_PARAMETERS, MAX_STEPS
+from dit_nb.teach.classroom.challenge import _MAX_PARAMETERS, _MAX_STEPS
 
 ROOT = Path(__file__).resolve().parents[3]
 COURSE = files("dit_nb.teach.classroom") / "course"
@@ -85,8 +85,8 @@ def test_each_assignment_has_questions_with_answers(name):
 
 
 def test_the_rules_have_the_budget_of_the_program():
-    assert f"**{MAX_STEPS} updates**" in RULES and f"**{MAX_PARAMETERS:,} trainable parameters**" in RULES
+    assert f"**{_MAX_STEPS} updates**" in RULES and f"**{_MAX_PARAMETERS:,} trainable parameters**" in RULES
     first = re.search(
         r"To beat: \d\.\d\d.*`dit-nb digits --steps (\d+) .*; ([\d,]+) trainable parameters\)", RULES
     )
-    assert int(first[1]) == MAX_STEPS and int(first[2].replace(",", "")) <= MAX_PARAMETERS
+    assert int(first[1]) == _MAX_STEPS and int(first[2].replace(",", "")) <= _MAX_PARAMETERS

@@ -18,13 +18,13 @@ from dit_nb.teach.classroom import assignments
 from dit_nb.teach.classroom.course import build, release_source
 from dit_nb.teach.classroom.gradebook import _gradebook
 from dit_nb.teach.classroom.grading import grade
-from dit_nb.teach.classroom.kernels import Limits
+from dit_nb.teach.classroom.kernels import _Limits
 from dit_nb.teach.classroom.memory import _locked
-from dit_nb.teach.classroom.publish import publish_again, read_grades
-from dit_nb.teach.classroom.work import Class
+from dit_nb.teach.classroom.publish import _publish_again, _read_grades
+from dit_nb.teach.classroom.work import _Class
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("classroom")]
-NAME, LIMITS = "a1", Limits(seconds=30)
+NAME, LIMITS = "a1", _Limits(seconds=30)
 GREEDY = "import time\n\nwhile True:\n    try:\n        time.sleep(0.1)\n    except:\n        pass"
 REASON = {"reasons": "Because of <script>document.title = 'x'</script> the order."}
 ALL = RIGHT | REASON
@@ -65,7 +65,7 @@ def run(course, folder, **options):
     lines = []
     return {
         g.student: g
-        for g in grade(NAME, course, Class(folder, limits=LIMITS, jobs=2, **options), lines.append)
+        for g in grade(NAME, course, _Class(folder, limits=LIMITS, jobs=2, **options), lines.append)
     }, lines
 
 
@@ -202,7 +202,7 @@ def test_the_life_of_a_grade(graded, tmp_path):
     assert len(lines) == 2 and len(grades) == 13, "those graded earlier stay in the table"
     assert grades["ben"].by_hand == ("reasons",), "an answer below the template is not blank"
     mark_by_hand(course, "zoe")
-    publish_again(NAME, course)
+    _publish_again(NAME, course)
     assert float(check_one_truth(course)["zoe"]["score"]) == 12
     assert "Good." in (course / "feedback" / "zoe" / NAME / f"{NAME}.html").read_text()
 
@@ -228,11 +228,11 @@ def test_the_life_of_a_grade(graded, tmp_path):
     with due(course, True, "zero"):
         grades, _ = run(course, tmp_path / "1", students=("zoe",))
         mark_by_hand(course, "zoe", 4.0)
-        row = {g.student: g for g in publish_again(NAME, course)}["zoe"]
+        row = {g.student: g for g in _publish_again(NAME, course)}["zoe"]
         assert (row.raw, row.penalty, row.points, row.late) == (13, 13, 0, 27 * 3600)
         assert check_one_truth(course)["zoe"]["late"] == "1 d 3 h"
         put(course / "late.csv", "student,days,hours\nzoe,1,2\nyan,9,\n")
-        row = {g.student: g for g in publish_again(NAME, course)}["zoe"]
+        row = {g.student: g for g in _publish_again(NAME, course)}["zoe"]
         assert (row.penalty, row.late) == (13, 3600), "later than the extended due date, too"
         put(course / "late.csv", "student,days,hours\nzoe,1,4\nyan,9,\n")
         grades, lines = run(course, tmp_path / "1", students=("zoe",))
@@ -259,8 +259,8 @@ def test_a_killed_grader_is_repeated_with_the_same_table(graded, tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        grade(NAME, course, Class(tmp_path / "in", limits=LIMITS), stop)
-    assert {g.student: g.exercises for g in read_grades(NAME, course)} == {
+        grade(NAME, course, _Class(tmp_path / "in", limits=LIMITS), stop)
+    assert {g.student: g.exercises for g in _read_grades(NAME, course)} == {
         s: g.exercises for s, g in first.items()
     }
     again, _ = run(course, tmp_path / "in")
@@ -294,7 +294,7 @@ def test_a_broken_configuration_is_told_before_grading(line, message, graded, tm
             run(course, tmp_path / "in")
     finally:
         config.write_text(text)
-    assert "new" not in {g.student for g in read_grades(NAME, course)}
+    assert "new" not in {g.student for g in _read_grades(NAME, course)}
 
 
 def test_foreign_settings_and_edited_points_change_nothing(graded, tmp_path, monkeypatch):
@@ -338,7 +338,7 @@ def test_moodle_there_and_back(graded, tmp_path):
     assert grades["s1"].name == "Ann Ö'Neil" and grades["s1"].received == folder
     assert grades["s2"].state == "missing" and "reference" in grades
     mark_by_hand(course, "s1", 1)
-    publish_again(NAME, course, "moodle", roster)
+    _publish_again(NAME, course, "moodle", roster)
     rows = list(csv.DictReader((course / f"grades-{NAME}-moodle.csv").open(encoding="utf-8")))
     assert rows == [
         {
@@ -362,7 +362,7 @@ def test_canvas_there_and_back(graded, tmp_path):
     roster = put(tmp_path / "roster.csv", f'{head}"Li, Fu",7,u7,fli,S1,\n')
     grades, _ = run(course, tmp_path / "c.zip", kind="canvas", roster=roster)
     assert auto(grades["fli"]) == (5, 4) and "late, as the platform says" in grades["fli"].remarks
-    publish_again(NAME, course, "canvas", roster)
+    _publish_again(NAME, course, "canvas", roster)
     rows = list(csv.reader((course / f"grades-{NAME}-canvas.csv").open(encoding="utf-8")))
     assert rows[0][-1] == "a1 (555)" and rows[1][0].strip() == "Points Possible" and rows[1][-1] == "13"
     assert ["Li, Fu", "7", "", "fli", "S1", "9"] in rows
@@ -395,4 +395,4 @@ def test_no_submissions_and_no_course(graded, tmp_path):
     with pytest.raises(UserError, match="has no submissions"):
         run(course, tmp_path / "in")
     with pytest.raises(UserError, match="build the assignment first"):
-        grade(NAME, tmp_path, Class(tmp_path / "in"))
+        grade(NAME, tmp_path, _Class(tmp_path / "in"))

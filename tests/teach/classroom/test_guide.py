@@ -12,7 +12,7 @@ from support_classroom import RIGHT, put, submitted
 from dit_nb.cli import main
 from dit_nb.errors import UserError
 from dit_nb.teach.classroom import assignments
-from dit_nb.teach.classroom.nbgrader_source import release_notebook, source_notebook
+from dit_nb.teach.classroom.nbgrader_source import _release_notebook, source_notebook
 from dit_nb.teach.classroom.sandbox import _check_sandbox
 
 GUIDE = Path(__file__).resolve().parents[3] / "nbs" / "guides" / "teaching_a_class.ipynb"
@@ -41,7 +41,7 @@ def teacher(small, tmp_path, monkeypatch):
     put(names / "a1.ipynb", nb)
     put(names / "a2.ipynb", nb.replace('"assignment": "a1"', '"assignment": "a2"'))
     monkeypatch.setattr(assignments, "_COURSE", names)
-    release = release_notebook(source_notebook(small))
+    release = _release_notebook(source_notebook(small))
     right = submitted(release, RIGHT)
     folder = tmp_path / "teacher"
     put(folder / "mail" / "anna.ipynb", right)

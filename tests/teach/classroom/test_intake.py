@@ -8,14 +8,14 @@ import pytest
 from support_classroom import RIGHT, put, submitted
 
 from dit_nb.errors import UserError
-from dit_nb.teach.classroom.choice import choose
-from dit_nb.teach.classroom.intake import _student_of, receive
-from dit_nb.teach.classroom.nbgrader_source import release_notebook, source_notebook
+from dit_nb.teach.classroom.choice import _choose
+from dit_nb.teach.classroom.intake import _receive, _student_of
+from dit_nb.teach.classroom.nbgrader_source import _release_notebook, source_notebook
 
 
 @pytest.fixture(scope="module")
 def release():
-    return release_notebook(source_notebook("a1"))
+    return _release_notebook(source_notebook("a1"))
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def zipped(path, files, dates=()):
 
 
 def received(source, kind, tmp_path):
-    return {one.key: one for one in receive(source, kind, "a1", tmp_path / "scratch")}
+    return {one.key: one for one in _receive(source, kind, "a1", tmp_path / "scratch")}
 
 
 def names(one):
@@ -115,7 +115,7 @@ def test_canvas_takes_the_newest_attempt(tmp_path, release, right):
     }
     found = received(zipped(tmp_path / "c.zip", files), "canvas", tmp_path)
     assert [*found] == ["lifu 7", "oneil 8"] and found["lifu 7"].late and not found["oneil 8"].late
-    best, remarks, _ = choose(found["lifu 7"], "a1", release)
+    best, remarks, _ = _choose(found["lifu 7"], "a1", release)
     assert best.name == "lifu_LATE_7_901_a1-2.ipynb", "the newest one that is not blank"
     assert remarks[0].startswith("4 notebooks: lifu_LATE_7_901_a1-2.ipynb graded, not ")
 
@@ -128,7 +128,7 @@ def test_a_download_of_another_platform_is_refused(kind, tmp_path):
 
 def test_names_in_a_zip_file_do_not_lead_out(tmp_path):
     files = {"../../evil.ipynb": "{}", "/abs/b.ipynb": "{}", "class/c.ipynb": "{}", "__MACOSX/c.ipynb": ""}
-    receive(zipped(tmp_path / "x.zip", files), "folder", "a1", tmp_path / "deep" / "scratch")
+    _receive(zipped(tmp_path / "x.zip", files), "folder", "a1", tmp_path / "deep" / "scratch")
     assert not (tmp_path / "evil.ipynb").exists() and not Path("/abs").exists()
     assert sorted(p.name for p in tmp_path.rglob("*.ipynb")) == ["b.ipynb", "c.ipynb", "evil.ipynb"]
 
@@ -147,7 +147,7 @@ def test_two_notebooks_of_a_student(tmp_path, release, right):
     )
     tree(tmp_path / "in" / "dan", {"helpers.py": "", "data/numbers.txt": ""})
     (one,) = received(tmp_path / "in", "folder", tmp_path).values()
-    best, remarks, files = choose(one, "a1", release)
+    best, remarks, files = _choose(one, "a1", release)
     assert best.name == "a1 (final).ipynb", "the other one is blank"
     assert remarks[:2] == [
         "2 notebooks: a1 (final).ipynb graded, not a1.ipynb",
@@ -160,14 +160,14 @@ def test_of_two_with_work_the_right_name_counts(tmp_path, release, right):
     tree(tmp_path / "in" / "dan", {"a1.ipynb": right, "b.ipynb": right})
     os.utime(tmp_path / "in" / "dan" / "a1.ipynb", (1, 1))
     (one,) = received(tmp_path / "in", "folder", tmp_path).values()
-    best, remarks, _ = choose(one, "a1", release)
+    best, remarks, _ = _choose(one, "a1", release)
     assert best.name == "a1.ipynb" and remarks == ["2 notebooks: a1.ipynb graded, not b.ipynb (newer)"]
 
 
 def test_a_file_and_a_folder_of_one_student_are_put_together(tmp_path, release, right):
     tree(tmp_path / "in", {"anna.ipynb": release, "anna/a1.ipynb": right})
     (one,) = received(tmp_path / "in", "folder", tmp_path).values()
-    best, remarks, _ = choose(one, "a1", release)
+    best, remarks, _ = _choose(one, "a1", release)
     assert best.name == "a1.ipynb" and len(remarks) == 1 and "anna.ipynb" in remarks[0]
 
 

@@ -8,7 +8,7 @@ import pytest
 from dit_nb.errors import UserError
 from dit_nb.teach.classroom import kernel
 from dit_nb.teach.classroom.assignments import assignments
-from dit_nb.teach.classroom.nbgrader_source import release_notebook, source_notebook, without_hidden
+from dit_nb.teach.classroom.nbgrader_source import _release_notebook, _without_hidden, source_notebook
 
 FACTS = assignments()
 AUTO = [name for name in FACTS if FACTS[name]["exercises"]]
@@ -85,7 +85,7 @@ def test_the_button_opens_the_notebook_in_colab():
 
 @pytest.mark.parametrize("name", FACTS)
 def test_solutions_and_releases_have_no_marks_of_nbgrader(name):
-    solved, release = without_hidden(source_notebook(name)), release_notebook(source_notebook(name))
+    solved, release = _without_hidden(source_notebook(name)), _release_notebook(source_notebook(name))
     for nb in (solved, release):
         text = "".join(c["source"] for c in nb["cells"])
         assert "SOLUTION" not in text and "HIDDEN" not in text

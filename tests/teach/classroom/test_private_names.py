@@ -5,7 +5,7 @@ import ast
 import pytest
 
 from dit_nb.teach.classroom.assignments import _read_assignment, assignments
-from dit_nb.teach.classroom.private_names import _defined, made_private
+from dit_nb.teach.classroom.private_names import _defined, _made_private
 
 AUTO = [name for name, facts in assignments().items() if facts["exercises"]]
 
@@ -16,7 +16,7 @@ def cell(source, role="given", kind="code"):
 
 def given(cells):
     return [
-        c["source"] for c in made_private(cells, ["patchify"]) if c["metadata"]["dit_nb"]["role"] == "given"
+        c["source"] for c in _made_private(cells, ["patchify"]) if c["metadata"]["dit_nb"]["role"] == "given"
     ]
 
 
@@ -58,7 +58,7 @@ def test_every_use_is_renamed_and_nothing_else():
 def test_a_student_may_use_the_names_of_a_frame():
     cells = [cell("line = [1, 2]"), cell("def line():\n    return 7", "solution"), cell("total = sum(line)")]
     space = {}
-    for c in made_private(cells, []):
+    for c in _made_private(cells, []):
         exec(c["source"], space)
     assert space["_total"] == 3 and space["line"]() == 7
 

@@ -4,7 +4,7 @@ import nbformat
 import pytest
 from support_classroom import RIGHT, code, submitted
 
-from dit_nb.teach.classroom.nbgrader_source import release_notebook, source_notebook
+from dit_nb.teach.classroom.nbgrader_source import _release_notebook, source_notebook
 from dit_nb.teach.classroom.remarks import _alike, _code_remarks, _syntax_remark, _tree_sums, _without_pip
 
 LONG = """def unpatchify(tokens, grid, patch_size):
@@ -20,7 +20,7 @@ RENAMED = RENAMED.replace(", c)", ", k)").replace("n, c", "n, k")
 
 @pytest.fixture(scope="module")
 def release():
-    return release_notebook(source_notebook("a1"))
+    return _release_notebook(source_notebook("a1"))
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_calls_that_were_not_given(source, told, release):
 
 def test_the_release_itself_has_no_remarks(release):
     for name in ("a1", "a2", "a3", "a4", "a5"):
-        nb = release_notebook(source_notebook(name))
+        nb = _release_notebook(source_notebook(name))
         assert _code_remarks(nb, nb) == []
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from dit_nb.errors import UserError
-from dit_nb.teach.classroom.roster import find_student, read_extensions, read_roster
+from dit_nb.teach.classroom.roster import _find_student, _read_extensions, _read_roster
 
 PLAIN = "id;name;email\ns1;Ann Müller;ann@x.org\ns2;Ben Li;ben@x.org\ns3;Ben Li;li@x.org\n"
 CANVAS = """Student,ID,SIS User ID,SIS Login ID,Section,a1 (555)
@@ -19,7 +19,7 @@ Participant 124,Ben Li,ben@x.org,
 
 def roster(text, tmp_path, encoding="utf-8"):
     (tmp_path / "roster.csv").write_text(text, encoding=encoding)
-    return read_roster(tmp_path / "roster.csv")
+    return _read_roster(tmp_path / "roster.csv")
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "latin-1"])
@@ -27,9 +27,9 @@ def test_a_plain_list(encoding, tmp_path):
     students = roster(PLAIN, tmp_path, encoding)
     assert [s.id for s in students] == ["s1", "s2", "s3"]
     for key in ("s1", "Ann Müller", "mullerann", "ann", "Müller, Ann", "ann@x.org"):
-        assert find_student(students, key, "").id == "s1", key
-    assert find_student(students, "Ben Li", "") is None, "two have this name"
-    assert find_student(students, "zoe", "") is None
+        assert _find_student(students, key, "").id == "s1", key
+    assert _find_student(students, "Ben Li", "") is None, "two have this name"
+    assert _find_student(students, "zoe", "") is None
 
 
 def test_an_export_of_canvas(tmp_path):
@@ -38,13 +38,15 @@ def test_an_export_of_canvas(tmp_path):
         ("amuller", "Müller, Ann", "7", "S1"),
         ("bli", "Li, Ben", "8", "S1"),
     ]
-    assert find_student(students, "mullerann 7", "7").id == "amuller"
+    assert _find_student(students, "mullerann 7", "7").id == "amuller"
 
 
 def test_an_export_of_moodle(tmp_path):
     students = roster(MOODLE, tmp_path)
     assert [(s.id, s.number) for s in students] == [("ann@x.org", "123"), ("ben@x.org", "124")]
-    assert find_student(students, "Ann Müller", "999").id == "ann@x.org", "numbers differ between assignments"
+    assert _find_student(students, "Ann Müller", "999").id == "ann@x.org", (
+        "numbers differ between assignments"
+    )
 
 
 @pytest.mark.parametrize("text", ["", "color,size\nred,3\n", "id,name\n1,a\n1,b\n"])
@@ -55,11 +57,11 @@ def test_lists_that_name_no_students_are_refused(text, tmp_path):
 
 def late(text, tmp_path, students=()):
     (tmp_path / "late.csv").write_text(text, encoding="utf-8")
-    return read_extensions(tmp_path / "late.csv", "a1", [*students])
+    return _read_extensions(tmp_path / "late.csv", "a1", [*students])
 
 
 def test_more_time_for_some(tmp_path):
-    assert read_extensions(tmp_path / "late.csv", "a1", []) == {}, "no file: nobody has more time"
+    assert _read_extensions(tmp_path / "late.csv", "a1", []) == {}, "no file: nobody has more time"
     students = roster(PLAIN, tmp_path)
     assert late("Student;Days;Hours\nAnn Müller;2;\ns2;;1,5\n", tmp_path, students) == {
         "s1": 172800,
