@@ -658,7 +658,7 @@ def from_velocity_image_only(x_t, t, v, alphas_cumprod):
     return from_velocity_rotate(x_t, t, v, alphas_cumprod)[0]
 
 
-@wrong("from_velocity", "rotates on, instead of back")
+@wrong("from_velocity", "has the wrong sign in the image, and so in the score")
 def from_velocity_rotate_on(x_t, t, v, alphas_cumprod):
     cos, sin, _, _ = velocity_parts(x_t, t, v, alphas_cumprod)
     return cos * x_t + sin * v, -(sin * x_t - cos * v) / sin

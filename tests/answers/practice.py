@@ -583,3 +583,12 @@ def mean_ablation_evaluates_and_trains(model, layer, x):
     output = _hooked(model, layer, x, lambda m, args, out: out.mean(0, keepdim=True).expand_as(out))
     model.train()
     return output
+
+
+@wrong("frechet", "no Cholesky factor")
+def frechet_by_cholesky(a, b):
+    covariances = [torch.cov(x.T).reshape(x.shape[1], x.shape[1]) for x in (a, b)]
+    factor = torch.linalg.cholesky(covariances[0])
+    roots = torch.linalg.eigvalsh(factor.T @ covariances[1] @ factor).clamp(min=0).sqrt()
+    traces = sum(c.diagonal().sum() for c in covariances)
+    return (a.mean(0) - b.mean(0)).square().sum() + traces - 2 * roots.sum()

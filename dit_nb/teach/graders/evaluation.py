@@ -29,8 +29,8 @@ def _number(value):
 
 
 _SINGULAR = (
-    "It is right until there are fewer images than features: eigenvalues that should be 0 then come out "
-    "slightly negative, and have no real root."
+    "It is right until there are fewer images than features: eigenvalues of a covariance that should be 0 then come "
+    "out slightly negative. They have no real root, and no Cholesky factor."
 )
 
 

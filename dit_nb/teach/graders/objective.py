@@ -195,7 +195,7 @@ _FROM_VELOCITY = Exercise(
             _velocity(eps=lambda x, v, s, n: (x - (s * x - n * v)) / n),
             _SCORE_HINT,
         ),
-        "Both signs are wrong: it rotates on, instead of back.": (
+        "The velocity has the wrong sign in the image, and so in the score.": (
             _velocity(clean=lambda x, v, s, n: s * x + n * v, eps=lambda x, v, s, n: n * x - s * v),
             _VELOCITY_HINT,
         ),
