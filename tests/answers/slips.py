@@ -3172,3 +3172,349 @@ def absorb_layer_kept_slip(weight, bias, shift, scale):
         weight = weight + weight * scale[n]
         layers.append((weight, bias))
     return tuple(map(torch.stack, zip(*layers)))
+
+
+# ---- found by a fourth trial with fresh mistakes
+
+
+@wrong("to_model_range", "The middle is taken as 128, and half of the range as 127")
+def to_model_range_128_and_127_slip(images):
+    return (images.permute(0, 3, 1, 2).float() - 128) / 127
+
+
+@wrong("to_model_range", "the distance from it is divided by 127")
+def to_model_range_centered_over_127_slip(images):
+    return (images.permute(0, 3, 1, 2).double() - 127.5) / 127
+
+
+@wrong("to_model_range", "Half of the range is right, but the middle is taken as 128")
+def to_model_range_middle_128_slip(images):
+    return (images.permute(0, 3, 1, 2).double() - 128) / 127.5
+
+
+@wrong("to_model_range", "Half of the range is right, but the middle is taken as 127")
+def to_model_range_middle_127_slip(images):
+    return (images.permute(0, 3, 1, 2).double() - 127) / 127.5
+
+
+def gaussian_logits(x_t, alpha_bar, images, distance=lambda squares: squares.sum((2, 3, 4))):
+    squares = (x_t[:, None] - alpha_bar.sqrt().view(-1, 1, 1, 1, 1) * images) ** 2
+    return -distance(squares) / (2 - 2 * alpha_bar)[:, None]
+
+
+def exponentials_guarded(x_t, alpha_bar, images, least):
+    odds = gaussian_logits(x_t, alpha_bar, images).exp()
+    return odds / (odds.sum(1, keepdim=True) + least)
+
+
+def exponentials_less_the_mean(x_t, alpha_bar, images):
+    logits = gaussian_logits(x_t, alpha_bar, images)
+    odds = (logits - logits.mean(1, keepdim=True)).exp()
+    return odds / odds.sum(1, keepdim=True)
+
+
+def class_sums(weights, labels, num_classes):
+    return weights @ F.one_hot(labels, num_classes).to(weights)
+
+
+def channel_mean(squares):
+    return squares.mean(2).flatten(2).sum(2)
+
+
+def plane_mean(squares):
+    return squares.sum(2).flatten(2).mean(2)
+
+
+@wrong("posterior_weights", "averaged over the channels")
+def posterior_weights_channel_mean_slip(x_t, alpha_bar, images):
+    return gaussian_logits(x_t, alpha_bar, images, channel_mean).softmax(1)
+
+
+@wrong("posterior_weights", "averaged over the places of the image")
+def posterior_weights_plane_mean_slip(x_t, alpha_bar, images):
+    return gaussian_logits(x_t, alpha_bar, images, plane_mean).softmax(1)
+
+
+@wrong("posterior_weights", "It is right until there is little noise")
+def posterior_weights_underflow_slip(x_t, alpha_bar, images):
+    return exponentials_guarded(x_t, alpha_bar, images, 1e-12)
+
+
+@wrong("posterior_weights", "It is right until there is little noise")
+def posterior_weights_clamped_sum_slip(x_t, alpha_bar, images):
+    odds = gaussian_logits(x_t, alpha_bar, images).exp()
+    return odds / odds.sum(1, keepdim=True).clamp(min=1e-20)
+
+
+@wrong("posterior_weights", "It is right until there is little noise")
+def posterior_weights_less_the_mean_slip(x_t, alpha_bar, images):
+    return exponentials_less_the_mean(x_t, alpha_bar, images)
+
+
+@wrong("posterior_weights", "A small number is added to the sum of the exponentials")
+def posterior_weights_guarded_slip(x_t, alpha_bar, images):
+    return exponentials_guarded(x_t, alpha_bar, images, 1e-8)
+
+
+@wrong("label_posterior", "averaged over the channels")
+def label_posterior_channel_mean_slip(x_t, alpha_bar, images, labels, num_classes):
+    weights = gaussian_logits(x_t, alpha_bar, images, channel_mean).softmax(1)
+    return class_sums(weights, labels, num_classes)
+
+
+@wrong("label_posterior", "averaged over the places of the image")
+def label_posterior_plane_mean_slip(x_t, alpha_bar, images, labels, num_classes):
+    weights = gaussian_logits(x_t, alpha_bar, images, plane_mean).softmax(1)
+    return class_sums(weights, labels, num_classes)
+
+
+@wrong("label_posterior", "It is right until there is little noise")
+def label_posterior_underflow_slip(x_t, alpha_bar, images, labels, num_classes):
+    return class_sums(exponentials_guarded(x_t, alpha_bar, images, 1e-10), labels, num_classes)
+
+
+@wrong("label_posterior", "exponentials round to 0 or become infinite, and 0 / 0 is nan")
+def label_posterior_less_the_mean_slip(x_t, alpha_bar, images, labels, num_classes):
+    return class_sums(exponentials_less_the_mean(x_t, alpha_bar, images), labels, num_classes)
+
+
+@wrong("label_posterior", "A small number is added to the sum of the exponentials")
+def label_posterior_guarded_slip(x_t, alpha_bar, images, labels, num_classes):
+    return class_sums(exponentials_guarded(x_t, alpha_bar, images, 1e-8), labels, num_classes)
+
+
+@wrong("sincos_1d", "The cosines go on counting where the sines stop")
+def sincos_1d_cosines_go_on_slip(positions, dim):
+    angles = positions.double()[:, None] / 10000 ** (torch.arange(dim).double() / (dim // 2))
+    return torch.hstack([angles[:, : dim // 2].sin(), angles[:, dim // 2 :].cos()])
+
+
+@wrong("sincos_1d", "The frequencies of the cosines lie between those of the sines")
+def sincos_1d_cosines_between_slip(positions, dim):
+    angles = positions.double()[:, None] / 10000 ** (torch.arange(dim).double() / dim)
+    return torch.hstack([angles[:, ::2].sin(), angles[:, 1::2].cos()])
+
+
+@wrong("sincos_1d", "The cosines are counted from 1, and the sines from 0")
+def sincos_1d_cosines_from_one_slip(positions, dim):
+    periods = 10000 ** (torch.arange(dim // 2 + 1).double() * 2 / dim)
+    angles = positions.double()[:, None] / periods
+    return torch.hstack([angles[:, :-1].sin(), angles[:, 1:].cos()])
+
+
+@wrong("timestep_embedding", "The sines go on counting where the cosines stop")
+def timestep_embedding_sines_go_on_slip(t, dim, max_period=10000.0):
+    angles = t.double()[:, None] / max_period ** (torch.arange(dim).double() / (dim // 2))
+    return torch.hstack([angles[:, : dim // 2].cos(), angles[:, dim // 2 :].sin()])
+
+
+def nearest_row(rows, table):
+    return (rows[:, None] - table).square().sum(2).argmin(1)
+
+
+@wrong("split_condition", "The timestep is searched first, with the mean label taken away")
+def split_condition_less_mean_label_slip(c, t_table, y_table):
+    t = nearest_row(c - y_table.mean(0), t_table)
+    return t, nearest_row(c - t_table[t], y_table)
+
+
+@wrong("split_condition", "The label is searched first, with the mean timestep taken away")
+def split_condition_less_mean_timestep_slip(c, t_table, y_table):
+    y = nearest_row(c - t_table.mean(0), y_table)
+    return nearest_row(c - y_table[y], t_table), y
+
+
+@wrong("split_condition", "with the mean of the other taken away")
+def split_condition_less_both_means_slip(c, t_table, y_table):
+    return nearest_row(c - y_table.mean(0), t_table), nearest_row(c - t_table.mean(0), y_table)
+
+
+@wrong("padded_attention", "the mask is True at the padding")
+def padded_attention_mask_of_padding_slip(q, k, v, lengths):
+    padding = torch.arange(k.shape[1])[None, None] >= lengths[:, None, None]
+    return F.scaled_dot_product_attention(q, k, v, padding.expand(len(q), q.shape[1], k.shape[1]))
+
+
+@wrong("padded_attention", "the words get scores far below those of the padding")
+def padded_attention_words_lowered_slip(q, k, v, lengths):
+    scores = torch.einsum("ntd,nsd->nts", q, k) / math.sqrt(q.shape[2])
+    words = torch.arange(k.shape[1])[None, None] < lengths[:, None, None]
+    return scores.masked_fill(words, -1e9).softmax(2) @ v
+
+
+@wrong("block_macs", "Both sides of a matrix of the MLP are as wide as the hidden layer")
+def block_macs_hidden_squared_slip(tokens, width, mlp_ratio):
+    hidden = mlp_ratio * width
+    weights = 4 * width**2 + hidden**2 + hidden * width
+    return tokens * weights + 2 * tokens**2 * width + 6 * width**2
+
+
+@wrong("block_macs", "The pairs of a token with itself are left out")
+def block_macs_not_itself_slip(tokens, width, mlp_ratio):
+    weights = (4 + 2 * mlp_ratio) * width**2
+    return tokens * weights + 2 * (tokens**2 - tokens) * width + 6 * width**2
+
+
+@wrong("block_macs", "Each two tokens are counted once, and no token with itself")
+def block_macs_combinations_slip(tokens, width, mlp_ratio):
+    weights = (4 + 2 * mlp_ratio) * width**2
+    pairs = torch.tensor([math.comb(T, 2) for T in tokens.tolist()])
+    return tokens * weights + 2 * pairs * width + 6 * width**2
+
+
+@wrong("q_sample", "It is one step early, and t = 0 has the entry of t = 0")
+def q_sample_early_clamped_slip(x0, t, noise, alphas_cumprod):
+    bar = col(alphas_cumprod, torch.clamp(t - 1, min=0))
+    return bar**0.5 * x0 + (1 - bar) ** 0.5 * noise
+
+
+@wrong("q_sample", "It is one step early, and t = 0 adds no noise")
+def q_sample_early_with_one_slip(x0, t, noise, alphas_cumprod):
+    before = F.pad(alphas_cumprod, (1, 0), value=1.0)
+    bar = col(before, t)
+    return bar**0.5 * x0 + (1 - bar) ** 0.5 * noise
+
+
+@wrong("q_posterior", "At t = 0 the mean is that of t = 1, too")
+def q_posterior_clamped_slip(x0, x_t, t, betas):
+    t = torch.where(t == 0, 1, t)
+    bar = torch.cumprod(1 - betas, 0)
+    beta, now, before = col(betas, t), col(bar, t), col(bar, t - 1)
+    mean = before**0.5 * beta * x0 + (1 - beta) ** 0.5 * (1 - before) * x_t
+    return mean / (1 - now), torch.log(beta * (1 - before) / (1 - now))
+
+
+@wrong("respaced_betas", "It is right if the first kept step is 0")
+def respaced_betas_first_of_table_slip(alphas_cumprod, kept):
+    bar = alphas_cumprod[torch.tensor(kept)]
+    return torch.cat([1 - alphas_cumprod[:1], 1 - bar[1:] / bar[:-1]])
+
+
+@wrong("respaced_betas", "It is right if the first kept step is 0")
+def respaced_betas_first_is_old_slip(alphas_cumprod, kept):
+    before = [kept[0] - 1, *kept[:-1]]
+    return torch.stack(
+        [1 - alphas_cumprod[k] / (alphas_cumprod[b] if b >= 0 else 1) for b, k in zip(before, kept)]
+    )
+
+
+def step_with(total, model, optimizer, scheduler, losses):
+    optimizer.zero_grad()
+    loss = total(losses)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    scheduler.step()
+    return float(loss)
+
+
+@wrong("training_step", "All entries of the losses are added up")
+def training_step_all_entries_slip(model, optimizer, scheduler, diffusion, x0, y, t, noise):
+    losses = diffusion.training_losses(model, x0, t, y, noise)
+    return step_with(
+        lambda each: torch.stack(list(each.values())).sum(0).mean(), model, optimizer, scheduler, losses
+    )
+
+
+@wrong("training_step", "The squared error is added once more")
+def training_step_error_again_slip(model, optimizer, scheduler, diffusion, x0, y, t, noise):
+    losses = diffusion.training_losses(model, x0, t, y, noise)
+    return step_with(
+        lambda each: each["loss"].mean() + each["mse"].mean(), model, optimizer, scheduler, losses
+    )
+
+
+@wrong("training_step", "The bound is added once more")
+def training_step_bound_again_slip(model, optimizer, scheduler, diffusion, x0, y, t, noise):
+    losses = diffusion.training_losses(model, x0, t, y, noise)
+    return step_with(
+        lambda each: each["loss"].mean() + each["vb"].mean(), model, optimizer, scheduler, losses
+    )
+
+
+@wrong("mean_ablation", "The mean is that of the layer applied to the model's input")
+def mean_ablation_outside_slip(model, layer, x):
+    out = layer(x)
+    mean = out.mean(dim=0).expand(out.shape)
+    handle = layer.register_forward_hook(lambda *_: mean)
+    try:
+        return model(x)
+    finally:
+        handle.remove()
+
+
+def rms_scaled(x, scale, eps):
+    return F.rms_norm(x, x.shape[-1:], scale, eps)
+
+
+@wrong("normalized_scores", "The keys have the scale of the queries")
+def normalized_scores_scale_of_queries_slip(q, k, q_scale, k_scale, eps):
+    queries, keys = (rms_scaled(x, q_scale, eps) for x in (q, k))
+    return queries @ keys.transpose(2, 3) / math.sqrt(q.shape[3])
+
+
+@wrong("normalized_scores", "The queries have the scale of the keys")
+def normalized_scores_scale_of_keys_slip(q, k, q_scale, k_scale, eps):
+    queries, keys = (rms_scaled(x, k_scale, eps) for x in (q, k))
+    return queries @ keys.transpose(2, 3) / math.sqrt(q.shape[3])
+
+
+def by_velocity(prediction, x_t, t, predicts, noise, image, along):
+    """The velocity by a formula, and what is missing along it from x_t, or by adding it to the prediction."""
+    t = t[:, None, None, None]
+    v = {"noise": noise, "image": image, "velocity": lambda z, x, t: z}[predicts](prediction, x_t, t)
+    if predicts == "velocity":
+        return x_t - t * v, x_t + (1 - t) * v, v
+    if predicts == "noise":
+        return (x_t - t * v if along else prediction - v), prediction, v
+    return prediction, (x_t + (1 - t) * v if along else prediction + v), v
+
+
+def true_from_noise(z, x, t):
+    return (z - x) / (1 - t)
+
+
+def true_from_image(z, x, t):
+    return (x - z) / t
+
+
+@wrong("three_predictions", "is not divided by t, the part of the way from the image to x_t")
+def three_predictions_image_undivided_slip(prediction, x_t, t, predicts):
+    return by_velocity(prediction, x_t, t, predicts, true_from_noise, lambda z, x, t: x - z, False)
+
+
+@wrong("three_predictions", "is not divided by t, the part of the way from the image to x_t")
+def three_predictions_image_undivided_along_slip(prediction, x_t, t, predicts):
+    return by_velocity(prediction, x_t, t, predicts, true_from_noise, lambda z, x, t: x - z, True)
+
+
+@wrong("three_predictions", "is not divided by 1 - t, the part of the way from x_t to the noise")
+def three_predictions_noise_undivided_slip(prediction, x_t, t, predicts):
+    return by_velocity(prediction, x_t, t, predicts, lambda z, x, t: z - x, true_from_image, False)
+
+
+@wrong("three_predictions", "is not divided by 1 - t, the part of the way from x_t to the noise")
+def three_predictions_noise_undivided_along_slip(prediction, x_t, t, predicts):
+    return by_velocity(prediction, x_t, t, predicts, lambda z, x, t: z - x, true_from_image, True)
+
+
+@wrong("three_predictions", "The velocity of a predicted image has the wrong sign")
+def three_predictions_image_sign_slip(prediction, x_t, t, predicts):
+    return by_velocity(prediction, x_t, t, predicts, true_from_noise, lambda z, x, t: (z - x) / t, False)
+
+
+@wrong("three_predictions", "The velocity of a predicted image has the wrong sign")
+def three_predictions_image_sign_along_slip(prediction, x_t, t, predicts):
+    return by_velocity(prediction, x_t, t, predicts, true_from_noise, lambda z, x, t: (z - x) / t, True)
+
+
+@wrong("three_predictions", "The velocity of a predicted noise has the wrong sign")
+def three_predictions_noise_sign_slip(prediction, x_t, t, predicts):
+    return by_velocity(
+        prediction, x_t, t, predicts, lambda z, x, t: (x - z) / (1 - t), true_from_image, False
+    )
+
+
+@wrong("three_predictions", "The velocity of a predicted noise has the wrong sign")
+def three_predictions_noise_sign_along_slip(prediction, x_t, t, predicts):
+    return by_velocity(prediction, x_t, t, predicts, lambda z, x, t: (x - z) / (1 - t), true_from_image, True)

@@ -177,6 +177,12 @@ def _swallowing(remove: str) -> Callable:
     return ablation
 
 
+def _mean_outside(model: nn.Module, layer: nn.Module, x: Tensor) -> Tensor:
+    """Mean ablation with the mean of the layer applied to the model's input."""
+    mean = layer(x).mean(0, keepdim=True)
+    return _with_hook(replace=lambda out: mean.expand_as(out))(model, layer, x)
+
+
 _AXIS = "The mean runs over the wrong axis: it must run over the images, the first one"
 
 _MEAN_ABLATION = Exercise(
@@ -228,6 +234,8 @@ _MEAN_ABLATION = Exercise(
         "The output of the whole model is averaged; only that of the layer should be. Which module has the hook?": (
             lambda model, layer, x: _mean_of_batch(model(x))
         ),
+        "The mean is that of the layer applied to the model's input; it must be that of what the layer returns inside "
+        "the model.": _mean_outside,
         "The output of one image takes the place of all; it should be the mean over the images.": _with_hook(
             replace=lambda out: out[:1].expand_as(out)
         ),

@@ -130,6 +130,15 @@ _TIMESTEP_EMBEDDING = Exercise(
             scale=math.pi / 180
         ),
         "The angles are half turns: there is a factor of pi too much.": _embedding(scale=math.pi),
+        "The sines go on counting where the cosines stop, so their frequencies are lower; a sine and its cosine share one.": (
+            lambda t, d, period: torch.cat(
+                [
+                    _embedding()(t, d, period).chunk(2, -1)[0],
+                    _embedding(lambda i, h: -(h + i) / h)(t, d, period).chunk(2, -1)[1],
+                ],
+                -1,
+            )
+        ),
     },
     "lesson 05, 'A timestep as waves'.",
     tolerance=1e-3,  # float32 is fine: at t = 999 it costs about 6e-5, and seven times that in full turns
@@ -377,6 +386,20 @@ def _label_first(c: Tensor, t_table: Tensor, y_table: Tensor) -> tuple[Tensor, T
     return _nearest(c - y_table[y], t_table), y
 
 
+def _from_middle(c: Tensor, t_table: Tensor, y_table: Tensor) -> tuple[Tensor, Tensor]:
+    return _nearest(c - y_table.mean(0), t_table), _nearest(c - t_table.mean(0), y_table)
+
+
+def _timestep_from_middle(c: Tensor, t_table: Tensor, y_table: Tensor) -> tuple[Tensor, Tensor]:
+    t = _nearest(c - y_table.mean(0), t_table)
+    return t, _nearest(c - t_table[t], y_table)
+
+
+def _label_from_middle(c: Tensor, t_table: Tensor, y_table: Tensor) -> tuple[Tensor, Tensor]:
+    y = _nearest(c - t_table.mean(0), y_table)
+    return _nearest(c - y_table[y], t_table), y
+
+
 _JOINT_HINT = "the first hint of the exercise: how many sums are there?"
 
 _SPLIT_CONDITION = Exercise(
@@ -396,6 +419,14 @@ _SPLIT_CONDITION = Exercise(
             _label_first,
             _JOINT_HINT,
         ),
+        "The timestep is searched first, with the mean label taken away: what a label differs from the mean pulls it aside.": (
+            _timestep_from_middle,
+            _JOINT_HINT,
+        ),
+        "The label is searched first, with the mean timestep taken away: what a timestep differs from the mean pulls it "
+        "aside.": (_label_from_middle, _JOINT_HINT),
+        "Timestep and label are searched without each other, with the mean of the other taken away; c is the sum of two "
+        "rows.": (_from_middle, _JOINT_HINT),
         "The largest dot product wins; a long sum has a large one without being near.": (
             lambda c, a, b: _joint(c, a, b, lambda x, s: -x @ s.T),
             "what 'is equal to' means for vectors.",

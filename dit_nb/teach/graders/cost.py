@@ -137,6 +137,18 @@ _BLOCK_MACS = Exercise(
             _block_macs(mlp=lambda T, D, r: 2 * r * r * D * D * T),
             "lesson 13, 'A block': the second term.",
         ),
+        "Both sides of a matrix of the MLP are as wide as the hidden layer; only one is, the other has D channels.": (
+            _block_macs(mlp=lambda T, D, r: (r + r * r) * D * D * T),
+            "lesson 13, 'A block': the second term.",
+        ),
+        "The pairs of a token with itself are left out; a token attends to itself, too.": (
+            _block_macs(pairs=lambda T, D: 2 * D * T * (T - 1)),
+            _PAIRS,
+        ),
+        "Each two tokens are counted once, and no token with itself; here all tokens attend to all.": (
+            _block_macs(pairs=lambda T, D: D * T * (T - 1)),
+            _PAIRS,
+        ),
         "The pairs of tokens cost D squared each; they take one multiply-add for each of D channels.": (
             _block_macs(pairs=lambda T, D: 2 * D * D * T * T),
             _PAIRS,

@@ -279,6 +279,13 @@ _PADDED_ATTENTION = Exercise(
             lambda p, n: p < n.min().expand_as(n)
         ),
         "Words and padding are exchanged: only the padding gets weight.": _padded(lambda p, n: p >= n),
+        "Words and padding are exchanged: the mask is True at the padding, where attention takes True for a place that "
+        "counts.": _padded(
+            lambda p, n: p >= n, lambda s, real: s.masked_fill(~real, -math.inf).softmax(-1).nan_to_num(0)
+        ),
+        "Words and padding are exchanged: the words get scores far below those of the padding.": _padded(
+            lambda p, n: p >= n, lambda s, real: s.masked_fill(~real, -1e9).softmax(-1)
+        ),
         "All words have the same weight: the scores are not used.": _padded(
             weigh=lambda s, real: real / real.sum(-1, keepdim=True) + 0 * s
         ),

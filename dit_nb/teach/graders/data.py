@@ -120,6 +120,18 @@ _TO_MODEL_RANGE = Exercise(
         "The middle and half of the range are taken as 127; white goes beyond 1.": _values(
             lambda x: (x - 127) / 127
         ),
+        "The middle is taken as 128, and half of the range as 127: black goes below -1.": _values(
+            lambda x: (x - 128) / 127
+        ),
+        "The middle is right, but the distance from it is divided by 127: black and white go beyond -1 and 1.": _values(
+            lambda x: (x - 127.5) / 127
+        ),
+        "Half of the range is right, but the middle is taken as 128: black goes below -1, white does not reach 1.": _values(
+            lambda x: (x - 128) / 127.5
+        ),
+        "Half of the range is right, but the middle is taken as 127: black does not reach -1, white goes beyond 1.": _values(
+            lambda x: (x - 127) / 127.5
+        ),
         "128 is subtracted, and the difference divided by the whole range: the values run from -0.5 to 0.5.": _values(
             lambda x: (x - 128) / 255
         ),

@@ -330,6 +330,12 @@ _NORMALIZED_SCORES = Exercise(
         "The scale of the queries is not used.": _scores(
             score=lambda q, k, a, b: q @ (k * b).mT / q.shape[-1] ** 0.5
         ),
+        "The keys have the scale of the queries; they have one of their own.": _scores(
+            score=lambda q, k, a, b: (q * a) @ (k * a).mT / q.shape[-1] ** 0.5
+        ),
+        "The queries have the scale of the keys; they have one of their own.": _scores(
+            score=lambda q, k, a, b: (q * b) @ (k * b).mT / q.shape[-1] ** 0.5
+        ),
         "The learned scale is 1 + w, as in a modulation; here it is the factor itself.": _scores(
             score=lambda q, k, a, b: (q * (1 + a)) @ (k * (1 + b)).mT / q.shape[-1] ** 0.5
         ),

@@ -16,6 +16,10 @@ __all__ = ["check_label_posterior", "check_posterior_weights"]
 
 _POSTERIOR = "lesson 02, 'Which image is behind the noise?'"
 _LITTLE_NOISE = "with little noise"
+_UNDERFLOW = (
+    "It is right until there is little noise: then exponentials round to 0 or become infinite, and the rows no longer "
+    "sum to 1. Subtract the largest exponent first."
+)
 
 
 def _posterior_weights_loops(x_t: Tensor, alpha_bar: Tensor, images: Tensor) -> Tensor:
@@ -52,7 +56,7 @@ def _weights_cases(rng: RandomInputs) -> list[Case]:
     x_t, _, images = _noisy_set(rng, 3, 5, (1, 2, 3), 0.9, 0.95)
     gap = 40 + rng.uniform(0, 1, 3)  # far from all images: every exponential underflows
     far = x_t + gap.reshape(-1, 1, 1, 1)
-    return [*found, Case(_LITTLE_NOISE, (far, 1 - rng.uniform(0.001, 0.002, 3), images))]
+    return [*found, Case(_LITTLE_NOISE, (far, 1 - rng.uniform(0.001, 0.002, 3), images), _UNDERFLOW)]
 
 
 def _weights(
@@ -78,6 +82,11 @@ def _exp_over_sum(logits: Tensor) -> Tensor:
     return logits.exp() / logits.exp().sum(1, keepdim=True)
 
 
+def _guarded(least: float) -> Callable:
+    """Exponentials over their sum, to which a small number is added."""
+    return lambda logits: logits.exp() / (logits.exp().sum(1, keepdim=True) + least)
+
+
 _NO_ROOT = "The clean images are multiplied by alpha_bar; inside x_t they have its square root."
 _NOT_SCALED = "The clean images are compared at full strength; inside x_t they are smaller."
 _NO_TWO = "The exponents are twice as large as they should be: a 2 is missing in the density of a Gaussian."
@@ -100,8 +109,17 @@ _ABSOLUTE = "Absolute differences are added up; a Gaussian needs the squared one
 _PIXEL_MEAN = (
     "The squared differences are averaged over the pixels; the noise of all pixels counts, so add them up."
 )
+_CHANNEL_MEAN = "The squared differences are averaged over the channels; the noise of all channels counts, so add them up."
+_PLANE_MEAN = (
+    "The squared differences are added over the channels, but averaged over the places of the image; "
+    "the noise of all counts, so add them up."
+)
+_GUARDED = (
+    "A small number is added to the sum of the exponentials, which changes the weights; with little noise all "
+    "exponentials round to 0: subtract the largest exponent first."
+)
 _FARTHEST = "The farthest image gets the largest probability: a sign is wrong."
-_NAN = "With little noise all exponentials round to 0, and 0 / 0 is nan: subtract the largest exponent first."
+_NAN = "With little noise exponentials round to 0 or become infinite, and 0 / 0 is nan: subtract the largest exponent first."
 _COLUMNS = (
     "The coefficients of the batch are applied to the columns of each image: if N equals the width, "
     "that raises no error."
@@ -127,6 +145,10 @@ _IN_WEIGHTS = {
     _NOT_SQUARED: _wrong(distance=lambda gaps: gaps.square().sum((2, 3, 4)).sqrt()),
     _ABSOLUTE: _wrong(distance=lambda gaps: gaps.abs().sum((2, 3, 4))),
     _PIXEL_MEAN: _wrong(distance=lambda gaps: gaps.square().mean((2, 3, 4))),
+    _CHANNEL_MEAN: _wrong(distance=lambda gaps: gaps.square().mean(2).sum((2, 3))),
+    _PLANE_MEAN: _wrong(distance=lambda gaps: gaps.square().mean((3, 4)).sum(2)),
+    _UNDERFLOW: _wrong(normalize=_guarded(1e-10)),
+    _GUARDED: _wrong(normalize=_guarded(1e-8)),
     _FARTHEST: _wrong(normalize=lambda logits: (-logits).softmax(1)),
     _NAN: _wrong(normalize=_exp_over_sum),
     _FIRST: lambda x_t, alpha_bar, images: _weights(x_t, alpha_bar[:1].expand_as(alpha_bar), images),
@@ -218,7 +240,7 @@ def _label_cases(rng: RandomInputs) -> list[Case]:
     return [
         *found,
         Case("one image against four", _many_against_one(rng)),
-        Case(_LITTLE_NOISE, (*little, torch.tensor([1, 0, 1, 2, 0]), 3)),
+        Case(_LITTLE_NOISE, (*little, torch.tensor([1, 0, 1, 2, 0]), 3), _UNDERFLOW),
     ]
 
 

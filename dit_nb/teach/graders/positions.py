@@ -76,6 +76,11 @@ _OF_LOG_10 = {"period": math.exp(math.log10(10000))}
 _OF_NO_LOG = {"period": math.e, "power": lambda i, half: -10000 * i / half}
 
 
+def _other_cosines(power: Callable) -> Callable:
+    """Right sines; the exponents of the cosines' frequencies are another function of i and dim/2."""
+    return lambda x, d: torch.cat([_waves(x, d).chunk(2, -1)[0], _waves(x, d, power).chunk(2, -1)[1]], -1)
+
+
 def _waves_of_all(positions: Tensor, dim: int, period: float, order: tuple) -> Tensor:
     """A frequency for each channel: the first kind for the high ones, the second for the low ones."""
     omega = period ** (-torch.arange(dim, dtype=torch.float64) / dim)
@@ -134,6 +139,15 @@ _SINCOS_1D = Exercise(
             _waves(x.double() / x.max(), d)
         ),
         "The positions are counted from 1: use them as they are given.": lambda x, d: _waves(x + 1, d),
+        "The cosines go on counting where the sines stop, so their frequencies are lower; a sine and its cosine share one.": (
+            _other_cosines(lambda i, h: -(h + i) / h)
+        ),
+        "The frequencies of the cosines lie between those of the sines; a sine and its cosine share one.": (
+            _other_cosines(lambda i, h: -(2 * i + 1) / (2 * h))
+        ),
+        "The cosines are counted from 1, and the sines from 0; a sine and its cosine share a frequency.": (
+            _other_cosines(lambda i, h: -(i + 1) / h)
+        ),
     },
     "lesson 04, 'What makes a good position embedding'.",
     tolerance=1e-5,

@@ -171,6 +171,9 @@ _Q_POSTERIOR = Exercise(
         "The timesteps are shifted by one, so that t = 0 wraps around: entry t belongs to timestep t.": (
             lambda x0, x_t, t, betas: _q_posterior()(x0, x_t, t - 1, betas)
         ),
+        "At t = 0 the mean is that of t = 1, too; only the log variance has no entry of its own there.": (
+            lambda x0, x_t, t, betas: _q_posterior()(x0, x_t, t.clamp(min=1), betas)
+        ),
         "The second result is the standard deviation; return the logarithm of the variance.": _q_posterior(
             log=lambda v: v.sqrt()
         ),

@@ -90,6 +90,18 @@ _Q_SAMPLE = Exercise(
             _q_sample(_signal_scale, _noise_scale, lambda bar, t: _per_image(bar, t - 1)),
             "the index into the table.",
         ),
+        "It is one step early, and t = 0 has the entry of t = 0: entry t of the table belongs to timestep t, counted from 0.": (
+            _q_sample(_signal_scale, _noise_scale, lambda bar, t: _per_image(bar, (t - 1).clamp(min=0))),
+            "the index into the table.",
+        ),
+        "It is one step early, and t = 0 adds no noise: the first step is timestep 0, and entry t belongs to timestep t.": (
+            _q_sample(
+                _signal_scale,
+                _noise_scale,
+                lambda bar, t: _per_image(torch.cat([bar.new_ones(1), bar]), t),
+            ),
+            "the index into the table.",
+        ),
         "All images use the noise of the first.": lambda x0, t, e, bar: _q_sample(
             _signal_scale, _noise_scale
         )(x0, t, e[:1], bar),
@@ -179,7 +191,16 @@ def _kept_cases(rng: RandomInputs) -> list[Case]:
     some = sorted(set(rng.integers(5, 95, 8).tolist()))
     lists = [list(range(0, 1000, 111)), [0, 20, 41, 61], some, list(range(12))]
     pairs = [(_linear_alphas_cumprod(n), kept) for n, kept in zip((1000, 1000, 100, 12), lists)]
-    return [Case(f"{len(p[1])} of {len(p[0])} steps, {i + 1}", p) for i, p in enumerate(pairs)]
+    return [
+        Case(f"{len(p[1])} of {len(p[0])} steps, {i + 1}", p, _LATER_START * (p[1][0] > 0))
+        for i, p in enumerate(pairs)
+    ]
+
+
+_LATER_START = (
+    "It is right if the first kept step is 0, and wrong if it is a later one: the first beta holds all steps up to it, "
+    "and before them alphas_cumprod is 1."
+)
 
 
 def _betas_from(f: Callable) -> Callable:

@@ -79,7 +79,38 @@ def _roots(x: Tensor, z: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return (x - a.sqrt() * z) / b.sqrt()
 
 
+def _velocity_first(
+    noise: Callable = lambda z, x, t: (z - x) / (1 - t),
+    image: Callable = lambda z, x, t: (x - z) / t,
+    along: bool = False,  # whether x_t is followed along the velocity, instead of adding it to the prediction
+) -> Callable:
+    """Find the velocity first, by a formula for each kind, and from it what is still missing."""
+
+    def predictions(prediction, x_t, t, predicts):
+        t = _wide(t)
+        if predicts == "velocity":
+            return x_t - t * prediction, x_t + (1 - t) * prediction, prediction
+        if predicts == "noise":
+            v = noise(prediction, x_t, t)
+            return x_t - t * v if along else prediction - v, prediction, v
+        v = image(prediction, x_t, t)
+        return prediction, x_t + (1 - t) * v if along else prediction + v, v
+
+    return predictions
+
+
 _PATH = "lesson 32, 'Three targets'."
+
+_VELOCITIES = {
+    "The velocity of a predicted image is not divided by t, the part of the way from the image to x_t; the noise, "
+    "made of {}, is wrong with it.": {"image": lambda z, x, t: x - z},
+    "The velocity of a predicted noise is not divided by 1 - t, the part of the way from x_t to the noise; the image, "
+    "made of {}, is wrong with it.": {"noise": lambda z, x, t: z - x},
+    "The velocity of a predicted image has the wrong sign: it leads from the image to x_t. The noise, made of {}, is "
+    "wrong with it.": {"image": lambda z, x, t: (z - x) / t},
+    "The velocity of a predicted noise has the wrong sign: it leads from x_t to the noise. The image, made of {}, is "
+    "wrong with it.": {"noise": lambda z, x, t: (x - z) / (1 - t)},
+}
 
 _THREE_PREDICTIONS = Exercise(
     "three_predictions",
@@ -123,6 +154,11 @@ _THREE_PREDICTIONS = Exercise(
             noise=lambda z, x, t: (_roots(x, z, t, 1 - t), z),
             image=lambda z, x, t: (z, _roots(x, z, 1 - t, t)),
         ),
+        **{
+            message.format(rest): (_velocity_first(**formulas, along=along), _PATH)
+            for message, formulas in _VELOCITIES.items()
+            for along, rest in ((False, "the prediction and the velocity"), (True, "x_t and the velocity"))
+        },
         "Image and noise are returned in the wrong order: the image is the first.": _predictions(
             end=lambda image, noise: (noise, image, noise - image)
         ),

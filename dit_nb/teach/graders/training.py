@@ -197,6 +197,18 @@ _TRAINING_STEP = Exercise(
             _step(loss_of=lambda losses: losses["vb"].mean()),
             "which entry of the losses is the whole objective.",
         ),
+        "All entries of the losses are added up; one of them is the sum of the others already.": (
+            _step(loss_of=lambda losses: sum(value.mean() for value in losses.values())),
+            "which entry of the losses is the whole objective.",
+        ),
+        "The squared error is added once more; the whole objective holds it already.": (
+            _step(loss_of=lambda losses: (losses["loss"] + losses["mse"]).mean()),
+            "which entry of the losses is the whole objective.",
+        ),
+        "The bound is added once more; the whole objective holds it already.": (
+            _step(loss_of=lambda losses: (losses["loss"] + losses["vb"]).mean()),
+            "which entry of the losses is the whole objective.",
+        ),
         "The mean of the losses is divided by the number of images once more.": _step(
             loss_of=lambda losses: losses["loss"].mean() / len(losses["loss"]),
         ),
