@@ -2960,7 +2960,7 @@ def waves_with(log, positions, dim, period=10000.0):
 
 for kind, log, words in (
     ("log10", math.log10, "logarithm to the base 10"),
-    ("no_log", float, "the period itself"),
+    ("no_log", float, "exp needs the logarithm of the period"),
 ):
 
     def sincos_1d_by(positions, dim, log=log):
@@ -3518,3 +3518,22 @@ def three_predictions_noise_sign_slip(prediction, x_t, t, predicts):
 @wrong("three_predictions", "The velocity of a predicted noise has the wrong sign")
 def three_predictions_noise_sign_along_slip(prediction, x_t, t, predicts):
     return by_velocity(prediction, x_t, t, predicts, lambda z, x, t: (x - z) / (1 - t), true_from_image, True)
+
+
+# ---- found by a fifth trial, of unusual mistakes
+
+
+@wrong("guided_output", "The channels alternate")
+def guided_output_interleaved_slip(cond, uncond, cfg_scale):
+    channels = cond.shape[1] // 2
+    out = torch.empty_like(cond)
+    out[:, 0::2] = uncond[:, :channels] + cfg_scale * (cond - uncond)[:, :channels]
+    out[:, 1::2] = cond[:, channels:]
+    return out
+
+
+@wrong("timestep_embedding", "frequencies need fractions")
+def timestep_embedding_integer_frequencies_slip(t, dim, max_period):
+    frequencies = (max_period ** (-torch.arange(dim // 2) / (dim // 2))).to(t)
+    angles = t[:, None] * frequencies
+    return torch.cat([angles.cos(), angles.sin()], dim=1).float()

@@ -113,7 +113,7 @@ def _guided_output_loops(cond: Tensor, uncond: Tensor, cfg_scale: float) -> Tens
 
 
 def _output_cases(rng: RandomInputs) -> list[Case]:
-    sizes = [(1, 0.0), (2, 1.5), (4, 4.0), (4, 0.5)]
+    sizes = [(1, 0.0), (1, 2.0), (2, 1.5), (4, 4.0), (3, 0.0), (4, 0.5)]
     args = [(rng.normal(2, 2 * c, 3, 2), rng.normal(2, 2 * c, 3, 2), w) for c, w in sizes]
     return [Case("C = {}, cfg_scale = {:g}".format(*size), a) for size, a in zip(sizes, args)]
 
@@ -134,6 +134,9 @@ _GUIDED_OUTPUT = Exercise(
     _output_cases,
     {
         "The variance values are guided too; only the noise should be.": _guided(lambda c: 2 * c),
+        "The channels alternate, one of the noise and one of the variance; all of the noise come first.": (
+            lambda c, u, w: torch.stack(_guided(lambda k: k)(c, u, w).chunk(2, 1), 2).flatten(1, 2)
+        ),
         "The variance values are those without the label.": _guided(lambda c: c, lambda cond, uncond: uncond),
         "Only three channels are guided, as in the official code; here all channels of eps are.": (
             _guided(lambda c: min(3, c)),

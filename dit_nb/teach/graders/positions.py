@@ -69,7 +69,8 @@ _EACH_ITS_OWN = (
 
 _LOG_10 = "The exponent has the logarithm to the base 10; exp needs the natural one."
 _NO_LOG = (
-    "The exponent has the period itself; exp needs its logarithm: all frequencies but the first are nearly 0."
+    "All frequencies but the first are 0 or nearly 0: exp needs the logarithm of the period, and frequencies need "
+    "fractions, which integers have not."
 )
 _LOG_10_HINT = "the difference between log and log10."
 _OF_LOG_10 = {"period": math.exp(math.log10(10000))}

@@ -67,9 +67,7 @@ def _only_value(exercise: Exercise, outcomes: list[_Outcome]) -> str:
     if len(found) != 1:
         return ""
     ((name, size),) = found.items()
-    return (
-        f"it is right if {name} has size {size} and wrong for all other sizes: is a size written as a number?"
-    )
+    return f"it is right if {name} has size {size} and wrong for all other sizes: what is different there?"
 
 
 def _common_relation(failed: list[_Outcome], tolerance: float) -> str:
