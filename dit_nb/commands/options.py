@@ -105,8 +105,8 @@ class Emoji:
     seconds: float = 480.0  # training time in seconds
     steps: int | None = None  # number of updates, instead of a time: repeats exactly
     seed: int = 0  # seed of training and sampling
-    batch_size: int = 128  # images per update
-    lr: float = 2e-3  # learning rate of AdamW
+    batch_size: int = 16  # images per update
+    lr: float = 1e-3  # learning rate of AdamW
     warmup_steps: int = 100  # updates over which the learning rate rises from 0
     ema_decay: float = 0.998  # decay of the averaged weights (EMA), after its warm-up
     save_every: int | None = None  # updates between checkpoints in --out; none: no checkpoints
