@@ -13,7 +13,7 @@ help:
 	@echo "make test     all but whole classes: check, all lessons, all tests, wheel and sdist"
 	@echo "make test-hard   kills, full disks, damaged files, random calls: an hour, not part of CI; writes tests/hard/RESULTS.md"
 	@echo "make test-classroom   whole classes graded by nbgrader (part of CI)"
-	@echo "make test-oldest, make test-newest   all lessons on the oldest and newest versions that settings.ini allows"
+	@echo "make test-oldest, make test-newest   lessons and guides on the oldest and newest versions that settings.ini allows"
 	@echo "make sync     write what is generated: modules from lessons, README.md, assignments"
 	@echo "make site     build the website into _site/html (minutes)"
 	@echo "make slides   slides of lessons, in slides/ (LESSONS=nbs/1_tokens/03_patchify.ipynb for one)"
@@ -71,7 +71,7 @@ test-oldest: VERSIONS = $(PYTHON) tools/oldest.py $(TORCH)
 test-newest: VERSIONS = echo $(TORCH)
 test-oldest test-newest: export OMP_NUM_THREADS = 1
 test-oldest test-newest:
-	$(PYTHON) -m venv .venv-$@
+	$(PYTHON) -m venv --clear .venv-$@
 	$(VERSIONS) > .venv-$@/constraints.txt
 	.venv-$@/bin/python -m pip install -q -c .venv-$@/constraints.txt torch
 	.venv-$@/bin/python -m pip install -q -c .venv-$@/constraints.txt -e '.[lab]' 'nbdev<3' 'fastcore<2' 'execnb<0.2' 'ghapi<2'
@@ -91,4 +91,4 @@ hooks: .venv/ready
 	nbdev_install_hooks
 
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv .venv-* build dist *.egg-info

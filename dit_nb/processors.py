@@ -9,7 +9,7 @@ import torch
 
 from dit_nb.utils import _cpu_has_bf16
 
-__all__ = ["Processor", "cpu_policy"]
+__all__ = ["Policy", "Processor", "cpu_policy", "this_processor"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Processor:
 
 
 @dataclass(frozen=True)
-class _Policy:
+class Policy:
     """Settings for one kind of device, and the measurement that put them there.
 
     Attributes:
@@ -45,7 +45,7 @@ class _Policy:
     precision: str = "fp32"
 
 
-_AMX = _Policy(
+_AMX = Policy(
     "CPU with AMX",
     "highest",  # "medium" would round float32 products to bfloat16
     "fused",
@@ -54,7 +54,7 @@ _AMX = _Policy(
     "diffusers with the fused kernel 3.04; compiled 5.20 (plain), diffusers 3.69 (fused). Ours, fused: not measured",
     packed_weights=True,
 )
-_AMD_AVX512 = _Policy(
+_AMD_AVX512 = Policy(
     "AMD with AVX-512",
     "medium",
     "math",
@@ -66,7 +66,7 @@ _AMD_AVX512 = _Policy(
     "attention of 256 tokens in bf16, forward and backward: 31 ms fused, 15 by the formula",
     packed_weights=True,
 )
-_OTHER = _Policy(
+_OTHER = Policy(
     "other CPU",
     "highest",
     "fused",
@@ -74,7 +74,7 @@ _OTHER = _Policy(
     "the same AMD, libraries limited to AVX2: fp32 products 51 GFLOP/s by MKL, 49 by oneDNN, bf16 14; attention of 256 "
     "tokens in fp32 96 ms fused, 210 plain. Other kinds: not measured",
 )
-_CUDA = _Policy(
+_CUDA = Policy(
     "CUDA",
     "highest",
     "fused",
@@ -84,11 +84,14 @@ _CUDA = _Policy(
 )
 
 
-def cpu_policy(processor: Processor) -> _Policy:
+def cpu_policy(processor: Processor) -> Policy:
     """Choose the settings for a processor, by its facts alone: the same ones in every run.
 
     Args:
-        processor: facts about it; `_this_processor()` gives those of this machine
+        processor: facts about it; `this_processor()` gives those of this machine
+
+    Returns:
+        its row of the table, with bfloat16 as `precision` if the processor has it
     """
     if processor.amx:
         row = _AMX
@@ -97,7 +100,7 @@ def cpu_policy(processor: Processor) -> _Policy:
     return replace(row, precision="bf16" if processor.bf16 or processor.amx else "fp32")
 
 
-def _device_policy(device: torch.device | str) -> _Policy:
+def _device_policy(device: torch.device | str) -> Policy:
     """Choose the settings for a device of this machine.
 
     Args:
@@ -105,12 +108,12 @@ def _device_policy(device: torch.device | str) -> _Policy:
     """
     kind = torch.device(device).type
     if kind == "cpu":
-        return cpu_policy(_this_processor())
+        return cpu_policy(this_processor())
     return _CUDA if kind == "cuda" else replace(_CUDA, kind=kind, evidence="not measured", precision="fp32")
 
 
 @lru_cache(maxsize=1)
-def _this_processor() -> Processor:
+def this_processor() -> Processor:
     "Read the facts about this machine's processor."
     info = Path("/proc/cpuinfo")
     words = info.read_text() if info.exists() else f"{platform.processor()} {platform.system()}"

@@ -18,7 +18,7 @@ from dit_nb.blocks.adaln_zero import AdaLNZeroBlock
 from dit_nb.errors import UserError, _check_choice, _check_type
 from dit_nb.model import DiT, _check_inputs
 from dit_nb.packed_linear import _can_pack, _pack_linear_layers
-from dit_nb.processors import _device_policy, _this_processor, cpu_policy
+from dit_nb.processors import _device_policy, cpu_policy, this_processor
 from dit_nb.utils import _check_index
 
 __all__ = ["InferenceModel", "fast_cpu"]
@@ -33,7 +33,7 @@ def fast_cpu() -> Iterator[None]:
     """
     with ExitStack() as stack:
         if not torch.cuda.is_available():
-            policy = cpu_policy(_this_processor())
+            policy = cpu_policy(this_processor())
             if policy.float32_products == "medium" and _medium_is_exact():
                 stack.enter_context(_float32_matmul_precision("medium"))
             stack.enter_context(_attention(policy.attention))

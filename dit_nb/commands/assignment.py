@@ -19,10 +19,10 @@ from dit_nb.teach.classroom.assignments import assignments
 from dit_nb.teach.classroom.course import _preview, _solution, build, release_source
 from dit_nb.teach.classroom.gradescope import _write_autograder
 from dit_nb.teach.classroom.grading import grade
-from dit_nb.teach.classroom.kernels import _Limits
+from dit_nb.teach.classroom.kernels import Limits
 from dit_nb.teach.classroom.publish import _publish_again
 from dit_nb.teach.classroom.table import GRADED, WAITING, _grade_table
-from dit_nb.teach.classroom.work import _Class
+from dit_nb.teach.classroom.work import Class
 
 __all__ = []
 
@@ -68,13 +68,13 @@ def _grade(options: Grade) -> int:
     for field in ("seconds", "jobs", "memory"):
         if not getattr(options, field) > 0:
             raise UserError(f"{field} is {getattr(options, field):g}, but must be more than 0.")
-    settings = _Class(
+    settings = Class(
         submissions=Path(options.submissions) if options.submissions else None,
         kind=options.source,
         roster=Path(options.roster) if options.roster else None,
         students=options.student,
         jobs=options.jobs,
-        limits=_Limits(options.seconds, options.sandbox, options.memory),
+        limits=Limits(options.seconds, options.sandbox, options.memory),
     )
     grades = grade(
         options.name, options.course, settings, lambda line: print(line, file=sys.stderr, flush=True)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from dit_nb.commands.options import Check
 from dit_nb.errors import UserError
-from dit_nb.teach.classroom.checking import _Checked, check_notebook
-from dit_nb.teach.classroom.kernels import _Limits
+from dit_nb.teach.classroom.checking import Checked, check_notebook
+from dit_nb.teach.classroom.kernels import Limits
 
 __all__ = []
 
@@ -15,13 +15,13 @@ def run(options: Check) -> int:
     "Run dit-nb check; return 0 if all is right, or 1."
     if not options.seconds > 0:
         raise UserError(f"seconds is {options.seconds:g}, but must be more than 0.")
-    limits = _Limits(options.seconds, options.sandbox)
+    limits = Limits(options.seconds, options.sandbox)
     checked = check_notebook(Path(options.notebook), options.assignment, limits=limits)
     print(json.dumps(_as_json(checked), indent=1) if options.json else _as_text(checked))
     return 0 if checked.points >= checked.max_points else 1
 
 
-def _as_text(checked: _Checked) -> str:
+def _as_text(checked: Checked) -> str:
     lines = [
         f"{'✓' if line.points >= line.max_points else '✗'} {line.exercise} "
         f"({line.points:g} of {line.max_points:g} points): {line.sentence}"
@@ -32,7 +32,7 @@ def _as_text(checked: _Checked) -> str:
     return "\n".join([*lines, f"{checked.points:g} of {checked.max_points:g} points of the open checks"])
 
 
-def _as_json(checked: _Checked) -> dict:
+def _as_json(checked: Checked) -> dict:
     tests = [
         {"name": line.exercise, "score": line.points, "max_score": line.max_points, "output": line.sentence}
         for line in checked.lines

@@ -37,7 +37,7 @@ _UPDATES, _STEPS, _SEEDS, _IMAGES = 1500, (10, 30), 3, 104  # updates, sampling 
 
 
 def _config(seed: int, updates: int) -> TrainConfig:
-    """The recipe of `dit-nb emoji`, with another number of updates."""
+    """Settings of the study, the same for both objectives."""
     recipe = dict(batch_size=64, lr=2e-3, lr_schedule="cosine", warmup_steps=50, beta2=0.99, grad_clip=1.0)
     return TrainConfig(steps=updates, seed=seed, ema_decay=0.998, **recipe)
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from dit_nb import training
-from dit_nb.processors import Processor, _device_policy, _this_processor, cpu_policy
+from dit_nb.processors import Processor, _device_policy, cpu_policy, this_processor
 from dit_nb.speed import fast_cpu
 from support_training import TRAIN
 
@@ -61,15 +61,15 @@ def test_the_policy_follows_from_the_facts_alone_and_tells_its_evidence():
 
 
 def test_policies_of_devices():
-    assert _device_policy("cpu") == cpu_policy(_this_processor())
+    assert _device_policy("cpu") == cpu_policy(this_processor())
     gpu = _device_policy(torch.device("cuda", 1))
     assert (gpu.float32_products, gpu.attention, gpu.compiled_attention) == ("highest", "fused", "fused")
     assert _device_policy("mps").evidence == "not measured"
 
 
 def test_facts_of_this_machine():
-    processor = _this_processor()
-    assert processor is _this_processor() and processor.vendor in ("AMD", "Intel", "Apple", "")
+    processor = this_processor()
+    assert processor is this_processor() and processor.vendor in ("AMD", "Intel", "Apple", "")
     assert not (processor.amx and not processor.bf16)
 
 

@@ -304,7 +304,7 @@ AMD, AMX = Processor("AMD", avx512=True, bf16=True), Processor("Intel", avx512=T
     ],
 )
 def test_fast_cpu_follows_the_policy_and_restores_the_settings(processor, exact, inside, monkeypatch):
-    monkeypatch.setattr("dit_nb.speed._this_processor", lambda: processor)
+    monkeypatch.setattr("dit_nb.speed.this_processor", lambda: processor)
     monkeypatch.setattr("dit_nb.speed._medium_is_exact", lambda: exact)
     before = settings()
     assert before == ("highest", True, True, True, False)
@@ -354,7 +354,7 @@ def test_both_kernels_of_attention_agree_with_the_formula(kernel, dtype, off):
 
 
 def test_training_and_sampling_in_bfloat16_follow_float32_inside_fast_cpu(monkeypatch):
-    monkeypatch.setattr("dit_nb.speed._this_processor", lambda: AMD)
+    monkeypatch.setattr("dit_nb.speed.this_processor", lambda: AMD)
     model = some_model()
     (x, t, y), exact = model_inputs(model), sample(model)
     with fast_cpu():
@@ -366,7 +366,7 @@ def test_training_and_sampling_in_bfloat16_follow_float32_inside_fast_cpu(monkey
 
 
 def test_fast_cpu_keeps_the_precision_of_the_user_where_the_policy_has_no_other(monkeypatch):
-    monkeypatch.setattr("dit_nb.speed._this_processor", lambda: AMX)
+    monkeypatch.setattr("dit_nb.speed.this_processor", lambda: AMX)
     with _float32_matmul_precision("high"), fast_cpu():
         assert torch.get_float32_matmul_precision() == "high"
 

@@ -8,11 +8,11 @@ from email import message_from_string
 from pathlib import Path
 
 import pytest
-from oldest import SETTINGS, oldest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
 from check_sync import copy_tree, working_files
+from oldest import SETTINGS, oldest
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -41,8 +41,8 @@ from dit_nb.teach.classroom.grading import _read_release
 from dit_nb.teach.classroom.memory import _read_memory
 from dit_nb.teach.classroom.nbgrader_source import _release_notebook, source_notebook
 from dit_nb.teach.classroom.roster import _read_extensions, _read_roster
-from dit_nb.teach.classroom.table import _Grade, _read_table, _write_table
-from dit_nb.teach.classroom.work import _Class, _take_in
+from dit_nb.teach.classroom.table import Grade, _read_table, _write_table
+from dit_nb.teach.classroom.work import Class, _take_in
 
 pytestmark = pytest.mark.hard
 
@@ -119,7 +119,7 @@ def classroom(folder: Path) -> None:
     (folder / "roster.csv").write_text("id,name,email\nanna,Anna Li,anna@x.org\nben,Ben,\n")
     (folder / "late.csv").write_text("student,days,hours\nanna,2,\nben,,3\n")
     _write_table(
-        folder / "grades-a1.csv", "a1", [_Grade("anna", "graded", {"patchify": (3.0, 5.0)}, seconds=2.5)]
+        folder / "grades-a1.csv", "a1", [Grade("anna", "graded", {"patchify": (3.0, 5.0)}, seconds=2.5)]
     )
     challenge._update_leaderboard(folder / "leaderboard.csv", [_Entry("me", 1.0, 0.1, 0.9, 1000, 500)])
     (folder / "course/.grading").mkdir()
@@ -180,7 +180,7 @@ def check(notebook: Path) -> None:
 def take_in(submissions: Path) -> None:
     "Take a class in: who cannot be read costs a sentence, and nobody else."
     with tempfile.TemporaryDirectory() as scratch:
-        works = _take_in("a1", submissions, _Class(submissions), RELEASE, {}, [], Path(scratch))
+        works = _take_in("a1", submissions, Class(submissions), RELEASE, {}, [], Path(scratch))
     others = [work for work in works if work.student == "ben"]
     assert submissions.suffix == ".zip" or [work.nb is not None for work in others] == [True]
     for work in works:

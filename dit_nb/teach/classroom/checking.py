@@ -9,7 +9,7 @@ from pathlib import Path
 from dit_nb.errors import UserError
 from dit_nb.teach.classroom.assignments import assignments
 from dit_nb.teach.classroom.execute import _run_notebook
-from dit_nb.teach.classroom.kernels import _Limits
+from dit_nb.teach.classroom.kernels import Limits
 from dit_nb.teach.classroom.nbgrader_source import _release_notebook, source_notebook
 from dit_nb.teach.classroom.notebooks import (
     _exercise,
@@ -24,7 +24,7 @@ from dit_nb.teach.classroom.remarks import _code_remarks
 from dit_nb.teach.classroom.repair import repair
 from dit_nb.teach.classroom.sandbox import _check_sandbox
 
-__all__ = ["check_notebook"]
+__all__ = ["Checked", "check_notebook"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class _Line:
 
 
 @dataclass(frozen=True)
-class _Checked:
+class Checked:
     """Result of a notebook."""
 
     assignment: str
@@ -64,9 +64,9 @@ def check_notebook(
     path: Path,
     name: str | None = None,
     source: dict | None = None,
-    limits: _Limits | None = None,
+    limits: Limits | None = None,
     files: tuple = (),
-) -> _Checked:
+) -> Checked:
     """Run the checks of an assignment on a student's notebook.
 
     Args:
@@ -75,6 +75,9 @@ def check_notebook(
         source: nbgrader's source of the assignment, for the hidden checks, too; None: the open checks alone
         limits: limits of each cell
         files: files beside the notebook, that it may use
+
+    Returns:
+        the result of each exercise, the points, and remarks
 
     Raises:
         UserError: if the file is not a notebook of an assignment
@@ -87,7 +90,7 @@ def check_notebook(
         nb, notes = repair(path, release)
     except UserError as error:
         raise UserError(f"notebook is {path}, but {error}.".replace("..", ".")) from None
-    limits = limits or _Limits()
+    limits = limits or Limits()
     if limits.sandbox:
         _check_sandbox()
     remarks = _code_remarks(nb, release)
@@ -99,7 +102,7 @@ def check_notebook(
         run = asyncio.run(_run_notebook(nb, Path(folder), limits))
     lines = tuple(_line(cell, run) for cell in nb["cells"] if _is_check(cell))
     by_hand = tuple(_exercise(cell) for cell in nb["cells"] if _is_report(cell))
-    return _Checked(name, lines, by_hand, (*notes, *run.remarks), tuple(remarks), run.seconds)
+    return Checked(name, lines, by_hand, (*notes, *run.remarks), tuple(remarks), run.seconds)
 
 
 def _copy(files: tuple, root: Path, folder: Path) -> None:

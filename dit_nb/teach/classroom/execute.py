@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dit_nb.teach.classroom.kernels import _MODULE, _Dead, _error, _kernel, _Limits, _output
+from dit_nb.teach.classroom.kernels import _MODULE, Limits, _Dead, _error, _kernel, _output
 from dit_nb.teach.classroom.notebooks import _exercise, _is_check, _is_solution, _marks
 from dit_nb.teach.classroom.remarks import _without_pip
 from dit_nb.teach.graders.framework.report import Report
@@ -30,7 +30,7 @@ class _Run:
         return row["points"] / row["max_points"] if row.get("max_points") else 0.0
 
 
-async def _run_notebook(nb: dict, folder: Path, limits: _Limits) -> _Run:
+async def _run_notebook(nb: dict, folder: Path, limits: Limits) -> _Run:
     """Run a notebook of an assignment, and write the outputs into its cells.
 
     A cell that ends Python is left out: Python starts again, the cells before it are repeated without their

@@ -6,13 +6,13 @@ import zipfile
 from pathlib import Path
 
 from dit_nb.teach.classroom.roster import _Student
-from dit_nb.teach.classroom.table import GRADED, _Grade, _n
+from dit_nb.teach.classroom.table import GRADED, Grade, _n
 from dit_nb.utils import _atomic_write
 
 __all__ = []
 
 
-def _write_moodle(path: Path, grades: list[_Grade], students: dict[str, _Student]) -> None:
+def _write_moodle(path: Path, grades: list[Grade], students: dict[str, _Student]) -> None:
     """Write Moodle's grading worksheet: a row for each student whose number on Moodle is known."""
     rows = []
     for g in grades:
@@ -26,7 +26,7 @@ def _write_moodle(path: Path, grades: list[_Grade], students: dict[str, _Student
 
 
 def _write_canvas(
-    path: Path, name: str, grades: list[_Grade], students: dict[str, _Student], column: str
+    path: Path, name: str, grades: list[Grade], students: dict[str, _Student], column: str
 ) -> None:
     """Write Canvas's gradebook: a column of points, after a line with the possible points."""
     most = max((g.max_points for g in grades), default=0.0)
@@ -56,7 +56,7 @@ def _write_rows(path: Path, head: list[str], rows: list[list[str]]) -> None:
         table.writerows([head, *rows])
 
 
-def _write_feedback_zip(path: Path, course: Path, name: str, grades: list[_Grade]) -> None:
+def _write_feedback_zip(path: Path, course: Path, name: str, grades: list[Grade]) -> None:
     """Write a zip file with the feedback pages, named as Moodle's own download names them."""
     with _atomic_write(path) as draft, zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED) as archive:
         for g in grades:

@@ -9,10 +9,10 @@ from pathlib import Path
 import dit_nb
 from dit_nb.errors import UserError
 from dit_nb.teach.classroom.assignments import _dumps
-from dit_nb.teach.classroom.checking import _Checked, check_notebook
+from dit_nb.teach.classroom.checking import Checked, check_notebook
 from dit_nb.teach.classroom.choice import _choose
 from dit_nb.teach.classroom.intake import _files, _Received
-from dit_nb.teach.classroom.kernels import _Limits
+from dit_nb.teach.classroom.kernels import Limits
 from dit_nb.teach.classroom.nbgrader_source import _release_notebook, source_notebook
 from dit_nb.teach.classroom.notebooks import _read_notebook
 from dit_nb.teach.graders.framework.report import _escape
@@ -101,7 +101,7 @@ def _write_results(root: Path, name: str, seconds: float = 60.0) -> None:
         if path is None:
             raise UserError(remarks[0])
         beside = tuple(file for file in files if file.is_relative_to(path.parent))
-        results = _results(check_notebook(path, name, source, _Limits(seconds=seconds), beside), remarks)
+        results = _results(check_notebook(path, name, source, Limits(seconds=seconds), beside), remarks)
     except UserError as error:
         results = {
             "score": 0,
@@ -114,7 +114,7 @@ def _write_results(root: Path, name: str, seconds: float = 60.0) -> None:
         draft.write_text(json.dumps(results, indent=1), encoding="utf-8")
 
 
-def _results(checked: _Checked, remarks: list[str]) -> dict:
+def _results(checked: Checked, remarks: list[str]) -> dict:
     """Return results in Gradescope's form; hidden checks are shown once grades are published."""
     tests = [
         {

@@ -36,8 +36,8 @@ from dit_nb.teach.classroom.publish import _publish, _read_grades
 from dit_nb.teach.classroom.remarks import _tree_sums
 from dit_nb.teach.classroom.roster import _read_extensions, _read_roster, _Student
 from dit_nb.teach.classroom.sandbox import _check_sandbox
-from dit_nb.teach.classroom.table import MISSING, NOT_GRADED, _Grade, add_remark
-from dit_nb.teach.classroom.work import _Class, _copy_files, _take_in, _Work
+from dit_nb.teach.classroom.table import MISSING, NOT_GRADED, Grade, add_remark
+from dit_nb.teach.classroom.work import Class, _copy_files, _take_in, _Work
 
 __all__ = ["grade"]
 
@@ -45,9 +45,9 @@ __all__ = ["grade"]
 def grade(
     name: str,
     course: str | Path,
-    options: _Class | None = None,
+    options: Class | None = None,
     progress: Callable[[str], None] = lambda line: None,
-) -> list[_Grade]:
+) -> list[Grade]:
     """Grade a class; return the lines of all its students, also of those graded earlier.
 
     Writes feedback pages, the table grades-NAME.csv, and the page class-NAME.html. Students who are graded again
@@ -63,7 +63,7 @@ def grade(
         UserError: if the assignment was not built there, nbgrader_config.py has an error, there are no
             submissions, or another grader is at work
     """
-    course, options = Path(course).absolute(), options or _Class()
+    course, options = Path(course).absolute(), options or Class()
     release = _read_release(course, name)
     built = _part(release["metadata"], "dit_nb").get("version")
     if built not in (None, version("dit_nb")):
@@ -104,12 +104,12 @@ def _read_release(course: Path, name: str) -> dict:
     return _read_notebook(path)
 
 
-def _read_class(course: Path, options: _Class) -> list[_Student]:
+def _read_class(course: Path, options: Class) -> list[_Student]:
     path = options.roster or course / "roster.csv"
     return _read_roster(path) if options.roster or path.exists() else []
 
 
-async def _run_all(works: list[_Work], folders: Iterator[Path], options: _Class, told) -> None:
+async def _run_all(works: list[_Work], folders: Iterator[Path], options: Class, told) -> None:
     """Run notebooks, some at the same time."""
     turn = asyncio.Semaphore(options.jobs)
 
@@ -196,11 +196,11 @@ def _restore(work: _Work, name: str, course: Path, own: dict) -> None:
     own["trees"] = _tree_sums(nb)
 
 
-def _line(work: _Work, earlier: _Grade | None) -> _Grade:
+def _line(work: _Work, earlier: Grade | None) -> Grade:
     """Return the line of a student, without points, which the gradebook has."""
     reason = [f"not graded: {work.reason}"] if work.nb is None else []
     one = work.received
-    return _Grade(
+    return Grade(
         work.student,
         NOT_GRADED if work.nb is None else "graded",
         seconds=work.run.seconds,
@@ -211,8 +211,8 @@ def _line(work: _Work, earlier: _Grade | None) -> _Grade:
     )
 
 
-def _lines_of_missing(works: list[_Work], students: list[_Student]) -> list[_Grade]:
-    """Return lines for those of the list who have submitted nothing; `publish` keeps those graded earlier."""
+def _lines_of_missing(works: list[_Work], students: list[_Student]) -> list[Grade]:
+    """Return lines for those of the list who have submitted nothing; `_publish` keeps those graded earlier."""
     have = {work.student for work in works}
     absent = [s for s in students if s.id not in have]
-    return [_Grade(s.id, MISSING, name=s.name, remarks=add_remark("", "nothing submitted")) for s in absent]
+    return [Grade(s.id, MISSING, name=s.name, remarks=add_remark("", "nothing submitted")) for s in absent]

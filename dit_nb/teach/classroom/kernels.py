@@ -13,7 +13,7 @@ from pathlib import Path
 from dit_nb.errors import UserError
 from dit_nb.teach.classroom.sandbox import _sandbox_command
 
-__all__ = []
+__all__ = ["Limits"]
 
 _MODULE = "dit_nb.teach.classroom.kernel"  # that prepares the kernel
 _MAX_OUTPUT = 300_000  # characters of the outputs of one cell that are kept, without pictures
@@ -21,7 +21,7 @@ _MAX_PICTURE = 3_000_000  # characters of a picture
 
 
 @dataclass(frozen=True)
-class _Limits:
+class Limits:
     """Limits of a notebook that is graded."""
 
     seconds: float = 60.0  # time of a cell in seconds
@@ -139,7 +139,7 @@ class _Collector:
 
 
 @asynccontextmanager
-async def _kernel(folder: Path, limits: _Limits):
+async def _kernel(folder: Path, limits: Limits):
     """Start a kernel of this Python in a folder; end it, and all that it started, afterwards."""
     from jupyter_client.kernelspec import KernelSpec
     from jupyter_client.manager import AsyncKernelManager
@@ -174,7 +174,7 @@ async def _kernel(folder: Path, limits: _Limits):
 _START = "import sys; sys.path[:] = filter(None, sys.path); from ipykernel import kernelapp as k; k.launch_new_instance()"
 
 
-def _command(folder: Path, limits: _Limits) -> list[str]:
+def _command(folder: Path, limits: Limits) -> list[str]:
     memory = limits.memory if limits.sandbox else 0
     prepare = (
         f"__import__('importlib').import_module({_MODULE!r})._prepare_kernel({limits.seconds!r}, {memory!r})"

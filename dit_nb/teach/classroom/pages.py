@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 
 from dit_nb.teach.classroom.remarks import _alike
-from dit_nb.teach.classroom.table import GRADED, MISSING, NOT_GRADED, WAITING, _Grade, _n, late_by
+from dit_nb.teach.classroom.table import GRADED, MISSING, NOT_GRADED, WAITING, Grade, _n, late_by
 from dit_nb.utils import _atomic_write
 
 __all__ = []
@@ -47,7 +47,7 @@ def _sentences(reports: dict[str, dict]) -> dict[str, str]:
     return {exercise: sentence for exercise, (_, sentence) in found.items()}
 
 
-def _exercise_lines(grade: _Grade, reports: dict[str, dict]) -> list[list[str]]:
+def _exercise_lines(grade: Grade, reports: dict[str, dict]) -> list[list[str]]:
     """Return for each exercise its name, points and sentence."""
     sentences = _sentences(reports)
     lines = []
@@ -58,7 +58,7 @@ def _exercise_lines(grade: _Grade, reports: dict[str, dict]) -> list[list[str]]:
     return lines
 
 
-def _write_feedback_head(page: Path, grade: _Grade, reports: dict[str, dict], notes: list[str]) -> None:
+def _write_feedback_head(page: Path, grade: Grade, reports: dict[str, dict], notes: list[str]) -> None:
     """Put name, points and one line for each exercise at the top of a feedback page of nbgrader."""
     if not page.exists():
         return
@@ -85,7 +85,7 @@ def _html_table(rows: list[list[str]], head: list[str] | None = None) -> str:
 
 
 def _write_class_page(
-    path: Path, name: str, grades: list[_Grade], memory: dict, known: dict[str, str]
+    path: Path, name: str, grades: list[Grade], memory: dict, known: dict[str, str]
 ) -> None:
     """Write the page of a class: what was solved, the commonest sentences, who waits, who is alike."""
     count = Counter(g.state for g in grades)
@@ -121,7 +121,7 @@ def _section(title: str, rows: list[list[str]], head: list[str]) -> list[str]:
     return [f"<h2>{title}</h2>", _html_table(rows, head)] if rows else []
 
 
-def _points_line(grades: list[_Grade]) -> str:
+def _points_line(grades: list[Grade]) -> str:
     points = sorted(g.points for g in grades if g.state == GRADED)
     times = [g.seconds for g in grades if g.seconds]
     line = f" Points: {_n(points[0])} to {_n(points[-1])}, median {_n(median(points))}." if points else ""
@@ -130,7 +130,7 @@ def _points_line(grades: list[_Grade]) -> str:
     )
 
 
-def _exercise_rows(grades: list[_Grade], memory: dict) -> list[list[str]]:
+def _exercise_rows(grades: list[Grade], memory: dict) -> list[list[str]]:
     rows = []
     graded = [g for g in grades if g.exercises]
     for exercise in dict.fromkeys(e for g in graded for e in g.exercises):

@@ -14,12 +14,12 @@ from dit_nb.teach.classroom.notebooks import _grade_id, _read_notebook
 from dit_nb.teach.classroom.pages import _write_class_page, _write_feedback_head
 from dit_nb.teach.classroom.remarks import _tree_sums
 from dit_nb.teach.classroom.roster import _read_extensions, _read_roster, _Student
-from dit_nb.teach.classroom.table import MISSING, _Grade, _read_table, _write_table, add_remark, with_points
+from dit_nb.teach.classroom.table import MISSING, Grade, _read_table, _write_table, add_remark, with_points
 
 __all__ = []
 
 
-def _read_grades(name: str, course: Path, new: list[_Grade] | None = None) -> list[_Grade]:
+def _read_grades(name: str, course: Path, new: list[Grade] | None = None) -> list[Grade]:
     """Return the lines of a table with the points that the gradebook has now, in the students' order."""
     lines = _read_table(course / f"grades-{name}.csv")
     for line in new or []:
@@ -30,7 +30,7 @@ def _read_grades(name: str, course: Path, new: list[_Grade] | None = None) -> li
     with _gradebook(course) as book:
         recorded = [submission.student.id for submission in book.assignment_submissions(name)]
         for student in recorded:
-            lines.setdefault(student, _Grade(student, "graded"))
+            lines.setdefault(student, Grade(student, "graded"))
         found = {student: _read_points(book, name, student, ids) for student in lines}
     return [with_points(lines[student], found[student]) for student in sorted(lines)]
 
@@ -39,10 +39,10 @@ def _publish(
     name: str,
     course: Path,
     students: list[_Student],
-    lines: list[_Grade],
+    lines: list[Grade],
     changed: list[str] | None = None,
-    earlier: dict[str, _Grade] | None = None,
-) -> list[_Grade]:
+    earlier: dict[str, Grade] | None = None,
+) -> list[Grade]:
     """Merge lines into the table, and write all that shows it; return the whole table.
 
     Args:
@@ -63,14 +63,14 @@ def _publish(
     return grades
 
 
-def _compared(grade: _Grade, earlier: _Grade | None) -> _Grade:
+def _compared(grade: Grade, earlier: Grade | None) -> Grade:
     """Say so if a student has fewer points than before."""
     if earlier is None or not earlier.exercises or grade.points >= earlier.points:
         return grade
     return replace(grade, remarks=add_remark(grade.remarks, f"was {earlier.points:g}"))
 
 
-def _write_feedback(name: str, course: Path, grades: list[_Grade]) -> None:
+def _write_feedback(name: str, course: Path, grades: list[Grade]) -> None:
     """Write the feedback pages of some students."""
     with_notebook = [g for g in grades if (course / "autograded" / g.student / name).exists()]
     for g in with_notebook:
@@ -86,7 +86,7 @@ def _write_feedback(name: str, course: Path, grades: list[_Grade]) -> None:
 
 def _publish_again(
     name: str, course: str | Path, platform: str = "none", roster: Path | None = None
-) -> list[_Grade]:
+) -> list[Grade]:
     """Write table and pages again, as after grading by hand, and the files that a platform takes back.
 
     Args:

@@ -8,7 +8,7 @@ from pathlib import Path
 from dit_nb.teach.classroom.roster import _read_rows
 from dit_nb.utils import _atomic_write
 
-__all__ = []
+__all__ = ["Grade"]
 
 GRADED, WAITING, NOT_GRADED, MISSING = "graded", "waiting", "not graded", "missing"
 _FIRST = ["assignment", "student", "name", "state", "raw", "penalty", "score", "max", "late"]
@@ -16,7 +16,7 @@ _LAST = ["seconds", "number", "received", "remarks"]
 
 
 @dataclass(frozen=True)
-class _Grade:
+class Grade:
     """Result of one student."""
 
     student: str  # name of the student in the course
@@ -48,7 +48,7 @@ class _Grade:
         return sum(most for _, most in self.exercises.values())
 
 
-def with_points(grade: _Grade, found: dict | None) -> _Grade:
+def with_points(grade: Grade, found: dict | None) -> Grade:
     """Return a line with the points that the gradebook has now."""
     if found is None:
         lost = grade.state in (GRADED, WAITING)
@@ -73,13 +73,13 @@ def add_remark(remarks: str, remark: str) -> str:
     return "; ".join(part for part in (remarks, remark) if part)
 
 
-def _read_table(path: Path) -> dict[str, _Grade]:
+def _read_table(path: Path) -> dict[str, Grade]:
     """Read a table that `_write_table` wrote: student -> line; the points come from the gradebook."""
     if not path.is_file():
         return {}
     rows = [row for row in _read_rows(path, "the table")[1] if row.get("student") and row.get("state")]
     return {
-        row["student"]: _Grade(
+        row["student"]: Grade(
             row["student"],
             row["state"],
             seconds=_seconds(row.get("seconds", "")),
@@ -98,7 +98,7 @@ def _seconds(text: str) -> float:
     return float(found[0].replace(",", ".")) if found else 0.0
 
 
-def _write_table(path: Path, name: str, grades: list[_Grade]) -> None:
+def _write_table(path: Path, name: str, grades: list[Grade]) -> None:
     """Write a row for each student and a column for each exercise, with a mark that lets Excel read names."""
     exercises = _columns(grades)
     with _atomic_write(path) as draft, draft.open("w", newline="", encoding="utf-8-sig") as file:
@@ -128,11 +128,11 @@ def _n(number: float) -> str:
     return f"{round(number, 4):g}"
 
 
-def _columns(grades: list[_Grade]) -> list[str]:
+def _columns(grades: list[Grade]) -> list[str]:
     return list(dict.fromkeys(exercise for grade in grades for exercise in grade.exercises))
 
 
-def _grade_table(grades: list[_Grade]) -> str:
+def _grade_table(grades: list[Grade]) -> str:
     """Return a table of the students' points as text; below, remarks on those of this call, or on all."""
     exercises = _columns(grades)
     late = any(g.late for g in grades)
@@ -147,14 +147,14 @@ def _grade_table(grades: list[_Grade]) -> str:
     return "\n".join([*lines, *[""] * bool(remarks), *remarks])
 
 
-def _cell(g: _Grade, exercise: str) -> str:
+def _cell(g: Grade, exercise: str) -> str:
     if exercise not in g.exercises:
         return "-"
     points, most = g.exercises[exercise]
     return f"?/{_n(most)}" if exercise in g.by_hand else f"{_n(points)}/{_n(most)}"
 
 
-def _total(g: _Grade) -> str:
+def _total(g: Grade) -> str:
     if not g.exercises:
         return "missing" if g.state == MISSING else "-"
     if g.state == WAITING:

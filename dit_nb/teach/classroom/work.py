@@ -10,17 +10,17 @@ from dit_nb.errors import UserError
 from dit_nb.teach.classroom.choice import _choose
 from dit_nb.teach.classroom.execute import _Run
 from dit_nb.teach.classroom.intake import _receive, _Received
-from dit_nb.teach.classroom.kernels import _Limits
+from dit_nb.teach.classroom.kernels import Limits
 from dit_nb.teach.classroom.notebooks import _grade_id, _marks, _part, _read_submission
 from dit_nb.teach.classroom.remarks import _code_remarks, _syntax_remark
 from dit_nb.teach.classroom.repair import repair
 from dit_nb.teach.classroom.roster import _find_student, _Student
 
-__all__ = []
+__all__ = ["Class"]
 
 
 @dataclass(frozen=True)
-class _Class:
+class Class:
     """Where a class's submissions are, and how they are graded."""
 
     submissions: Path | None = None  # folder or zip file; None: submitted/ of the course
@@ -30,7 +30,7 @@ class _Class:
     )
     students: tuple[str, ...] = ()  # grade these alone; empty: all
     jobs: int = 1  # notebooks that run at the same time
-    limits: _Limits = _Limits()
+    limits: Limits = Limits()
 
 
 @dataclass

@@ -14,8 +14,8 @@ from support_classroom import marks, put, solutions, submitted
 from dit_nb.teach.classroom.assignments import assignments
 from dit_nb.teach.classroom.course import _CONFIG, _preview, _solution, build
 from dit_nb.teach.classroom.grading import grade
-from dit_nb.teach.classroom.kernels import _Limits
-from dit_nb.teach.classroom.work import _Class
+from dit_nb.teach.classroom.kernels import Limits
+from dit_nb.teach.classroom.work import Class
 
 ROOT = Path(__file__).resolve().parents[3]
 FACTS = assignments()
@@ -52,7 +52,7 @@ def test_each_student_loses_what_they_got_wrong(course, tmp_path, monkeypatch):
         put(tmp_path / f"{student}.ipynb", submitted(release, right | {e: wrong(e) for e in those}))
     path = [str(ROOT / "tests"), str(ROOT), os.environ.get("PYTHONPATH", "")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
-    grades = grade(name, folder, _Class(tmp_path, jobs=2, limits=_Limits(seconds=60)))
+    grades = grade(name, folder, Class(tmp_path, jobs=2, limits=Limits(seconds=60)))
     for g in grades:
         auto = {e: points for e, points in g.exercises.items() if e in exercises}
         assert auto == {e: (0 if e in lost[g.student] else most, most) for e, (_, most) in auto.items()}, g

@@ -7,7 +7,7 @@ import pytest
 
 from dit_nb.errors import UserError
 from dit_nb.teach.classroom.execute import _run_notebook
-from dit_nb.teach.classroom.kernels import _Collector, _Limits
+from dit_nb.teach.classroom.kernels import Limits, _Collector
 from dit_nb.teach.classroom.sandbox import _check_sandbox
 
 CHECK = """from dit_nb.teach.classroom.kernel import show_and_grade
@@ -36,7 +36,7 @@ def run(cells, tmp_path, **limits):
     for name in ("zmq", "einops", "random", "dit_nb"):  # files beside a notebook hide nothing
         (tmp_path / "k" / f"{name}.py").write_text("1 / 0")
     (tmp_path / "k" / "helpers.py").write_text("one = 1")
-    found = asyncio.run(_run_notebook(nb, tmp_path / "k", _Limits(**{"seconds": 12, **limits})))
+    found = asyncio.run(_run_notebook(nb, tmp_path / "k", Limits(**{"seconds": 12, **limits})))
     return nb["cells"], found
 
 

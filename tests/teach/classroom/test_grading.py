@@ -18,13 +18,13 @@ from dit_nb.teach.classroom import assignments
 from dit_nb.teach.classroom.course import build, release_source
 from dit_nb.teach.classroom.gradebook import _gradebook
 from dit_nb.teach.classroom.grading import grade
-from dit_nb.teach.classroom.kernels import _Limits
+from dit_nb.teach.classroom.kernels import Limits
 from dit_nb.teach.classroom.memory import _locked
 from dit_nb.teach.classroom.publish import _publish_again, _read_grades
-from dit_nb.teach.classroom.work import _Class
+from dit_nb.teach.classroom.work import Class
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("classroom")]
-NAME, LIMITS = "a1", _Limits(seconds=30)
+NAME, LIMITS = "a1", Limits(seconds=30)
 GREEDY = "import time\n\nwhile True:\n    try:\n        time.sleep(0.1)\n    except:\n        pass"
 REASON = {"reasons": "Because of <script>document.title = 'x'</script> the order."}
 ALL = RIGHT | REASON
@@ -65,7 +65,7 @@ def run(course, folder, **options):
     lines = []
     return {
         g.student: g
-        for g in grade(NAME, course, _Class(folder, limits=LIMITS, jobs=2, **options), lines.append)
+        for g in grade(NAME, course, Class(folder, limits=LIMITS, jobs=2, **options), lines.append)
     }, lines
 
 
@@ -259,7 +259,7 @@ def test_a_killed_grader_is_repeated_with_the_same_table(graded, tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        grade(NAME, course, _Class(tmp_path / "in", limits=LIMITS), stop)
+        grade(NAME, course, Class(tmp_path / "in", limits=LIMITS), stop)
     assert {g.student: g.exercises for g in _read_grades(NAME, course)} == {
         s: g.exercises for s, g in first.items()
     }
@@ -395,4 +395,4 @@ def test_no_submissions_and_no_course(graded, tmp_path):
     with pytest.raises(UserError, match="has no submissions"):
         run(course, tmp_path / "in")
     with pytest.raises(UserError, match="build the assignment first"):
-        grade(NAME, tmp_path, _Class(tmp_path / "in"))
+        grade(NAME, tmp_path, Class(tmp_path / "in"))
