@@ -2113,7 +2113,7 @@ def adaln_zero_no_branch(x, branch, shift, scale, gate):
     return x + gate * (norm(x) * (1 + scale) + shift)
 
 
-@wrong("adaln_zero", "undoes most of it")
+@wrong("adaln_zero", "undoes part of it")
 def adaln_zero_norm_after_modulation(x, branch, shift, scale, gate):
     h = F.layer_norm(x * (1 + scale) + shift, x.shape[-1:], eps=1e-6)
     return x + gate * branch(h)

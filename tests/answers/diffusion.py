@@ -602,7 +602,7 @@ def from_velocity_score_sign(x_t, t, v, alphas_cumprod):
     return x0, eps / sin
 
 
-@wrong("from_velocity", "divided by the variance of the noise")
+@wrong("from_velocity", "the noise is divided by its variance")
 def from_velocity_score_variance(x_t, t, v, alphas_cumprod):
     _, sin, x0, eps = velocity_parts(x_t, t, v, alphas_cumprod)
     return x0, -eps / sin**2

@@ -847,7 +847,7 @@ def sincos_1d_interleaved(positions, dim):
     return table
 
 
-@wrong("sincos_1d", "one step too early")
+@wrong("sincos_1d", "one frequency too early")
 def sincos_1d_linspace(positions, dim):
     omega = 10000 ** -torch.linspace(0, 1, dim // 2, dtype=torch.float64)
     angles = positions[:, None] * omega
@@ -1004,7 +1004,7 @@ def sincos_2d_sin_sin_cos_cos(grid, dim):
     return torch.cat([across.sin(), down.sin(), across.cos(), down.cos()], -1)
 
 
-@wrong("sincos_2d", "one step too early")
+@wrong("sincos_2d", "one frequency too early")
 def sincos_2d_linspace(grid, dim):
     rows, columns = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
     omega = 10000 ** -torch.linspace(0, 1, dim // 4, dtype=torch.float64)
@@ -1146,7 +1146,7 @@ def shift_by_position(codes, steps):
     return torch.cat([a.sin(), a.cos()], dim=-1)
 
 
-@wrong("shift_positions", "one step too early")
+@wrong("shift_positions", "one frequency too early")
 def shift_linspace(codes, steps):
     half = codes.shape[1] // 2
     a = steps * 10000 ** -torch.linspace(0, 1, half, dtype=torch.float64)
@@ -1238,7 +1238,7 @@ def timestep_embedding_sin_first(t, dim, max_period):
     return timestep_embedding_float32(t, dim, max_period).roll(dim // 2, -1)
 
 
-@wrong("timestep_embedding", "one step too early")
+@wrong("timestep_embedding", "one frequency too early")
 def timestep_embedding_127(t, dim, max_period):
     half = dim // 2
     freqs = torch.exp(-math.log(max_period) * torch.arange(half) / (half - 1))

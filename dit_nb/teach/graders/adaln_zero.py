@@ -155,7 +155,7 @@ _ADALN_ZERO = Exercise(
             ),
             "lesson 11, 'The gate': the residual.",
         ),
-        "The norm comes after the modulation, and undoes most of it: normalize first.": (
+        "The norm comes after the modulation, and undoes part of it: normalize first.": (
             lambda x, branch, shift, scale, gate: x + gate * branch(_layer_norm(x * (1 + scale) + shift))
         ),
         "There is one mean for each image; each token needs its own.": (

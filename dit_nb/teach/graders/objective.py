@@ -238,7 +238,7 @@ _FROM_VELOCITY = Exercise(
             _velocity(score=lambda eps, n: eps / n),
             _SCORE_HINT,
         ),
-        "The score is divided by the variance of the noise; it must be divided by its standard deviation.": (
+        "For the score the noise is divided by its variance; it must be divided by its standard deviation.": (
             _velocity(score=lambda eps, n: -eps / n**2),
             _SCORE_HINT,
         ),

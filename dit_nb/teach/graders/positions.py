@@ -57,7 +57,7 @@ def _waves(
 
 
 _INTERLEAVED = "Sines and cosines alternate; all of one kind must come first, then all of the other."
-_TOO_EARLY = "The lowest frequency is reached one step too early, which shows only for large inputs."
+_TOO_EARLY = "The lowest frequency is reached one frequency too early: the exponent is divided by one less than it should be."
 _TOO_SLOW = "The frequencies fall half as fast as they should: the exponent is divided by dim, not by dim/2."
 _TOO_FAST = "The frequencies fall twice as fast as they should: is the exponent divided by dim, or by dim/2?"
 _RISING = "The frequencies become higher from channel to channel; they should become lower."
@@ -236,7 +236,7 @@ _SINCOS_2D = Exercise(
             lambda g, d: _table(g, d, _halves(d, power=lambda i, h: -i / (2 * h))),
             "lesson 04, 'Two dimensions': which width each half has.",
         ),
-        "The lowest frequency is reached one step too early, which shows only for large inputs.": lambda g, d: (
+        "The lowest frequency is reached one frequency too early: the exponent is divided by one less than it should be.": lambda g, d: (
             _table(g, d, _halves(d, power=lambda i, h: -i / max(h - 1, 1)))
         ),
         "The positions are counted from 1; the first row and the first column are 0.": lambda g, d: _table(
@@ -394,7 +394,7 @@ _SHIFT_POSITIONS = Exercise(
             _shifted_position,
             "the sine and the cosine of a sum of two angles.",
         ),
-        "The lowest frequency is reached one step too early, which shows only for large inputs.": lambda codes, steps: (
+        "The lowest frequency is reached one frequency too early: the exponent is divided by one less than it should be.": lambda codes, steps: (
             _shifted(codes, steps, power=lambda i, half: -i / max(half - 1, 1))
         ),
         "Nothing has moved: this is the input.": lambda codes, steps: codes.clone(),
