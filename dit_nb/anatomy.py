@@ -134,7 +134,7 @@ def attention_by_offset(weights: Tensor, grid: tuple[int, int]) -> Tensor:
 
 # %% ../nbs/4_practice/23_anatomy.ipynb #230050
 def attention_distance(weights: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Mean distance from query to key on a `grid` (rows, columns), weighted by `weights` (..., T, T); returns (...)."""
+    """Mean query-key distance on `grid` (rows, columns), weighted by `weights` (..., T, T); returns (...)."""
     positions = _patch_positions(weights, grid).to(weights.dtype)
     return (weights * torch.cdist(positions, positions)).sum(dim=-1).mean(dim=-1)
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dit_nb.batches import BatchReader, ImageData
+from dit_nb.batches import BatchReader, ImageData, _largest_value
 from dit_nb.distributed import _full_model, _raise_on_all_ranks
 from dit_nb.model import DiT
 from dit_nb.step_noise import StepNoise
@@ -81,7 +81,8 @@ class Validation:
 
     def _batch_losses(self, trainer, model: DiT, number: int, indices: list[int]) -> dict[str, Tensor]:
         "Each loss of a batch by name, (repeats * B,), with the noise that belongs to the number of the batch."
-        images, labels = BatchReader(self.data)(indices)
+        channels = trainer.raw_model.config.in_channels
+        images, labels = BatchReader(self.data, largest=_largest_value(self.data, channels))(indices)
         repeat, device = (self.repeats, *[1] * (images.ndim - 1)), trainer.accelerator.device
         images = images.repeat(*repeat).to(device)
         labels = labels.repeat(self.repeats, *[1] * (labels.ndim - 1)).to(device)  # or ids of a text

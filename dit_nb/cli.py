@@ -13,7 +13,7 @@ from tyro import conf
 
 from dit_nb.commands.options import Command, _registry
 from dit_nb.errors import UserError, _explain_os_error
-from dit_nb.signals import Stopped
+from dit_nb.signals import Stopped, _ended_by_signals
 
 __all__ = ["main"]
 
@@ -26,6 +26,8 @@ _EXTRAS = {
     "mlxtend": "studies",
     "torch_fidelity": "measure",
     "peft": "finetune",
+    "onnx": "export",
+    "onnxscript": "export",
 }
 
 
@@ -66,7 +68,10 @@ def main(argv: list[str] | None = None) -> int:
 def _run(name: str, options: Command) -> int:
     "Run a command, print a sentence if the user can fix what is wrong, and return the exit status."
     try:
-        return import_module(f"dit_nb.commands.{name}").run(options) or 0  # a command may have its own status
+        with _ended_by_signals():
+            return (
+                import_module(f"dit_nb.commands.{name}").run(options) or 0
+            )  # a command may have its own status
     except (UserError, OSError, ImportError) as error:
         message, status = f"error: {_explain(error)}", 2
     except KeyboardInterrupt:

@@ -271,6 +271,22 @@ _SAMPLERS = {
 }
 
 
+def _check_sampler(name, objective: str) -> None:
+    "Raise a UserError unless the objective has this sampler; it says for which models the sampler is."
+    known = _SAMPLERS[objective]
+    owner = next(
+        (other for other, names in _SAMPLERS.items() if isinstance(name, str) and name in names), None
+    )
+    if owner in (None, objective):
+        _check_choice("sampler", name, known)
+        return
+    bridge = (objective, owner) == ("diffusion", "flow")
+    way = ", or for this one by `NoiseAsVelocity` from Python (lesson 30)" if bridge else ""
+    raise UserError(
+        f"sampler is {name!r}, but must be one of {', '.join(known)}: {name} is for a {owner} model{way}."
+    )
+
+
 def _check_sampling(config: SamplingConfig) -> None:
     betas = config.schedule if isinstance(config.schedule, tuple) else ()
     if not betas:
@@ -279,7 +295,7 @@ def _check_sampling(config: SamplingConfig) -> None:
         raise UserError(f"schedule is {_shown(betas)}, but must be a name or a tuple of betas.")
     _check_choice("variance", config.variance, ("learned", "fixed_small", "fixed_large"))
     _check_choice("time_density", config.time_density, ("logit_normal", "uniform"))
-    _check_choice("sampler", config.sampler, _SAMPLERS[config.objective])
+    _check_sampler(config.sampler, config.objective)
     _check_number("time_shift", config.time_shift, float)
     _check_number("num_timesteps", config.num_timesteps, int)
     if config.num_timesteps > 10**6:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import prod
 
 from .config import DiTConfig
-from .errors import _check_choice
+from .errors import _check_choice, _check_type
 
 # %% ../nbs/2_transformer/13_counting.ipynb #130007
 def _linear_cost(n_in: int, n_out: int) -> tuple[int, int]:
@@ -76,6 +76,7 @@ class Cost:
 # %% ../nbs/2_transformer/13_counting.ipynb #130015
 def cost(config: DiTConfig) -> Cost:
     "Count parameters and multiply-adds as the paper does: matrix products only, one image, one forward pass."
+    _check_type("config", config, DiTConfig)
     _check_choice("block", config.block, _MODULATION_VECTORS)  # not a block of one's own
     d, p = config.hidden_size, config.patch_size
     image_tokens, context = prod(config.grid), 2 if config.num_classes else 1

@@ -16,7 +16,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from .errors import UserError, _check_names, _check_number
+from .errors import _check_names, _check_number
+from .image_range import _check_no_bytes, _check_range
 from .utils import _check_image_batch, _check_index
 
 if TYPE_CHECKING:
@@ -52,23 +53,6 @@ class ImageSet:
     def get_batch(self, indices: list[int]) -> tuple[Tensor, Tensor]:
         "Images (B, C, H, W) and labels (B,) of a batch, in one operation (`dit_nb.batches.BatchReader`)."
         return self.images[indices], self.labels[indices]
-
-
-def _check_range(x: Tensor) -> None:
-    "Raise a UserError unless `x` is images (N, C, H, W), whose values may be in [-1, 1]."
-    wanted = "a floating point tensor (N, C, H, W) in [-1, 1]"
-    if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim != 4:
-        kind = f"{x.dtype} {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
-        raise UserError(f"images is {kind}, but must be {wanted}.")
-    bad = ~torch.isfinite(x).flatten(1).all(1)
-    if bad.any():
-        raise UserError(f"images holds NaN or infinity, first in image {int(bad.nonzero()[0])}.")
-    low, high = (x.min().item(), x.max().item()) if x.numel() else (-1.0, 1.0)
-    if max(-low, high) > 10 or (
-        0 <= low < high and high > 0.5
-    ):  # bytes, or [0, 1]; latents may leave [-1, 1]
-        cure = "x / 127.5 - 1" if high > 10 else "2 * x - 1"
-        raise UserError(f"images has values from {low:g} to {high:g}, but must be in [-1, 1]: pass {cure}.")
 
 # %% ../nbs/1_tokens/01_data.ipynb #010013
 class Split(NamedTuple):
@@ -145,6 +129,7 @@ def image_grid(images: Tensor, columns: int, zoom: int = 1) -> np.ndarray:
         (height, width, 3) uint8
     """
     _check_image_batch("images", images)
+    _check_no_bytes(images, "images")
     _check_number("columns", columns, int)
     _check_number("zoom", zoom, int)
     n, c, h, w = images.shape

@@ -61,6 +61,9 @@ class EmojiSet(ImageSet):
         Raises:
             UserError: if a value does not occur in the data set, or if no emoji of this set has all of them
         """
+        values = {
+            k: v.lower() if isinstance(v, str) else v for k, v in values.items()
+        }  # all names are lower case
         for column, value in values.items():
             _check_value(column, value)
         wanted = values.items()
@@ -110,7 +113,7 @@ def load_emoji(
     )
     _check_values("categories", "category", categories)
     _check_values("styles", "style", styles)
-    if isinstance(classes, str) or not classes or not set(classes) <= set(_COLUMNS):
+    if not isinstance(classes, list | tuple) or not classes or not all(c in _COLUMNS for c in classes):
         raise UserError(f"classes is {classes!r}, but must be a list of some of {', '.join(_COLUMNS)}.")
     pixels, entries, held_out = _read_files()
     rows = [i for i, e in enumerate(entries) if e.category in categories and e.style in styles]
@@ -157,7 +160,7 @@ def _read_checked(name: str) -> bytes:
 
 
 def _check_values(argument: str, column: str, chosen: Sequence[str]) -> None:
-    if isinstance(chosen, str) or not chosen:
+    if not isinstance(chosen, list | tuple) or not chosen:
         raise UserError(f"{argument} is {chosen!r}, but must be a list of names, at least one.")
     for value in chosen:
         _check_value(column, value)

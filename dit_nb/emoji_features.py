@@ -70,6 +70,9 @@ def _features(images: Tensor) -> np.ndarray:  # (N, 64)
 def evaluate_emoji(images: Tensor, labels: Tensor, split: EmojiSplit) -> dict[str, float]:
     """Measure whether samples look like unseen emoji of their class, and are no copies; each beside real emoji.
 
+    The Fréchet distance of real emoji is that of as many training emoji of the same classes, since it depends on the
+    number of pictures. Copies are searched among the training emoji and their mirror images.
+
     Args:
         images: (N, 3, 32, 32) samples in [-1, 1]
         labels: (N,) classes that the samples should show, of `split`
@@ -80,16 +83,24 @@ def evaluate_emoji(images: Tensor, labels: Tensor, split: EmojiSplit) -> dict[st
         distance (RMS of a pixel) to the nearest training emoji of the class
     """
     train, held_out = split
-    rows = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))[: len(held_out)]
+    real = train.images[_rows_of_classes(train.labels, labels)]
     found = {
         "frechet": frechet_distance(_features(images), _features(held_out.images)),
-        "frechet_real": frechet_distance(_features(train.images[rows]), _features(held_out.images)),
+        "frechet_real": frechet_distance(_features(real), _features(held_out.images)),
     }
+    known = train.with_mirror_images()
     for name, (x, y) in {"": (images, labels), "_real": (held_out.images, held_out.labels)}.items():
         category, style = _recognized(x, [train.class_names[k] for k in y.tolist()])
         found |= {f"category_accuracy{name}": category, f"style_accuracy{name}": style}
-        found[f"nearest_train{name}"] = float(_nearest_in_class(x, y, train)[0].median())
+        found[f"nearest_train{name}"] = float(_nearest_in_class(x, y, known)[0].median())
     return found
+
+
+def _rows_of_classes(known: Tensor, wanted: Tensor) -> Tensor:
+    "Random rows of labels `known`, as many of each class as `wanted` has, or all that there are; seed 0."
+    order = torch.randperm(len(known), generator=torch.Generator().manual_seed(0))
+    counts = {k: int(n) for k, n in zip(*(v.tolist() for v in wanted.unique(return_counts=True)))}
+    return torch.cat([order[known[order] == k][:n] for k, n in counts.items()])
 
 
 def _recognized(images: Tensor, names: Sequence[str]) -> tuple[float, float]:

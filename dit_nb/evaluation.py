@@ -14,15 +14,25 @@ import torch
 from torch import Tensor
 
 from .data import ImageSet, Split
-from .errors import UserError
+from .errors import UserError, _check_number, _shown
 
 # %% ../nbs/4_practice/21_evaluation.ipynb #210009
 def _check_features(**sets) -> None:
     "Raise a UserError if two named sets of features cannot be compared."
     for name, features in sets.items():
-        if np.ndim(features) != 2 or len(features) < 2 or not np.isfinite(features).all():
+        try:
+            values = np.asarray(features)
+        except (
+            TypeError,
+            ValueError,
+            RuntimeError,
+        ):  # rows of different lengths, a tensor that needs gradients
+            values = np.empty(0, dtype=object)
+        if values.dtype.kind not in "bfiu":
+            raise UserError(f"{name} is {_shown(features)}, but must be an array of numbers (N, F).")
+        if values.ndim != 2 or len(values) < 2 or not np.isfinite(values).all():
             raise UserError(
-                f"{name} has shape {np.shape(features)}, but must be (N, F), N at least 2, without NaN."
+                f"{name} has shape {values.shape}, but must be (N, F), N at least 2, without NaN."
             )
     (a, one), (b, two) = sets.items()
     if np.shape(one)[1] != np.shape(two)[1]:
@@ -56,7 +66,7 @@ def gaussian_frechet_distance(
     root = _covariance_root(cov_a) if root_a is None else root_a
     mixed = np.linalg.eigvalsh(root @ cov_b @ root).clip(0)
     spread = np.trace(cov_a) + np.trace(cov_b) - 2 * np.sqrt(mixed).sum()
-    return float(((mean_a - mean_b) ** 2).sum() + spread)
+    return max(0.0, float(((mean_a - mean_b) ** 2).sum() + spread))  # rounding may go below 0
 
 # %% ../nbs/4_practice/21_evaluation.ipynb #72b16836
 def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
@@ -128,6 +138,7 @@ def in_knn_manifold(points: np.ndarray, reference: np.ndarray, k: int = 3) -> np
         UserError: if the features do not fit, or if `k` is not below M
     """
     _check_features(points=points, reference=reference)
+    _check_number("k", k, int)
     if not 1 <= k < len(reference):
         raise UserError(f"k is {k}, but must be at least 1 and below the {len(reference)} reference points.")
     x, y = (torch.as_tensor(np.asarray(a, dtype=np.float64)) for a in (points, reference))

@@ -133,7 +133,8 @@ def _check_weights(path: str | Path) -> None:
 
 def _open_extractor(features, shape: tuple[int, ...], weights: str | Path | None = None) -> Callable:
     "Extractor by name, around a module, or as it is; by default the one that fits images of `shape` (C, H, W)."
-    features = features or ("digits" if shape == (1, 8, 8) else "inception")
+    if features is None:
+        features = "digits" if shape == (1, 8, 8) else "inception"
     if isinstance(features, nn.Module):
         return ModuleExtractor(features)
     if callable(features):

@@ -67,12 +67,12 @@ class Guided(_LabelGuidance):
     Args:
         model: (x, t, y) -> (N, 2C, H, W)
         cfg_scale: guidance scale; 1 is no guidance
-        guided_channels: number of output channels to guide, counted over eps and then the variance values;
-            the C channels of eps by default, 3 in the official code
+        guided_channels: number of channels of eps to guide, at most C; C by default, 3 in the official code
         null_class: label that means "no label"; that of the model by default
 
     Raises:
-        UserError: if there is no null class, or a number is out of range
+        UserError: if there is no null class, or a number is out of range; in a call, if x has fewer channels
+            than `guided_channels`
     """
 
     def __init__(
@@ -112,8 +112,10 @@ class Guided(_LabelGuidance):
         """
         if y is None:
             raise UserError("y is missing: guidance needs a label for each image.")
+        k, most = self.guided_channels or x.shape[1], x.shape[1]
+        if k > most:  # guidance would reach the variance values
+            raise UserError(f"guided_channels is {k}, but must be at most {most}, the channels of x.")
         if self.cfg_scale == 1:
             return self.model(x, t, y)
         cond, uncond = self._predict_both(x, t, y)  # (N, 2C, H, W) each
-        k = self.guided_channels or x.shape[1]
         return torch.cat([cfg_eps(cond[:, :k], uncond[:, :k], self.cfg_scale), cond[:, k:]], dim=1)

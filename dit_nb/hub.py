@@ -5,7 +5,7 @@ import os
 import re
 import stat
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
@@ -18,8 +18,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from dit_nb.config import DiTConfig
-from dit_nb.errors import UserError, _check_choice, _check_path, _shown
+from dit_nb.config import DiTConfig, SamplingConfig
+from dit_nb.errors import UserError, _check_choice, _check_path, _check_type, _shown
 from dit_nb.finetune import _ADAPTER, _add_saved_adapters, merge_lora
 from dit_nb.model import DiT
 from dit_nb.utils import _check_device, _check_dtype, _read_json_object
@@ -36,6 +36,7 @@ _KINDS = {  # class -> its module, and the objective of a model that was saved w
     "MeanFlowDiT": ("dit_nb.since.meanflow", "mean_flow"),
 }
 _DOWNLOAD = ("revision", "token", "cache_dir", "force_download", "local_files_only")  # options for the Hub
+_CARD_ENTRIES = ("data", "command", "metrics", "source", "model_id", "prompt", "objective")
 _OTHER_NAMES = {"torch_dtype": "dtype", "device_map": "device", "map_location": "device"}
 _PAPER_URL = "https://arxiv.org/abs/2212.09748"
 
@@ -43,9 +44,14 @@ _PAPER_URL = "https://arxiv.org/abs/2212.09748"
 # Writing
 
 
-def _save(model: nn.Module, folder: str | Path, **card) -> None:
+def _save(model: nn.Module, folder: str | Path, sampling: SamplingConfig | None = None, **card) -> None:
     "See `DiT.save_pretrained`."
     _check_path("folder", folder)
+    _check_card(card)
+    if sampling is not None:
+        _check_type("sampling", sampling, SamplingConfig)
+        save_model = import_module("dit_nb.pretrained").save_model  # a layer above
+        return save_model(model, folder, replace(sampling, card={**sampling.card, **card}))
     folder, model = Path(folder), merge_lora(model)
     if folder.is_file():
         raise UserError(f"folder is {folder}, but must not be a file.")
@@ -53,6 +59,13 @@ def _save(model: nn.Module, folder: str | Path, **card) -> None:
     (folder / _CONFIG).write_text(json.dumps(_config_fields(model), indent=2), encoding="utf-8")
     _write_weights(model.state_dict(), folder / _WEIGHTS)
     _model_card(model, **card).save(folder / "README.md")
+
+
+def _check_card(card: dict[str, Any]) -> None:
+    "Raise a UserError for an entry that the model card does not have: most likely an option of another library."
+    for name in card.keys() - set(_CARD_ENTRIES):
+        hint = ": use push_model" if name == "push_to_hub" else f": there are {', '.join(_CARD_ENTRIES)}"
+        raise UserError(f"{name} is {_shown(card[name])}, but no such option or entry exists{hint}.")
 
 
 def _config_fields(model: nn.Module) -> dict[str, Any]:
@@ -184,6 +197,11 @@ def _without_retries(repo_id: str, name: str, download: dict) -> dict:
 def _read_config(path: Path) -> tuple[type[DiT], DiTConfig]:
     "Read a config.json: class and configuration of a model, or UserError if a field is missing, unknown or wrong."
     fields = _read_json_object(path)
+    if theirs := fields.get("_class_name"):  # of diffusers
+        raise UserError(
+            f"{path} is of the class {theirs} of diffusers, but must be of dit_nb: use `load_any` of "
+            "dit_nb.interop.convert, which opens DiT, and Stable Diffusion 3 by `from_sd3`."
+        )
     model_class, config_class = _classes(path, fields.pop(_KIND, "DiT"))
     optional = {"init", "switches"}  # loading needs no `init`; older files have no `switches`
     wrong = (fields.keys() | optional) ^ config_class.__dataclass_fields__.keys()

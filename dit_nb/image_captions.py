@@ -5,7 +5,8 @@ from pathlib import Path
 
 from dit_nb.errors import UserError, _shown
 from dit_nb.image_folders import _Found
-from dit_nb.image_tables import _find_tables, _values_by_table
+from dit_nb.image_rows import _values_by_table
+from dit_nb.image_tables import _find_tables
 
 __all__ = []
 
@@ -27,7 +28,7 @@ def _captions_of_each(
     tables = _find_tables(root, found, split, columns=columns)
     if tables:
         pick = lambda names, _: next((name for name in columns if name in names), None)  # noqa: E731
-        captions = _values_by_table(root, tables, found, pick, _read_cell) or []
+        captions = _values_by_table(root, tables, found, pick, _read_cell, split) or []
         return _keep_captioned(root, found, captions), tables[0].path
     if column is not None:
         raise UserError(

@@ -1,15 +1,17 @@
 """Folders of images and data sets of the Hub as training data: `open_images`."""
 
 import copy
+import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from dit_nb.batches import _uniform
+from dit_nb.batches import _as_index, _uniform
 from dit_nb.data import ImageSet, _center_crop, _to_tensor, digits, emoji
-from dit_nb.errors import UserError, _check_choice, _is_int
+from dit_nb.errors import UserError, _check_choice, _check_path, _is_int, _shown
 from dit_nb.image_check import _combined, _drop_unreadable, _find_unreadable, _hash, _Ranks, _read_cell
 from dit_nb.image_sources import _folder_table, _hub_table, _Table
 from dit_nb.utils import _bar_visible
@@ -62,7 +64,7 @@ class ImageFolder:
         return len(self.rows)
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
-        images, labels = self.get_batch([i])
+        images, labels = self.get_batch([_as_index(i, len(self))])
         return images[0], labels[0]
 
     def center_cropped(self) -> "ImageFolder":
@@ -79,7 +81,9 @@ class ImageFolder:
         "Images (B, C, H, W) in [-1, 1] and labels (B,) of a batch; all labels are 0 if there are no classes."
         numbers = _uniform(indices, 3) if self.crop == "random" else [None] * len(indices)
         images = torch.stack([self._read(int(self.rows[i]), u) for i, u in zip(indices, numbers)])
-        labels = torch.zeros(len(images)).long() if self.labels is None else self.labels[list(indices)]
+        labels = (
+            torch.zeros(len(images)).long() if self.labels is None else self.labels[[int(i) for i in indices]]
+        )
         return images, labels
 
     def _read(self, i: int, numbers: Tensor | None) -> Tensor:
@@ -146,9 +150,11 @@ def open_images(
             emoji, which are 32x32
         channels: 3 for RGB or 1 for gray; digits are always gray and emoji always RGB
         skip_bad: leave out images that cannot be read, instead of raising an error
-        split: split to use, of a folder with folders such as train and test, or of the Hub; train by default
+        split: split to use: of a folder with folders such as train and test, of a table with a column split, or
+            of the Hub; train by default
         crop: "center", or "random": another part of 80 to 100 % of the largest crop's side each time
-        class_folder: of nested folders, which names the class: "first", "last", or the whole "path"
+        class_folder: of nested folders, which names the class: "first", "last", or the whole "path"; with it, a
+            folder such as train beside others is a class
         label_column: column of the table that holds the classes; by default label, labels or class
         captions: find captions instead of classes, in the table's column text, caption or prompt, or in a text
             file beside each image, cat.txt for cat.png; the name of a column: find them there. Emoji always
@@ -158,7 +164,9 @@ def open_images(
     Raises:
         UserError: if there are no images, if one cannot be read, or if an argument does not fit
     """
+    _check_path("data", data)
     _check_choice("crop", crop, _CROPS)
+    _check_size(size)
     if data in _BUNDLED:
         names = {"split": split, "class_folder": class_folder, "label_column": label_column}
         names["captions"] = None if data == "emoji" and captions is True else captions or None
@@ -167,13 +175,22 @@ def open_images(
     _check_arguments(size, channels)
     with ranks.on_all_ranks():
         table = _find_table(data, split, class_folder, label_column, captions)
-    errors = _find_unreadable(table.cells, size, ranks)
+    errors, frames = _find_unreadable(table.cells, size, ranks)
     kept = _drop_unreadable(errors, len(table.cells), skip_bad)
     if table.labels and (lost := set(table.labels) - {table.labels[i] for i in kept}):
         raise UserError(
             f"class {table.class_names[min(lost)]} has no image that can be read: {min(errors.items())[1]}"
         )
-    return ImageFolder(table, size, channels, errors, crop)
+    return ImageFolder(_note_frames(table, frames), size, channels, errors, crop)
+
+
+def _note_frames(table: _Table, frames: list[int]) -> _Table:
+    "Note that only the first frame of some images is used."
+    if not frames:
+        return table
+    path = table.cells[frames[0]]["path"] or f"image {frames[0]}"
+    note = f"frames after the first of {len(frames):,} images, such as {os.path.basename(path)}"
+    return replace(table, notes=(*table.notes, note))
 
 
 _BUNDLED = {"digits": (digits, 8), "emoji": (emoji, 32)}  # data sets of the package, and their side in pixels
@@ -212,11 +229,14 @@ def _check_arguments(size, channels: int) -> None:
         raise UserError(
             "size is missing, but images other than digits and emoji need one: the side of their square crop."
         )
+    if not _is_int(channels) or channels not in (1, 3):
+        raise UserError(f"channels is {_shown(channels)}, but must be 1 or 3.")
+
+
+def _check_size(size) -> None:
     sides = size if isinstance(size, tuple) else (size,)
-    if len(sides) > 2 or not sides or not all(map(_is_int, sides)):
-        raise UserError(f"size is {size!r}, but must be an integer of 1 or more, or (height, width).")
-    if channels not in (1, 3):
-        raise UserError(f"channels is {channels!r}, but must be 1 or 3.")
+    if size is not None and (not 1 <= len(sides) <= 2 or not all(map(_is_int, sides))):
+        raise UserError(f"size is {_shown(size)}, but must be an integer of 1 or more, or (height, width).")
 
 
 def _hide_progress_bars() -> None:

@@ -1,7 +1,6 @@
 """Images in a folder: the files below it, the split to use, and the class of each image by folder or by table."""
 
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -10,16 +9,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dit_nb.errors import UserError
+from dit_nb.image_splits import _may_be_classes, _names_of_split, _split_level
 
 __all__ = []
 
-_SPLITS = {"train": "train", "training": "train", "trn": "train"}
-_SPLITS |= {"test": "test", "testing": "test", "tst": "test", "holdout": "test", "heldout": "test"}
-_SPLITS |= dict.fromkeys(
-    ("val", "valid", "validation", "validate", "dev", "eval", "evaluation"), "validation"
-)
-_SPLITS |= dict.fromkeys(("unlabeled", "unlabelled"), "unlabeled")
-_FILLERS = {"set", "images", "image", "imgs", "img", "data", "dataset", "split"}  # of train_set, val_images
 _CAMERAS = {".heic", ".heif", ".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2"}
 _NO_IMAGES = {
     ".pdf",
@@ -35,6 +28,7 @@ _NO_IMAGES = {
     ".wmf",
     ".emf",
 }
+_SYSTEM = {"__MACOSX", "__pycache__", "$RECYCLE.BIN", "System Volume Information", "lost+found", "@eaDir"}
 _TABLES = {".csv", ".tsv", ".jsonl", ".parquet"}
 _CLASS_FOLDERS = ("first", "last", "path")
 
@@ -58,6 +52,9 @@ class _Found:
 
     images: list[_File] = field(default_factory=list)
     tables: list[_File] = field(default_factory=list)
+    unused: list[_File] = field(default_factory=list)  # images of other splits
+    split: str | None = None  # the split that was used, by folder or by table
+    folders: list[tuple[str, ...]] = field(default_factory=list)
     others: Counter = field(default_factory=Counter)  # number of files that are no images, by suffix
     notes: list[str] = field(default_factory=list)
 
@@ -68,7 +65,7 @@ class _Found:
 def _walk(root: Path) -> _Found:
     """Find all files below a folder, through links, in the order of their names.
 
-    Hidden files and folders (`.name`, `__name`) are passed over. Folders are read in threads: file servers are slow.
+    Hidden files and folders (`.name`) and those of systems (`__MACOSX`) are passed over. Folders are read in threads: file servers are slow.
     """
     found, suffixes = _Found(), _image_suffixes()
     level = [
@@ -80,6 +77,7 @@ def _walk(root: Path) -> _Found:
             below = []
             for (_, reals), (part, folders) in zip(level, rows):
                 _merge(found, part)
+                found.folders += [names for names, _ in folders]
                 below += _enter(found, reals, folders)
             level = below
     found.images.sort()
@@ -99,7 +97,7 @@ def _scan(path: Path, folder: tuple[str, ...], suffixes: set[str]) -> tuple[_Fou
     "Files in one folder, and its subfolders: (names, real path if it is a link, else None)."
     found, folders = _Found(), []
     try:
-        entries = [e for e in os.scandir(path) if not e.name.startswith((".", "__"))]
+        entries = [e for e in os.scandir(path) if not (e.name.startswith(".") or e.name in _SYSTEM)]
     except OSError as error:
         raise UserError(f"data folder {path} cannot be read: {error.strerror}.") from None
     for entry in entries:
@@ -143,63 +141,78 @@ def _enter(found: _Found, reals: tuple[str, ...], folders: Iterable[tuple]) -> l
     return below
 
 
+def _check_links(root: Path, found: _Found) -> None:
+    """Raise a UserError if a link that leads nowhere seems to be one to a folder: no image lies beside it.
+
+    Others are named by the check of all images, like files that cannot be read.
+    """
+    places, suffixes = {image.folder for image in found.images if image.size >= 0}, _image_suffixes()
+    for image in found.images:
+        is_image = image.size >= 0 or os.path.splitext(image.name)[1].lower() in suffixes
+        if not is_image and image.folder not in places:
+            raise UserError(f"link {image.path} in data folder {root} leads nowhere: fix or remove it.")
+
+
+def _note_empty(found: _Found) -> None:
+    "Note the folders without images or tables, but for those inside others and those of other splits."
+    full = _with_parents(file.folder for file in (*found.images, *found.tables))
+    known = full | _with_parents(file.folder for file in found.unused)
+    empty = ["/".join(folder) for folder in found.folders if folder not in known and folder[:-1] in full]
+    if empty:
+        which = f"folder {empty[0]}, which holds" if len(empty) == 1 else f"{len(empty):,} folders that hold"
+        found.notes.append(f"{which} no images" + (f", such as {empty[0]}" if len(empty) > 1 else ""))
+
+
+def _with_parents(folders: Iterable[tuple[str, ...]]) -> set[tuple[str, ...]]:
+    return {folder[:n] for folder in set(folders) for n in range(len(folder) + 1)}
+
+
 # Splits
 
 
-def _split_of(name: str) -> str | None:
-    "The split that a folder's name means, in any spelling: Train, training, val2017, test_images; or None."
-    words = [word for word in re.findall("[a-z]+", name.lower().replace("held-out", "heldout"))]
-    words = [word for word in words if word not in _FILLERS]
-    return _SPLITS.get(words[0]) if len(words) == 1 else None
+def _select_split(
+    root: Path, found: _Found, split: str | None, class_folder: str | None, captions: bool = False
+) -> int | None:
+    """Keep the images of one split, if some level of folders is named after splits; return that level.
 
-
-def _select_split(root: Path, found: _Found, split: str | None) -> tuple[str | None, int | None]:
-    "Keep the images of one split, if some level of folders is named after splits; return its name and that level."
-    level = _split_level(root, {image.folder for image in found.images})
+    Folders that look like splits beside others are refused, unless `split` or `class_folder` tells what they are.
+    """
+    level = _split_level({image.folder for image in found.images}, split, class_folder)
     if level is None:
-        if split is not None:
-            raise UserError(f"split is {split}, but data folder {root} has no folders of splits.")
-        return None, None
-    counts = Counter(image.folder[level] for image in found.images)
-    names = _names_of_split(root, sorted(counts), split)
-    found.images = [image for image in found.images if image.folder[level] in names]
-    found.tables = [file for file in found.tables if len(file.folder) <= level or file.folder[level] in names]
-    found.notes += [f"{counts[name]:,} images in {name}" for name in sorted(counts) if name not in names]
-    return names[0], level
-
-
-def _split_level(root: Path, folders: set[tuple[str, ...]]) -> int | None:
-    "The level of folders that are named after splits; None if there is none. It raises if only some are."
-    for level in range(min(map(len, folders))):
-        names = sorted({folder[level] for folder in folders})
-        splits = {_split_of(name) for name in names} - {None}
-        if splits and all(map(_split_of, names)):
-            return level
-        if len(splits) > 1:
-            like = [name for name in names if _split_of(name)]
-            other = next(name for name in names if not _split_of(name))
-            raise UserError(
-                f"data folder {root} has the folders {' and '.join(like[:2])}, which look like splits, beside "
-                f"{other}, which does not: name the folder to use itself, or move {other} away."
-            )
-    return None
-
-
-def _names_of_split(root: Path, names: list[str], split: str | None) -> list[str]:
-    "The folders to use: those of the split that is asked for, of train, or the only one."
-    exact = [name for name in names if name == split]
-    wanted = split and (_split_of(split) or split)
-    chosen = exact or [name for name in names if _split_of(name) == (wanted or "train")]
-    if not chosen and split is None and len({_split_of(name) for name in names}) == 1:
-        chosen = names
-    if not chosen:
-        asked = "no split train" if split is None else f"no split {split}"
-        raise UserError(f"data folder {root} has {asked}: choose one with split, of {', '.join(names)}.")
-    if len(chosen) > 1 and len({name.lower() for name in chosen}) > 1:
+        return None
+    counts = Counter(image.folder[level] for image in found.images if len(image.folder) > level)
+    names = _choose_folders(root, found, level, sorted(counts), split, captions)
+    beside = len(found.images) - counts.total()
+    if beside and split is None:
+        first = min(found.images, key=lambda image: len(image.folder)).path
         raise UserError(
-            f"data folder {root} has the folders {' and '.join(chosen)} for one split: choose one with split."
+            f"data folder {root} holds images beside its folders of splits, such as {first} beside {names[0]}: "
+            "choose a folder with split."
         )
-    return chosen
+    _keep_folders(found, level, names)
+    found.notes += [f"{counts[name]:,} images in {name}" for name in sorted(counts) if name not in names]
+    found.notes += [f"{beside:,} images beside the folders of splits"] if beside else []
+    found.split = names[0]
+    return level
+
+
+def _keep_folders(found: _Found, level: int, names: list[str]) -> None:
+    "Keep the images and the tables in the folders of these names; tables above them are kept, too."
+    wanted = {(name,) for name in names}
+    found.unused += [file for file in found.images if file.folder[level : level + 1] not in wanted]
+    found.images = [file for file in found.images if file.folder[level : level + 1] in wanted]
+    found.tables = [file for file in found.tables if file.folder[level : level + 1] in {(), *wanted}]
+
+
+def _choose_folders(
+    root: Path, found: _Found, level: int, names: list[str], split: str | None, captions: bool
+) -> list[str]:
+    "The folders to use of those at a level, some of which look like splits."
+    hint = ", or rename what is no split" if captions else ""
+    if _may_be_classes(names) and not captions:
+        rule = "first" if len({image.folder[:level] for image in found.images}) == 1 else "path"
+        hint = f", or set class_folder to {rule} if they are classes"
+    return _names_of_split(f"data folder {root}", names, split, hint=hint)
 
 
 # Classes by folder

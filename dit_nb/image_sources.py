@@ -10,8 +10,18 @@ import numpy as np
 from dit_nb.errors import UserError, _check_choice
 from dit_nb.image_captions import _captions_of_each, _captions_of_rows
 from dit_nb.image_check import _combined, _hash
-from dit_nb.image_folders import _CLASS_FOLDERS, _classes_by_folder, _File, _Found, _select_split, _walk
-from dit_nb.image_tables import _classes_by_table, _find_tables, _label_column, _number_classes
+from dit_nb.image_folders import (
+    _CLASS_FOLDERS,
+    _check_links,
+    _classes_by_folder,
+    _File,
+    _Found,
+    _note_empty,
+    _select_split,
+    _walk,
+)
+from dit_nb.image_rows import _classes_by_table
+from dit_nb.image_tables import _find_tables, _label_column, _number_classes
 
 __all__ = []
 
@@ -96,15 +106,19 @@ def _folder_table(
     if class_folder is not None:
         _check_choice("class_folder", class_folder, _CLASS_FOLDERS)
     found = _walk(root)
+    _check_links(root, found)
     if not found.images:
         tables = Counter(Path(table.name).suffix for table in found.tables)
         raise UserError(_why_empty(root, found.others + tables))
-    name, level = _select_split(root, found, split)
-    names, texts, split = None, None, split or name
+    level = _select_split(root, found, split, class_folder, bool(captions))
+    _note_empty(found)
+    names, texts = None, None
     if captions:
         texts, table = _captions_of_each(root, found, split, captions if isinstance(captions, str) else None)
     else:
         names, table = _class_of_each(root, found, level, split, class_folder, label_column)
+    if split is not None and found.split is None:
+        raise UserError(f"split is {split}, but data folder {root} has no folders of splits.")
     if found.others:
         hint = "; --captions reads .txt files" if ".txt" in found.others and not captions else ""
         found.notes.append(
@@ -112,7 +126,7 @@ def _folder_table(
         )
     place = (
         str(folder)
-        + (f", split {name}" if name else "")
+        + (f", split {found.split}" if found.split else "")
         + (f", classes by {table}" if names and table else "")
         + (f", captions by {table}" if texts else "")
     )
@@ -126,11 +140,13 @@ def _class_of_each(
 ) -> tuple[list | None, str | None]:
     "Class of each image, by a table if there is one (its name), else by folder; None if there are no classes."
     folders = [f.folder if level is None else f.folder[:level] + f.folder[level + 1 :] for f in found.images]
-    tables = _find_tables(root, found, split, by_folder=any(folders))
+    tables = _find_tables(root, found, split, by_folder=any(folders), label_column=label_column)
     if tables:
-        return _classes_by_table(root, tables, found, label_column), tables[0].path
+        return _classes_by_table(root, tables, found, label_column, split), tables[0].path
     if label_column is not None:
-        raise UserError(f"label_column is {label_column}, but data folder {root} has no table metadata.csv.")
+        raise UserError(
+            f"label_column is {label_column}, but data folder {root} has no table of images with this column."
+        )
     return _classes_by_folder(root, found.images, folders, class_folder), None
 
 

@@ -8,23 +8,21 @@ the same images; to find its place, it passes over the part of the epoch that is
 import copy
 import itertools
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from dit_nb.batches import _Indices, _uniform
+from dit_nb.batches import _as_index, _Indices, _uniform
 from dit_nb.errors import UserError
 from dit_nb.image_check import _Ranks, _read_cell
 from dit_nb.image_files import _crop_to
-from dit_nb.image_tables import _number_classes
-from dit_nb.stream_files import _load_cached, _open_rows, _save_cached, _Stream
-from dit_nb.utils import _progress_bar
+from dit_nb.shard_files import _short_hash
+from dit_nb.stream_files import _open_rows, _Stream
+from dit_nb.stream_survey import _survey
 
 __all__ = ["ImageStream", "open_stream"]
 
@@ -41,7 +39,7 @@ class ImageStream:
         class_names: K names, a tuple; empty if there are no classes
         place: where the images come from
         notes: what was left out, and what is not known
-        fingerprint: a hash of the description of the stream
+        fingerprint: a hash of the shards' names, sizes, starts and ends, and of what was counted
     """
 
     streamed, labels, skipped = True, None, ()
@@ -51,12 +49,14 @@ class ImageStream:
     ):
         self.stream, self.images, self.class_names = stream, survey["images"], tuple(survey["class_names"])
         self.numbers = {value: k for k, value in enumerate(survey["values"])}
-        self.place, self.notes, self.counts = stream.place, tuple(stream.notes), survey["counts"]
+        self.place, self.counts = stream.place, survey["counts"]
+        self.notes = (*stream.notes, *survey.get("notes", ()))
         self.size, self.mode = (
             (size, size) if isinstance(size, int) else tuple(size),
             {1: "L", 3: "RGB"}[channels],
         )
-        self.crop, self.skip_bad, self.ranks, self.fingerprint = crop, skip_bad, ranks, stream.fingerprint
+        self.crop, self.skip_bad, self.ranks = crop, skip_bad, ranks
+        self.fingerprint = _short_hash(stream.fingerprint, sorted(survey.items()))
         self._readers = ThreadPoolExecutor(min(16, os.cpu_count() or 1))
         self._ahead, self._waiting = ThreadPoolExecutor(1), None
         self._in_order, self._shuffled = _Cursor(self._pass), {}
@@ -65,7 +65,9 @@ class ImageStream:
         return self.images
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
-        images, labels = self.get_batch([i])
+        if isinstance(i, int) and i < 0:
+            raise UserError(f"index is {i}, but must be 0 or more for a stream, which is read in order.")
+        images, labels = self.get_batch([_as_index(i, len(self))])
         return images[0], labels[0]
 
     def center_cropped(self) -> "ImageStream":
@@ -108,7 +110,7 @@ class ImageStream:
 
     def _pass(self, start: int) -> Iterator[dict]:
         "The whole stream in order, from a position on."
-        return itertools.islice(iter(self.stream.rows), start, None)
+        return itertools.islice(self.stream.read(self.stream.rows), start, None)
 
     def _epochs(self, seed: int, start: int) -> Iterator[dict]:
         "This process's part of the stream, epoch after epoch in a new order, from a position on."
@@ -120,7 +122,8 @@ class ImageStream:
         epoch, done = divmod(start, length)
         while True:
             rows.set_epoch(epoch)
-            yield from itertools.islice(_repeat(rows), done, length)
+            repeated = itertools.chain.from_iterable(self.stream.read(rows) for _ in itertools.count())
+            yield from itertools.islice(repeated, done, length)
             epoch, done = epoch + 1, 0
 
     def _decode(self, rows: list[dict], indices: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -129,7 +132,7 @@ class ImageStream:
         good = [image for image in read if isinstance(image, Tensor)]
         if len(good) < len(read) and not (self.skip_bad and good):
             raise UserError(f"{next(error for error in read if not isinstance(error, Tensor))}")
-        labels = [self.numbers.get(self.stream.label(row), 0) for row in rows]
+        labels = [self._number(row) for row in rows]
         for i, image in enumerate(read):  # an unreadable image is replaced by a good one of the batch
             if not isinstance(image, Tensor):
                 j = next(
@@ -140,17 +143,25 @@ class ImageStream:
                 read[i], labels[i] = read[j], labels[j]
         return torch.stack(read), torch.tensor(labels)
 
+    def _number(self, row: dict) -> int:
+        "The label of a row, as a number; 0 if there are no classes."
+        value = self.stream.label(row)
+        if value not in self.numbers and self.stream.label_path:
+            raise UserError(
+                f"image {self.stream.name(row)} has the class {value}, but must have one of the "
+                f"{len(self.numbers)} classes that were found on opening: if the files have changed, open the "
+                "stream again, else give every image a label."
+            )
+        return self.numbers.get(value, 0)
+
     def _read(self, row: dict, numbers: Tensor | None) -> Tensor | str:
-        cell = row[self.stream.image]
+        cell, name = row[self.stream.image], self.stream.name(row)
+        if cell is None:
+            return f"image {name} cannot be read: it is missing."
         try:
-            return _crop_to(_read_cell(cell, row.get("__key__", 0), self.size, self.mode), self.size, numbers)
+            return _crop_to(_read_cell(cell, name, self.size, self.mode), self.size, numbers)
         except UserError as error:
             return str(error)
-
-
-def _repeat(rows: Any) -> Iterator[dict]:
-    while True:
-        yield from rows
 
 
 class _Cursor:
@@ -203,41 +214,3 @@ def open_stream(
     with ranks.on_all_ranks():
         stream = _open_rows(str(source), split, label_column)
     return ImageStream(stream, _survey(stream, ranks), size, channels, crop, skip_bad, ranks)
-
-
-def _survey(stream: _Stream, ranks: _Ranks) -> dict:
-    "Number of images, and classes with their counts: as described, as counted before, or counted now in one pass."
-    if stream.known and (stream.declared or not stream.label_path):
-        values = list(range(len(stream.declared)))
-        return {"images": stream.known, "values": values, "class_names": stream.declared, "counts": None}
-    found = ranks.gather(_load_cached(stream.fingerprint) if ranks.rank == 0 else None)[0]
-    if found is None:
-        found = _summary(stream, _count(stream, ranks))
-        if ranks.rank == 0:
-            _save_cached(stream.fingerprint, found)
-    return found
-
-
-def _count(stream: _Stream, ranks: _Ranks) -> Counter:
-    "Count the images of each class; each process reads its part."
-    from datasets.distributed import split_dataset_by_node
-
-    counts: Counter = Counter()
-    with ranks.on_all_ranks():
-        rows = split_dataset_by_node(stream.rows, ranks.rank, ranks.world_size)
-        for row in _progress_bar(rows, "counting images", ranks.rank == 0):
-            counts[stream.label(row)] += 1
-    return sum(ranks.gather(counts), Counter())
-
-
-def _summary(stream: _Stream, counts: Counter) -> dict:
-    values = list(counts)
-    if stream.declared:
-        values, names = list(range(len(stream.declared))), stream.declared
-    elif values == [None]:
-        values, names = [], ()
-    else:
-        labels, names = _number_classes(values)
-        values = [value for _, value in sorted(zip(labels, values))]
-    numbers = [counts[value] for value in values]
-    return {"images": counts.total(), "values": values, "class_names": names, "counts": numbers}

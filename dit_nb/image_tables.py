@@ -1,12 +1,15 @@
-"""Tables of images: metadata.csv and the like in a folder, and the classes or captions in a column."""
+"""Tables of images: which tables of a folder are used, their columns, and the numbering of classes."""
 
 import csv
+import itertools
 import json
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from dit_nb.errors import UserError
-from dit_nb.image_folders import _File, _Found, _split_of
+from dit_nb.image_folders import _File, _Found
+from dit_nb.image_splits import _split_of
 
 __all__ = []
 
@@ -19,8 +22,10 @@ _LABEL_COLUMNS = ("label", "labels", "class", "class_name", "category", "target"
 
 def _number_classes(values: list) -> tuple[list[int], tuple[str, ...]]:
     "Labels and class names, in alphabetical or numerical order, from the class of each image."
-    if missing := [i for i, value in enumerate(values) if value is None or value != value or value == ""]:
+    if missing := [i for i, value in enumerate(values) if _is_missing(value)]:
         raise UserError(f"label of image {missing[0]} is missing, but either all images need one, or none.")
+    if fractions := [value for value in values if _is_fraction(value)]:
+        raise UserError(f"label {fractions[0]} is a fraction, but labels must be classes: names or integers.")
     kinds = {type(value) for value in values}
     if odd := [value for value in values if not isinstance(value, str | int | float)]:
         raise UserError(
@@ -30,14 +35,29 @@ def _number_classes(values: list) -> tuple[list[int], tuple[str, ...]]:
         values = _as_numbers(values)
     elif str in kinds:
         values = [str(value) for value in values]
-    if fractions := [value for value in values if isinstance(value, float) and not value.is_integer()]:
-        raise UserError(
-            f"label {fractions[0]:g} is a fraction, but labels must be classes: names or integers."
-        )
     values = [int(value) if isinstance(value, float) else value for value in values]
     names = sorted(set(values))
     number = {name: k for k, name in enumerate(names)}
     return [number[value] for value in values], tuple(str(name) for name in names)
+
+
+def _is_missing(value) -> bool:
+    "Whether a label is missing: empty, or not a number, as pandas writes what it has not."
+    return (
+        value is None or value != value or (isinstance(value, str) and value.strip().lower() in ("", "nan"))
+    )
+
+
+def _is_fraction(value) -> bool:
+    "Whether a label is a number that is no integer, also as text and with a decimal comma. Infinity is one."
+    if isinstance(value, str):
+        if re.fullmatch(r"\s*[+-]?[1-9]\d{0,2}(,\d{3})+\s*", value):  # 1,000
+            return False
+        try:
+            value = float(value.replace(",", ".")) if re.search(r"\d", value) and "_" not in value else 0.0
+        except ValueError:
+            return False
+    return isinstance(value, float) and not value.is_integer()
 
 
 def _as_numbers(values: list[str]) -> list:
@@ -77,35 +97,59 @@ def _find_tables(
     split: str | None,
     by_folder: bool = False,
     columns: tuple[str, ...] | None = None,
+    label_column: str | None = None,
 ) -> list[_File]:
     """The tables to take classes from: metadata.*; else the one that names the images, if folders give no classes.
 
-    With `columns`, it is captions that are wanted, and each table must have one of these columns. The other
-    tables are noted.
+    With `columns`, it is captions that are wanted, and each table must have one of these columns. With
+    `label_column`, a table must have that one. The other tables are noted.
     """
-    named = [table for table in found.tables if table.name.startswith("metadata.")]
-    if columns is not None:
-        named = [table for table in named if _names_images(root, table, columns)]
-    chosen = named
-    if not named and not by_folder:
-        chosen = [table for table in found.tables if _names_images(root, table, columns or _LABEL_COLUMNS)]
-        own = [table for table in chosen if split and _split_of(Path(table.name).stem) == _split_of(split)]
-        chosen = own or [table for table in chosen if split is None or not _split_of(Path(table.name).stem)]
+    asked = columns or ((label_column,) if label_column else None)
+    named, why = [table for table in found.tables if table.name.startswith("metadata.")], {}
+    if found.tables and (asked or not (named or by_folder)):
+        lookup = _ImageLookup(found.images + found.unused)
+        why = {table: _why_unused(root, table, lookup, asked) for table in found.tables}
+    fit = [table for table in found.tables if why.get(table) == ""]
+    chosen = [table for table in fit if table in named] if asked else named
+    chosen = chosen or _tables_of_split(found, fit, split) or (named if label_column else [])
     if len({table.folder for table in chosen}) < len(chosen):
         both = " and ".join(table.path for table in chosen[:2])
         raise UserError(
             f"data folder {root} has the tables {both}: name one of them metadata.csv, or remove one."
         )
-    why = "which names no images" if columns is None else "which has no captions of images"
-    why = "which is not metadata.csv" if by_folder or named else why
-    found.notes += [f"table {table.path}, {why}" for table in found.tables if table not in chosen]
+    usual = "which is not metadata.csv" if named else "which is of another split"
+    usual = "as folders give the classes" if by_folder and not chosen else usual
+    rest = [table for table in found.tables if table not in chosen]
+    found.notes += [f"table {table.path}, {why.get(table) or usual}" for table in rest]
     return chosen
 
 
-def _names_images(root: Path, table: _File, wanted: tuple[str, ...]) -> bool:
-    "Whether a table has a column of file names, and one of those that are wanted: classes, or captions."
-    columns = next(iter(_read_table(root / table.path)), {})
-    return _file_column(columns) is not None and any(name in columns for name in wanted)
+def _tables_of_split(found: _Found, tables: list[_File], split: str | None) -> list[_File]:
+    "Those of some tables that are named after the split that is used, such as train.csv; else those of no split."
+    split, kinds = split or found.split, {table: _split_of(Path(table.name).stem) for table in tables}
+    if split is None:
+        return tables
+    own = [table for table in tables if kinds[table] and kinds[table] == _split_of(split)]
+    if own:
+        found.split = found.split or split
+    return own or [table for table in tables if not kinds[table]]
+
+
+def _why_unused(root: Path, table: _File, lookup: "_ImageLookup", asked: tuple[str, ...] | None) -> str:
+    "Why a table is not used, as a clause; empty if it names images and has a column that is wanted."
+    rows = _read_table(root / table.path)
+    first = next(rows, {})
+    files = _file_column(first)
+    named = table.name.startswith("metadata.")  # then a name without an image is an error
+    found = lambda row: named or lookup(table.folder, str(row.get(files))) is not None  # noqa: E731
+    if files is None or not any(map(found, itertools.chain([first], rows))):
+        return "which names no images"
+    if any(name in first for name in asked or _LABEL_COLUMNS):
+        return ""
+    columns = ", ".join(str(name) for name in first if name != files) or "no other column"
+    if asked:
+        return f"which has no column {' or '.join(asked)}, but {columns}"
+    return f"which has {columns}: choose a column of classes with label_column"
 
 
 def _file_column(columns) -> str | None:
@@ -145,70 +189,3 @@ class _ImageLookup:
         path = PurePosixPath(*folder, name.replace("\\", "/"))
         exact = self.by_path.get(str(path), self.by_path.get(name))
         return self.by_name.get(path.name) if exact is None else exact
-
-
-def _classes_by_table(root: Path, tables: list[_File], found: _Found, column: str | None) -> list | None:
-    "Class of each image by tables, None without such a column."
-    pick = lambda names, table: _label_column(names, column, table)  # noqa: E731
-    return _values_by_table(root, tables, found, pick, lambda row, label, _: row.get(label))
-
-
-def _values_by_table(
-    root: Path,
-    tables: list[_File],
-    found: _Found,
-    pick: Callable[[list[str], str], str | None],
-    read: Callable[[dict, str, str], object],
-) -> list | None:
-    """Class or caption of each image by tables, None without such a column.
-
-    Images without a row are left out and noted. A row whose image is missing stays as an image of size -1, which the check names.
-
-    Args:
-        root: the folder
-        tables: tables in it
-        found: its files; the images that have a row are kept
-        pick: function of the columns' names and the name of the table: the column to read, or None
-        read: function of a row, that column and the name of the table: the value
-    """
-    lookup, labels, missing = _ImageLookup(found.images), {}, []
-    has_values = False
-    for table in tables:
-        rows = list(_read_table(root / table.path))
-        columns = list(rows[0]) if rows else []
-        if (files := _file_column(columns)) is None:
-            has = f"the columns {', '.join(map(str, columns))}" if rows else "no rows"
-            raise UserError(f"table {root / table.path} has {has}, but must have file_name, for the images.")
-        place = f"table {root / table.path}"
-        label = pick([name for name in columns if name != files], place)
-        has_values = has_values or label is not None
-        _note_columns(found, table, [name for name in columns if name not in (files, label)], label)
-        for row in rows:
-            if files not in row:
-                raise UserError(f"table {root / table.path} has a row without {files}.")
-            i = lookup(table.folder, str(row[files]))
-            if i is None:
-                i = len(found.images) + len(missing)
-                missing.append(_File(table.folder, str(row[files]), -1, 0))
-            if i in labels:
-                raise UserError(f"table {root / table.path} names {row[files]} twice, but must name it once.")
-            labels[i] = None if label is None else read(row, label, place)
-    _keep_rows(found, missing, labels, tables[0].path)
-    return [labels[i] for i in sorted(labels)] if has_values else None
-
-
-def _note_columns(found: _Found, table: _File, unused: list[str], label: str | None) -> None:
-    if unused:
-        without = "" if label else ", so that there are no classes"
-        found.notes.append(f"columns {', '.join(map(str, unused))} of {table.path}{without}")
-
-
-def _keep_rows(found: _Found, missing: list[_File], labels: dict, table: str) -> None:
-    "Keep the images that have a row, and the rows that have no image."
-    bare = [i for i in range(len(found.images)) if i not in labels]
-    if bare:
-        found.notes.append(
-            f"{len(bare):,} images without a row in {table}, such as {found.images[bare[0]].path}"
-        )
-    images = found.images + missing
-    found.images = [images[i] for i in sorted(labels)]

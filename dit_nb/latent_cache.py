@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from dit_nb.batches import BatchReader
+from dit_nb.batches import BatchReader, _as_index
 from dit_nb.errors import UserError
 from dit_nb.latents import LatentCodec, _check_same_codec, sample_latents
 from dit_nb.utils import _identity, _progress_bar, _read_json_object
@@ -54,7 +54,7 @@ class LatentImages:
         return self.rows.with_format("torch")["label"][:] if self.class_names else None
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
-        moments, labels = self.get_batch([i])
+        moments, labels = self.get_batch([_as_index(i, len(self))])
         return moments[0], labels[0]
 
     def get_batch(self, indices: list[int]) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dit_nb.errors import UserError
+from dit_nb.errors import UserError, _check_number, _is_number, _shown
 from dit_nb.evaluation import (
     _covariance_root,
     gaussian_frechet_distance,
@@ -20,6 +20,7 @@ from dit_nb.evaluation import (
     precision_recall,
 )
 from dit_nb.features import Features, _open_extractor, _shape_text
+from dit_nb.image_range import _RangeCheck
 from dit_nb.sample_files import _ImageSource, _open_image_source
 from dit_nb.utils import _progress_bar
 
@@ -67,12 +68,12 @@ def evaluate(
     Raises:
         UserError: if images cannot be read, do not fit each other or the extractor, or are too few for `k`
     """
-    if not 0 < level < 1:
-        raise UserError(f"level is {level}, but must lie between 0 and 1.")
-    counts = {"k": k, "batch_size": batch_size, "max_features": max_features, "resamples": resamples}
-    for name, count in counts.items():
-        if count < (name != "resamples"):
-            raise UserError(f"{name} is {count}, but must be {int(name != 'resamples')} or more.")
+    if not _is_number(level) or not 0 < level < 1:
+        raise UserError(f"level is {_shown(level)}, but must be a number between 0 and 1.")
+    for name, count in {"k": k, "batch_size": batch_size, "max_features": max_features}.items():
+        _check_number(name, count, int)
+    for name, count in {"resamples": resamples, "seed": seed}.items():
+        _check_number(name, count, int, positive=False)
     mine, real = _open_both(samples, reference, size)
     for name, count, least in (
         (mine.name, mine.n, 2 * k + 2),
@@ -99,14 +100,16 @@ def evaluate(
 
 def _open_both(samples, reference, size: int | tuple[int, int] | None) -> tuple[_ImageSource, _ImageSource]:
     "Samples, and a reference of the same size: real images in a folder are cropped to it."
-    mine = _open_image_source(samples, size)
+    mine = _open_image_source(samples, size, name="samples")
     if not mine.n:
         raise UserError(f"{mine.name} holds no images, but samples must.")
-    real = _open_image_source(reference, mine.shape[1:], mine.shape[0])
+    real = _open_image_source(reference, mine.shape[1:], mine.shape[0], name="reference")
     if real.n and real.shape != mine.shape:
         raise UserError(
             f"{mine.name} has images of {_shape_text(mine.shape)}, but {real.name} of {_shape_text(real.shape)}."
         )
+    for source, argument in ((mine, "samples"), (real, "reference")):
+        source.argument = argument if source.name == "images" else f"{argument} ({source.name})"
     return mine, real
 
 
@@ -225,12 +228,13 @@ def _extract_features(
     chosen = np.zeros(images.n, dtype=bool)
     chosen[np.random.default_rng(seed).permutation(images.n)[:max_features]] = True
     moments, score, kept, done = (_RunningMeanCov(), _RunningMeanCov()), _RunningInceptionScore(), [], 0
+    values = _RangeCheck(images.argument)
     with _progress_bar(desc=images.name[-30:], shown=progress, total=images.n, unit=" images") as bar:
         for batch in images.batches(batch_size):
-            if not torch.isfinite(batch).all():
-                first = done + int((~torch.isfinite(batch)).flatten(1).any(1).nonzero()[0])
-                raise UserError(f"{images.name} holds NaN or infinity, first in image {first}.")
+            values.add(batch)
             seen = extractor(batch)
+            if not isinstance(seen, Features):
+                raise UserError(f"features returns a {type(seen).__name__}, but must return Features.")
             for running, part in zip((*moments, score), seen):
                 if part is not None:
                     running.add(part)
@@ -238,6 +242,7 @@ def _extract_features(
             kept.append([None if part is None else part[some] for part in seen])
             done += len(batch)
             bar.update(len(batch))
+    values.finish()
     parts = [None if part[0] is None else np.concatenate(part) for part in zip(*kept)]
     stats = _FeatureStats(images.name, done, kept=Features(*parts) if parts else None)
     stats.pooled, stats.spatial = (m.result() if m.n > 1 else None for m in moments)

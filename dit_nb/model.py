@@ -19,7 +19,7 @@ from .blocks.base import Block
 from .blocks.cross_attention import CrossAttentionBlock
 from .blocks.in_context import InContextBlock
 from .conditioning import LabelEmbedder, TimestepEmbedder
-from .config import BLOCK_NAMES, DiTConfig
+from .config import BLOCK_NAMES, DiTConfig, SamplingConfig
 from .errors import UserError, _check_choice, _shown
 from .patchify import PatchEmbed, unpatchify
 from .positions import sincos_2d
@@ -117,18 +117,22 @@ class DiT(nn.Module):
         x = self.final_layer(x[:, :tokens], c)  # (N, T, p*p*out_channels)
         return unpatchify(x, self.grid, self.config.patch_size)  # (N, out_channels, H, W)
 
-    def save_pretrained(self, folder: str | Path, **card) -> None:
+    def save_pretrained(self, folder: str | Path, sampling: SamplingConfig | None = None, **card) -> None:
         """Write config.json, model.safetensors and README.md (the model card) into a folder.
 
-        To sample from the model later, use `dit_nb.pretrained.save_model`: it also writes the sampling settings.
+        To sample from the model later, give its sampling settings, as `dit_nb.pretrained.save_model` does.
 
         Args:
             folder: where to write; created if missing
+            sampling: its sampling settings, for a sampling.json; none is written by default
             **card: entries of the model card: data, command, metrics, source, model_id
+
+        Raises:
+            UserError: if an option or an entry is unknown
         """
         from dit_nb.hub import _save
 
-        _save(self, folder, **card)
+        _save(self, folder, sampling, **card)
 
     @classmethod
     def from_pretrained(cls, source: str | Path, y_embedder: nn.Module | None = None, **options) -> "DiT":

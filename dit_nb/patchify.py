@@ -31,7 +31,7 @@ def grid_size(size: int | tuple[int, int], patch_size: int) -> tuple[int, int]:
     height, width = _height_width(size)
     if patch_size < 1 or height < 1 or width < 1 or height % patch_size or width % patch_size:
         raise UserError(
-            f"input_size is {height}x{width}, but height and width must be positive multiples "
+            f"size is {height}x{width}, but height and width must be positive multiples "
             f"of `patch_size` {patch_size}."
         )
     return height // patch_size, width // patch_size

@@ -36,14 +36,14 @@ def sincos_2d(grid: tuple[int, int], dim: int, max_period: float = 10000.0) -> T
 
     Args:
         grid: rows and columns of patches
-        dim: width of the embedding, a multiple of 4
+        dim: width of the embedding, a multiple of 4 (sines and cosines, for two axes)
         max_period: frequencies fall from 1 to almost 1 / max_period radians per patch
 
     Returns:
         (T, dim) in float64: the first half encodes the column, the second half the row
     """
     if dim % 4:
-        raise UserError(f"hidden_size is {dim}, but must be a multiple of 4 for 2-D positions.")
+        raise UserError(f"dim is {dim}, but must be a multiple of 4: sines and cosines for two axes.")
     rows, columns = torch.meshgrid(torch.arange(grid[0]), torch.arange(grid[1]), indexing="ij")
     halves = [sincos_1d(axis.flatten(), dim // 2, max_period) for axis in (columns, rows)]
     return torch.cat(halves, dim=-1)

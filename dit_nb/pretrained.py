@@ -3,13 +3,16 @@
 import copy
 import json
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from functools import lru_cache, partial
 from importlib.resources import files
+from numbers import Integral
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import torch
 from huggingface_hub import HfApi
 from torch import Tensor
@@ -17,7 +20,7 @@ from torch import Tensor
 from dit_nb.config import DiTConfig, SamplingConfig
 from dit_nb.errors import UserError, _check_choice, _check_path, _check_type, _is_int, _shown
 from dit_nb.guidance import Guided
-from dit_nb.hub import _KINDS, _kind, _model_folder, _saved_file
+from dit_nb.hub import _CARD_ENTRIES, _KINDS, _kind, _model_folder, _saved_file
 from dit_nb.model import DiT
 from dit_nb.objective import Diffusion
 from dit_nb.sampling import Step, ddim_step, ddpm_step, sample_loop
@@ -65,7 +68,7 @@ def save_model(model: DiT, folder: str | Path, sampling: SamplingConfig) -> None
     _check_path("folder", folder)
     folder = Path(folder)
     facts = {"objective": sampling.objective, **sampling.card}
-    model.save_pretrained(folder, **{name: fact for name, fact in facts.items() if fact})
+    model.save_pretrained(folder, **{name: facts[name] for name in _CARD_ENTRIES if facts.get(name)})
     (folder / _SAMPLING).write_text(json.dumps(asdict(sampling), indent=1), encoding="utf-8")
 
 
@@ -123,7 +126,7 @@ def load_model(
 ) -> tuple[DiT, SamplingConfig]:
     """Load a model in eval() mode with its sampling settings.
 
-    Without a sampling.json, the settings are those of the paper's models.
+    Without a sampling.json, the settings are those of the paper's models, with a warning.
 
     Args:
         folder: a folder that `save_model` wrote; a checkpoint of a run; the folder of a run, for its last
@@ -144,8 +147,13 @@ def load_model(
     try:
         path = _saved_file(folder, _SAMPLING, **download)
     except FileNotFoundError:
-        path = None
-    return model, _read_sampling(path, model) if path else _default_sampling(model.config, _kind(model))
+        warnings.warn(
+            f"{folder} has no {_SAMPLING}: the objective, schedule and variance are assumed to be the paper's; save "
+            "with save_model, or save_pretrained(..., sampling=...), if the model was trained with others.",
+            stacklevel=2,
+        )
+        return model, _default_sampling(model.config, _kind(model))
+    return model, _read_sampling(path, model)
 
 
 def _best_device() -> str:
@@ -199,8 +207,8 @@ def sample_images(
     Args:
         model: the model in eval() mode, or an `InferenceModel` of it, which is faster
         sampling: sampler, steps, guidance, ... : `replace(sampling, steps="250", cfg_scale=4.0)` changes them
-        labels: (n,) class of each image, or a list of numbers or names; a list of prompts for a model of texts; None
-            for a model without classes
+        labels: (n,) class of each image, a tensor or an array of any integer type, or a list of numbers or names;
+            a list of prompts for a model of texts; None for a model without classes
         n: number of images, if there are no labels
         seed: seed of the noise, 0 or more
         first: index of the first image
@@ -266,7 +274,7 @@ def _check_sampling_call(
     if channels is not None and channels > most:  # guidance would reach the variance values
         raise UserError(f"guided_channels is {channels}, but must be at most {most}, the channels of eps.")
     for name, value in {"seed": seed, "first": first, "n": 0 if n is None else n}.items():
-        if type(value) is not int or value < 0:
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < 0:
             raise UserError(f"{name} is {_shown(value)}, but must be an integer of 0 or more.")
     labels = None if labels is None else _as_labels(labels, sampling.class_names, model)
     if labels is None and n is None:
@@ -274,7 +282,7 @@ def _check_sampling_call(
     if labels is not None and n not in (None, len(labels)):
         raise UserError(f"n is {n}, but must be the number of labels, {len(labels)}.")
     device = next(model.parameters()).device if isinstance(model, torch.nn.Module) else model.device
-    return labels, len(labels) if n is None else n, device
+    return labels, len(labels) if n is None else int(n), device
 
 
 def _as_labels(labels, class_names: tuple[str, ...] | None, model) -> Tensor:  # (n, ...)
@@ -282,11 +290,10 @@ def _as_labels(labels, class_names: tuple[str, ...] | None, model) -> Tensor:  #
     network = getattr(model, "model", model)  # of an InferenceModel
     if hasattr(network, "encode_text") and not isinstance(labels, Tensor):
         return network.encode_text(labels)
+    if isinstance(labels, np.ndarray) and labels.dtype.kind in "iu":
+        labels = torch.from_numpy(labels.astype(np.int64))
     if not isinstance(labels, Tensor):
-        labels = [
-            names.index(y) if isinstance(y, str) and y in names else y
-            for y in (labels if isinstance(labels, list | tuple | range) else [labels])
-        ]
+        labels = [_class_number(y, names) for y in (labels if isinstance(labels, _LISTS) else [labels])]
         if not all((type(y) is int and abs(y) < 2**62) or isinstance(y, float) for y in labels):
             known = ", ".join(names[:10]) or "unknown"
             raise UserError(
@@ -304,7 +311,18 @@ def _as_labels(labels, class_names: tuple[str, ...] | None, model) -> Tensor:  #
         and not 0 <= labels.min() <= labels.max() <= classes
     ):
         raise UserError(f"labels is in [{labels.min()}, {labels.max()}], but must be in [0, {classes - 1}].")
-    return labels
+    return labels.long() if labels.dtype in _INTEGERS else labels
+
+
+_LISTS = (list, tuple, range)
+_INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32)  # types that an embedding may refuse
+
+
+def _class_number(y, names: tuple[str, ...]):
+    "The number of a class that is given by name, or as an integer of any type; anything else as it is."
+    if isinstance(y, str) and y in names:
+        return names.index(y)
+    return int(y) if isinstance(y, np.integer) else y
 
 
 def sample_batches(

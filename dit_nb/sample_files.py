@@ -12,8 +12,9 @@ from torch import Tensor
 
 from dit_nb.batches import BatchReader
 from dit_nb.data import _to_uint8, digits, emoji
-from dit_nb.errors import UserError, _check_number, _shown
+from dit_nb.errors import UserError, _check_number, _check_path, _shown
 from dit_nb.image_files import open_images
+from dit_nb.image_range import _check_range
 from dit_nb.image_streams import open_stream
 from dit_nb.utils import _atomic_write, _check_image_batch
 
@@ -32,6 +33,7 @@ class _ImageSource:
     )  # batch size -> (B, C, H, W) in [-1, 1]
     statistics: dict[str, np.ndarray] = field(default_factory=dict)  # mu, sigma (FID), mu_s, sigma_s (sFID)
     data: object = None  # the data set that is read, if there is one
+    argument: str = "images"  # the argument that holds them, for messages
 
 
 _STATISTICS = ("mu", "sigma", "mu_s", "sigma_s")
@@ -50,17 +52,20 @@ def _reason(error: Exception) -> str:
 
 
 def _open_image_source(
-    source, size: int | tuple[int, int] | None = None, channels: int | None = None, **options
+    source, size: int | tuple[int, int] | None = None, channels: int | None = None, name="images", **options
 ) -> _ImageSource:
-    """Open images to evaluate, or to compare with; options are those of `open_images`."""
+    """Open images to evaluate, or to compare with; `name` is for messages, options are those of `open_images`."""
     if isinstance(source, _ImageSource):
         return source
-    if isinstance(source, np.ndarray):
+    if isinstance(source, np.ndarray) and source.dtype.kind in "fiu":
         source = torch.from_numpy(source)
     if isinstance(source, Tensor):
+        _check_range(source, name)
         return _ImageSource("images", len(source), tuple(source.shape[1:]), lambda b: iter(source.split(b)))
-    if hasattr(source, "__getitem__") and not isinstance(source, str):
+    if hasattr(source, "__getitem__") and not isinstance(source, str | bytes | np.generic):
+        _check_data_set(source, name)
         return _from_data_set(source, type(source).__name__)
+    _check_path(name, source)
     if source == "digits":
         return _from_data_set(digits().held_out, "held-out digits")
     if source == "emoji":
@@ -76,10 +81,23 @@ def _open_image_source(
     if path.suffix == ".npz" and path.is_file():
         return _read_npz(path)
     if not path.is_dir():
-        raise UserError(f"{source} is no folder, no .npz file, and not the word digits or emoji.")
+        raise UserError(f"{name}: {source} is no folder, no .npz file, and not the word digits or emoji.")
     own_size, own_channels = _first_image(path)
     data = open_images(str(path), size or own_size, channels or own_channels, **options)
     return _from_data_set(data, str(path))
+
+
+def _check_data_set(data, name: str) -> None:
+    "Raise a UserError unless the first item of a data set has an image (C, H, W)."
+    try:
+        fits = len(data) > 0 and data[0][0].ndim == 3
+    except (TypeError, LookupError, AttributeError):
+        fits = False
+    if not fits:
+        raise UserError(
+            f"{name} is {_shown(data)}, but must be images (N, C, H, W), a folder, a .npz file, or a data set that "
+            "gives an image (C, H, W) and a label."
+        )
 
 
 def _from_data_set(data, name: str) -> _ImageSource:

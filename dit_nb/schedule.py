@@ -24,7 +24,9 @@ def linear_betas(num_timesteps: int = 1000) -> Tensor:
 
 def _check_num_timesteps(num_timesteps: int) -> None:
     if not _is_int(num_timesteps) or num_timesteps > 10**6:
-        raise UserError(f"num_timesteps is {_shown(num_timesteps)}, but must be an integer, 1 or more.")
+        raise UserError(
+            f"num_timesteps is {_shown(num_timesteps)}, but must be an integer, 1 or more, at most 10**6."
+        )
 
 # %% ../nbs/3_diffusion/14_schedule.ipynb #140013
 def cosine_betas(num_timesteps: int = 1000, offset: float = 0.008, max_beta: float = 0.999) -> Tensor:
@@ -186,7 +188,7 @@ class Schedule(nn.Module):
         "Raise a UserError unless t is (N,) timesteps and all other tensors have the shape of x."
         if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim == 0:
             got = x.dtype if isinstance(x, Tensor) else _shown(x)
-            raise UserError(f"x is {got}, but must be a floating point tensor (N, C, H, W).")
+            raise UserError(f"the images are {got}, but must be a floating point tensor (N, C, H, W).")
         _check_index("t", t, len(x), self.num_timesteps)
         for name, other in same_shape.items():
             if not isinstance(other, Tensor):

@@ -1,4 +1,7 @@
-"""Signals that end a run: after SIGTERM or SIGUSR1 it saves a checkpoint, says so, and exits."""
+"""Signals that end a run: after SIGTERM or SIGUSR1 it saves a checkpoint, says so, and exits.
+
+Where a command has no step to finish (it reads data, or samples at the end), it says so and exits at once.
+"""
 
 import os
 import signal
@@ -38,7 +41,8 @@ class StopSignals:
             enabled: whether to catch them; outside of the main thread Python cannot
         """
         enabled = enabled and threading.current_thread() is threading.main_thread()
-        free = [number for number in _NUMBERS if enabled and signal.getsignal(number) is signal.SIG_DFL]
+        unused = signal.SIG_DFL, _end_at_once
+        free = [number for number in _NUMBERS if enabled and signal.getsignal(number) in unused]
         self._replaced = {number: signal.signal(number, self._receive) for number in free}
         try:
             yield
@@ -65,9 +69,42 @@ class StopSignals:
             if signal.getsignal(signal.SIGCHLD) not in (None, signal.SIG_DFL):
                 # A DataLoader would raise an error, wherever this process is, if one of its workers ends now.
                 self._replaced[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        else:  # a process that this one has forked
+        else:
+            _end_fork(number)
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    "Inside a `with` block, SIGTERM and SIGUSR1 end the program by `Stopped`, after a sentence on stderr."
+    main = threading.current_thread() is threading.main_thread()
+    free = [number for number in _NUMBERS if main and signal.getsignal(number) is signal.SIG_DFL]
+    _owner.append(os.getpid())
+    for number in free:
+        signal.signal(number, _end_at_once)
+    try:
+        yield
+    finally:
+        _owner.pop()
+        for number in free:
             signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
+
+
+_owner: list[int] = []  # ids of the processes that are inside `_ended_by_signals`
+
+
+def _end_at_once(number: int, frame) -> None:
+    if os.getpid() not in _owner:
+        _end_fork(number)
+    name = signal.Signals(number).name
+    text = f"stopped by {name} outside of the training loop; checkpoints that were written are whole"
+    print(text, file=sys.stderr, flush=True)
+    raise Stopped(number)
+
+
+def _end_fork(number: int) -> None:
+    "End a process that a run has forked, as the signal does by default."
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)
 
 
 def _delay_in_worker(_: int) -> None:

@@ -12,6 +12,8 @@ from dit_nb.utils import seeded_generator
 
 __all__ = ["balance_classes", "hold_out"]
 
+_MOST_HASHED = 200_000_000  # bytes of images that a fingerprint reads: about 0.3 s
+
 
 def _data_labels(data: ImageData) -> Tensor | None:
     """Return the labels of a data set without reading its images, (N,) long; None if it does not know them.
@@ -97,15 +99,25 @@ def _data_fingerprint(data: ImageData) -> str | None:
     if own is not None:
         return own
     if isinstance(data, Subset):
-        return _hash_texts(_data_fingerprint(data.dataset), list(data.indices))
+        return _hash_texts(_data_fingerprint(data.dataset), [int(i) for i in data.indices])
     if isinstance(data, ConcatDataset):
         return _hash_texts(*map(_data_fingerprint, data.datasets))
     images, labels = getattr(data, "images", None), getattr(data, "labels", None)
     if not (isinstance(images, Tensor) and isinstance(labels, Tensor)) or not len(images):
         return None
-    spots = torch.linspace(0, len(images) - 1, min(len(images), 64)).long()
-    content = images[spots].cpu().float().numpy().tobytes() + labels.cpu().numpy().tobytes()
-    return hashlib.sha256(content + str(tuple(images.shape)).encode()).hexdigest()[:16]
+    content = hashlib.blake2b(digest_size=8)  # three times as fast as SHA-256
+    for part in _some_images(images).split(1000):
+        content.update(part.cpu().float().numpy().tobytes())
+    content.update(labels.cpu().numpy().tobytes() + str(tuple(images.shape)).encode())
+    return content.hexdigest()
+
+
+def _some_images(images: Tensor) -> Tensor:
+    "All images of a set of up to 200 MB; of a larger one as many, spread evenly over it."
+    most = max(64, _MOST_HASHED // max(1, images[0].numel() * 4))
+    if len(images) <= most:
+        return images
+    return images[torch.linspace(0, len(images) - 1, most, dtype=torch.float64).long()]
 
 
 def _hash_texts(*parts) -> str | None:

@@ -7,7 +7,6 @@ __all__ = ['learning_rate', 'Trainer']
 
 # %% ../nbs/4_practice/19_training.ipynb #190002
 import math
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from .background_checkpoint import BackgroundCheckpointer
-from .batches import Batches, BatchReader, ImageData, _find_attribute
+from dit_nb.batches import (
+    Batches,
+    BatchReader,
+    ImageData,
+    _check_first_images,
+    _find_attribute,
+    _largest_value,
+)
 from .checkpoint import Checkpointer, _check_finite
 from .config import TrainConfig
 from dit_nb.distributed import (
@@ -100,7 +106,7 @@ class Trainer:
         on_save: Iterable[Callable] = (),
     ):
         _check_types(model, diffusion, data, config)
-        _check_images(model, data)
+        _check_first_images(data, model.config.image_shape)
         _check_run(model, data, config, out, _process_state().num_processes)
         self.config, self.data, self.out = config, data, None if out is None else Path(out)
         self.accelerator = _make_accelerator(config, self.out, _mixed_precision(config))
@@ -134,7 +140,10 @@ class Trainer:
         """Yield this rank's images and labels, from the current step on, until the run receives a signal to stop."""
         a, c, n = self.accelerator, self.config, len(self.data)
         batches = Batches(n, c.batch_size, c.seed, self.progress.step, a.process_index, a.num_processes)
-        reader = BatchReader(self.data, self.raw_model.config.num_classes or None)
+        model = self.raw_model.config
+        reader = BatchReader(
+            self.data, model.num_classes or None, _largest_value(self.data, model.in_channels)
+        )
         loader = DataLoader(
             reader,
             batch_sampler=batches,
@@ -290,25 +299,6 @@ def _check_callbacks(name: str, callbacks: Iterable[Callable]) -> tuple[Callable
     if callable(callbacks) or not all(map(callable, callbacks)):
         raise UserError(f"{name} is {callbacks!r}, but must be a list of functions.")
     return tuple(callbacks)
-
-
-def _check_images(model: DiT, data) -> None:
-    "Look at the first images: their shape, and whether their values may be in [-1, 1]."
-    if _find_attribute(data, "sample_latents") is not None:
-        return
-    images = BatchReader(data)(list(range(min(len(data), 16))))[0]
-    wanted, largest = model.config.image_shape, float(images.abs().max())
-    if tuple(images.shape[1:]) != wanted:
-        raise UserError(
-            f"data has images of shape {tuple(images.shape[1:])}, but must have the model's {wanted}."
-        )
-    if largest > 10:  # bytes, most likely; some real images leave [-1, 1] by a little
-        raise UserError(f"data has images with values up to {largest:g}, but must have values in [-1, 1].")
-    if images.min() >= 0 and largest > 0.5:
-        warnings.warn(
-            "The first images have no value below 0: are they in [0, 1]? They must be in [-1, 1].",
-            stacklevel=3,
-        )
 
 # %% ../nbs/4_practice/19_training.ipynb #190046
 def _check_run(model: DiT, data, config: TrainConfig, out, world_size: int = 1) -> None:

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,13 @@ def seeded_generator(*key: int) -> torch.Generator:
 
     Args:
         *key: integers from 0 up, for instance a seed and a step
+
+    Raises:
+        UserError: if one is no such integer
     """
+    for number in key:
+        if not isinstance(number, Integral) or number < 0:
+            raise UserError(f"key is {_shown(number)}, but must be an integer of 0 or more.")
     state = np.random.SeedSequence(key).generate_state(1, np.uint32)[0]
     return torch.Generator().manual_seed(int(state))
 
@@ -40,17 +47,29 @@ def randn(
         shape: shape of the noise, (N, ...)
         generator: one for all images, or a list with one for each; the global random state by default
         device: device of the result; the CPU by default
+
+    Raises:
+        UserError: if the shape is not one, or an argument is of another type
     """
+    integers = isinstance(shape, tuple | list) and all(isinstance(n, Integral) and n >= 0 for n in shape)
+    if not integers or not shape:
+        raise UserError(f"shape is {_shown(shape)}, but must be a tuple of integers of 0 or more, (N, ...).")
+    try:
+        torch.empty(0, device=device)
+    except (
+        RuntimeError,
+        AssertionError,
+        TypeError,
+    ) as error:  # the kinds that PyTorch raises for a wrong device
+        raise UserError(f"device is {_shown(device)}, but must be a device of this machine.") from error
     for one in generator if isinstance(generator, list) else [generator]:
         if not isinstance(one, torch.Generator) and (one is not None or isinstance(generator, list)):
             raise UserError(f"generator is {_shown(one)}, but must be a torch.Generator, or one per image.")
     if not isinstance(generator, list):
         source = generator.device if generator is not None else device
         return torch.randn(shape, generator=generator, device=source).to(device)
-    if len(generator) != shape[0]:
-        raise UserError(
-            f"generator has length {len(generator)}, but must have length {shape[0]}, one per image."
-        )
+    if [len(generator)] != list(shape[:1]):
+        raise UserError(f"generator has length {len(generator)}, but shape is {tuple(shape)}: one per image.")
     noise = torch.empty(shape, device=generator[0].device if generator else device)
     for image, own in zip(noise, generator):
         image.normal_(generator=own)

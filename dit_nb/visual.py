@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from dit_nb.errors import UserError
+from dit_nb.image_range import _check_no_bytes
 
 __all__ = [
     "COLORS",
@@ -105,6 +106,7 @@ def show_image(ax, image: Tensor, title: str = "", signed: bool = False, limit: 
         data = image.detach().cpu().float()[0].numpy()
         artist = ax.imshow(data, cmap="RdBu_r", vmin=-limit, vmax=limit, interpolation="nearest")
     else:
+        _check_no_bytes(image, "image")
         artist = ax.imshow(_to_pixels(image), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     ax.set_title(title, fontsize=10)
     ax.set(xticks=[], yticks=[])
@@ -132,7 +134,12 @@ def plot_images(
         limit: absolute value that gets the strongest color, if `signed`
         size: width and height of one image in inches
         title: title of the figure
+
+    Raises:
+        UserError: if the images are bytes, 0 to 255
     """
+    if not signed:
+        _check_no_bytes(images, "images")
     columns = min(columns or len(images), len(images))
     rows = -(-len(images) // columns)
     titled = sum(any(titles[r * columns : (r + 1) * columns]) for r in range(rows)) if titles else 0

@@ -14,16 +14,16 @@ from pathlib import Path
 from frames import CONTROLS, frames_html, write_frames
 from generated import (
     CHAPTERS,
-    ROOT,
     SITE,
+    alt_text,
     text,
     title_of,
     toctree,
-    write_api,
     write_citation,
     write_extra,
     write_gallery,
 )
+from reference import ROOT, write_api
 
 REPOSITORY = "https://github.com/dit-nb/dit_nb/blob/main/"
 
@@ -46,7 +46,17 @@ def main(out: Path, explorers: list[str]) -> int:
     write_citation(source / "citation.md")
     write_gallery(source / "gallery.md", pages, source)
     write_extra(source / "extra", pages)
-    return sphinx(["-q", "-W", "--keep-going", "-j", "auto", str(source), str(html)])
+    status = sphinx(["-q", "-W", "--keep-going", "-j", "auto", str(source), str(html)])
+    offer_stored([*pages, ROOT / "index.ipynb"], html / "_sources")
+    return status
+
+
+def offer_stored(notebooks: list[Path], folder: Path) -> None:
+    """Put the notebooks of the repository where the download buttons lead, instead of the prepared ones."""
+    for path in notebooks:
+        target = folder / path.relative_to(ROOT)
+        if target.exists():
+            shutil.copyfile(path, target)
 
 
 # --- Pages ---
@@ -55,26 +65,33 @@ def main(out: Path, explorers: list[str]) -> int:
 def write_page(path: Path, source: Path, front: bool = False) -> None:
     """Write the page of a notebook, at the same place as in the repository."""
     notebook = json.loads(path.read_text(encoding="utf-8"))
-    notebook["metadata"] = {
-        "kernelspec": notebook["metadata"]["kernelspec"],
-        "language_info": {"name": "python"},
-    }
+    notebook["metadata"] = page_metadata(notebook)
     cells = [prepare(cell) for cell in notebook["cells"]]
     frames = source / "extra" / "frames"
-    notebook["cells"] = [
-        part for cell in cells if cell for part in (cell, *explorer_cells(cell, frames, path))
-    ]
-    for cell in notebook["cells"]:
+    cells = [part for cell in cells if cell for part in (cell, *explorer_cells(cell, frames, path))]
+    for cell in cells:
         if cell["cell_type"] == "markdown":
             cell["source"] = link_to_repository(text(cell), path.parent)
-    if front or path.stem == "00_tour":
-        up = "" if front else "../../"
-        notebook["cells"][1:1] = [markdown("live", LIVE.replace("live/index.html", f"{up}live/index.html"))]
-    if front:
-        notebook["cells"].append(markdown("toc", contents()))
+    if path.stem == "00_tour":
+        cells[1:1] = [markdown("live", LIVE.replace("live/index.html", "../../live/index.html"))]
+    notebook["cells"] = front_page(cells) if front else cells
     target = source / path.relative_to(ROOT)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(notebook), encoding="utf-8")
+
+
+def page_metadata(notebook: dict) -> dict:
+    """What Sphinx reads of a notebook's metadata, and for conf.py whether it has the cell for Colab."""
+    kept = {"kernelspec": notebook["metadata"]["kernelspec"], "language_info": {"name": "python"}}
+    colab = any("google.colab" in text(cell) for cell in notebook["cells"])
+    return kept | ({"colab": "installs"} if colab else {})
+
+
+def front_page(cells: list[dict]) -> list[dict]:
+    """The front page: a link to the live model at its beginning, the tables of contents at its end."""
+    first, *others = cells
+    words = re.sub(r"(?m)(^> .*$)", rf"\1\n\n{TRY}", text(first), count=1)
+    return [{**first, "source": words}, markdown("live", LIVE), *others, markdown("toc", contents())]
 
 
 def markdown(name: str, source: str) -> dict:
@@ -118,14 +135,6 @@ def explorer_cells(cell: dict, frames: Path, path: Path) -> list[dict]:
     return [markdown(f"{names[0].replace('_', '-')}-{k}", html) for k, html in enumerate(made)]
 
 
-def alt_text(output: dict) -> str | None:
-    """The words beside a stored picture."""
-    data = output.get("data", {})
-    if not any(kind.startswith("image/") for kind in data):
-        return None
-    return " ".join("".join(data.get("text/plain", "Figure.")).split())
-
-
 def strip_widgets(output: dict) -> dict:
     """Drop a widget's state: it is dead on a page."""
     output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
@@ -147,6 +156,7 @@ def link_to_repository(source: str, folder: Path) -> str:
     return re.sub(r"(\]\()([^)\s]+)\)", point, source)
 
 
+TRY = "**A DiT runs in this page: [try it](#a-dit-in-this-page).**"
 LIVE = """## A DiT in this page
 
 It is the model of the lessons, with its own weights, in plain JavaScript; also <a href="live/index.html">on a page of its own</a>.

@@ -2,6 +2,8 @@
 
 import re
 
+from links import index_names, link_names, link_page_code
+
 project, author, copyright = "dit_nb", "the dit_nb authors", "2026, the dit_nb authors"
 REPOSITORY = "https://github.com/dit-nb/dit_nb"
 
@@ -69,55 +71,42 @@ copybutton_prompt_text = r">>> |\$ "
 copybutton_prompt_is_regexp = True
 
 
-def _link_names(app, doctree, docname) -> None:
-    "Turn a name in backticks that the API has, such as `Diffusion.respaced`, into a link to its entry."
-    from docutils import nodes
-    from sphinx.util.nodes import make_refnode
-
-    if docname.startswith("api/"):
-        return
-    objects = app.env.get_domain("py").objects
-    known = app.env.dit_nb_names
-    for literal in list(doctree.findall(nodes.literal)):
-        name = re.sub(r"\(.*\)$", "", literal.astext()).removeprefix("dit_nb.")
-        full = known.get(name)
-        if full is None or isinstance(literal.parent, nodes.reference | nodes.title):
-            continue
-        entry = objects[full]
-        link = make_refnode(app.builder, docname, entry.docname, entry.node_id, literal.deepcopy(), full)
-        literal.replace_self(link)
-
-
-def _index_names(app, env) -> None:
-    "Collect the names of the API by their short forms; a form that two entries have leads nowhere."
-    found: dict[str, set[str]] = {}
-    for full, entry in env.get_domain("py").objects.items():
-        parts = full.removeprefix("dit_nb.").split(".")
-        member = entry.objtype in ("attribute", "method", "property")  # alone, `x0` may be any x0
-        for k in range(len(parts) - member):
-            found.setdefault(".".join(parts[k:]), set()).add(full)
-    modules = {full for full, entry in env.get_domain("py").objects.items() if entry.objtype == "module"}
-    common = {"forward", "step", "shape", "name", "device", "n"}  # these mean many things
-    env.dit_nb_names = {}
-    for short, entries in found.items():
-        chosen = (entries - modules) or entries  # patchify: the function rather than its module
-        if len(chosen) == 1 and short not in common:
-            env.dit_nb_names[short] = chosen.pop()
+def _choose_buttons(app, pagename, templatename, context, doctree) -> None:
+    "Keep the buttons that lead somewhere: download and edit for a notebook, Colab if it has the cell for it."
+    stored = context.get("page_source_suffix") == ".ipynb"
+    colab = "colab" in app.env.metadata.get(pagename, {})
+    gone = set() if stored else {"download-source-button", "source-edit-button"}
+    gone |= set() if colab else {"launch-buttons"}
+    for button in context.get("header_buttons", ()):
+        if "buttons" in button:
+            button["buttons"] = [part for part in button["buttons"] if part.get("label") not in gone]
+    context["header_buttons"] = [b for b in context.get("header_buttons", ()) if b.get("label") not in gone]
 
 
 def _describe(app, pagename, templatename, context, doctree) -> None:
     "Tell other sites how to show a link to a page."
     from html import escape
 
-    title = escape(re.sub("<.*?>", "", context.get("title") or project), quote=True)
     facts = {
-        "og:title": title,
+        "og:title": re.sub("<.*?>", "", context.get("title") or project),
+        "og:description": _first_words(doctree) or "Learn, teach and use Diffusion Transformers.",
         "og:image": f"{html_baseurl}card.png",
         "og:url": f"{html_baseurl}{pagename}.html",
     }
     facts |= {"og:type": "article", "og:site_name": project, "twitter:card": "summary_large_image"}
-    tags = "".join(f'<meta property="{name}" content="{value}">\n' for name, value in facts.items())
-    context["metatags"] = context.get("metatags", "") + tags
+    tags = [f'<meta property="{name}" content="{escape(value)}">\n' for name, value in facts.items()]
+    tags.append(f'<meta name="description" content="{escape(facts["og:description"])}">\n')
+    context["metatags"] = context.get("metatags", "") + "".join(tags)
+
+
+def _first_words(doctree) -> str:
+    "The first paragraph of a page, cut at a word."
+    from textwrap import shorten
+
+    from docutils import nodes
+
+    paragraphs = (paragraph.astext() for paragraph in doctree.findall(nodes.paragraph)) if doctree else ()
+    return shorten(next(filter(None, paragraphs), ""), 200, placeholder=" ...")
 
 
 def _write_formula(tag: str):
@@ -136,6 +125,8 @@ def _write_formula(tag: str):
 def setup(app) -> None:
     """Connect the links from names to their entries, and the formulas."""
     app.add_html_math_renderer("katex", _write_formula("span"), _write_formula("div"))
-    app.connect("env-updated", lambda app, env: _index_names(app, env))
-    app.connect("doctree-resolved", _link_names)
+    app.connect("env-updated", index_names)
+    app.connect("doctree-resolved", link_names)
+    app.connect("html-page-context", link_page_code)
     app.connect("html-page-context", _describe)
+    app.connect("html-page-context", _choose_buttons, priority=600)  # after the theme has made them

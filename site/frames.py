@@ -13,6 +13,7 @@ from dit_nb.teach.explore.core import Explorer, _all_explorers
 
 T = [0, 50, 100, 200, 300, 400, 600, 800, 999]
 CONTROLS = {  # explorer -> control -> values; None: all that it offers
+    "explore_range": {"t": [0, 100, 200, 400, 600, 999], "scale": None, "wrong": [False, True]},
     "explore_crop": {"size": [16, 32, 64, 128], "place": [-1.0, 0.0, 1.0]},
     "explore_ideal_denoiser": {"t": T, "digit": [0, 3, 7, 8]},
     "explore_patchify": {"p": [2, 4, 8, 16], "wrong": [False, True]},
@@ -42,6 +43,11 @@ CONTROLS = {  # explorer -> control -> values; None: all that it offers
     "explore_budget": {"size": None, "batch": None},
     "explore_denoising": {"percent": list(range(0, 101, 10)), "guidance": [1.0, 2.0, 4.0]},
     "explore_flow": {"alpha": None, "steps": None},
+    "explore_plane": {
+        "target": ["two moons", "ring"],
+        "steps": [1, 2, 8, 64],
+        "t": [1.0, 0.75, 0.5, 0.25, 0.0],
+    },
     "explore_modern_blocks": {"row": [0, 3, 7], "column": [0, 4, 8, 11], "theta": [10.0, 100.0, 10000.0]},
     "explore_targets": {"dimensions": None, "width": None},
     "explore_mmdit": {"prompt": None, "time": None},

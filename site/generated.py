@@ -1,15 +1,15 @@
-"""Pages and files of the website that no notebook holds: API, gallery, citation, live model, card, list of pages."""
+"""What no notebook holds, but for the API: gallery, citation, live model, card, list of pages."""
 
 import json
 import re
 import shutil
 from base64 import b64decode
-from importlib import import_module
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-ROOT = Path(__file__).resolve().parent.parent
+from reference import ROOT, listed_pages
+
 SITE = ROOT / "site"
 EMOJI = ROOT / "dit_nb" / "models" / "few_step_emoji"  # the few-step model; without it, no second tab
 BASE = "https://dit-nb.github.io/dit_nb/"
@@ -21,6 +21,11 @@ CHAPTERS = {
     "5_since_dit": "Since DiT",
     "guides": "Guides",
 }
+MORE = [
+    ("live/index.html", "A DiT in the page", "the digit model of the lessons, in plain JavaScript"),
+    ("gallery.html", "Explorers", "a picture of each"),
+    ("citation.html", "Citation", "BibTeX of the course and of the paper"),
+]
 
 
 def text(cell: dict) -> str:
@@ -37,42 +42,6 @@ def title_of(path: Path) -> str:
 def toctree(caption: str, pages: list[str]) -> str:
     """One hidden table of contents."""
     return "\n".join(["```{toctree}", ":hidden:", f":caption: {caption}", "", *pages, "```"])
-
-
-# --- API ---
-
-
-def modules() -> list[str]:
-    """The modules with a public name, in the order of the layers, from the lowest up."""
-    import tomllib
-
-    layers = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0][
-        "layers"
-    ]
-    names = [name.strip() for layer in reversed(layers) for name in re.split("[|:]", layer)]
-    found = []
-    for name in names:
-        path = ROOT / Path(*name.split("."))
-        files = sorted(path.glob("**/*.py")) if path.is_dir() else [path.with_suffix(".py")]
-        found += [".".join(file.relative_to(ROOT).with_suffix("").parts) for file in files]
-    skipped = (".teach.", ".commands", ".lab.", "_modidx", "__init__")
-    kept = [name for name in dict.fromkeys(found) if not any(part in name for part in skipped)]
-    return [name for name in kept if getattr(import_module(name), "__all__", None)]
-
-
-def write_api(folder: Path) -> None:
-    """Write a page for each module, and the index of them."""
-    folder.mkdir()
-    rows = []
-    for name in modules():
-        summary = (import_module(name).__doc__ or "").strip().splitlines()[0]
-        short = name.removeprefix("dit_nb.")
-        rows.append(f"- [`{short}`]({name}.md): {summary}")
-        body = f"# {short}\n\n```{{eval-rst}}\n.. automodule:: {name}\n```\n"
-        (folder / f"{name}.md").write_text(body)
-    listing = toctree("Modules", modules())
-    intro = "The public names, module by module: first what needs nothing else, last what is built on all."
-    (folder / "index.md").write_text(f"# API\n\n{intro}\n\n" + "\n".join(rows) + f"\n\n{listing}\n")
 
 
 # --- The gallery, and how to cite ---
@@ -109,10 +78,23 @@ def explorers_of(path: Path) -> list[tuple[str, str, str]]:
     for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
         shown = ["".join(o.get("data", {}).get("text/markdown", "")) for o in cell.get("outputs", [])]
         titles = [s.splitlines()[0].removeprefix("Explore: ") for s in shown if s.startswith("Explore: ")]
-        pictures = [o["data"] for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]
-        for title, data in zip(titles, pictures):
-            found.append((title, "".join(data["image/png"]), " ".join("".join(data["text/plain"]).split())))
+        pictures = [o for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]
+        for title, output in zip(titles, pictures):
+            found.append((title, "".join(output["data"]["image/png"]), alt_text(output)))
     return found
+
+
+def alt_text(output: dict) -> str | None:
+    """The words beside a stored picture, or None if there is no picture.
+
+    They are in the metadata: the text of a folded output is "a figure", since JupyterLab shows it.
+    """
+    data = output.get("data", {})
+    kind = next((kind for kind in data if kind.startswith("image/")), None)
+    if kind is None:
+        return None
+    words = output.get("metadata", {}).get(kind, {}).get("alt") or data.get("text/plain", "")
+    return " ".join("".join(words).split())
 
 
 def write_citation(target: Path) -> None:
@@ -124,11 +106,19 @@ def write_citation(target: Path) -> None:
     names = " and ".join(f"{a['family-names']}, {a['given-names']}" for a in paper["authors"])
     own = {"title": facts["title"], "author": facts["authors"][0]["name"], "version": str(facts["version"])}
     own |= {"license": facts["license"], "url": "https://github.com/dit-nb/dit_nb"}
+    own["year"] = year(facts)
     entries = [bibtex("software", "dit_nb", own)]
     theirs = {"title": paper["title"], "author": names, "year": str(paper["year"]), "url": paper["url"]}
     entries.append(bibtex("article", "peebles2023dit", theirs))
     blocks = "\n\n".join(f"```bibtex\n{entry}\n```" for entry in entries)
     target.write_text(f"# Citation\n\nThe course and package, and the paper that it teaches:\n\n{blocks}\n")
+
+
+def year(facts: dict) -> str:
+    """The year of the release in CITATION.cff; before the first release, the copyright's in settings.ini."""
+    settings = (ROOT / "settings.ini").read_text(encoding="utf-8")
+    date = facts.get("date-released") or re.search(r"^copyright = (.*)", settings, flags=re.M)[1]
+    return str(date)[:4]
 
 
 def bibtex(kind: str, key: str, fields: dict[str, str]) -> str:
@@ -165,24 +155,23 @@ def write_live(folder: Path, emoji: Path = EMOJI) -> None:
 
 def llms(pages: list[Path]) -> str:
     """A list of all pages in plain text, as llmstxt.org describes it."""
-    lines = [
-        "# dit_nb",
-        "",
-        "> Learn, teach and use Diffusion Transformers: notebooks that are a library.",
-        "",
-    ]
+    about = "Learn, teach and use Diffusion Transformers: notebooks that are a library."
+    parts = ["# dit_nb", f"> {about}"]
     for folder, title in CHAPTERS.items():
-        own = [path for path in pages if path.parent.name == folder]
-        lines += [f"## {title}", ""] if own else []
-        for path in own:
-            first = json.loads(path.read_text(encoding="utf-8"))["cells"]
-            head = next(text(cell) for cell in first if cell["cell_type"] == "markdown").splitlines()
-            about = next((line.strip("*> ") for line in head[1:] if line.strip()), "")
-            lines.append(
-                f"- [{head[0].lstrip('# ')}]({BASE}{path.relative_to(ROOT).with_suffix('.html')}): {about}"
-            )
-        lines += [""] if own else []
-    return "\n".join(lines)
+        own = [listed(path) for path in pages if path.parent.name == folder]
+        parts += [f"## {title}", "\n".join(own)] if own else []
+    api = [f"- [{title}]({BASE}api/{page}.html): {about}" for page, title, about in listed_pages()]
+    parts += ["## API", "\n".join([f"- [All modules]({BASE}api/index.html): what each of them holds", *api])]
+    parts += ["## More", "\n".join(f"- [{title}]({BASE}{page}): {about}" for page, title, about in MORE)]
+    return "\n\n".join(parts) + "\n"
+
+
+def listed(path: Path) -> str:
+    """The entry of a notebook: title, address, and the first words below the title."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    head = next(text(cell) for cell in cells if cell["cell_type"] == "markdown").splitlines()
+    about = next((line.strip("*> ") for line in head[1:] if line.strip()), "")
+    return f"- [{head[0].lstrip('# ')}]({BASE}{path.relative_to(ROOT).with_suffix('.html')}): {about}"
 
 
 def write_card(target: Path) -> None:

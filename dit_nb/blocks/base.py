@@ -37,9 +37,10 @@ class Block(nn.Module):
     A subclass takes `hidden_size, num_heads, mlp_ratio` and declares what follows from its kind of conditioning.
 
     Attributes:
-        takes_tokens: c is the embeddings of t and y side by side, (N, S, D); False: their sum, (N, D)
+        takes_tokens: c is the embeddings of t and y as S tokens, (N, S, D); False: their sum, (N, D)
         joins_sequence: the model appends the embeddings to the image tokens before the first block
-        final_layer: layer norm of the final layer: "plain", "adaptive", or "adaptive_zero" (starts at zero)
+        final_layer: layer norm of the final layer: "plain" with learned weights, "adaptive" with shift and
+            scale computed from c, or "adaptive_zero", where these start at zero
     """
 
     takes_tokens = False
@@ -53,11 +54,11 @@ class Block(nn.Module):
 
     @classmethod
     def shared_modulation(cls, config: DiTConfig) -> nn.Module | None:
-        "Make the module through which c reaches all blocks, if they share one (lesson 31)."
+        "Make the module that maps c to shift, scale and gate, if all blocks share one (lesson 31)."
         return None
 
     def zero_init(self) -> None:
-        "Set to zero what starts at zero. The model calls this after its own initialization."
+        "Set to zero the layers that start at zero: none here. The model calls this after initializing."
 
 # %% ../../nbs/2_transformer/07_block.ipynb #070005
 class PlainBlock(Block):

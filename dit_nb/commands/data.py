@@ -171,8 +171,8 @@ def _describe_classes(data) -> str:
     counts = (
         _find_attribute(data, "counts") if labels is None else torch.bincount(labels, minlength=len(names))
     )
-    if counts is None:
-        return head
+    if counts is None:  # of a stream whose description has the classes
+        return f"{head}, whose counts are unknown: the images are not counted before they are read"
     counts = torch.as_tensor(counts).tolist()
     if len(names) <= _SHOWN_CLASSES:
         return f"{head}: " + ", ".join(f"{name} {count:,}" for name, count in zip(names, counts))

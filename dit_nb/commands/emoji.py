@@ -131,6 +131,8 @@ def run(options: Emoji) -> None:
     "Run dit-nb emoji."
     settings = dict(vars(options))
     config = DiTConfig(**vars(settings.pop("model")))
+    if settings["all"] and settings["categories"] != Emoji.categories:
+        raise UserError("categories must not be given with --all, which takes all of them.")
     if settings.pop("all"):
         settings["categories"] = None
     print(_metrics_table(_run_emoji(config=config, **settings)))

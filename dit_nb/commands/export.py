@@ -2,13 +2,14 @@
 
 from dit_nb.commands.options import Export
 from dit_nb.interop.convert import load_any
-from dit_nb.interop.export import export_model
+from dit_nb.interop.export import _check_request, export_model
 
 __all__ = []
 
 
 def run(options: Export) -> None:
     "Run dit-nb export."
-    model, sampling = load_any(options.model)
+    _check_request(options.target, options.format)  # before a large model is loaded
+    model, sampling = load_any(options.model, weights=options.weights, device="cpu")
     export_model(model, sampling, options.target, options.format)
     print(f"{options.format} model in {options.target}")

@@ -101,8 +101,8 @@ class Emoji:
 
     out: str = "runs/emoji"  # output folder
     categories: tuple[str, ...] = ("smileys",)  # categories of emoji to train on
-    all: bool = False  # train on all eight categories: takes a night
-    seconds: float = 480.0  # training time in seconds
+    all: bool = False  # train on all eight categories instead: give --steps for a night, such as 100000
+    seconds: float = 480.0  # training time in seconds, unless --steps is given
     steps: int | None = None  # number of updates, instead of a time: repeats exactly
     seed: int = 0  # seed of training and sampling
     batch_size: int = 16  # images per update
@@ -301,6 +301,7 @@ class Export:
     model: conf.Positional[str]  # folder such as runs/digits/model, official .pt file, or Hub id
     target: conf.Positional[str]  # file to write; must not exist yet
     format: Literal["onnx", "browser"] = "onnx"  # onnx: the network; browser: weights for site/live/dit.js
+    weights: Literal["ema", "model"] = "ema"  # weights of a checkpoint: averaged or raw
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from difflib import get_close_matches
 from importlib.resources import files
 from itertools import chain
 from pathlib import Path
@@ -131,8 +132,13 @@ def _choose_labels(
         return _uniform_labels(n, num_classes, seed)
     if name.isdecimal() and int(name) < num_classes:
         return torch.full((n,), int(name))
-    some = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
-    raise UserError(f"class is {name!r}, but must be a number below {num_classes}, random, or one of {some}.")
+    lower = {known.lower(): known for known in names}
+    near = [lower[found] for found in get_close_matches(name.lower(), lower, 5, 0.5)]
+    some = ", ".join(near or names[:20]) + (" and so on" if len(names) > 20 and not near else "")
+    hint = f"similar names: {some}" if near else f"the names are {some}"
+    raise UserError(
+        f"class is {name!r}, but must be a number below {num_classes}, random, or a class of the model; {hint}."
+    )
 
 
 def _load_decoder(sampling: SamplingConfig, model: DiT, vae: str | None = None) -> Callable[[Tensor], Tensor]:

@@ -7,7 +7,6 @@ import tempfile
 from dataclasses import asdict, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -15,7 +14,16 @@ from dit_nb.config import DiTConfig, SamplingConfig
 from dit_nb.errors import UserError, _check_choice, _check_path
 from dit_nb.hub import _check_download, _saved_file
 from dit_nb.interop.diffusers import _make_scheduler, from_diffusers, to_diffusers
+from dit_nb.interop.folders import (
+    _SD3_CLASS,
+    _check_class,
+    _class_name,
+    _is_alone,
+    _is_diffusers,
+    _load_transformer,
+)
 from dit_nb.interop.official import _default_sampling, load_official, save_official
+from dit_nb.interop.sd3 import load_sd3
 from dit_nb.model import DiT
 from dit_nb.objective import Diffusion
 from dit_nb.pretrained import _best_device, _is_pixel_model, _read_sampling, load_model, save_model
@@ -104,32 +112,18 @@ def load_diffusers(source: str | Path, **download) -> tuple[DiT, SamplingConfig]
         **download: for the Hub: revision, token, cache_dir, force_download, local_files_only
 
     Raises:
-        UserError: if files are missing or damaged, or `from_diffusers` cannot convert the transformer
+        UserError: if files are missing or damaged, if the transformer is of another class than a DiT, or if
+            `from_diffusers` cannot convert it
     """
     from diffusers import DiTTransformer2DModel
 
-    alone = Path(source).is_dir() and not (Path(source) / "transformer").is_dir()
-    try:
-        loaded: Any = DiTTransformer2DModel.from_pretrained(
-            source, subfolder=None if alone else "transformer", output_loading_info=True, **download
-        )
-        transformer, report = loaded
-    except Exception as error:  # a damaged folder can fail in any way
-        reason = (str(error).strip().splitlines() or [""])[0].rstrip(".")[:200]
-        raise UserError(
-            f"{source} cannot be loaded as a DiT of diffusers ({type(error).__name__}: {reason})."
-        ) from None
-    kinds = ("missing_keys", "unexpected_keys", "mismatched_keys")
-    if wrong := [name for kind in kinds for name in report.get(kind, ())]:
-        raise UserError(
-            f"{source} does not fit its config.json: {len(wrong)} tensors are missing, unknown or of another shape, "
-            f"the first is {wrong[0]}."
-        )
+    _check_class(source, **download)
+    transformer = _load_transformer(DiTTransformer2DModel, source, **download)
     model, own = from_diffusers(transformer), Path(source) / "sampling.json"
     if own.is_file():  # written by `save_diffusers`
         return model, _read_sampling(own, model)
     sampling = _default_sampling(model.config)
-    return model, sampling if alone else replace(sampling, **_read_pipeline(source, **download))
+    return model, sampling if _is_alone(source) else replace(sampling, **_read_pipeline(source, **download))
 
 
 def _read_pipeline(source: str | Path, **download) -> dict:
@@ -186,7 +180,8 @@ def load_any(
     """Load a model of any format, in eval() mode, with its sampling settings.
 
     Args:
-        source: an official .pt file; a folder of this package (model, run or checkpoint) or of diffusers; or a Hub id
+        source: an official .pt file; a folder of this package (model, run or checkpoint); one of diffusers (a DiT,
+            or Stable Diffusion 3, see `from_sd3`); or a Hub id
         num_heads: number of heads of an official checkpoint, if its width is not one of S, B, L and XL
         num_classes: number of classes of an official checkpoint without a null class
         weights: "ema" or "model": averaged or raw weights of a checkpoint with both
@@ -209,27 +204,11 @@ def load_any(
     if path.is_file():
         model, sampling = load_official(path, num_heads, num_classes, weights)
     elif _is_diffusers(source, download):
-        model, sampling = load_diffusers(source, **download)
+        load = load_sd3 if _class_name(source, **download) == _SD3_CLASS else load_diffusers
+        model, sampling = load(source, **download)
     else:
         return load_model(source, **options)
     return model.to(device=_best_device() if device is None else device, dtype=dtype), sampling
-
-
-def _is_diffusers(source: str | Path, download: dict) -> bool:
-    "Whether a folder or a repository on the Hub is a pipeline of diffusers."
-    if Path(source).is_dir():
-        return _is_diffusers_folder(Path(source))
-    try:
-        _saved_file(source, "model_index.json", **download)
-        return True
-    except FileNotFoundError:
-        return False
-
-
-def _is_diffusers_folder(path: Path) -> bool:
-    config = path / "config.json"
-    named = config.is_file() and "_class_name" in config.read_text(encoding="utf-8", errors="replace")
-    return named or (path / "model_index.json").is_file()
 
 
 def convert(

@@ -1,14 +1,21 @@
 """Import of Stable Diffusion 3 transformers of the diffusers library as `MMDiT`."""
 
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from dit_nb.config import SamplingConfig
 from dit_nb.errors import UserError
+from dit_nb.hub import _saved_file
+from dit_nb.interop.folders import _is_alone, _load_transformer
+from dit_nb.pretrained import _default_sampling
 from dit_nb.since.mmdit import MMDiT, MMDiTConfig
+from dit_nb.utils import _read_json_object
 
-__all__ = ["from_sd3"]
+__all__ = ["from_sd3", "load_sd3"]
 
 _STREAMS = {  # stream: its names in diffusers
     "image": {
@@ -104,6 +111,34 @@ def from_sd3(transformer: nn.Module) -> MMDiT:
     return model.eval()
 
 
+def load_sd3(source: str | Path, **download) -> tuple[MMDiT, SamplingConfig]:
+    """Load Stable Diffusion 3's transformer as an `MMDiT` in eval() mode, with its sampling settings.
+
+    These are settings of a flow; `time_shift` is the `shift` of the pipeline's scheduler, by default SD3's 3.
+
+    Args:
+        source: folder of a pipeline or of its transformer, or a Hub id
+        **download: for the Hub: revision, token, cache_dir, force_download, local_files_only
+
+    Raises:
+        UserError: if files are missing or damaged, or `from_sd3` cannot convert the transformer
+    """
+    from diffusers import SD3Transformer2DModel
+
+    transformer = _load_transformer(SD3Transformer2DModel, source, **download)
+    try:
+        model = from_sd3(transformer)
+    except UserError as error:
+        raise UserError(
+            f"{source} holds an SD3Transformer2DModel that `from_sd3` cannot convert: {error}"
+        ) from None
+    shift = 3.0
+    if not _is_alone(source):
+        scheduler = _saved_file(source, "scheduler/scheduler_config.json", **download)
+        shift = _read_json_object(scheduler).get("shift", shift)
+    return model, replace(_default_sampling(model.config, "MMDiT"), time_shift=shift)
+
+
 def _config(theirs) -> MMDiTConfig:
     "Configuration of an SD3 transformer."
     width = theirs.num_attention_heads * theirs.attention_head_dim
@@ -111,6 +146,8 @@ def _config(theirs) -> MMDiTConfig:
         raise UserError(
             f"caption_projection_dim is {theirs.caption_projection_dim}, but must be the width {width}."
         )
+    if theirs.qk_norm not in (None, "rms_norm"):
+        raise UserError(f"qk_norm is {theirs.qk_norm}, but must be None or rms_norm.")
     if theirs.out_channels not in (None, theirs.in_channels):
         raise UserError(
             f"out_channels is {theirs.out_channels}, but must be in_channels {theirs.in_channels}."

@@ -27,7 +27,6 @@ _CATEGORIES = ("smileys", "animals", "food")
 RESULTS = Path(__file__).parent / "results" / "few_step_emoji.csv"
 PICTURES = RESULTS.with_suffix(".npz")
 _COLUMNS = ("sampler", "steps", "seed", "rms_to_50", "frechet", "category_accuracy", "style_accuracy")
-_COLUMNS += ("nearest_train",)
 _STEPS, _SEEDS, _IMAGES = (1, 2, 4, 50), 5, 150  # steps, seeds, samples of each: 25 of each class
 
 

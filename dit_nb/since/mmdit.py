@@ -198,8 +198,13 @@ class MMDiT(DiT):
         """Return the ids (N, L) of N prompts, to be used as y.
 
         Raises:
-            UserError: if a prompt is too long, or has a word that the model does not know; it names similar ones
+            UserError: if a prompt is too long, or has a word that the model does not know; it names similar
+                ones; or if the model has no vocabulary
         """
+        if not self.config.vocabulary:
+            raise UserError(
+                "vocabulary is empty, but must have words: this model takes encoded texts, by `predict`."
+            )
         prompts = [prompts] if isinstance(prompts, str) else prompts
         ids = Vocabulary(self.config.vocabulary).encode(prompts, self.config.text_length, strict=True)
         return ids.to(self.pos_embed.device)
@@ -221,6 +226,10 @@ class MMDiT(DiT):
             UserError: if an argument is missing, or has a wrong shape, type, range or device
         """
         _check_inputs(self, x, t, y, drop)
+        if self.y_embedder is None:
+            raise UserError(
+                "y_embedder is None, but must be a text encoder: call `predict` with an encoded text."
+            )
         if isinstance(self.y_embedder, TextEncoder):
             _check_ids(y, x.shape[0], self.y_embedder)
         if drop is None and self.training and self.null_class is not None:

@@ -14,7 +14,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.data import Subset
 
-from dit_nb.batches import BatchReader, ImageData, _Indices, _uniform
+from dit_nb.batches import BatchReader, ImageData, _as_index, _Indices, _uniform
 from dit_nb.blocks.base import PlainBlock
 from dit_nb.emoji import Emoji, EmojiSet, _has_no_direction
 from dit_nb.errors import UserError, _is_int, _shown
@@ -203,7 +203,7 @@ class CaptionSet:
         return len(self.images) + len(self.mirrored)
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor]:
-        images, ids = self._read([i])
+        images, ids = self._read([_as_index(i, len(self))])
         return images[0], ids[0]
 
     def get_batch(self, indices: list[int]) -> tuple[Tensor, Tensor]:

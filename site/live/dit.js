@@ -159,7 +159,8 @@ export function guided(model, x, t, y, scale) {
 // Lesson 14: alpha-bar of the linear schedule at `count` timesteps at equal distances (halves go to the even side).
 export function schedule(count, T = 1000) {
   const bars = [], stride = count > 1 ? (T - 1) / (count - 1) : 1, steps = [];
-  for (let t = 0, bar = 1; t < T; t++) bars.push((bar *= 1 - (1000 / T) * (1e-4 + (t * (0.02 - 1e-4)) / (T - 1))));
+  for (let t = 0, bar = 1; t < T; t++)
+    bars.push((bar *= 1 - Math.min(0.999, (1000 / T) * (1e-4 + (t * (0.02 - 1e-4)) / Math.max(1, T - 1)))));
   for (let k = 0, position = 0; k < count; k++, position += stride) {
     const floor = Math.floor(position), rest = position - floor;
     const t = rest === 0.5 ? floor + (floor % 2) : Math.round(position);
@@ -190,7 +191,9 @@ export function step(sampler, prediction, x, k, steps, z) {
 }
 
 // Sample one image; yields each step, so that a page can draw it. `noise()` returns (C, H, W) normal numbers.
-export function* sample(model, { y, count = 50, sampler = "ddpm", scale = 1, noise }) {
+// Without steps, sampler or guidance scale, those that the model was exported with.
+export function* sample(model, { y, noise, count = +model.sampling.steps, sampler = model.sampling.sampler,
+  scale = model.sampling.cfg_scale }) {
   const steps = schedule(count, model.sampling.num_timesteps);
   let x = noise();
   for (let k = count - 1; k >= 0; k--) {
@@ -202,7 +205,7 @@ export function* sample(model, { y, count = 50, sampler = "ddpm", scale = 1, noi
 }
 
 // Lesson 35: `count` jumps of equal length along the average velocity u, x_r = x_t - (t - r) u. Flow time: 0 is data.
-export function* jumps(model, { y, count = 1, noise }) {
+export function* jumps(model, { y, count = +model.sampling.steps, noise }) {
   for (let k = count, x = noise(); k > 0; k--) {
     const { out: u } = forward(model, x, k / count, y, (k - 1) / count);
     x = x.map((v, i) => v - u[i] / count);

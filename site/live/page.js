@@ -3,7 +3,7 @@ import { normal, readModel, sample } from "./dit.js";
 import { stored } from "./stored.js";
 
 const at = (id) => document.getElementById(id);
-const page = { model: null, frames: [], run: 0, patch: 5, playing: 0 };
+const page = { model: null, frames: [], run: 0, patch: 5, playing: 0, scrubbed: false };
 window.page = page; // for tests, and for the curious
 
 // --- Pictures ---
@@ -70,31 +70,68 @@ async function start() {
   at("scaleValue").textContent = at("scale").value;
   if (!page.model) return;
   const run = ++page.run, { seed, ...options } = chosen(), frames = [], began = performance.now();
-  clearInterval(page.playing);
+  let busy = 0, since = began; // milliseconds in the model alone, without drawing and waiting
+  pause();
+  page.scrubbed = false;
   at("time").max = options.count - 1;
   for (const frame of sample(page.model, { ...options, noise: normal(seed, 64) })) {
     if (run !== page.run) return; // a control was changed
+    busy += performance.now() - since;
     frames.push(frame);
     page.frames = frames;
-    at("time").value = frames.length - 1;
+    if (!page.scrubbed) at("time").value = frames.length - 1;
     at("status").textContent = `Sampling: step ${frames.length} of ${options.count}.`;
     show();
     await nextFrame();
     if (run !== page.run) return;
+    since = performance.now();
   }
   page.seconds = (performance.now() - began) / 1000;
   at("status").textContent = `A ${options.y}, sampled in ${page.seconds.toFixed(1)} seconds. Move the time.`;
+  const calls = options.scale === 1 ? "one network call" : "two network calls";
+  at("speed").textContent = `Here, a step of the digit model (${calls}) took ${(busy / options.count).toFixed(1)}\u00a0ms.`;
   page.done = run;
 }
 
-function play() {
+// --- Time: play, pause, and the slider ---
+
+function pause() {
   clearInterval(page.playing);
-  at("time").value = 0;
+  page.playing = 0;
+  showPlaying();
+}
+
+function showPlaying() {
+  at("play").classList.toggle("playing", page.playing > 0);
+  at("play").setAttribute("aria-label", page.playing ? "Pause" : "Play from noise to image");
+}
+
+function play() {
+  if (page.playing) return pause();
+  const time = at("time");
+  page.scrubbed = true; // a sampling that still runs leaves the slider alone
+  if (+time.value >= +time.max) time.value = 0; // else go on from where it was paused
+  show();
   page.playing = setInterval(() => {
+    time.value = +time.value + 1;
     show();
-    if (+at("time").value >= +at("time").max) return clearInterval(page.playing);
-    at("time").value = +at("time").value + 1;
-  }, 2500 / page.frames.length);
+    if (+time.value >= +time.max) pause();
+  }, 2500 / (+time.max + 1));
+  showPlaying();
+}
+
+function buildTime() {
+  at("play").addEventListener("click", play); // Space and Enter press a button
+  at("time").addEventListener("input", () => {
+    pause();
+    page.scrubbed = true;
+    show();
+  });
+  at("time").addEventListener("keydown", (event) => {
+    if (event.key !== " ") return;
+    event.preventDefault(); // would scroll the page
+    play();
+  });
 }
 
 // --- The stored first result, and the controls ---
@@ -125,8 +162,7 @@ function build() {
   });
   for (const id of ["seed", "count", "sampler", "scale", "classes"]) at(id).addEventListener("change", start);
   at("scale").addEventListener("input", () => (at("scaleValue").textContent = at("scale").value));
-  for (const id of ["time", "block", "head"]) at(id).addEventListener("input", show);
-  at("play").addEventListener("click", play);
+  for (const id of ["block", "head"]) at(id).addEventListener("input", show);
   at("new").addEventListener("click", () => {
     at("seed").value = (chosen().seed + 1) % 10000;
     start();
@@ -172,6 +208,7 @@ function buildTabs() {
 }
 
 build();
+buildTime();
 buildTabs();
 page.frames = unpack(stored);
 show();

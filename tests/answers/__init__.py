@@ -33,5 +33,6 @@ def wrong(exercise, words):
 
 
 from . import blocks, diffusion, model, practice, samplers, tokens, training  # noqa: E402, F401, I001  (they fill the registry)
+from . import minidit, model_shapes, tour  # noqa: E402, F401, I001
 from . import flow, guidance_today, meanflow, mmdit, modern_blocks, targets  # noqa: E402, F401, I001
 from . import slips  # noqa: E402, F401  (last: tests use the first answers)

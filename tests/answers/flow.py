@@ -82,6 +82,69 @@ def flow_pair_first(x0, noise, logit, shift):
     return x0 + t[0] * (noise - x0), noise - x0, 1000 * t
 
 
+@wrong("flow_pair", "The velocity is that of diffusion")
+def flow_pair_diffusion_velocity(x0, noise, logit, shift):
+    t = torch.sigmoid(logit + math.log(shift))
+    w = per_image(t)
+    return (1 - w) * x0 + w * noise, (1 - w) * noise - w * x0, 1000 * t
+
+
+write_pair("whole_noise", "The noise is added in full", weights=lambda w: (1 - w, torch.ones_like(w)))
+write_pair("sum", "the sum of noise and image", target=lambda x0, noise, x_t: x0 + noise)
+write_pair(
+    "flipped_time", "have the time 1 - t", t=lambda logit, shift: 1 - (logit + math.log(shift)).sigmoid()
+)
+write_pair(
+    "all_sit",
+    "the network's time as well",
+    weights=lambda w: (w, 1 - w),
+    target=lambda x0, noise, x_t: x0 - noise,
+    time=lambda t, logit: 1000 - 1000 * t,
+)
+write_pair(
+    "minus_logit", "The logit has the wrong sign", t=lambda logit, shift: (math.log(shift) - logit).sigmoid()
+)
+write_pair(
+    "log_of_time", "is added to the time", t=lambda logit, shift: torch.sigmoid(logit) + math.log(shift)
+)
+write_pair("over_shift", "The logit is divided", t=lambda logit, shift: torch.sigmoid(logit / shift))
+write_pair("base_two", "base 2", t=lambda logit, shift: torch.sigmoid(logit + math.log(shift, 2)))
+write_pair("cut_off", "cut off at 1", t=lambda logit, shift: torch.clamp(shift * logit.sigmoid(), max=1))
+write_pair(
+    "divisor",
+    "has a wrong divisor",
+    t=lambda logit, shift: shift * logit.sigmoid() / (1 + shift * logit.sigmoid()),
+)
+write_pair("bare_logit", "The logit is used as the time", t=lambda logit, shift: logit + math.log(shift))
+write_pair("floor", "rounded down", time=lambda t, logit: torch.floor(t * 1000))
+
+
+def write_path(name, words, weights):
+    """Register the pair of diffusion with these weights, (t) -> signal and noise."""
+
+    @wrong("flow_pair", words)
+    def answer(x0, noise, logit, shift):
+        t = torch.sigmoid(logit + math.log(shift))
+        a, b = weights(per_image(t))
+        return a * x0 + b * noise, a * noise - b * x0, 1000 * t
+
+    answer.__name__ = f"flow_pair_{name}"
+
+
+write_path("all_circle", "with weights on a circle", lambda t: ((1 - t * t) ** 0.5, t))
+write_path("all_roots", "with roots as weights", lambda t: ((1 - t) ** 0.5, t**0.5))
+write_path(
+    "all_cosine", "cosine and sine", lambda t: (torch.cos(t * math.pi / 2), torch.sin(t * math.pi / 2))
+)
+
+
+@wrong("flow_pair", "The mixture has the time before the shift")
+def flow_pair_shift_for_network(x0, noise, logit, shift):
+    t = torch.sigmoid(logit)
+    shifted = shift * t / (1 + (shift - 1) * t)
+    return torch.lerp(x0, noise, per_image(t).expand_as(x0)), noise - x0, 1000 * shifted
+
+
 # ---- sit_step
 
 
@@ -156,3 +219,69 @@ def sit_step_first_length(sit, x, t, t_next):
 @wrong("sit_step", "first image's time for the whole batch")
 def sit_step_first_time(sit, x, t, t_next):
     return x + per_image(t - t_next) * sit(x, torch.full_like(t, float(1 - t[0]))).chunk(2, 1)[0]
+
+
+write_step(
+    "scaled_away",
+    "and the step goes away from the data",
+    time=lambda t, t_next: 1000 * (1 - t),
+    length=lambda t, t_next: t_next - t,
+)
+write_step(
+    "all_ours",
+    "and the time is multiplied by 1000",
+    time=lambda t, t_next: 1000 * t,
+    length=lambda t, t_next: t_next - t,
+)
+write_step("below_zero", "a negative time", time=lambda t, t_next: t - 1)
+write_step("our_end", "our time of the end", time=lambda t, t_next: t_next * 1.0)
+write_step("time_length", "SiT receives the length", time=lambda t, t_next: t - t_next)
+write_step("mean_time", "All images have the mean time", time=lambda t, t_next: 1 - t * 0 - t.mean())
+write_step("their_start", "SiT's time at the start", length=lambda t, t_next: 1.0 - t)
+write_step(
+    "length_scaled",
+    "The length of the step is multiplied by 1000",
+    length=lambda t, t_next: (t - t_next) * 1e3,
+)
+write_step("relative", "is relative", length=lambda t, t_next: 1 - t_next / t)
+write_step(
+    "mean_length", "All steps have the mean length", length=lambda t, t_next: 0 * t + (t - t_next).mean()
+)
+write_step("odd", "beginning with the second", part=lambda output, c: output.unflatten(1, (c, 2))[:, :, 1])
+write_step(
+    "difference", "is subtracted from the velocity", part=lambda output, c: output[:, :c] - output[:, c:]
+)
+
+
+def write_remix(name, words, mix):
+    """Register a wrong answer that returns something of x, SiT's velocity, t and t_next."""
+
+    @wrong("sit_step", words)
+    def answer(sit, x, t, t_next):
+        return mix(x, sit(x, 1 - t).chunk(2, 1)[0], per_image(t), per_image(t_next))
+
+    answer.__name__ = f"sit_step_{name}"
+
+
+write_remix("velocity", "This is SiT's velocity", lambda x, v, t, s: v)
+write_remix("noise", "This is the predicted noise", lambda x, v, t, s: x + (t - 1) * v)
+write_remix("image_and_x", "is mixed with x", lambda x, v, t, s: torch.lerp(x + t * v, x, s.expand_as(x)))
+write_remix(
+    "wrong_side", "on the wrong side of x", lambda x, v, t, s: (1 - s) * (x + t * v) + s * (x + (1 - t) * v)
+)
+write_remix("velocity_as_noise", "taken as the noise", lambda x, v, t, s: (1 - s) * (x + t * v) + s * v)
+write_remix(
+    "weights", "each other's weight", lambda x, v, t, s: s * (x + t * v) + (1 - s) * (x - (1 - t) * v)
+)
+
+
+@wrong("sit_step", "that is Heun's step")
+def sit_step_heun(sit, x, t, t_next):
+    step, v = per_image(t - t_next), sit(x, 1 - t).chunk(2, 1)[0]
+    return x + step / 2 * (v + sit(x + step * v, 1 - t_next).chunk(2, 1)[0])
+
+
+@wrong("sit_step", "that is the midpoint step")
+def sit_step_midpoint(sit, x, t, t_next):
+    step, v = per_image(t - t_next), sit(x, 1 - t).chunk(2, 1)[0]
+    return x + step * sit(x + step / 2 * v, 1 - (t + t_next) / 2).chunk(2, 1)[0]

@@ -142,6 +142,95 @@ def average_target_span(average, x_t, t, r, velocity):
     return velocity - column(t - r) * along(lambda x, t, r: average(x, t, t - r), x_t, t, r, velocity)
 
 
+def moved(words, direction):
+    """Register a derivative in another direction, (average, x, t, r, v) -> three tangents."""
+
+    def answer(average, x_t, t, r, velocity):
+        _, change = torch.func.jvp(average, (x_t, t, r), direction(average, x_t, t, r, velocity))
+        return velocity - column(t - r) * change
+
+    answer.__name__ = f"average_target_{'_'.join(words.split())}"
+    wrong("average_target", words)(answer)
+
+
+def ones(t):
+    return torch.ones_like(t)
+
+
+moved("The time moves by 1000", lambda a, x, t, r, v: (v, 1000 * ones(t), 0 * r))
+moved("The time moves by t", lambda a, x, t, r, v: (v, t.clone(), 0 * r))
+moved("move by their own values", lambda a, x, t, r, v: (v, t.clone(), r.clone()))
+moved("The time moves by the length", lambda a, x, t, r, v: (v, t - r, 0 * r))
+moved("r moves backwards", lambda a, x, t, r, v: (v, ones(t), -ones(r)))
+moved("moves by 1 everywhere", lambda a, x, t, r, v: (ones(x), ones(t), 0 * r))
+moved(
+    "times the length of the interval; it must move",
+    lambda a, x, t, r, v: (v * column(t - r), ones(t), 0 * r),
+)
+moved("The image moves by the network's own velocity", lambda a, x, t, r, v: (a(x, t, t), ones(t), 0 * r))
+
+
+@wrong("average_target", "The target starts at the network's own velocity")
+def average_target_from_own(average, x_t, t, r, velocity):
+    return average(x_t, t, t) - column(t - r) * along(average, x_t, t, r, velocity)
+
+
+@wrong("average_target", "the network's own stands for it")
+def average_target_all_own(average, x_t, t, r, velocity):
+    velocity = average(x_t, t, t)
+    return velocity - column(t - r) * along(average, x_t, t, r, velocity)
+
+
+@wrong("average_target", "the predicted average stands for it")
+def average_target_all_average(average, x_t, t, r, velocity):
+    u, change = torch.func.jvp(average, (x_t, t, r), (average(x_t, t, r), ones(t), 0 * r))
+    return u - column(t - r) * change
+
+
+@wrong("average_target", "a jvp returns the value first")
+def average_target_value(average, x_t, t, r, velocity):
+    change, _ = torch.func.jvp(average, (x_t, t, r), (velocity, ones(t), 0 * r))
+    return velocity - column(t - r) * change
+
+
+def quotient(words, step, divide=True):
+    """Register a wrong answer with a difference quotient."""
+
+    def answer(average, x_t, t, r, velocity):
+        change = average(x_t + step * velocity, t + step, r) - average(x_t, t, r)
+        return velocity - column(t - r) * (change / step if divide else change)
+
+    answer.__name__ = f"average_target_{'_'.join(words.split())}"
+    wrong("average_target", words)(answer)
+
+
+quotient("over a step of 1000,", 1000.0)
+quotient("over a step of 1,", 1.0)
+quotient("over a step of 0.1,", 0.1)
+quotient("over a step of 0.01,", 0.01)
+quotient("over a step of 0.001,", 1e-3)
+quotient("over a step of 0.0001,", 1e-4)
+quotient("not divided by the step", 1e-3, divide=False)
+
+
+@wrong("average_target", "at both ends of the interval")
+def average_target_ends(average, x_t, t, r, velocity):
+    x_r = x_t - column(t - r) * velocity
+    return velocity - average(x_t, t, r) + average(x_r, r, r)
+
+
+@wrong("average_target", "1000 times its times")
+def average_target_timesteps(average, x_t, t, r, velocity):
+    return velocity - column(t - r) * along(
+        lambda x, t, r: average(x, t * 1000, r * 1000), x_t, t, r, velocity
+    )
+
+
+@wrong("average_target", "counted from the noise")
+def average_target_flipped(average, x_t, t, r, velocity):
+    return velocity - column(t - r) * along(lambda x, t, r: average(x, 1 - t, 1 - r), x_t, t, r, velocity)
+
+
 # ---- few_jumps
 
 
@@ -253,3 +342,81 @@ def few_jumps_reversed(average, x_T, times):
 @wrong("few_jumps", "read as rising")
 def few_jumps_rising(average, x_T, times):
     return few_jumps_pairs(average, x_T, times.flip(0))
+
+
+def write_jumps(words, step=None, times=None):
+    """Register jumps with another step, (average, x, t, r, x_T, times) -> x, or other times."""
+
+    def few_jumps(average, x_T, given):
+        x, used = x_T, given if times is None else times(given)
+        for t, r in zip(used[:-1], used[1:]):
+            x = x - (t - r) * ask(average, x, t, r) if step is None else step(average, x, t, r, x_T, given)
+        return x
+
+    few_jumps.__name__ = f"few_jumps_{'_'.join(words.split())}"
+    wrong("few_jumps", words)(few_jumps)
+
+
+write_jumps(
+    "The network receives times that are counted from the noise",
+    lambda a, x, t, r, x_T, times: x - (t - r) * ask(a, x, 1 - t, 1 - r),
+)
+write_jumps(
+    "All times are counted from the noise",
+    lambda a, x, t, r, x_T, times: x + (t - r) * ask(a, x, 1 - t, 1 - r),
+)
+write_jumps(
+    "1000 times its times", lambda a, x, t, r, x_T, times: x - (t - r) * ask(a, x, 1000 * t, 1000 * r)
+)
+write_jumps(
+    "the middle of the interval",
+    lambda a, x, t, r, x_T, times: x - (t - r) * ask(a, x, (t + r) / 2, (t + r) / 2),
+)
+write_jumps("receives r - t", lambda a, x, t, r, x_T, times: x - (t - r) * ask(a, x, t, r - t))
+write_jumps("the next time and 0", lambda a, x, t, r, x_T, times: x - (t - r) * ask(a, x, r, 0 * r))
+write_jumps("has the length r", lambda a, x, t, r, x_T, times: x - r * ask(a, x, t, r))
+write_jumps("has the length 1 - t", lambda a, x, t, r, x_T, times: x - (1 - t) * ask(a, x, t, r))
+write_jumps("has the length 1 - r", lambda a, x, t, r, x_T, times: x - (1 - r) * ask(a, x, t, r))
+write_jumps("is multiplied by 1000", lambda a, x, t, r, x_T, times: x - 1000 * (t - r) * ask(a, x, t, r))
+write_jumps(
+    "of a consistency model",
+    lambda a, x, t, r, x_T, times: torch.lerp(x - t * ask(a, x, t, 0 * t), x_T, r.expand_as(x)),
+)
+write_jumps(
+    "is followed to 0",
+    lambda a, x, t, r, x_T, times: torch.lerp(x - t * ask(a, x, t, r), x_T, r.expand_as(x)),
+)
+write_jumps(
+    "taken as an image", lambda a, x, t, r, x_T, times: torch.lerp(ask(a, x, t, r), x, (r / t).expand_as(x))
+)
+write_jumps(
+    "always receives the first time", lambda a, x, t, r, x_T, times: x - (t - r) * ask(a, x, times[0], r)
+)
+write_jumps(
+    "has the length from the first time on",
+    lambda a, x, t, r, x_T, times: x - (times[0] - r) * ask(a, x, t, r),
+)
+write_jumps(
+    "Each jump counts from the first time",
+    lambda a, x, t, r, x_T, times: x - (times[0] - r) * ask(a, x, times[0], r),
+)
+write_jumps(
+    "with the average of its own interval",
+    lambda a, x, t, r, x_T, times: x_T - (times[0] - r) * ask(a, x, t, r),
+)
+write_jumps("the length 1 / K", lambda a, x, t, r, x_T, times: x - ask(a, x, t, r) / (len(times) - 1))
+write_jumps("to 0.", times=lambda times: torch.cat([times, times.new_zeros(1)]))
+write_jumps("from 1 to the first", times=lambda times: torch.cat([times.new_ones(1), times]))
+write_jumps("even, from 1 to 0", times=lambda times: torch.linspace(1, 0, len(times), dtype=times.dtype))
+write_jumps(
+    "even, from the first to the last",
+    times=lambda times: torch.linspace(float(times[0]), float(times[-1]), len(times), dtype=times.dtype),
+)
+
+
+@wrong("few_jumps", "does the return stand in the loop")
+def few_jumps_return_in_loop(average, x_T, times):
+    x = x_T
+    for t, r in zip(times[:-1], times[1:]):
+        x = x - (t - r) * ask(average, x, t, r)
+        return x

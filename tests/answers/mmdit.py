@@ -197,6 +197,106 @@ def two_stream_mean(image, text, keep):
     return tuple(part / 2 for part in two_stream_sum(image, text, keep))
 
 
+@slip("is set to -10")
+def two_stream_minus_10(s, mask, v):
+    return s.masked_fill(~mask, -10).softmax(-1) @ v
+
+
+@slip("is set to -5")
+def two_stream_minus_5(s, mask, v):
+    return s.masked_fill(~mask, -5).softmax(-1) @ v
+
+
+@slip("is set to -1;")
+def two_stream_minus_1(s, mask, v):
+    return s.masked_fill(~mask, -1).softmax(-1) @ v
+
+
+@slip("is lowered by 10")
+def two_stream_penalty(s, mask, v):
+    return (s - 10.0 * mask.logical_not()).softmax(-1) @ v
+
+
+@slip("so that its result is nan")
+def two_stream_both_sides(s, mask, v):
+    return torch.where(mask & mask.mT, s, -torch.inf).softmax(-1) @ v
+
+
+@slip("from the width of all heads")
+def two_stream_model_scale(s, mask, v):
+    return torch.where(mask, s / v.shape[1] ** 0.5, -torch.inf).softmax(-1) @ v
+
+
+@slip("from the number of heads")
+def two_stream_head_scale(s, mask, v):
+    return torch.where(mask, s * (v.shape[-1] / v.shape[1]) ** 0.5, -torch.inf).softmax(-1) @ v
+
+
+@slip("multiplied by the square root of the width")
+def two_stream_multiplied(s, mask, v):
+    return torch.where(mask, s * v.shape[-1], -torch.inf).softmax(-1) @ v
+
+
+@slip("runs over the heads")
+def two_stream_over_heads(s, mask, v):
+    return torch.where(mask, s, -1e30).softmax(1) * mask @ v
+
+
+@wrong("two_stream_attention", "Keys and values are exchanged")
+def two_stream_key_for_value(image, text, keep):
+    q, v, k, tokens = joined(image, text)
+    return split(F.scaled_dot_product_attention(q, k, v, attn_mask=key_mask(keep, tokens)), tokens)
+
+
+def text_mask(keep, tokens):
+    """Keys that may be attended, the text first, (N, 1, 1, S+T)."""
+    return F.pad(keep, (0, tokens), value=True)[:, None, None]
+
+
+@wrong("two_stream_attention", "but mask and split take the image to be first")
+def two_stream_text_first_only_in_cat(image, text, keep):
+    q, k, v, _ = joined(text, image)
+    return split(
+        F.scaled_dot_product_attention(q, k, v, attn_mask=key_mask(keep, image.shape[3])), image.shape[3]
+    )
+
+
+@wrong("two_stream_attention", "but the mask takes the image to be first")
+def two_stream_text_first_image_mask(image, text, keep):
+    q, k, v, words = joined(text, image)
+    found = F.scaled_dot_product_attention(q, k, v, attn_mask=key_mask(keep, image.shape[3]))
+    second, first = split(found, words)
+    return first, second
+
+
+def image_first(image, text, keep):
+    """The right result, not split."""
+    return torch.cat(two_stream_sdpa(image, text, keep), 2)
+
+
+@wrong("two_stream_attention", "split as if the text did")
+def two_stream_split_text_first(image, text, keep):
+    found, words = image_first(image, text, keep), text.shape[3]
+    return found[:, :, words:], found[:, :, :words]
+
+
+@wrong("two_stream_attention", "but mask and split take the text to be first")
+def two_stream_image_first_only_in_cat(image, text, keep):
+    q, k, v, tokens = joined(image, text)
+    found = F.scaled_dot_product_attention(q, k, v, attn_mask=text_mask(keep, tokens))
+    return found[:, :, text.shape[3] :], found[:, :, : text.shape[3]]
+
+
+@wrong("two_stream_attention", "split at the number of words")
+def two_stream_split_at_words(image, text, keep):
+    return split(image_first(image, text, keep), text.shape[3])
+
+
+@wrong("two_stream_attention", "two equal parts")
+def two_stream_chunks(image, text, keep):
+    return torch.chunk(image_first(image, text, keep), 2, dim=2)
+
+
 # ---- stream_update
 
 
@@ -371,3 +471,98 @@ def stream_update_no_first(x, attended, vectors, w_in, w_out):
 @wrong("stream_update", "The attention's result is not used")
 def stream_update_no_attention(x, attended, vectors, w_in, w_out):
     return stream_update_named(x, torch.zeros_like(x), vectors, w_in, w_out)
+
+
+reordered("attention's three vectors are used again", 0, 1, 2, 0, 1, 2)
+reordered("Both branches have the attention's gate", 0, 1, 2, 3, 4, 2)
+reordered("Both branches have the MLP's gate", 0, 1, 5, 3, 4, 5)
+reordered("as gate, scale, shift", 2, 1, 0, 5, 4, 3)
+reordered("as shift, gate, scale", 0, 2, 1, 3, 5, 4)
+reordered("as scale, gate, shift", 2, 0, 1, 5, 3, 4)
+reordered("The attention's gate is read first", 1, 2, 0, 3, 4, 5)
+reordered("The MLP's gate is read first", 0, 1, 2, 4, 5, 3)
+reordered("with both gates first", 2, 3, 0, 4, 5, 1)
+reordered("with both gates last", 0, 1, 4, 2, 3, 5)
+reordered("as two gates, two shifts, two scales", 2, 4, 0, 3, 5, 1)
+reordered("as two scales, two shifts, two gates", 2, 0, 4, 3, 1, 5)
+
+
+@after_attention("an RMS norm")
+def stream_update_rms(x, m, w_in, w_out):
+    normed = x * (x.square().mean(-1, keepdim=True) + 1e-6).rsqrt()
+    return x + m[2] * mlp(normed * (1 + m[1]) + m[0], w_in, w_out)
+
+
+@after_attention("with D - 1 in it")
+def stream_update_std(x, m, w_in, w_out):
+    normed = (x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True) + 1e-6)
+    return x + m[2] * mlp(normed * (1 + m[1]) + m[0], w_in, w_out)
+
+
+@after_attention("runs over the tokens")
+def stream_update_norm_of_tokens(x, m, w_in, w_out):
+    normed = (x - x.mean(1, keepdim=True)) / (x.var(1, keepdim=True, correction=0) + 1e-6).sqrt()
+    return x + m[2] * mlp(normed * (1 + m[1]) + m[0], w_in, w_out)
+
+
+@after_attention("after both matrices")
+def stream_update_late_gelu(x, m, w_in, w_out):
+    return x + m[2] * F.gelu((norm(x) * (1 + m[1]) + m[0]) @ w_in @ w_out, approximate="tanh")
+
+
+@after_attention("multiplies the MLP's input")
+def stream_update_gate_inside(x, m, w_in, w_out):
+    return x + mlp((norm(x) * (1 + m[1]) + m[0]) * m[2], w_in, w_out)
+
+
+@after_attention("begins with the normalized tokens")
+def stream_update_from_norm(x, m, w_in, w_out):
+    x = norm(x)
+    return x + m[2] * mlp(x * (1 + m[1]) + m[0], w_in, w_out)
+
+
+@after_attention("begins with the MLP's input")
+def stream_update_from_input(x, m, w_in, w_out):
+    x = norm(x) * (1 + m[1]) + m[0]
+    return x + m[2] * mlp(x, w_in, w_out)
+
+
+@wrong("stream_update", "receives the attention's result alone")
+def stream_update_mlp_of_result(x, attended, vectors, w_in, w_out):
+    _, _, gate, shift, scale, gate_mlp = named(vectors)
+    x = x + gate * attended
+    return x + gate_mlp * mlp(norm(attended) * (1 + scale) + shift, w_in, w_out)
+
+
+@wrong("stream_update", "result is normalized before")
+def stream_update_normed_result(x, attended, vectors, w_in, w_out):
+    return stream_update_named(x, norm(attended), vectors, w_in, w_out)
+
+
+@wrong("stream_update", "normalized and modulated before")
+def stream_update_modulated_result(x, attended, vectors, w_in, w_out):
+    shift, scale, *_ = named(vectors)
+    return stream_update_named(x, norm(attended) * (1 + scale) + shift, vectors, w_in, w_out)
+
+
+@wrong("stream_update", "The first gate multiplies the whole stream")
+def stream_update_first_gate_all(x, attended, vectors, w_in, w_out):
+    return stream_update_named(x * vectors[:, 2:3], attended, vectors, w_in, w_out)
+
+
+@wrong("stream_update", "result is added twice")
+def stream_update_added_twice(x, attended, vectors, w_in, w_out):
+    once = vectors[:, 2:3] * attended
+    return stream_update_named(x, attended, vectors, w_in, w_out) + once
+
+
+@wrong("stream_update", "Neither branch has a gate")
+def stream_update_no_gates(x, attended, vectors, w_in, w_out):
+    _, _, _, shift, scale, _ = named(vectors)
+    x = x + attended
+    return x + mlp(norm(x) * (1 + scale) + shift, w_in, w_out)
+
+
+@wrong("stream_update", "the vectors of the first one")
+def stream_update_first_vectors(x, attended, vectors, w_in, w_out):
+    return stream_update_named(x, attended, vectors[0].expand_as(vectors), w_in, w_out)

@@ -198,6 +198,119 @@ def rotation_relative(x, rows, columns, theta):
     return spun(x, torch.cat([torch.outer(r / rows, w), torch.outer(c / columns, w)], dim=1))
 
 
+def write_places(words, places):
+    """Register the rotation with other places, (token, rows, columns) -> row and column."""
+
+    def rotation(x, rows, columns, theta):
+        found = places(torch.arange(rows * columns), rows, columns)
+        angle = [torch.outer(place.to(x.dtype), omegas(x, theta)) for place in found]
+        return spun(x, torch.cat(angle, dim=1))
+
+    rotation.__name__ = f"rotation_{'_'.join(words.split())}"
+    wrong("axial_rotation", words)(rotation)
+
+
+write_places("its row is the number over the columns", lambda i, rows, columns: (i // rows, i % columns))
+write_places("The column is the remainder over the rows", lambda i, rows, columns: (i // columns, i % rows))
+write_places("exchanged, and the token's number", lambda i, rows, columns: (i % columns, i // rows))
+write_places("exchanged, and the remainder", lambda i, rows, columns: (i % rows, i // columns))
+write_places("The row has fractions", lambda i, rows, columns: (i / columns, i % columns))
+write_places(
+    "from the center",
+    lambda i, rows, columns: (i // columns - (rows - 1) / 2, i % columns - (columns - 1) / 2),
+)
+write_places(
+    "run from 0 to 1", lambda i, rows, columns: (i // columns / (rows - 1), i % columns / (columns - 1))
+)
+write_places("Row and column are added", lambda i, rows, columns: [i // columns + i % columns] * 2)
+write_places("The second half of the channels is not", lambda i, rows, columns: (i // columns, 0 * i))
+write_places("The first half of the channels is not", lambda i, rows, columns: (0 * i, i % columns))
+
+
+def write_frequencies(words, exponent, scale=1.0, base=None):
+    """Register the rotation with other frequencies."""
+
+    def rotation(x, rows, columns, theta):
+        d = x.shape[-1]
+        w = [scale * (base or theta) ** exponent(k, d) for k in range(d // 4)]
+        angle = [torch.outer(p, torch.tensor(w, dtype=x.dtype)) for p in place_of(x, rows, columns)]
+        return spun(x, torch.cat(angle, dim=1))
+
+    rotation.__name__ = f"rotation_{'_'.join(words.split())}"
+    wrong("axial_rotation", words)(rotation)
+
+
+write_frequencies("twice as fast", lambda k, d: -2 * k / (d // 4))
+write_frequencies("The last frequency is 1 over theta", lambda k, d: -k / (d // 4 - 1))
+write_frequencies("counted from k = 1", lambda k, d: -2 * (k + 1) / (d // 2))
+write_frequencies("in reverse order", lambda k, d: -2 * (d // 4 - 1 - k) / (d // 2))
+write_frequencies("Theta is always 10000", lambda k, d: -2 * k / (d // 2), base=10000)
+write_frequencies("multiplied by 2 pi", lambda k, d: -4 * k / d, scale=2 * math.pi)
+
+
+def write_turn(words, turn):
+    """Register another way to rotate, (x, angle (T, d/2)) -> x."""
+
+    def rotation(x, rows, columns, theta):
+        w = omegas(x, theta)
+        return turn(x, torch.cat([torch.outer(p, w) for p in place_of(x, rows, columns)], dim=1))
+
+    rotation.__name__ = f"rotation_{'_'.join(words.split())}"
+    wrong("axial_rotation", words)(rotation)
+
+
+def write_lines(words, lines):
+    """Register a rotation of neighbors by other lines, (a, b, cos, sin) -> two channels."""
+    write_turn(
+        words,
+        lambda x, angle: torch.stack(lines(x[..., 0::2], x[..., 1::2], angle.cos(), angle.sin()), -1).flatten(
+            -2
+        ),
+    )
+
+
+write_lines("Sine and cosine are exchanged", lambda a, b, cos, sin: (a * sin - b * cos, a * cos + b * sin))
+write_lines(
+    "Both lines of the rotation have a plus", lambda a, b, cos, sin: (a * cos + b * sin, a * sin + b * cos)
+)
+write_lines("the second before the cosine", lambda a, b, cos, sin: (a * cos - b * sin, a * sin - b * cos))
+write_lines("the second before the sine", lambda a, b, cos, sin: (a * cos - b * sin, -a * sin + b * cos))
+write_lines(
+    "of each pair are returned in the wrong order",
+    lambda a, b, cos, sin: (b * cos + a * sin, a * cos - b * sin),
+)
+
+
+def rotated_half(x):
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat([-b, a], dim=-1)
+
+
+def repeated(angle, neighbors):
+    return angle.repeat_interleave(2, dim=-1) if neighbors else torch.cat([angle, angle], dim=-1)
+
+
+write_turn(
+    "the results stand next to each other",
+    lambda x, angle: rearrange(turned_halves(x, angle), "... (two k) -> ... (k two)", two=2),
+)
+write_turn(
+    "In each half, the rotated channels",
+    lambda x, angle: rearrange(spun(x, angle), "... (half k two) -> ... (half two k)", half=2, two=2),
+)
+write_turn(
+    "the angles are those of pairs of neighbors",
+    lambda x, angle: x * repeated(angle, True).cos() + rotated_half(x) * repeated(angle, True).sin(),
+)
+write_turn(
+    "the angles are those of the pairs k and k + d/2",
+    lambda x, angle: (
+        x * repeated(angle, False).cos()
+        + spun(x, torch.full_like(angle, math.pi / 2)) * repeated(angle, False).sin()
+    ),
+)
+
+
 # ---- normalized_scores
 
 
@@ -323,3 +436,120 @@ def scores_over_width(q, k, q_scale, k_scale, eps):
 @wrong("normalized_scores", "These are the weights after the softmax")
 def scores_weights(q, k, q_scale, k_scale, eps):
     return torch.softmax(scores_of(q / rms(q, eps) * q_scale, k / rms(k, eps) * k_scale), dim=-1)
+
+
+def write_norm(words, norm, score=scores_of):
+    """Register scores with another norm, (x, eps) -> x, or other scores of the scaled vectors."""
+
+    def answer(q, k, q_scale, k_scale, eps):
+        return score(norm(q, eps) * q_scale, norm(k, eps) * k_scale)
+
+    answer.__name__ = f"scores_{'_'.join(words.split())}"
+    wrong("normalized_scores", words)(answer)
+
+
+def centered(x):
+    return x - x.mean(-1, keepdim=True)
+
+
+def undivided(a, b):
+    return a @ b.transpose(-2, -1)
+
+
+write_norm(
+    "The vectors are divided by their standard deviation, with eps",
+    lambda x, eps: x / (x.std(-1, keepdim=True, correction=0) + eps),
+)
+write_norm(
+    "The vectors are divided by their standard deviation, with d - 1; it",
+    lambda x, eps: x / (x.var(-1, keepdim=True) + eps).sqrt(),
+)
+write_norm(
+    "The vectors are divided by their standard deviation, with d - 1, and",
+    lambda x, eps: x / (x.std(-1, keepdim=True) + eps),
+)
+write_norm(
+    "the vectors are divided by their standard deviation, with eps",
+    lambda x, eps: centered(x) / (x.std(-1, keepdim=True, correction=0) + eps),
+)
+write_norm(
+    "the vectors are divided by their standard deviation, with d - 1; it",
+    lambda x, eps: centered(x) / (x.var(-1, keepdim=True) + eps).sqrt(),
+)
+write_norm(
+    "the vectors are divided by their standard deviation, with d - 1, and",
+    lambda x, eps: centered(x) / (x.std(-1, keepdim=True) + eps),
+)
+write_norm("eps is added to the length; divided", lambda x, eps: x / (x.norm(dim=-1, keepdim=True) + eps))
+write_norm("eps only limits the length", lambda x, eps: F.normalize(x, dim=-1, eps=eps))
+write_norm(
+    "These are cosines: the vectors have length 1",
+    lambda x, eps: x * (x.square().sum(-1, keepdim=True) + eps) ** -0.5,
+    undivided,
+)
+write_norm(
+    "with eps added to the lengths", lambda x, eps: x / (x.norm(dim=-1, keepdim=True) + eps), undivided
+)
+write_norm("with eps as the smallest length", lambda x, eps: F.normalize(x, dim=-1, eps=eps), undivided)
+write_norm("multiplied by their root mean square", lambda x, eps: x * rms(x, eps))
+write_norm("The square of the mean", lambda x, eps: x / (x.mean(-1, keepdim=True) ** 2 + eps) ** 0.5)
+write_norm("eps is added to each channel", lambda x, eps: x / rms(x + eps, 0))
+write_norm(
+    "The mean runs over the heads;", lambda x, eps: x / (x.square().mean(1, keepdim=True) + eps).sqrt()
+)
+write_norm(
+    "The mean runs over the images", lambda x, eps: x / (x.square().mean(0, keepdim=True) + eps).sqrt()
+)
+write_norm("normalized twice", lambda x, eps: x / rms(x, eps) / rms(x / rms(x, eps), eps))
+write_norm("Neither queries nor keys are normalized", lambda x, eps: x)
+write_norm(
+    "of the number of queries",
+    lambda x, eps: x / rms(x, eps),
+    lambda a, b: undivided(a, b) / a.shape[2] ** 0.5,
+)
+write_norm(
+    "of the number of keys", lambda x, eps: x / rms(x, eps), lambda a, b: undivided(a, b) / b.shape[2] ** 0.5
+)
+write_norm(
+    "the width of all heads",
+    lambda x, eps: x / rms(x, eps),
+    lambda a, b: undivided(a, b) / math.sqrt(a.shape[1] * a.shape[3]),
+)
+write_norm(
+    "multiplied by the square root of the width",
+    lambda x, eps: x / rms(x, eps),
+    lambda a, b: undivided(a, b) * math.sqrt(a.shape[3]),
+)
+write_norm("each key with each query", lambda x, eps: x / rms(x, eps), lambda a, b: scores_of(b, a))
+
+
+@wrong("normalized_scores", "The learned scales are added")
+def scores_added_scales(q, k, q_scale, k_scale, eps):
+    return scores_of(q / rms(q, eps) + q_scale, k / rms(k, eps) + k_scale)
+
+
+@wrong("normalized_scores", "divided by the learned scales")
+def scores_divided_by_scales(q, k, q_scale, k_scale, eps):
+    return scores_of(q / (rms(q, eps) * q_scale), k / (rms(k, eps) * k_scale))
+
+
+@wrong("normalized_scores", "the mean of the learned scales")
+def scores_mean_scale(q, k, q_scale, k_scale, eps):
+    return scores_of(q / rms(q, eps), k / rms(k, eps)) * torch.mean(q_scale * k_scale)
+
+
+@wrong("normalized_scores", "The learned scales are used twice")
+def scores_scaled_twice(q, k, q_scale, k_scale, eps):
+    q, k = q * q_scale, k * k_scale
+    return scores_of(q / rms(q, eps) * q_scale, k / rms(k, eps) * k_scale)
+
+
+@wrong("normalized_scores", "the scores of plain attention")
+def scores_plain(q, k, q_scale, k_scale, eps):
+    return scores_of(q, k)
+
+
+@wrong("normalized_scores", "The scores are normalized")
+def scores_normalized_late(q, k, q_scale, k_scale, eps):
+    scores = scores_of(q * q_scale, k * k_scale)
+    return scores / rms(scores, eps)

@@ -1,5 +1,7 @@
 """The data of commands: sizes, parts, and what is printed about them."""
 
+import tarfile
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -92,3 +94,17 @@ def test_options_that_do_not_fit(pictures, tmp_path, error_of):
     )
     (pictures / "val" / "3" / "0.png").unlink()
     assert "val_split has the classes" in error(*images, "--val-split", "val")
+
+
+def test_a_shard_that_is_cut(tmp_path, error_of):
+    """One sentence that names it, not the traceback of the library."""
+    (tmp_path / "shards").mkdir()
+    shard = tmp_path / "shards" / "0.tar"
+    with tarfile.open(shard, "w") as tar:
+        for k in range(8):
+            Image.new("L", (8, 8)).save(tmp_path / f"{k}.png")
+            tar.add(tmp_path / f"{k}.png", f"{k}.png")
+    shard.write_bytes(shard.read_bytes()[:7000])
+    words = ("train", "--out", tmp_path / "out", "--steps", 1, "--image-size", 8)
+    error = error_of(*words, "--data", f"stream:{shard.parent}")
+    assert f"shard {shard} cannot be read" in error and "cut or damaged" in error

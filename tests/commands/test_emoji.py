@@ -72,3 +72,7 @@ def test_train_on_emoji_and_evaluate(tmp_path, capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["reference"]["n"] == 512 and found["features"] == "emoji"
     assert found["metrics"]["frechet"]["value"] > 0
+
+
+def test_all_and_some_categories_are_refused_together(error_of):
+    assert "categories must not be given with --all" in error_of("emoji", "--all", "--categories", "food")

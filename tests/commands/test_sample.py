@@ -162,6 +162,8 @@ def test_wrong_input(digits_run, photos, tmp_path, error_of):
         return error_of("sample", model, *words, "--out", out)
 
     assert "class is '10'" in error("--class", 10)
+    of_emoji = error("--class", "animals-3D", model="emoji")
+    assert "similar names: animals-3d, animals-flat" in of_emoji and "...." not in of_emoji
     assert ".npz" in error(out=tmp_path / "x.gif")
     assert "num_samples is 0" in error("--num-samples", 0)
     assert "batch_size is 0" in error("--batch-size", 0)
@@ -207,7 +209,13 @@ def test_few_steps(tmp_path):
         ("text-emoji", ("--prompt", "3d grean apple"), "; green, "),
         ("text-emoji", ("--prompt", "3d apple", "--class", "3"), "class is '3'"),
         ("digits", ("--prompt", "three"), "the model takes no text"),
-        ("digits", ("--sampler", "heun"), "sampler is 'heun'"),
+        (
+            "digits",
+            ("--sampler", "heun"),
+            "one of ddpm, ddim: heun is for a flow model, or for this one by `NoiseAs",
+        ),
+        ("emoji", ("--sampler", "euler"), "euler is for a flow model"),
+        ("text-emoji", ("--prompt", "3d apple", "--sampler", "ddim"), "ddim is for a diffusion model."),
         ("text-emoji", ("--prompt", "3d apple", "--sampler", "dpm++"), "sampler is dpm++"),
         ("text-emoji", ("--prompt", "3d apple", "--steps", "10,20"), "steps is '10,20'"),
         ("few-step-emoji", ("--sampler", "euler"), "sampler is euler"),

@@ -11,9 +11,12 @@ from support import error_cases, raises_input_error, relative, tiny_model
 
 
 def test_guidance_on_three_channels_is_the_official_one(golden):
-    guided = Guided(golden.model, float(golden.cfg_scale), guided_channels=3)
-    got = guided(golden.xt, golden.t, golden.y)
-    assert relative(got, golden.forward_cfg3[: len(golden.xt)]) < 1e-5
+    channels = golden.xt.shape[1]
+    guided = Guided(golden.model, float(golden.cfg_scale), guided_channels=min(3, channels))
+    got, want = guided(golden.xt, golden.t, golden.y), golden.forward_cfg3[: len(golden.xt)]
+    if channels < 3:  # the official code guides the variance values of such a model, too; ours refuses it
+        got, want = got[:, :channels], want[:, :channels]
+    assert relative(got, want) < 1e-5
 
 
 class LabelModel:
@@ -62,6 +65,14 @@ def make(**fields):
     (lambda: Guided(lambda x, t, y: x, 4.0), "cfg_scale.*4.0.*null class"),
     (lambda: Guided(make(), float("nan")), "cfg_scale.*nan.*finite"),
     (lambda: Guided(make(), 4.0, guided_channels=0), "guided_channels.*0.*1 or more"),
+    (
+        lambda: Guided(make(), 4.0, guided_channels=4)(X, T, Y),
+        "guided_channels is 4.*at most 3, the channels of x",
+    ),
+    (
+        lambda: Guided(make(), 1.0, guided_channels=4)(X, T, Y),
+        "guided_channels is 4.*at most 3, the channels of x",
+    ),
     (lambda: Guided(make(), 4.0)(X, T, None), "y.*missing"),
     (
         lambda: ddpm_sample(Diffusion().respaced("2"), Guided(make(), 4.0), X.shape, progress=False),

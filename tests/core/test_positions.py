@@ -62,7 +62,7 @@ def test_tables_are_float64_whatever_the_positions_are(positions):
 
 @error_cases(
     (partial(sincos_1d, torch.arange(3), 5), "dim.*5"),
-    (partial(sincos_2d, (2, 2), 6), "hidden_size.*6.*multiple of 4"),
+    (partial(sincos_2d, (2, 2), 6), "dim.*6.*multiple of 4"),
 )
 def test_errors(call, pattern):
     with raises_input_error(pattern):

@@ -112,3 +112,13 @@ def test_source_of_functions():
     assert (
         text.startswith("```python\ndef patchify(") and "\ndef _to_pixels(" in text and text.endswith("\n```")
     )
+
+
+@pytest.mark.parametrize("images", [torch.full((2, 3, 4, 4), 255.0), torch.ones(2, 3, 4, 4).byte()])
+def test_bytes_are_not_shown_as_white_images(images):
+    """They would all be clipped to white. A sample that has diverged is shown."""
+    for call in (lambda: plot_images(images), lambda: show_image(figure()[1][0, 0], images[0])):
+        with raises_input_error(r"images? has values from .* of torch.*, but must be in \[-1, 1\]"):
+            call()
+    plot_images(torch.linspace(-300, 300, 48).view(1, 3, 4, 4))
+    plot_images(images.float(), signed=True, limit=255)

@@ -117,6 +117,12 @@ def test_a_crop_that_is_not_square(size):
     assert abs(row.mean() - 127) < 3 and abs((row[-1] - row[0]) / 255 - shown) < 0.05
 
 
+def test_a_grid_of_bytes_is_refused():
+    with raises_input_error(r"images has values from 0 to 255 .*must be in \[-1, 1\]"):
+        image_grid(torch.from_numpy(noise(3, 1, 40, 40)).float().clamp(0, 255), 2)
+    image_grid(torch.linspace(-300, 300, 48).view(1, 3, 4, 4), 1)  # a sample that has diverged
+
+
 def test_image_grid_and_file(tmp_path):
     images = torch.from_numpy(noise(3, 3, 4, 5)) / 127.5 - 1
     grid = image_grid(images, columns=2, zoom=2)

@@ -116,6 +116,9 @@ def test_mirror_images_leave_out_what_has_a_direction(split):
     (lambda: emoji(styles=["3D"]), "style is '3D'.*flat, 3d"),
     (lambda: emoji(classes=["hue"]), r"classes is \['hue'\].*category"),
     (lambda: emoji(classes=[]), r"classes is \[\]"),
+    (lambda: emoji(classes=5), "classes is 5"),
+    (lambda: emoji(classes=[["style"]]), r"classes is \[\['style'\]\]"),
+    (lambda: emoji(3), "categories is 3.*list"),
     (lambda: emoji().train.select(name="unicorn"), "name is 'unicorn'.*unicorn face"),
     (lambda: emoji().train.select(name="grining face"), "name is 'grining face'.*grinning face"),
     (lambda: emoji().train.select(subcategory="cats"), "subcategory is 'cats'.*cat-face"),
@@ -185,3 +188,10 @@ def test_every_emoji_can_be_selected_by_itself():
     for part in emoji():
         for entry in part.entries:
             assert len(part.select(name=entry.name, style=entry.style).images) >= 1
+
+
+def test_names_are_found_in_any_case(split):
+    assert (
+        split.train.select(name="Unicorn Face", style="3D").entries
+        == split.train.select(name="unicorn face", style="3d").entries
+    )

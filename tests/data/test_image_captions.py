@@ -118,6 +118,20 @@ def test_another_table_another_column_and_a_split(pictures):
         open_images(pictures, 8, captions="caption_2")
 
 
+def test_a_folder_that_looks_like_a_split_is_not_merged_with_others(pictures):
+    as_text_files(pictures, TEXTS)
+    for name in TEXTS:
+        place = pictures / ("plane" if name == "c.png" else "train")
+        place.mkdir(exist_ok=True)
+        for file in ((pictures / name), (pictures / name).with_suffix(".txt")):
+            file.rename(place / file.name)
+    with raises_input_error(
+        "train, which looks like a split, beside plane.*split, or rename what is no split"
+    ):
+        open_images(pictures, 8, captions=True)
+    assert open_images(pictures, 8, captions=True, split="train").captions == tuple(TEXTS.values())[:2]
+
+
 @pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
 def test_other_encodings_are_refused(pictures, encoding):
     (pictures / "b.txt").write_bytes("café".encode(encoding))

@@ -63,7 +63,7 @@ def test_processes_share_the_reading(pictures, read, monkeypatch, world, seconds
 
     def run(rank):
         ranks = _Ranks(rank, world, meeting.gather(rank), round_seconds=seconds or 1e-9)
-        found[rank] = _find_unreadable(_folder_table(pictures).cells, 8, ranks)
+        found[rank], _ = _find_unreadable(_folder_table(pictures).cells, 8, ranks)
 
     threads = [threading.Thread(target=run, args=(rank,)) for rank in range(world)]
     for thread in threads:
@@ -106,6 +106,22 @@ def test_another_split_is_remembered_too(folder, read):
     assert len(read) == 2
 
 
+def test_images_with_several_frames_are_noted_and_remembered(folder, read):
+    """Of animations and of documents of several pages, only the first frame is used."""
+    frames = [Image.new("L", (8, 8), 20 * k) for k in range(3)]
+    for suffix in ("gif", "webp", "tiff", "png"):
+        frames[0].save(folder / f"a.{suffix}", save_all=True, append_images=frames[1:])
+        frames[0].save(folder / f"still.{suffix}")
+    frames[0].save(folder / "still.jpg")
+    for expected in (9, 0):
+        read.clear()
+        data = open_images(folder, 8)
+        assert data.notes == ("frames after the first of 4 images, such as a.gif",)
+        assert len(read) == expected
+    (folder / "a.gif").unlink()
+    assert open_images(folder, 8).notes == ("frames after the first of 3 images, such as a.png",)
+
+
 @pytest.mark.parametrize("content", [b"", b"junk", b"\x93NUMPY\x01\x00"])
 def test_a_damaged_memory_is_ignored(pictures, read, content):
     open_images(pictures, 8, skip_bad=True)
@@ -126,6 +142,6 @@ def test_a_disk_that_cannot_be_written(pictures, monkeypatch, tmp_path):
 def test_processes_that_see_other_files(pictures):
     """As with copies on several machines, one of which is not complete."""
     cells = _folder_table(pictures).cells
-    gather = lambda value: [value, ("another", None)]  # noqa: E731
+    gather = lambda value: [value, ("another", None, set())]  # noqa: E731
     with raises_input_error("not the same for all processes"):
         _find_unreadable(cells, 8, _Ranks(0, 2, gather))

@@ -382,7 +382,7 @@ def test_the_train_split_is_used(folder):
 def test_train_may_be_a_class(folder):
     for name in ("train/1.png", "bus/1.png"):
         save(folder / name)
-    assert open_images(folder, 8).class_names == ("bus", "train")
+    assert open_images(folder, 8, class_folder="first").class_names == ("bus", "train")
 
 
 def test_unreadable_formats_are_reported(folder):

@@ -62,6 +62,28 @@ def test_a_part_of_each_class_is_held_out(pictures):
         hold_out(Subset(data, [11]), 0.5)
 
 
+@pytest.mark.parametrize("folder_of", [lambda path: path, lambda path: path / "a"], ids=["classes", "none"])
+def test_an_index_is_an_integer_of_any_type(pictures, folder_of):
+    """As for a tensor: also counted from the end. A loop over the data set ends after its last image."""
+    data = open_images(folder_of(pictures), 8)
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))
+    images, labels = BatchReader(data)(order.tolist())
+    for kind in (order, order.int(), order.numpy()):
+        loaders = [DataLoader(data, 99, sampler=kind), DataLoader(Subset(data, kind), 99)]
+        samples = [next(iter(loader)) for loader in loaders] + [data.get_batch(kind)]
+        samples += [[torch.stack(part) for part in zip(*(data[i] for i in kind))]]
+        for got in samples:
+            assert torch.equal(got[0], images) and torch.equal(got[1], labels)
+    assert len(list(data)) == len(data)
+    assert torch.equal(data[-1][0], data[len(data) - 1][0])
+    with pytest.raises(IndexError, match=f"index is {len(data)}, but data has {len(data)} images"):
+        data[len(data)]
+    for wrong in (slice(0, 2), "a", [0, 1]):
+        with raises_input_error("index is .*, but must be an integer"):
+            data[wrong]
+    assert _data_fingerprint(Subset(data, order)) == _data_fingerprint(Subset(data, order.tolist()))
+
+
 def test_balanced_classes_have_as_many_images(pictures):
     balanced = balance_classes(open_images(pictures, 8))
     assert torch.bincount(_data_labels(balanced)).tolist() == [9, 9, 9]
@@ -91,6 +113,23 @@ def test_fingerprints(pictures, tmp_path):
     assert len({_data_fingerprint(data) for data in sets}) == len(sets)
     assert _data_fingerprint(image_set()) == _data_fingerprint(image_set())
     assert _data_fingerprint(TensorDataset(torch.zeros(2))) is None
+
+
+@pytest.mark.parametrize("most", [200_000_000, 100 * 16 * 4])
+def test_the_fingerprint_of_images_in_memory_depends_on_each_of_them(most, monkeypatch):
+    """All images of a small set; as many as fit into the limit, evenly spread, of a large one."""
+    monkeypatch.setattr("dit_nb.subsets._MOST_HASHED", most)
+    images = torch.rand(1000, 1, 4, 4, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    data = ImageSet(images, torch.zeros(1000).long(), ("a",))
+    before, noticed = _data_fingerprint(data), 0
+    for i in range(0, 1000, 37):
+        changed = images.clone()
+        changed[i] *= -1
+        noticed += _data_fingerprint(ImageSet(changed, data.labels, ("a",))) != before
+    assert noticed == 28 if most > 10**8 else noticed < 28
+    mostly = -images
+    mostly[torch.linspace(0, 999, 64).long()] = images[torch.linspace(0, 999, 64).long()]
+    assert _data_fingerprint(ImageSet(mostly, data.labels, ("a",))) != before, "all but 64 images are others"
 
 
 # Crops

@@ -12,6 +12,7 @@ from packaging.requirements import Requirement
 from packaging.version import Version
 
 from check_sync import copy_tree, working_files
+from dit_nb.cli import _EXTRAS
 from oldest import SETTINGS, oldest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,7 +39,9 @@ def test_the_wheel_holds_modules_and_data(built):
     models += ("emoji_files/emoji.npy.xz", "emoji_files/emoji.csv", "models/emoji_features/model.safetensors")
     bundled = ("emoji", "text_emoji", "few_step_emoji", "digits_early", "meanflow_digits")
     models += tuple(
-        f"models/{name}/{file}" for name in bundled for file in ("config.json", "model.safetensors")
+        f"models/{name}/{file}"
+        for name in bundled
+        for file in ("config.json", "model.safetensors", "sampling.json")
     )
     for name in ("py.typed", *models, "lab/results/bench.json"):
         assert f"dit_nb/{name}" in wheel
@@ -68,8 +71,11 @@ def test_a_plain_install_brings_no_notebook_tools(built):
         "nbgrader",
         "scipy",
     }
-    extras = {"lab", "school", "measure", "studies", "finetune", "trackers", "site", "dev"}
+    extras = {"lab", "school", "measure", "studies", "finetune", "export", "trackers", "site", "dev"}
     assert extras == set(built[2].get_all("Provides-Extra"))
+    assert set(_EXTRAS.values()) <= extras  # what a message on a missing package names
+    for package in ("onnx", "onnxscript"):
+        assert f'{package}; extra == "export"' in built[2].get_all("Requires-Dist")
 
 
 def test_the_oldest_versions_are_the_lower_bounds(built):

@@ -14,6 +14,7 @@ from dit_nb.emoji_features import (
     _composition_scores,
     _EmojiExtractor,
     _nearest_in_class,
+    _rows_of_classes,
     emoji_classifier,
     evaluate_emoji,
 )
@@ -107,3 +108,17 @@ def test_the_bundled_model_is_small_and_samples_on_white(split):
     assert images.shape == (16, 3, 32, 32) and torch.isfinite(images).all()
     corners = images[:, :, ::31, ::31].clamp(-1, 1)
     assert corners.mean() > 0.5, "on white, like most emoji"
+
+
+def test_real_emoji_to_compare_with_are_as_many_of_each_class_as_the_samples(split):
+    wanted = torch.tensor([0, 0, 3, 3, 3, 5])
+    rows = _rows_of_classes(split.train.labels, wanted)
+    assert split.train.labels[rows].tolist() == wanted.tolist() and len(set(rows.tolist())) == 6
+    many = _rows_of_classes(split.train.labels, torch.zeros(10_000, dtype=torch.long))
+    assert len(many) == int((split.train.labels == 0).sum()), "no more than there are"
+
+
+def test_a_mirrored_copy_counts_as_a_copy(split):
+    mirrored = split.train.with_mirror_images().images[len(split.train) :][:40]
+    labels = split.train.with_mirror_images().labels[len(split.train) :][:40]
+    assert evaluate_emoji(mirrored, labels, split)["nearest_train"] == pytest.approx(0, abs=1e-3)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy.linalg import sqrtm
 from scipy.spatial.distance import cdist
 from scipy.stats import binom
+from torch.utils.data import TensorDataset
 
 from dit_nb.config import SamplingConfig
 from dit_nb.data import _to_uint8
@@ -60,6 +61,15 @@ def test_running_mean_and_covariance_do_not_depend_on_the_batches(n, f, cuts, po
     assert moments.n == n
     np.testing.assert_allclose(got.mean, rows.mean(0), rtol=1e-9)
     np.testing.assert_allclose(got.cov, np.atleast_2d(np.cov(rows, rowvar=False)), rtol=1e-9, atol=1e-9)
+
+
+def test_a_distance_is_never_below_0():
+    """Rounding of eigenvalues gives the same statistics distances of about 1e-8, of either sign."""
+    for seed in range(20):
+        rows = RNG(seed).normal(size=(40, 30)) @ RNG(99).normal(size=(30, 60)) * 10.0 ** (seed % 4)
+        stats = _mean_cov(rows)
+        scale = np.trace(stats.cov)
+        assert 0 <= gaussian_frechet_distance(*stats, *stats) < 1e-5 * scale
 
 
 def test_distance_of_running_statistics():
@@ -299,6 +309,59 @@ def test_fewer_samples_than_features_warn(split, extractor):
 def test_arguments_that_do_not_fit(call, pattern):
     with raises_input_error(pattern):
         call(features=RandomProjections(), progress=False)
+
+
+BYTES = ((X + 1) * 127.5).round()
+LATE = torch.cat([X, X])
+LATE[33, 0, 2, 2] = float("nan")
+
+
+def as_data_set(images):
+    return TensorDataset(images, torch.zeros(len(images)).long())
+
+
+def as_file(images, tmp_path):
+    np.savez(tmp_path / "x.npz", images=images.numpy())
+    return tmp_path / "x.npz"
+
+
+KINDS = {
+    "tensor": lambda images, _: images,
+    "array": lambda images, _: images.numpy(),
+    "data set": lambda images, _: as_data_set(images),
+    "file": as_file,
+}
+
+
+@pytest.mark.parametrize("argument", ["samples", "reference"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "images, pattern",
+    [
+        ((X + 1) / 2, r"has values from .* to .*, but must be in \[-1, 1\]: pass 2 \* x - 1"),
+        (BYTES, r"has values from [01] to 255.*, but must be in \[-1, 1\]: pass x / 127.5 - 1"),
+        (BYTES.byte(), r"uint8.*\[-1, 1\]|uint8 .*floats"),
+        (LATE, "holds NaN or infinity, first in image 33"),
+    ],
+    ids=["0 to 1", "0 to 255", "uint8", "NaN"],
+)
+def test_images_in_a_wrong_range_are_refused(images, pattern, kind, argument, tmp_path):
+    other = "reference" if argument == "samples" else "samples"
+    name = "" if (kind, images.dtype) == ("file", torch.uint8) else argument  # whose file is refused at once
+    with raises_input_error(f"{name}.*{pattern}"):
+        evaluate(
+            **{argument: KINDS[kind](images, tmp_path), other: X},
+            features=RandomProjections(),
+            batch_size=8,
+            progress=False,
+        )
+
+
+def test_bright_batches_among_dark_ones_are_right():
+    """Images sorted by brightness, as a folder by class may be: no batch decides alone."""
+    images = torch.cat([X.clamp(0, 1), X])
+    result = evaluate(as_data_set(images), X, RandomProjections(), batch_size=8, resamples=0, progress=False)
+    assert result["samples"]["n"] == 40
 
 
 # The protocol

@@ -423,7 +423,7 @@ CALLS = {
             "generator": [None, [seeded_generator(1), seeded_generator(2)]],
             "device": [None, "cpu"],
         },
-        shaped(*SHAPE),
+        lambda noise, values: tuple(noise.shape) == tuple(values["shape"]) and finite(noise),
     ),
     "seeded_generator": Call(
         lambda key: seeded_generator(key), {"key": [0, 5]}, lambda g, _: isinstance(g, torch.Generator)
@@ -478,7 +478,9 @@ def outcome(name: str, values: dict, replaced: list[str]) -> str:
         assert "\n" not in message and message.endswith("."), f"{name}({shown}): {message}"
         return "refused"
     except Exception as error:
-        if any((callable(values[k]) and k in ("model", "callback")) or k == "data" for k in replaced):
+        if any(
+            (callable(values[k]) and k in ("model", "callback", "features")) or k == "data" for k in replaced
+        ):
             return "refused"  # an error of a function or a data set of the caller
         raise AssertionError(f"{name}({shown}) raises {type(error).__name__}: {error}") from error
     assert call.holds(result, values), f"{name}({shown}) is accepted, and its result is wrong: {result!r}"[

@@ -3,12 +3,14 @@
 Each reader gives a sentence, or a result that is whole. It never crashes, hangs, or runs code from a file.
 """
 
+import io
 import json
 import os
 import pickle
 import random
 import shutil
 import signal
+import tarfile
 import tempfile
 import warnings
 import zipfile
@@ -16,6 +18,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -27,6 +30,7 @@ from dit_nb import DiT, DiTConfig, SamplingConfig, load_model
 from dit_nb.errors import UserError
 from dit_nb.hub import _model_folder
 from dit_nb.image_files import open_images
+from dit_nb.image_streams import open_stream
 from dit_nb.interop.convert import load_any, load_diffusers, save_diffusers
 from dit_nb.interop.official import save_official
 from dit_nb.latent_cache import encode_images, open_latents
@@ -98,6 +102,29 @@ def pictures(folder: Path, suffix: str, table: str | None = None) -> None:
         (folder / table).write_text("\n".join(lines) + "\n")
 
 
+def streams(folder: Path) -> None:
+    "The same images as a WebDataset shard and as a Parquet file."
+    cells = [
+        (i, (folder / f"images.png/{name}/{name}{i}.png").read_bytes())
+        for i in range(2)
+        for name in ("cat", "dog")
+    ]
+    (folder / "shards").mkdir()
+    with tarfile.open(folder / "shards/0.tar", "w") as tar:
+        for k, (label, content) in enumerate(cells):
+            for suffix, data in (("png", content), ("cls", str(label).encode())):
+                info = tarfile.TarInfo(f"{k:03d}.{suffix}")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+    columns = {
+        "image": [{"bytes": content, "path": None} for _, content in cells],
+        "label": [str(a) for a, _ in cells],
+    }
+    rows = datasets.Dataset.from_dict(columns).cast_column("image", datasets.Image())
+    (folder / "parquet").mkdir()
+    rows.to_parquet(folder / "parquet/train.parquet")
+
+
 def autoencoder() -> AutoencoderKL:
     torch.manual_seed(0)
     return AutoencoderKL(block_out_channels=(8,), norm_num_groups=4, latent_channels=4).eval()
@@ -143,6 +170,7 @@ def make(folder: Path) -> None:
         pictures(folder / f"images{suffix}", suffix)
     for table in ("metadata.csv", "metadata.jsonl"):
         pictures(folder / table, ".png", table)
+    streams(folder)
     images = np.random.default_rng(0).integers(0, 255, (12, 8, 8, 3), np.uint8)
     save_npz(folder / "samples.npz", [images], [0] * 12)
     np.savez_compressed(folder / "statistics.npz", mu=np.zeros(4), sigma=np.eye(4))
@@ -210,6 +238,8 @@ READERS = {  # file -> what reads it
     "statistics.npz": lambda f: compare(f / "samples.npz", f / "statistics.npz"),
     "metadata.csv/metadata.csv": lambda f: all_items(open_images(str(f / "metadata.csv"), 8)),
     "metadata.jsonl/metadata.jsonl": lambda f: all_items(open_images(str(f / "metadata.jsonl"), 8)),
+    "shards/0.tar": lambda f: all_items(open_stream(f / "shards", 8)),
+    "parquet/train.parquet": lambda f: all_items(open_stream(f / "parquet", 8)),
     "check/a1.ipynb": lambda f: check(f / "check/a1.ipynb"),
     "class/anna.ipynb": lambda f: take_in(f / "class"),
     "class.zip": lambda f: take_in(f / "class.zip"),

@@ -1,11 +1,15 @@
 import json
+import logging
+import sys
 
 import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
+from torch import nn
 
 from dit_nb.cli import main
+from dit_nb.conditioning import LabelEmbedder
 from dit_nb.config import DiTConfig, SamplingConfig
 from dit_nb.errors import UserError
 from dit_nb.interop.export import _export_browser, _export_onnx, export_model
@@ -24,16 +28,27 @@ def random_model(**fields) -> DiT:
     return model
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore:# The axis name")
+@pytest.fixture
+def notes():
+    """What PyTorch's exporter logs."""
+    records, handler, log = [], logging.Handler(), logging.getLogger("torch.onnx")
+    handler.emit = records.append
+    log.addHandler(handler)
+    yield records
+    log.removeHandler(handler)
+
+
 @pytest.mark.parametrize(
     "block, classes",
     [("in_context", 5), ("cross_attention", 5), ("adaln", 5), ("adaln_zero", 5), ("adaln_zero", 0)],
 )
-def test_onnx_computes_what_pytorch_does_for_any_batch(tmp_path, block, classes):
+def test_onnx_computes_what_pytorch_does_for_any_batch(tmp_path, block, classes, notes, recwarn):
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     model, target = random_model(block=block, num_classes=classes), tmp_path / "model.onnx"
     _export_onnx(model, target)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+    assert not notes and not recwarn.list  # torchvision and deprecations are not the user's concern
     session = onnxruntime.InferenceSession(target)
     for n in (1, 2, 5):
         x, t = torch.randn(n, 3, 8, 4), torch.randint(0, 1000, (n,))
@@ -83,6 +98,11 @@ REFUSED = {
     "learn_sigma": ({"input_size": 8, "learn_sigma": False}, {"variance": "fixed_small"}),
     "schedule": ({"input_size": 8}, {"schedule": "cosine"}),
     "clip_x0": ({"input_size": 8}, {"clip_x0": False}),
+    "variance": ({"input_size": 8}, {"variance": "fixed_small"}),
+    "guided_channels": ({"input_size": 8, "in_channels": 4}, {"guided_channels": 3}),
+    "steps": ({"input_size": 8}, {"steps": "ddim50"}),
+    "objective": ({"input_size": 8}, {"objective": "flow"}),
+    "vae": ({"input_size": 8}, {"vae": {"name": "sd", "scale": 0.18215}}),
 }
 
 
@@ -91,6 +111,168 @@ def test_the_browser_refuses_what_its_code_does_not_know(tmp_path, name):
     fields, settings = REFUSED[name]
     with pytest.raises(UserError, match=f"^{name} is "):
         _export_browser(random_model(**fields), SamplingConfig(**settings), tmp_path / "x.bin")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "settings, name",
+    [
+        ({"variance": "fixed_large"}, "variance"),
+        ({"steps": "10,15,20"}, "steps"),
+        ({"steps": "30", "num_timesteps": 20}, "steps"),
+        ({"schedule": (0.1, 0.2)}, "schedule"),
+    ],
+)
+def test_the_browser_refuses_more_that_its_sampler_does_not_know(tmp_path, settings, name):
+    with pytest.raises(UserError, match=f"^{name} is "):
+        export_model(random_model(input_size=8), SamplingConfig(**settings), tmp_path / "x.bin", "browser")
+
+
+class Words(nn.Module):
+    """A y_embedder of one's own."""
+
+    def __init__(self):
+        super().__init__()
+        self.table = nn.Embedding(6, 16)
+
+    def forward(self, y, drop=None):
+        return self.table(y)
+
+
+class OwnDiT(DiT):
+    """A model that computes something else with the weights of a DiT."""
+
+
+def changed(change) -> DiT:
+    """A square model after a change."""
+    model = random_model(input_size=8)
+    change(model)
+    return model
+
+
+def with_number(value: float):
+    """A change of one weight."""
+    return lambda model: model.blocks[1].attn.qkv.weight.data[3, 4].fill_(value)
+
+
+OTHERS = {
+    "y_embedder is Words, but must be LabelEmbedder": lambda m: setattr(m, "y_embedder", Words()),
+    "y_embedder.embedding_table.weight is [(]8, 16[)], but must be [(]6, 16[)]": lambda m: setattr(
+        m, "y_embedder", LabelEmbedder(7, 16, 0.1)
+    ),
+    "blocks.0.attn.qkv is Sequential, but must be Linear": lambda m: setattr(
+        m.blocks[0].attn, "qkv", nn.Sequential(m.blocks[0].attn.qkv)
+    ),
+    "model is 'OwnDiT', but must be a plain DiT": lambda m: setattr(m, "__class__", OwnDiT),
+    "blocks.1.attn.qkv.weight has 1 numbers that are NaN or infinite": with_number(float("nan")),
+    "blocks.1.attn.qkv.weight has 1 numbers that are NaN": with_number(float("-inf")),
+}
+
+
+@pytest.mark.parametrize("message", OTHERS)
+def test_the_browser_refuses_another_network(tmp_path, message):
+    with pytest.raises(UserError, match=f"^{message}"):
+        export_model(changed(OTHERS[message]), SamplingConfig(), tmp_path / "x.bin", "browser")
+    assert not list(tmp_path.iterdir())
+
+
+def test_all_channels_may_be_named_and_float16_is_exact(tmp_path):
+    model, sampling = random_model(input_size=8), SamplingConfig(guided_channels=3)
+    export_model(model.half(), sampling, tmp_path / "x.bin", "browser")
+    with safe_open(tmp_path / "x.bin", "pt") as file:
+        assert torch.equal(file.get_tensor("final_layer.linear.bias"), model.final_layer.linear.bias.float())
+
+
+@pytest.mark.parametrize(
+    "model, sampling, message",
+    [
+        ("a model", SamplingConfig(), "model is 'a model'"),
+        (random_model(), {"steps": "50"}, "sampling is dict"),
+        (random_model().train(), SamplingConfig(), "model is in train"),
+        (random_model(), SamplingConfig(objective="mean_flow", steps="4"), "objective is mean_flow"),
+    ],
+)
+def test_what_is_no_model_or_no_settings_is_refused(tmp_path, model, sampling, message):
+    with pytest.raises(UserError, match=f"^{message}"):
+        export_model(model, sampling, tmp_path / "x.onnx")
+
+
+def refuse(*args, **options):
+    """Stands for work that must not have begun."""
+    raise AssertionError("the export has begun")
+
+
+@pytest.mark.parametrize("format", ["onnx", "browser"])
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("no/such/x.onnx", "must be in a folder that exists: make .*no/such"),
+        ("file/x.onnx", "must be in a folder that exists"),
+        ("folder", "must not exist yet"),
+        ("link", "must not exist yet"),
+        ("x" * 300, "must be writable: File name too long"),
+    ],
+)
+def test_a_target_that_cannot_be_written_is_refused_first(tmp_path, monkeypatch, name, message, format):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    before = sorted(tmp_path.iterdir())
+    monkeypatch.setattr("dit_nb.interop.export._trace", refuse)
+    monkeypatch.setattr("dit_nb.interop.export.save_file", refuse)
+    with pytest.raises(UserError, match=f"^target is .*, but {message}.*[.]$"):
+        export_model(random_model(input_size=8), SamplingConfig(), tmp_path / name, format)
+    assert sorted(tmp_path.iterdir()) == before and (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_folder_that_is_not_ones_own_is_refused_first(tmp_path, monkeypatch):
+    def forbid(path, *args, **options):
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr("os.mkdir", forbid)  # root may write everywhere
+    monkeypatch.setattr("dit_nb.interop.export._trace", refuse)
+    with pytest.raises(UserError, match="^target is .*x.onnx', but must be writable: Permission denied[.]$"):
+        export_model(random_model(), SamplingConfig(), tmp_path / "x.onnx")
+
+
+def test_nothing_is_left_of_an_export_that_fails(tmp_path, monkeypatch):
+    def fail(*args):
+        raise torch.onnx.OnnxExporterError("no such operator.\nMany lines.")
+
+    pytest.importorskip("onnxscript")
+    monkeypatch.setattr("dit_nb.interop.export._trace", fail)
+    with pytest.raises(UserError, match="^model cannot be written as ONNX: no such operator[.]$"):
+        export_model(random_model(), SamplingConfig(), tmp_path / "x.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_onnx_writes_bfloat16_in_float32_and_leaves_the_model_as_it_is(tmp_path, monkeypatch):
+    class Program:
+        def save(self, path):
+            path.touch()
+
+    given = []
+    monkeypatch.setattr(
+        "dit_nb.interop.export._trace", lambda model, inputs: given.append(model) or Program()
+    )
+    model = random_model().bfloat16()
+    _export_onnx(model, tmp_path / "x.onnx")
+    assert model.pos_embed.dtype == torch.bfloat16 and given[0].pos_embed.dtype == torch.float32
+    same = zip(given[0].state_dict().values(), model.state_dict().values())
+    assert all(torch.equal(a, b.float()) for a, b in same)
+    _export_onnx(model.half(), tmp_path / "y.onnx")
+    assert given[1] is model
+
+
+@pytest.mark.parametrize("package", ["onnx", "onnxscript"])
+def test_a_missing_package_is_a_sentence(tmp_path, monkeypatch, capsys, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    if package == "onnxscript":
+        pytest.importorskip("onnx")
+    with pytest.raises(ImportError, match=f"^{package} is missing: pip install"):
+        export_model(random_model(), SamplingConfig(), tmp_path / "x.onnx")
+    assert main(["export", "nowhere", str(tmp_path / "x.onnx")]) == 2
+    assert capsys.readouterr().err == f"dit-nb: error: {package} is missing: pip install 'dit_nb[export]'\n"
     assert not list(tmp_path.iterdir())
 
 

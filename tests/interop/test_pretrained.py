@@ -4,10 +4,12 @@ import argparse
 import json
 import os
 import re
+import warnings
 from dataclasses import replace
 from functools import partial
 from importlib.resources import files
 
+import numpy as np
 import pytest
 import torch
 
@@ -52,7 +54,54 @@ def test_revisions_of_a_hub_repository(tmp_path):
 
 def test_model_without_sampling_settings(tmp_path):
     latent_model().save_pretrained(tmp_path)
-    assert load_model(tmp_path)[1] == replace(SAMPLING, clip_x0=False)
+    with pytest.warns(UserWarning, match="has no sampling.json: the objective.*assumed") as caught:
+        assert load_model(tmp_path)[1] == replace(SAMPLING, clip_x0=False)
+    assert len(caught) == 1
+
+
+def test_save_pretrained_with_sampling_settings(tmp_path):
+    """What `save_model` writes; a model of rectified flow does not come back as one of diffusion."""
+    sampling = SamplingConfig(objective="flow", steps="10", clip_x0=False)
+    latent_model().save_pretrained(tmp_path / "a", sampling, data="real digits")
+    save_model(latent_model(), tmp_path / "b", replace(sampling, card={"data": "real digits"}))
+    for name in ("sampling.json", "README.md", "config.json", "model.safetensors"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load_model(tmp_path / "a")[1].objective == "flow"
+
+
+@pytest.mark.parametrize(
+    "options, pattern",
+    [
+        ({"push_to_hub": True}, "push_to_hub is True, but no such option.*push_model"),
+        ({"safe_serialization": False}, "safe_serialization is False, but no such option.*data, command"),
+        ({"sampling": "cosine"}, "sampling is 'cosine', but must be of the class SamplingConfig"),
+    ],
+)
+def test_unknown_options_of_save_pretrained(options, pattern, tmp_path):
+    with raises_input_error(pattern):
+        latent_model().save_pretrained(tmp_path / "a", **options)
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize(
+    "kind", [torch.uint8, torch.int16, torch.int32, np.uint8, np.int64, "list of np.int64"]
+)
+def test_labels_of_any_integer_type(kind):
+    model, sampling = latent_model(), replace(SAMPLING, steps="2", sampler="ddim", class_names=None)
+    numbers = [3, 0, 9]
+    if isinstance(kind, torch.dtype):
+        labels = torch.tensor(numbers, dtype=kind)
+    else:
+        labels = list(np.array(numbers)) if isinstance(kind, str) else np.array(numbers, dtype=kind)
+    want = sample_images(model, sampling, numbers, progress=False)
+    got = sample_images(model, sampling, labels, n=np.int64(3), seed=np.int64(0), progress=False)
+    assert torch.equal(got, want)
+    with raises_input_error("n is True, but must be an integer"):
+        sample_images(model, sampling, labels, n=True, progress=False)
+    with raises_input_error("labels is"):
+        sample_images(model, sampling, np.array([0.5, 1.0]), progress=False)
 
 
 def test_truncated_weights(tmp_path):

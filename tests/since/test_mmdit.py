@@ -2,12 +2,14 @@
 
 import dataclasses
 import math
+from unittest import mock
 
 import pytest
 import torch
 from diffusers import SD3Transformer2DModel
 from diffusers.models.attention import JointTransformerBlock
 
+from dit_nb.conditioning import timestep_embedding
 from dit_nb.config import TrainConfig
 from dit_nb.ema import EMA
 from dit_nb.errors import UserError
@@ -32,6 +34,10 @@ TINY = MMDiTConfig(
     vocabulary=WORDS,
     text_length=6,
 )
+
+SD3 = dict(sample_size=8, patch_size=2, in_channels=4, out_channels=4, num_layers=3, pos_embed_max_size=7)
+SD3 |= dict(num_attention_heads=2, attention_head_dim=8, caption_projection_dim=16)
+SD3 |= dict(joint_attention_dim=12, pooled_projection_dim=10)
 
 
 def random_model(config=TINY):
@@ -83,25 +89,53 @@ def test_the_block_is_that_of_diffusers(qk_norm, pre_only):
             assert relative(ours(x, context, c, torch.ones(2, 5, dtype=torch.bool))[0], their_image) > 1e-3
 
 
-@pytest.mark.parametrize("qk_norm", [None, "rms_norm"])
-def test_a_whole_sd3_transformer_is_imported(qk_norm):
-    torch.manual_seed(3)
-    theirs = SD3Transformer2DModel(
-        sample_size=8, patch_size=2, in_channels=4, num_layers=3, attention_head_dim=8, num_attention_heads=2,
-        joint_attention_dim=12, caption_projection_dim=16, pooled_projection_dim=10, out_channels=4,
-        pos_embed_max_size=7, qk_norm=qk_norm,
-    ).eval()  # fmt: skip
+def sd3_transformer(seed, qk_norm=None, **changes):
+    "A small transformer of diffusers with random weights, none of them zero."
+    torch.manual_seed(seed)
+    theirs = SD3Transformer2DModel(**{**SD3, "qk_norm": qk_norm, **changes}).eval()
     for weight in theirs.parameters():
         torch.nn.init.normal_(weight, std=0.2)
-    ours = from_sd3(theirs)
+    return theirs
+
+
+def angles(t):
+    "Angles of the 128 sinusoids in float64, and a bound on the error of diffusers' angles, which are float32."
+    exponent = math.log(10000) * torch.arange(128).double() / 128
+    exact = t.double()[:, None] * torch.exp(-exponent)
+    # Relative errors, in units of 2^-24: two roundings of the exponent, exp (2: one unit in the last place), product.
+    return exact, exact * (2 * exponent + 3) * 2**-24
+
+
+@pytest.mark.parametrize("qk_norm", [None, "rms_norm"])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_whole_sd3_transformer_is_imported(qk_norm, seed):
+    theirs = sd3_transformer(seed, qk_norm)
+    ours, time_proj = from_sd3(theirs), theirs.time_text_embed.time_proj
     x, t = torch.randn(3, 4, 8, 8), torch.tensor([3.0, 500.0, 977.3])
     tokens, pooled = torch.randn(3, 7, 12), torch.randn(3, 10)
+    text = Text(tokens, torch.ones(3, 7, dtype=torch.bool), pooled)
+    exact, bound = angles(t)
+    waves = time_proj(t).double()
+    error = (waves - torch.cat([exact.cos(), exact.sin()], 1)).abs()
+    assert (error <= torch.cat([bound, bound], 1) + 2**-24).all()  # the sinusoids alone are inexact
     with torch.no_grad():
-        wanted = theirs(x, tokens, pooled, t).sample
-        got = ours.predict(x, t, Text(tokens, torch.ones(3, 7, dtype=torch.bool), pooled))
-    assert wanted.std() > 0.1 and relative(got, wanted) < 1e-5
-    with pytest.raises(UserError, match="dual_attention_layers"):
-        from_sd3(SD3Transformer2DModel(8, 2, 4, 2, 8, 2, 12, 16, 10, 4, 7, dual_attention_layers=(0,)))
+        got, float32_waves = ours.predict(x, t, text), theirs(x, tokens, pooled, t).sample
+        with mock.patch.object(time_proj, "forward", lambda t: timestep_embedding(t, 256)):
+            wanted = theirs(x, tokens, pooled, t).sample
+        assert wanted.std() > 0.1 and relative(got, wanted) < 1e-5
+        moved = []  # our velocity, with all angles moved by as much as theirs may be wrong
+        for _ in range(8):
+            wrong = exact + bound * torch.randn(128).sign()
+            shifted = torch.cat([wrong.cos(), wrong.sin()], 1).float()
+            with mock.patch("dit_nb.conditioning.timestep_embedding", return_value=shifted):
+                moved.append(relative(ours.predict(x, t, text), got))
+    assert relative(got, float32_waves) < max(moved) < 1e-3
+
+
+def test_sd3_blocks_of_other_kinds_are_named():
+    for change in ({"dual_attention_layers": (0,)}, {"qk_norm": "layer_norm"}):
+        with pytest.raises(UserError, match=next(iter(change))):
+            from_sd3(sd3_transformer(0, **change))
 
 
 def test_joint_attention_is_one_softmax_over_both_streams():

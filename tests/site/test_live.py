@@ -1,5 +1,6 @@
 """The digit and the emoji model in a browser: equal to PyTorch, and a page that works with the keyboard and on a phone."""
 
+import base64
 import shutil
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import torch
 
 from dit_nb.config import DiTConfig, SamplingConfig
 from dit_nb.guidance import Guided
+from dit_nb.interop.export import export_model
+from dit_nb.model import DiT
 from dit_nb.pretrained import digit_model, load_model, make_diffusion, save_model
 from dit_nb.sampling import ddim_sample, ddpm_sample
 from dit_nb.since.meanflow import MeanFlowDiT, mean_flow_sample
@@ -121,6 +124,62 @@ def test_the_schedule_is_that_of_the_package(page):
         assert (bar - kept.alphas_cumprod).abs().max() < 1e-12
 
 
+@pytest.mark.parametrize("timesteps", [1, 15, 20, 100, 2000])  # under 20 the largest betas are clipped
+def test_the_schedule_of_another_number_of_timesteps(page, timesteps):
+    schedule = make_diffusion(SamplingConfig(num_timesteps=timesteps))
+    for count in {1, min(7, timesteps), timesteps}:
+        kept = schedule.respaced(str(count))
+        script = (
+            f'import("./dit.js").then((js) => js.schedule({count}, {timesteps}).map((s) => [s.t, s.bar]))'
+        )
+        t, bar = torch.tensor(page.evaluate(script), dtype=torch.float64).T
+        assert t.long().tolist() == kept.timestep_map.tolist()
+        assert (bar - kept.alphas_cumprod).abs().max() < 1e-12
+
+
+AS_EXPORTED = """async ([file, noises, y]) => {
+  const { readModel, sample } = await import("./dit.js"), given = noises.map((z) => Float32Array.from(z));
+  const model = readModel(Uint8Array.from(atob(file), (c) => c.charCodeAt(0)).buffer);
+  let last;
+  for (const step of sample(model, { y, noise: () => given.shift() })) last = step;
+  return [...last.after];
+}"""
+
+
+@pytest.mark.parametrize(
+    "shape, settings",
+    [
+        ({"patch_size": 2}, {"steps": "6", "cfg_scale": 2.0}),
+        ({"patch_size": 1, "in_channels": 1, "mlp_ratio": 1.5}, {"sampler": "ddim", "steps": "4"}),
+        ({"patch_size": 4, "num_heads": 4}, {"steps": "15", "num_timesteps": 15, "cfg_scale": 0.0}),
+    ],
+)
+def test_another_model_samples_as_its_settings_say(page, tmp_path, shape, settings):
+    wide = {
+        "input_size": 8,
+        "in_channels": 3,
+        "hidden_size": 16,
+        "depth": 2,
+        "num_heads": 2,
+        "num_classes": 5,
+    }
+    torch.manual_seed(0)
+    model, sampling = DiT(DiTConfig(**{**wide, **shape})).eval(), SamplingConfig(**settings)
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.2)
+    export_model(model, sampling, tmp_path / "model.bin", "browser")
+    file = base64.b64encode((tmp_path / "model.bin").read_bytes()).decode()
+    noise = torch.randn(int(sampling.steps) + 1, 1, *model.image_shape)
+    run = {"ddpm": ddpm_sample, "ddim": ddim_sample}[sampling.sampler]
+    given = {"x_T": noise[0], "step_noise": noise[1:], "clip_x0": True, "progress": False}
+    diffusion = make_diffusion(sampling).respaced(sampling.steps)
+    wanted = run(
+        diffusion, Guided(model, sampling.cfg_scale), tuple(noise[0].shape), torch.tensor([3]), **given
+    )
+    got = torch.tensor(page.evaluate(AS_EXPORTED, [file, flat(noise), 3]))
+    assert wanted.std() > 0.3 and (got - wanted.flatten()).abs().max() < 0.02
+
+
 def test_random_numbers_are_normal(page):
     numbers = torch.tensor(page.evaluate('import("./dit.js").then(({ normal }) => [...normal(5, 100000)()])'))
     assert abs(numbers.mean()) < 0.02 and abs(numbers.std() - 1) < 0.02 and abs((numbers**4).mean() - 3) < 0.2
@@ -183,6 +242,94 @@ def test_time_patch_block_and_head_change_what_is_shown(page):
         views.append(shown())
     maps = [view[4] for view in views]
     assert maps[-3] != maps[-4] and maps[-2] != maps[-3] and maps[-1] != maps[-2]
+
+
+def time_of(page) -> int:
+    """The step of sampling that the slider is at."""
+    return int(page.input_value("#time"))
+
+
+def stands_still(page) -> bool:
+    """Whether the slider does not move in the time of eight steps."""
+    before = time_of(page)
+    page.wait_for_timeout(400)
+    return time_of(page) == before
+
+
+def wait_until_it_plays(page) -> None:
+    """Wait until the slider has moved by itself, and is not near its end."""
+    page.wait_for_function("from => +document.getElementById('time').value !== from", arg=time_of(page))
+    assert page.get_attribute("#play", "aria-label") == "Pause" and time_of(page) < 49
+
+
+def test_play_pauses_and_goes_on(page):
+    page.click("#play")
+    wait_until_it_plays(page)
+    page.click("#play")
+    assert page.get_attribute("#play", "aria-label").startswith("Play") and stands_still(page)
+    paused = time_of(page)
+    page.keyboard.press("Space")  # the button has the focus
+    wait_until_it_plays(page)
+    assert time_of(page) > paused
+    page.keyboard.press("Space")
+    assert stands_still(page)
+
+
+def test_moving_the_slider_stops_playing(page):
+    page.click("#play")
+    wait_until_it_plays(page)
+    page.focus("#time")
+    page.keyboard.press("ArrowRight")
+    assert stands_still(page)
+    before = page.evaluate("scrollY")
+    page.keyboard.press("Space")  # on the slider
+    wait_until_it_plays(page)
+    assert page.evaluate("scrollY") == before
+    sampled_after(page, lambda: page.click("#new"))  # a new sample is shown as it comes, and at its end
+    assert time_of(page) == 49 and stands_still(page)
+
+
+def test_it_plays_to_the_end_and_from_the_start_again(page):
+    page.evaluate('document.getElementById("time").value = 45')
+    page.click("#play")
+    page.wait_for_function('document.getElementById("play").getAttribute("aria-label") !== "Pause"')
+    assert time_of(page) == 49 and page.inner_text("#timeLabel") == "t = 0, done"
+    page.click("#play")
+    assert time_of(page) < 40
+
+
+def test_the_time_of_a_step_is_shown(page):
+    assert 0 < page.evaluate(
+        "parseFloat(document.getElementById('speed').textContent.match(/([0-9.]+).ms/)[1])"
+    )
+    assert "one network call" in page.inner_text("#speed")
+
+
+BACKGROUND = "() => getComputedStyle(document.body).backgroundColor"
+WHITE, BLACK = "rgb(255, 255, 255)", "rgb(22, 23, 26)"
+
+
+@pytest.mark.parametrize("system", ["light", "dark"])
+def test_alone_it_has_the_theme_of_the_system(browser, base, system):
+    with watched_page(browser, base, color_scheme=system) as page:
+        page.goto(base + "index.html")
+        assert page.evaluate(BACKGROUND) == {"light": WHITE, "dark": BLACK}[system]
+
+
+@pytest.mark.parametrize("system", ["light", "dark"])
+def test_inside_the_site_it_has_the_theme_of_its_menu(browser, base, system):
+    with watched_page(browser, base, color_scheme=system) as page:
+        page.goto(base + "index.html")  # any page of the host
+        page.evaluate('document.documentElement.dataset.theme = "dark"')
+        page.evaluate('document.body.insertAdjacentHTML("beforeend", "<iframe src=index.html></iframe>")')
+        frame = page.wait_for_selector("iframe").content_frame()
+        frame.wait_for_selector("#play")
+        assert frame.evaluate(BACKGROUND) == BLACK
+        for theme, color in {"light": WHITE, "dark": BLACK}.items():
+            page.evaluate(f'document.documentElement.dataset.theme = "{theme}"')
+            assert frame.evaluate(BACKGROUND) == color
+        page.evaluate("delete document.documentElement.dataset.theme")
+        assert frame.evaluate(BACKGROUND) == {"light": WHITE, "dark": BLACK}[system]
 
 
 def test_it_works_with_the_keyboard_alone(page):

@@ -1,5 +1,7 @@
 """The website: built without a warning, no dead link, words beside every picture, nothing from another host."""
 
+import ast
+import json
 import os
 import re
 import subprocess
@@ -13,13 +15,14 @@ import pytest
 from support_browser import chromium, serve, watched_page
 
 ROOT = Path(__file__).resolve().parents[2]
+REPOSITORY = "https://github.com/dit-nb/dit_nb/"
 pytestmark = [pytest.mark.xdist_group("site"), pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")
 def html(tmp_path_factory):
     """The website, built as `make site` builds it."""
-    for package in ("sphinx", "myst_nb", "sphinx_book_theme", "tomllib"):
+    for package in ("sphinx", "myst_nb", "sphinx_book_theme"):
         pytest.importorskip(package)
     if built := os.environ.get("DIT_NB_SITE"):  # the folder of a website that is built already
         return Path(built) / "html"
@@ -83,8 +86,8 @@ def test_no_link_is_dead(html, pages):
     assert not dead, dead[:20]
 
 
-def test_links_to_the_repository_lead_to_files(pages):
-    prefix = "https://github.com/dit-nb/dit_nb/blob/main/"
+@pytest.mark.parametrize("prefix", [f"{REPOSITORY}blob/main/", f"{REPOSITORY}edit/main/"])
+def test_links_to_the_repository_lead_to_files(pages, prefix):
     targets = {
         link.removeprefix(prefix) for page in pages.values() for link in page.links if link.startswith(prefix)
     }
@@ -101,10 +104,42 @@ def test_nothing_is_loaded_from_another_host(pages):
 
 def test_every_picture_has_words(pages):
     for path, page in pages.items():
-        pictures = [
-            p for p in page.pictures if "_static/minus" not in p["src"]
-        ]  # a button of Sphinx's module index
-        assert all(len(picture.get("alt") or "") > 5 for picture in pictures), path
+        for picture in page.pictures:
+            words = picture.get("alt") or ""
+            if "_static/" in picture["src"]:  # a button of Sphinx or of the theme
+                assert words, (path, picture)
+            else:  # "a figure" tells nothing
+                assert len(words) > 12 and len(words.split()) > 2, (path, words)
+
+
+def test_the_words_are_those_of_the_picture(pages, html):
+    stored = json.loads((ROOT / "nbs/1_tokens/03_patchify.ipynb").read_text(encoding="utf-8"))
+    outputs = [output for cell in stored["cells"] for output in cell.get("outputs", [])]
+    words = {o["metadata"]["image/png"]["alt"] for o in outputs if "image/png" in o.get("data", {})}
+    shown = {picture.get("alt") for picture in pages[html / "nbs/1_tokens/03_patchify.html"].pictures}
+    assert len(words) > 3 and len(words - shown) <= 1  # the explorer's frames have their own
+
+
+def test_downloads_are_the_notebooks_of_the_repository(pages, html):
+    notebooks = [ROOT / "index.ipynb", *ROOT.glob("nbs/[1-5]_*/*.ipynb"), *ROOT.glob("nbs/guides/*.ipynb")]
+    for path in notebooks:
+        page = html / path.relative_to(ROOT).with_suffix(".html")
+        (link,) = [link for link in pages[page].links if "_sources/" in link]
+        assert (page.parent / link).resolve().read_bytes() == path.read_bytes(), path
+
+
+def test_generated_pages_offer_neither_source_nor_edit(pages, html):
+    generated = [html / "gallery.html", html / "citation.html", *html.glob("api/*.html")]
+    for path in generated:
+        assert not [link for link in pages[path].links if "_sources/" in link or "/edit/" in link], path
+
+
+def test_colab_is_offered_where_the_notebook_installs_itself(pages, html):
+    for path in [ROOT / "index.ipynb", *ROOT.glob("nbs/[1-5g]*/*.ipynb")]:
+        links = pages[html / path.relative_to(ROOT).with_suffix(".html")].links
+        offered = [link for link in links if "colab.research.google.com" in link]
+        assert bool(offered) == ("google.colab" in path.read_text(encoding="utf-8")), path
+        assert all(link.endswith(path.relative_to(ROOT).as_posix()) for link in offered), path
 
 
 def test_pages_are_small(html, pages):
@@ -124,12 +159,44 @@ def test_names_in_lessons_lead_to_the_api(pages, html):
         assert f"../../api/dit_nb.{module}.html#dit_nb.{module}.{name}" in lesson.links
 
 
-def test_all_public_names_have_an_entry(pages, html):
-    import dit_nb.objective
+def test_names_in_headings_and_imported_words_lead_to_the_api(html):
+    wanted = {
+        "nbs/3_diffusion/15_objective.html": (
+            "Diffusion",
+            "dit_nb.objective.html#dit_nb.objective.Diffusion",
+        ),
+        "nbs/guides/memory_and_time.html": ("advise", "lab.html#dit_nb.lab.budget.advise"),
+    }
+    for page, (name, address) in wanted.items():
+        heading = re.search(rf"<h2>.*?>{name}<.*?</h2>", (html / page).read_text(encoding="utf-8"))
+        assert f'href="../../api/{address}"' in heading[0], page
 
-    assert {f"dit_nb.objective.{name}" for name in dit_nb.objective.__all__} <= pages[
-        html / "api/dit_nb.objective.html"
-    ].ids
+
+def test_names_in_code_lead_to_the_api(pages, html):
+    page = html / "nbs/1_tokens/03_patchify.html"
+    wanted = {
+        "explore_patchify": "explorers.html#dit_nb.teach.explore.patchify.explore_patchify",
+        "check_patchify": "checks.html#dit_nb.teach.graders.patchify.check_patchify",
+    }
+    for name, address in wanted.items():
+        link = f'<a class="name" href="../../api/{address}"><span class="n">{name}</span></a>'
+        assert link in page.read_text(encoding="utf-8") and f"../../api/{address}" in pages[page].links
+
+
+def test_all_public_names_have_an_entry(pages, html):
+    ids = set().union(*(pages[path].ids for path in html.glob("api/*.html")))
+    files = [path for path in (ROOT / "dit_nb").rglob("*.py") if not path.name.startswith("_")]
+    names = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in files}
+    public = {f"{name}.{entry}" for name, path in names.items() for entry in declared(path)}
+    assert len(public) > 350 and not public - ids, sorted(public - ids)
+
+
+def declared(path: Path) -> list[str]:
+    """The names in a module's `__all__`, read from its source."""
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__":
+            return ast.literal_eval(node.value)
+    return []
 
 
 def test_answers_are_folded_and_hidden_cells_gone(html):
@@ -140,13 +207,30 @@ def test_answers_are_folded_and_hidden_cells_gone(html):
 
 def test_minutes_and_citation_stand_there(html):
     assert re.search(r"Minutes</strong> \d+ to read", (html / "nbs/1_tokens/03_patchify.html").read_text())
-    assert "@software" in (html / "citation.html").read_text()
+    citation = re.sub("<.*?>", "", (html / "citation.html").read_text())
+    assert "@software" in citation and len(re.findall(r"year = \{20\d\d\}", citation)) == 2
+
+
+def test_pages_describe_themselves(pages):
+    for path in [path for path in pages if path.parent.name != "live"]:
+        found = re.search(r'property="og:description" content="(.+?)"', path.read_text(encoding="utf-8"))
+        assert found and len(found[1]) > 10, path
+
+
+def test_the_front_page_leads_to_the_live_model_at_once(html):
+    text = (html / "index.html").read_text(encoding="utf-8")
+    link = text.index('href="#a-dit-in-this-page"', text.index("<h1>"))
+    assert link < text.index("<img", text.index("<h1>")) and 'id="a-dit-in-this-page"' in text
 
 
 def test_the_list_for_language_models_names_every_page(html):
     text = (html / "llms.txt").read_text()
     named = re.findall(r"\(https://dit-nb.github.io/dit_nb/(.*?)\)", text)
     assert len(named) > 30 and all((html / name).exists() for name in named)
+    assert {"live/index.html", "gallery.html", "citation.html", "api/checks.html"} <= set(named)
+    assert {path.name for path in html.glob("api/*.html")} == {
+        name[4:] for name in named if name[:4] == "api/"
+    }
 
 
 def test_the_search_finds_a_term(html):
@@ -198,6 +282,7 @@ def test_sliders_choose_among_stored_frames(html):
     with chromium() as browser, serve(html) as base, watched_page(browser, base) as page:
         page.goto(base + "nbs/1_tokens/03_patchify.html")
         box = page.locator(".frames")
+        page.locator("details", has=box).evaluate_all("all => all.forEach((d) => { d.open = true; })")
         box.scroll_into_view_if_needed()
         before = box.locator("img").get_attribute("src")
         box.locator("input").first.focus()
@@ -213,4 +298,4 @@ def test_every_explorer_of_the_package_has_frames():
     from dit_nb.teach.explore.core import _all_explorers
     from frames import CONTROLS
 
-    assert set(_all_explorers()) - set(CONTROLS) == {"explore_range"}  # its lesson shows the other
+    assert set(_all_explorers()) == set(CONTROLS)

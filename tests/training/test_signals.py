@@ -10,7 +10,8 @@ from dataclasses import replace
 import pytest
 
 from dit_nb.checkpoint import checkpoints
-from dit_nb.signals import Stopped, StopSignals
+from dit_nb.cli import main
+from dit_nb.signals import Stopped, StopSignals, _ended_by_signals
 from support_training import TRAIN, make_trainer
 
 SIGNALS = [signal.SIGTERM, signal.SIGUSR1]
@@ -113,3 +114,31 @@ def test_a_signal_to_the_process_group_reaches_the_workers_too(tmp_path):
     _, errors = run.communicate(timeout=120)
     assert run.returncode == 128 + signal.SIGTERM, errors
     assert "which is saved" in errors and "Traceback" not in errors and len(checkpoints(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_outside_of_the_loop_ends_the_command_with_a_sentence(number, monkeypatch, capsys):
+    def run(options):
+        os.kill(os.getpid(), number)
+        raise AssertionError("the signal was ignored")
+
+    monkeypatch.setattr("dit_nb.commands.convert.run", run)
+    assert main(["convert", "a", "b", "--to", "official"]) == 128 + number
+    assert f"stopped by {signal.Signals(number).name} outside of the training loop" in capsys.readouterr().err
+    assert signal.getsignal(number) is signal.SIG_DFL
+
+
+def test_a_fork_of_a_command_dies_of_a_signal_as_by_default():
+    with _ended_by_signals():
+        child = os.fork()
+        if not child:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os._exit(0)
+        assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGTERM
+
+
+def test_a_run_inside_a_command_still_ends_after_its_step():
+    signals = StopSignals()
+    with _ended_by_signals(), signals.caught():
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert signals.received == signal.SIGTERM

@@ -408,15 +408,65 @@ def test_data_that_cannot_be_used(on_cpu):
         make_trainer(data=[torch.zeros(1, 8, 8)] * 4)
 
 
-def test_images_in_0_to_1_get_a_warning(on_cpu):
-    data = image_set()
-    with pytest.warns(UserWarning, match=r"below 0.*\[-1, 1\]"):
-        make_trainer(data=ImageSet(data.images.clamp(0, 1), data.labels, data.class_names))
-    images = data.images.clone()
-    images[0] = -1
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        make_trainer(data=ImageSet(images, data.labels, data.class_names))
+def bright_images(n=100):
+    """Images in [0, 1], and their labels."""
+    return torch.rand(n, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.zeros(n).long()
+
+
+def test_images_in_0_to_1_are_refused(on_cpu):
+    images, labels = bright_images()
+    for data in (TensorDataset(images, labels), list(zip(images, labels))):
+        with raises_input_error(r"data has values from .* to .*, but must be in \[-1, 1\]: pass 2 \* x - 1"):
+            make_trainer(data=data)
+    images[50:] -= 0.5  # the first 16 are bright, but not all
+    make_trainer(data=TensorDataset(images, labels))
+    make_trainer(data=TensorDataset(torch.ones(9, 1, 8, 8), labels[:9]))  # white
+    files = TensorDataset(images[:50], labels[:50])
+    files.place = "a folder"  # its images are scaled by the package
+    make_trainer(data=files)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize(
+    "value, pattern",
+    [
+        (255.0, r"data has values from .* to 255 in image 40, but must be in \[-1, 1\]"),
+        (2.5, r"data has values from .* to 2.5 in image 40, but must be in \[-1, 1\]"),
+        (float("nan"), "data holds NaN or infinity, first in image 40"),
+        (-float("inf"), "data holds NaN or infinity, first in image 40"),
+    ],
+)
+def test_a_late_image_with_a_wrong_value_is_named(value, pattern, workers, on_cpu):
+    """Image 40 is not among the first ones, which are looked at before training."""
+    images, labels = bright_images(64)
+    images = 2 * images - 1
+    images[40, 0, 3, 3] = value
+    config = replace(TRAIN, steps=8, save_every=None, num_workers=workers)  # an epoch
+    with raises_input_error(pattern):
+        make_trainer(config, data=TensorDataset(images, labels)).fit(progress=False)
+
+
+def test_latents_may_leave_the_range_of_pixels(on_cpu):
+    images = 3 * torch.rand(8, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    images[0, 0, 0, 0] = -5
+    config = replace(TRAIN, steps=1, save_every=None)
+    data = TensorDataset(images, torch.zeros(8).long())
+    make_trainer(config, replace(SHAPE, in_channels=4), data).fit(progress=False)
+    make_trainer(config, data=Latents()).fit(progress=False)
+
+
+@pytest.mark.parametrize(
+    "image, pattern",
+    [
+        (Image.new("L", (8, 8)), r"data.i. has a Image, but must have .* \(C, H, W\), a tensor in \[-1, 1\]"),
+        (torch.zeros(1, 8, 9), r"data has images of \(1, 8, 8\) and \(1, 8, 9\)"),
+        (torch.zeros(1, 8, 8).byte(), "data has images of torch.uint8.*floating point"),
+    ],
+)
+def test_images_that_are_none(image, pattern, on_cpu):
+    first = [(torch.zeros(1, 8, 8), 0)] if image.__class__ is torch.Tensor and image.shape[-1] == 9 else []
+    with raises_input_error(pattern):
+        make_trainer(data=[*first, *[(image, 0)] * 4])
 
 
 @error_cases(

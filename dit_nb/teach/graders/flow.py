@@ -71,6 +71,88 @@ def _shifted_time(x0: Tensor, noise: Tensor, logit: Tensor, shift: float) -> tup
     )
 
 
+def _on_weights(signal: Callable, noise: Callable) -> Callable:
+    """A mixture with other weights, and the velocity that diffusion has for them."""
+    return _pair(
+        mix=lambda x0, eps, t: signal(t) * x0 + noise(t) * eps,
+        target=lambda x0, eps, t, x_t: signal(t) * eps - noise(t) * x0,
+    )
+
+
+def _straight_time(time: Callable) -> Callable:
+    """The pair with another time, (logit, shift) -> (N,), which all its parts have."""
+
+    def pair(x0, noise, logit, shift):
+        return _pair(shifted=lambda value, _: value, squash=lambda value: time(value, shift))(
+            x0, noise, logit, shift
+        )
+
+    return pair
+
+
+def _mixture_before_the_shift(
+    x0: Tensor, noise: Tensor, logit: Tensor, shift: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The shift for the network's time alone, a mistake."""
+    x_t, velocity, _ = _flow_pair_loops(x0, noise, logit, 1.0)
+    return x_t, velocity, _flow_pair_loops(x0, noise, logit, shift)[2]
+
+
+_OTHER_PATHS = {
+    "The velocity is that of diffusion, which weights noise and image by the time; on a straight line it "
+    "is their "
+    "difference.": _pair(target=lambda x0, noise, t, x_t: (1 - t) * noise - t * x0),
+    "Mixture and velocity are those of diffusion, with weights on a circle; here the path is a straight "
+    "line.": (_on_weights(lambda t: (1 - t**2).sqrt(), lambda t: t)),
+    "Mixture and velocity are those of diffusion, with roots as weights; here the path is a straight line.": (
+        _on_weights(lambda t: (1 - t).sqrt(), lambda t: t.sqrt())
+    ),
+    "Mixture and velocity have cosine and sine as weights; here the path is a straight line.": (
+        _on_weights(lambda t: (math.pi / 2 * t).cos(), lambda t: (math.pi / 2 * t).sin())
+    ),
+    "The noise is added in full; its weight must grow from 0 to 1.": _pair(
+        mix=lambda x0, noise, t: (1 - t) * x0 + noise
+    ),
+    "The velocity is the sum of noise and image; it is their difference.": _pair(
+        target=lambda x0, noise, t, x_t: noise + x0
+    ),
+}
+
+_OTHER_DIRECTIONS = {
+    "Mixture and network have the time 1 - t: t is the weight of the noise, and the network receives "
+    "1000 times t.": (_straight_time(lambda logit, shift: 1 - (logit + math.log(shift)).sigmoid())),
+    "Everything counts from noise to data, as SiT does, the network's time as well: here t = 0 is data, "
+    "and the "
+    "velocity points to the noise.": _pair(
+        mix=lambda x0, noise, t: t * x0 + (1 - t) * noise,
+        target=lambda x0, noise, t, x_t: x0 - noise,
+        time=lambda t, logit: 1000 * (1 - t),
+    ),
+    "The logit has the wrong sign: a large one means much noise.": _straight_time(
+        lambda logit, shift: (math.log(shift) - logit).sigmoid()
+    ),
+}
+
+_OTHER_SHIFTS = {
+    "The logarithm of the shift is added to the time; it must be added to the logit.": _straight_time(
+        lambda logit, shift: logit.sigmoid() + math.log(shift)
+    ),
+    "The logit is divided by the shift; the shift multiplies noise over signal, whose logarithm the "
+    "logit is.": (_straight_time(lambda logit, shift: (logit / shift).sigmoid())),
+    "The logarithm of the shift has base 2; it must be the natural one.": _straight_time(
+        lambda logit, shift: (logit + math.log2(shift)).sigmoid()
+    ),
+    "The time itself is multiplied by the shift and cut off at 1; the shift multiplies noise over signal.": (
+        _straight_time(lambda logit, shift: (shift * logit.sigmoid()).clamp(max=1))
+    ),
+    "The shifted time has a wrong divisor: noise and signal after the shift must add up to "
+    "it.": _straight_time(lambda logit, shift: shift * logit.sigmoid() / (1 + shift * logit.sigmoid())),
+    "The mixture has the time before the shift, the network the one after it.": _mixture_before_the_shift,
+    "The logit is used as the time; a sigmoid makes a time of it.": _straight_time(
+        lambda logit, shift: logit + math.log(shift)
+    ),
+}
+
 _FLOW_PAIR = Exercise(
     "flow_pair",
     _flow_pair_loops,
@@ -139,6 +221,13 @@ _FLOW_PAIR = Exercise(
         "The logarithm of the shift has base 10; the natural one belongs in the logit.": (
             _pair(shifted=lambda logit, shift: logit + math.log10(shift)),
             _SHIFT,
+        ),
+        **{message: (function, _LINE) for message, function in _OTHER_PATHS.items()},
+        **{message: (function, _OTHERS) for message, function in _OTHER_DIRECTIONS.items()},
+        **{message: (function, _SHIFT) for message, function in _OTHER_SHIFTS.items()},
+        "The time is rounded down to a timestep; here it may be any number.": (
+            _pair(time=lambda t, logit: (1000 * t).floor()),
+            "lesson 30, 'The class'.",
         ),
         "The network receives the time in [0, 1]; it must receive 1000 times that.": (
             _pair(time=lambda t, logit: t),
@@ -224,6 +313,97 @@ def _sit(
     return step
 
 
+def _mixed_again(image: Callable, noise: Callable) -> Callable:
+    """Predict image and noise, (x, velocity to the data, t) -> (N, C, H, W), and mix them at t_next."""
+
+    def step(sit, x, t, t_next):
+        v, a, b = sit(x, 1 - t)[:, : x.shape[1]], _column(t), _column(t_next)
+        return (1 - b) * image(x, v, a) + b * noise(x, v, a)
+
+    return step
+
+
+def _second_call(share: float, far: Callable) -> Callable:
+    """A step with two calls, the second at the time far(t, t_next), whose velocity has some share."""
+
+    def step(sit, x, t, t_next):
+        first = sit(x, 1 - t)[:, : x.shape[1]]
+        there = x + _column(t - far(t, t_next)) * first
+        second = sit(there, 1 - far(t, t_next))[:, : x.shape[1]]
+        return x + _column(t - t_next) * ((1 - share) * first + share * second)
+
+    return step
+
+
+def _denoised(x: Tensor, v: Tensor, t: Tensor) -> Tensor:
+    return x + t * v
+
+
+_STEPS = "lesson 30, 'Samplers'."
+
+_OTHER_CONVERSIONS = {
+    "SiT's time is multiplied by 1000, and the step goes away from the data: its network receives a time "
+    "in [0, 1], "
+    "and its velocity is data minus noise.": _sit(
+        time=lambda t, t_next: 1000 * (1 - t), length=lambda t, t_next: t_next - t
+    ),
+    "Nothing is converted, and the time is multiplied by 1000: SiT receives a time in [0, 1], counted "
+    "from the noise, "
+    "and its velocity has the other sign.": _sit(
+        time=lambda t, t_next: 1000 * t, length=lambda t, t_next: t_next - t
+    ),
+    "SiT receives t - 1, a negative time: from the noise, it is counted upwards from 0.": _sit(
+        time=lambda t, t_next: t - 1
+    ),
+    "SiT receives our time of the end of the step; it must be that of the start, counted from the "
+    "noise.": _sit(time=lambda t, t_next: t_next),
+    "SiT receives the length of the step; it must be the time at its start, counted from the noise.": _sit(
+        time=lambda t, t_next: t - t_next
+    ),
+    "All images have the mean time; each has its own.": _sit(
+        time=lambda t, t_next: (1 - t).mean().expand_as(t)
+    ),
+}
+
+_OTHER_STEPS = {
+    "The velocity is multiplied by SiT's time at the start; it must be the length of the step.": _sit(
+        length=lambda t, t_next: 1 - t
+    ),
+    "The length of the step is multiplied by 1000; here times are in [0, 1].": _sit(
+        length=lambda t, t_next: 1000 * (t - t_next)
+    ),
+    "The length of the step is relative, divided by t; it must be the difference of the times.": _sit(
+        length=lambda t, t_next: (t - t_next) / t
+    ),
+    "All steps have the mean length; each image has its own.": _sit(
+        length=lambda t, t_next: (t - t_next).mean().expand_as(t)
+    ),
+    "This is SiT's velocity; a step of it must be added to x.": (
+        lambda sit, x, t, t_next: sit(x, 1 - t)[:, : x.shape[1]]
+    ),
+    "This is the predicted noise, the other end of the path; the step goes toward the data.": (
+        lambda sit, x, t, t_next: x - _column(1 - t) * sit(x, 1 - t)[:, : x.shape[1]]
+    ),
+    "The predicted image is mixed with x; it must be mixed with the predicted noise.": _mixed_again(
+        _denoised, lambda x, v, t: x
+    ),
+    "The predicted noise is taken on the wrong side of x: SiT's velocity leads away from the "
+    "noise.": _mixed_again(_denoised, lambda x, v, t: x + (1 - t) * v),
+    "SiT's velocity is taken as the noise; it is data minus noise.": _mixed_again(
+        _denoised, lambda x, v, t: v
+    ),
+    "Image and noise have each other's weight: at t_next the weight of the noise is t_next.": (
+        lambda sit, x, t, t_next: _mixed_again(_denoised, lambda x, v, t: x - (1 - t) * v)(
+            sit, x, t, 1 - t_next
+        )
+    ),
+    "The mean of two velocities is used, at both ends of the step: that is Heun's step. Euler's has one.": (
+        _second_call(0.5, lambda t, t_next: t_next)
+    ),
+    "A second velocity is used, at the middle of the step: that is the midpoint step. Euler's has one, "
+    "at its start.": (_second_call(1.0, lambda t, t_next: (t + t_next) / 2)),
+}
+
 _SIT_STEP = Exercise(
     "sit_step",
     _sit_step_loops,
@@ -274,6 +454,16 @@ _SIT_STEP = Exercise(
             _sit(part=lambda out, c: out[:, ::2]),
             "what SiT's code drops.",
         ),
+        "Every second channel is taken, beginning with the second; the velocity is the first half.": (
+            _sit(part=lambda out, c: out[:, 1::2]),
+            "what SiT's code drops.",
+        ),
+        "The second half of the channels is subtracted from the velocity; it means nothing.": (
+            _sit(part=lambda out, c: out[:, :c] - out[:, c:]),
+            "what SiT's code drops.",
+        ),
+        **{message: (function, _OTHERS) for message, function in _OTHER_CONVERSIONS.items()},
+        **{message: (function, _STEPS) for message, function in _OTHER_STEPS.items()},
         "The velocity is added in full, whatever the length of the step.": (
             _sit(length=lambda t, t_next: torch.ones_like(t)),
             "lesson 30, 'Samplers'.",

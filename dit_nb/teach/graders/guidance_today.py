@@ -32,7 +32,7 @@ def _zero_star_cases(rng: RandomInputs) -> list[Case]:
     cases = []
     for (n, c, h, w), scale in (
         ((2, 3, 4, 2), 1.5),
-        ((1, 1, 3, 5), 4.0),
+        ((1, 1, 3, 5), 2.5),
         ((4, 2, 2, 3), 0.0),
         ((3, 2, 3, 2), 2.5),
     ):
@@ -55,6 +55,82 @@ def _channel_dot(a: Tensor, b: Tensor) -> Tensor:
     return (a * b).sum((2, 3), keepdim=True)
 
 
+def _combined(combine: Callable) -> Callable:
+    """CFG-Zero* that combines the predictions and the factor in another way."""
+    return lambda c, u, w: combine(c, u, w, _best(c, u))
+
+
+def _over_axes(*axes: int) -> Callable:
+    """CFG-Zero* with sums over other axes."""
+    return _multiple(lambda c, u: (c * u).sum(axes, keepdim=True) / (u * u).sum(axes, keepdim=True))
+
+
+_AXES = "the axes of the sums."
+
+_OTHER_AXES = {
+    "All images have the factor of the first one; each has its own.": _multiple(lambda c, u: _best(c, u)[:1]),
+    "All images have the mean factor; each has its own.": _multiple(lambda c, u: _best(c, u).mean()),
+    "The squared norm is that of the whole batch; each image has its own.": _multiple(
+        lambda c, u: _dot(c, u) / (u * u).sum()
+    ),
+    "The inner product is that of the whole batch; each image has its own.": _multiple(
+        lambda c, u: (c * u).sum() / _dot(u, u)
+    ),
+    "Each pixel has a factor of its own, from sums over the channels; an image has one.": _over_axes(1),
+    "Each row of pixels has a factor of its own; an image has one.": _over_axes(3),
+    "The sums run over the images; they must run over all other axes.": _over_axes(0),
+    "Each column of pixels has a factor of its own; an image has one.": _over_axes(1, 2),
+}
+
+_OTHER_FACTORS = {
+    "The factor is the squared ratio of the two norms; the angle between the predictions is "
+    "missing.": _multiple(lambda c, u: _dot(c, c) / _dot(u, u)),
+    "The inner product stands below the line of the factor; it belongs above.": _multiple(
+        lambda c, u: _dot(c, c) / _dot(c, u)
+    ),
+    "The factor is the ratio of the two standard deviations; it must be that of the nearest "
+    "multiple.": _multiple(lambda c, u: c.std((1, 2, 3), keepdim=True) / u.std((1, 2, 3), keepdim=True)),
+    "The factor is a cosine over the channels, one for each pixel; an image has one, with the ratio of "
+    "lengths.": (_multiple(lambda c, u: torch.cosine_similarity(c, u, dim=1)[:, None])),
+    "The factor is divided by the squared norms of both predictions; it must be that of the one without "
+    "the label.": (_multiple(lambda c, u: _dot(c, u) / (_dot(u, u) * _dot(c, c)))),
+    "The factor has a sum above and a mean below the line.": _multiple(
+        lambda c, u: _best(c, u) * math.prod(c.shape[1:])
+    ),
+    "The factor is the ratio of two sums; it must be that of two inner products.": _multiple(
+        lambda c, u: c.sum((1, 2, 3), keepdim=True) / u.sum((1, 2, 3), keepdim=True)
+    ),
+    "The factor is that of the difference of the predictions, 1 less than it should be.": _multiple(
+        lambda c, u: _best(c, u) - 1
+    ),
+    "The factor has the wrong sign.": _multiple(lambda c, u: -_best(c, u)),
+    "The means are removed before the inner products; they must stay.": _multiple(
+        lambda c, u: _best(c - c.mean((1, 2, 3), keepdim=True), u - u.mean((1, 2, 3), keepdim=True))
+    ),
+}
+
+_OTHER_SUMS = {
+    "The scale is counted from 0, though the guidance starts at the prediction without the label: a "
+    "scale of 1 must "
+    "be the prediction with it.": _combined(lambda c, u, w, s: s * u + (w - 1) * (c - s * u)),
+    "The difference has the wrong sign: it is the prediction with the label minus the multiple.": _combined(
+        lambda c, u, w, s: s * u - w * (c - s * u)
+    ),
+    "The factor multiplies the difference of plain guidance; it belongs to the prediction without the "
+    "label.": (_combined(lambda c, u, w, s: u + w * s * (c - u))),
+    "The factor is used as the scale of plain guidance; it belongs to the prediction without the "
+    "label.": _combined(lambda c, u, w, s: u + s * (c - u)),
+    "The factor also multiplies the difference; it belongs to the prediction without the label "
+    "alone.": _combined(lambda c, u, w, s: s * u + w * s * (c - s * u)),
+    "The prediction with the label is divided by the factor; the one without the label must be multiplied.": (
+        _combined(lambda c, u, w, s: u + w * (c / s - u))
+    ),
+    "The scale multiplies the prediction with the label alone; it must multiply the whole difference: "
+    "are brackets "
+    "missing?": _combined(lambda c, u, w, s: w * c - s * u),
+    "The guidance scale is not used.": _combined(lambda c, u, w, s: s * u + c),
+}
+
 _CFG_ZERO_STAR = Exercise(
     "cfg_zero_star",
     _zero_star_loops,
@@ -63,16 +139,19 @@ _CFG_ZERO_STAR = Exercise(
         "This is plain guidance: the prediction without the label must be scaled first.": cfg_eps,
         "All images share one factor; each has its own.": (
             _multiple(lambda c, u: (c * u).sum() / (u * u).sum()),
-            "the axes of the sums.",
+            _AXES,
         ),
         "Each channel has a factor of its own; an image has one.": (
             _multiple(lambda c, u: _channel_dot(c, u) / _channel_dot(u, u)),
-            "the axes of the sums.",
+            _AXES,
         ),
         "Each pixel has a factor of its own, so the prediction with the label is left alone; an image has one factor.": (
             lambda c, u, w: c,
             "the sums over an image.",
         ),
+        **{message: (function, _AXES) for message, function in _OTHER_AXES.items()},
+        **_OTHER_FACTORS,
+        **_OTHER_SUMS,
         "The factor is divided by the norm; it must be its square.": _multiple(
             lambda c, u: _dot(c, u) / _dot(u, u).sqrt()
         ),
@@ -111,6 +190,7 @@ _CFG_ZERO_STAR = Exercise(
         "Both predictions are scaled by the factor.": lambda c, u, w: _best(c, u) * cfg_eps(c, u, w),
     },
     "lesson 34, 'The nearest multiple'.",
+    tolerance=1e-6,  # a small number may be added to the squared norm, as the paper's code does
     reference=cfg_zero_star,
 )
 
@@ -209,6 +289,126 @@ def _clip_late(c: Tensor, u: Tensor, w: float, eta: float, threshold: float) -> 
     return c + (w - 1) * _clip(orthogonal + eta * parallel, threshold)
 
 
+def _parallel_by(coefficient: Callable) -> Callable:
+    """A split whose parallel part is another multiple of the prediction with the label, (d, c) -> number."""
+
+    def split(d, c, u):
+        parallel = coefficient(d, c) * c
+        return parallel, d - parallel
+
+    return _projected_by(split)
+
+
+def _limited_by(size: Callable) -> Callable:
+    """Projected guidance with another size instead of the norm of an image's difference."""
+    return _clipped_by(lambda d, threshold: d * (threshold / size(d)).clamp(max=1))
+
+
+def _axis_dot(a: Tensor, b: Tensor, axis: int) -> Tensor:
+    return (a * b).sum(axis, keepdim=True)
+
+
+def _parts(c: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+    """The parts of the difference that is not limited."""
+    return _split(c - u, c)
+
+
+_OTHER_PROJECTIONS = {
+    "The projection is divided by the squared norm of the difference; it must be that of the prediction "
+    "with the "
+    "label.": _parallel_by(lambda d, c: _dot(d, c) / _dot(d, d)),
+    "The parallel part is not divided by the squared norm of the prediction with the label.": _parallel_by(
+        _dot
+    ),
+    "The projection has a mean above and a sum below the line.": _parallel_by(
+        lambda d, c: (d * c).mean((1, 2, 3), keepdim=True) / _dot(c, c)
+    ),
+    "The cosine is used as the coefficient; the lengths of the two vectors are missing.": _parallel_by(
+        lambda d, c: _dot(d, c) / (_dot(d, d) * _dot(c, c)).sqrt()
+    ),
+    "The coefficient alone is subtracted; the parallel part is the coefficient times the prediction with "
+    "the label.": (_projected_by(lambda d, c, u: (_dot(d, c) / _dot(c, c), d - _dot(d, c) / _dot(c, c)))),
+    "Each pixel is projected by itself, over its channels; an image is one vector.": _parallel_by(
+        lambda d, c: _axis_dot(d, c, 1) / _axis_dot(c, c, 1)
+    ),
+    "Each row of pixels is projected by itself; an image is one vector.": _parallel_by(
+        lambda d, c: _axis_dot(d, c, 3) / _axis_dot(c, c, 3)
+    ),
+}
+
+_OTHER_PARTS = {
+    "The parts have weights eta and 1 - eta; the orthogonal part is kept in full, and eta of the "
+    "parallel one.": (lambda p, o, eta: eta * p + (1 - eta) * o),
+    "The parts have weights 1 - eta and eta; the orthogonal part is kept in full, and eta of the "
+    "parallel one.": (lambda p, o, eta: (1 - eta) * p + eta * o),
+    "The part eta of the parallel part is subtracted; it must be added to the orthogonal one.": (
+        lambda p, o, eta: o - eta * p
+    ),
+    "The orthogonal part is missing: it must be kept in full.": lambda p, o, eta: eta * p,
+    "The parallel part is kept alone, and in full; it is the orthogonal part that must "
+    "be.": lambda p, o, eta: p,
+}
+
+_OTHER_LIMITS = {
+    "The root mean square of the difference is limited; the threshold is for its norm.": _limited_by(
+        lambda d: d.square().mean((1, 2, 3), keepdim=True).sqrt()
+    ),
+    "The sum of absolute values is limited; the threshold is for the norm.": _limited_by(
+        lambda d: d.abs().sum((1, 2, 3), keepdim=True)
+    ),
+    "The norm of each channel is limited; the threshold is for the norm of an image.": _limited_by(
+        lambda d: _channel_dot(d, d).sqrt()
+    ),
+    "The norm of each pixel is limited; the threshold is for the norm of an image.": _limited_by(
+        lambda d: _axis_dot(d, d, 1).sqrt()
+    ),
+    "The norm of each row of pixels is limited; the threshold is for the norm of an image.": _limited_by(
+        lambda d: _axis_dot(d, d, 3).sqrt()
+    ),
+    "The ratio is upside down: the factor is the threshold over the norm.": _clipped_by(
+        lambda d, r: d * (_dot(d, d).sqrt() / r).clamp(max=1)
+    ),
+    "Numbers above the threshold are cut off; the threshold is for the norm of an image.": _clipped_by(
+        lambda d, r: d.clamp(max=r)
+    ),
+    "A difference that is too long gets the norm 1; it must be the threshold.": _clipped_by(
+        lambda d, r: torch.where(_dot(d, d).sqrt() > r, d / _dot(d, d).sqrt(), d)
+    ),
+    "A difference that is too long becomes 0; it must be shortened to the threshold.": _clipped_by(
+        lambda d, r: torch.where(_dot(d, d).sqrt() > r, 0.0, d)
+    ),
+    "The difference is multiplied by the threshold; it must be shortened to it.": _clipped_by(
+        lambda d, r: d * r
+    ),
+}
+
+_OTHER_STEPS = {
+    "This is plain guidance: the difference is neither limited nor projected.": lambda c, u, w, eta, r: (
+        c + (w - 1) * (c - u)
+    ),
+    "The guidance scale is not used.": lambda c, u, w, eta, r: c + _kept(c, u, eta, r),
+    "This is the step alone; it must be added to the prediction with the label.": lambda c, u, w, eta, r: (
+        (w - 1) * _kept(c, u, eta, r)
+    ),
+    "The two predictions are exchanged: the guidance leads away from the label.": lambda c, u, w, eta, r: (
+        u + (w - 1) * _kept(u, c, eta, r)
+    ),
+    "The scale is counted from -1: a scale of 1 must change nothing.": lambda c, u, w, eta, r: (
+        c + (w + 1) * _kept(c, u, eta, r)
+    ),
+    "Only the orthogonal part is limited, after the projection; the whole difference must be, before.": (
+        lambda c, u, w, eta, r: c + (w - 1) * (_clip(_parts(c, u)[1], r) + eta * _parts(c, u)[0])
+    ),
+    "The step is limited after it was scaled; the difference must be limited "
+    "first.": lambda c, u, w, eta, r: c + _clip((w - 1) * (_parts(c, u)[1] + eta * _parts(c, u)[0]), r),
+    "The difference is scaled before it is limited; it must be limited first.": lambda c, u, w, eta, r: (
+        c + _kept(c, c - (w - 1) * (c - u), eta, r)
+    ),
+    "The parallel part is that of the difference before it was limited; it must be limited first.": (
+        lambda c, u, w, eta, r: c + (w - 1) * (_clip(c - u, r) - (1 - eta) * _parts(c, u)[0])
+    ),
+}
+
 _PROJECTED_GUIDANCE = Exercise(
     "projected_guidance",
     _projected_loops,
@@ -247,6 +447,10 @@ _PROJECTED_GUIDANCE = Exercise(
         "The projection sums over the whole batch; each image has its own.": _projected_by(_batch_split),
         "Each channel is projected by itself; an image is one vector.": _projected_by(_channel_split),
         "The projection divides by the norm; it must be its square.": _projected_by(_norm_split),
+        **_OTHER_PROJECTIONS,
+        **{message: _projected_by(_to_split, keep) for message, keep in _OTHER_PARTS.items()},
+        **_OTHER_LIMITS,
+        **_OTHER_STEPS,
         "The threshold has no effect.": _clipped_by(lambda d, r: d),
         "The norm is always that of the threshold; shorter differences must stay as they are.": _clipped_by(
             lambda d, r: d * r / _dot(d, d).sqrt()

@@ -74,6 +74,92 @@ def _with_factor(factor: Callable, sign: int = -1) -> Callable:
     return lambda a, x, t, r, v: v + sign * factor(t, r) * _jvp(a, x, t, r, v, 1, 0)
 
 
+def _difference(step: float) -> Callable:
+    """The target with a difference quotient along the trajectory."""
+    return lambda a, x, t, r, v: v - _col(t - r) * (a(x + step * v, t + step, r) - a(x, t, r)) / step
+
+
+def _from_other_velocity(start: Callable, along: Callable = lambda a, x, t, r, v: v) -> Callable:
+    """The target with another velocity to start at, or to move along."""
+    return lambda a, x, t, r, v: (
+        start(a, x, t, r, v) - _col(t - r) * _jvp(a, x, t, r, along(a, x, t, r, v), 1, 0)
+    )
+
+
+def _with_tangents(dt: Callable, dr: Callable) -> Callable:
+    """The target with another direction of the two times, one for each image."""
+    return lambda a, x, t, r, v: v - _col(t - r) * torch.func.jvp(a, (x, t, r), (v, dt(t, r), dr(t, r)))[1]
+
+
+def _in_other_times(convert: Callable) -> Callable:
+    """The target with other times for the network."""
+    return lambda a, x, t, r, v: (
+        v - _col(t - r) * _jvp(lambda x, t, r: a(x, convert(t), convert(r)), x, t, r, v, 1, 0)
+    )
+
+
+_IDENTITY = "lesson 35, 'The identity'."
+
+_OTHER_TANGENTS = {
+    "The time moves by 1000; here times are in [0, 1], and it moves by 1.": _with_direction(
+        lambda a, x, t, r, v: (v, 1000, 0)
+    ),
+    "The time moves by t; it must move by 1, as fast for every image.": _with_tangents(
+        lambda t, r: t, lambda t, r: 0 * r
+    ),
+    "The two times move by their own values; t must move by 1, and r not at all.": _with_tangents(
+        lambda t, r: t, lambda t, r: r
+    ),
+    "The time moves by the length of the interval; it must move by 1.": _with_tangents(
+        lambda t, r: t - r, lambda t, r: 0 * r
+    ),
+    "The time r moves backwards; it must be held fixed.": _with_direction(lambda a, x, t, r, v: (v, 1, -1)),
+    "The image moves by 1 everywhere; it must move by the velocity.": _with_direction(
+        lambda a, x, t, r, v: (torch.ones_like(x), 1, 0)
+    ),
+    "The image moves by the velocity times the length of the interval; it must move by the velocity.": (
+        _with_direction(lambda a, x, t, r, v: (_col(t - r) * v, 1, 0))
+    ),
+}
+
+_OTHER_VELOCITIES = {
+    "The image moves by the network's own velocity, its average from t to t; it must move by the "
+    "velocity given.": (_with_direction(lambda a, x, t, r, v: (a(x, t, t), 1, 0))),
+    "The target starts at the network's own velocity, its average from t to t; it must start at the "
+    "velocity given.": (_from_other_velocity(lambda a, x, t, r, v: a(x, t, t))),
+    "The velocity given is not used: the network's own stands for it, its average from t to t.": (
+        _from_other_velocity(lambda a, x, t, r, v: a(x, t, t), lambda a, x, t, r, v: a(x, t, t))
+    ),
+    "The velocity given is not used: the predicted average stands for it.": _from_other_velocity(
+        lambda a, x, t, r, v: a(x, t, r), lambda a, x, t, r, v: a(x, t, r)
+    ),
+    "The average velocity is used where its derivative belongs: a jvp returns the value first.": (
+        lambda a, x, t, r, v: v - _col(t - r) * a(x, t, r)
+    ),
+}
+
+_DIFFERENCES = {
+    f"The derivative is a difference over a step of {step:g}, which is not exact; a jvp is.": _difference(
+        step
+    )
+    for step in (1000.0, 1.0, 0.1, 0.01, 0.001, 0.0001)
+} | {
+    "The derivative is the difference of the averages at both ends of the interval; it must be the one "
+    "at t.": (lambda a, x, t, r, v: v - (a(x, t, r) - a(x - _col(t - r) * v, r, r))),
+    "The difference over a small step is not divided by the step.": (
+        lambda a, x, t, r, v: v - _col(t - r) * (a(x + 1e-3 * v, t + 1e-3, r) - a(x, t, r))
+    ),
+}
+
+_OTHER_TIMES = {
+    "The network receives 1000 times its times; this one takes times in [0, 1].": _in_other_times(
+        lambda t: 1000 * t
+    ),
+    "The network receives times that are counted from the noise; here 0 is data.": _in_other_times(
+        lambda t: 1 - t
+    ),
+}
+
 _AVERAGE_TARGET = Exercise(
     "average_target",
     _target_differences,
@@ -122,6 +208,10 @@ _AVERAGE_TARGET = Exercise(
         "The image moves by itself; it must move by the velocity.": _with_direction(
             lambda a, x, t, r, v: (x, 1, 0)
         ),
+        **_OTHER_TANGENTS,
+        **_OTHER_VELOCITIES,
+        **_DIFFERENCES,
+        **_OTHER_TIMES,
         "The target starts at the predicted average; it must start at the velocity.": lambda a, x, t, r, v: (
             a(x, t, r) - _col(t - r) * _jvp(a, x, t, r, v, 1, 0)
         ),
@@ -139,7 +229,7 @@ _AVERAGE_TARGET = Exercise(
             v - _col(t - r) * _jvp(lambda x, t, r: a(x, t, t - r), x, t, r, v, 1, 0)
         ),
     },
-    "lesson 35, 'The identity'.",
+    _IDENTITY,
     tolerance=1e-7,
     reference=lambda average, x_t, t, r, velocity: (
         velocity - _col(t - r) * _jvp(average, x_t, t, r, velocity, 1, 0)
@@ -166,7 +256,7 @@ def _jumps_loops(average: Callable, x_T: Tensor, times: Tensor) -> Tensor:
 
 def _jump_cases(rng: RandomInputs) -> list[Case]:
     times = ([1.0, 0.0], [1.0, 0.55, 0.0], [1.0, 0.8, 0.5, 0.35, 0.0], [0.9, 0.3, 0.1])
-    shapes = ((2, 1, 3, 2), (3, 2, 2, 2), (1, 3, 2, 4), (4, 2, 2, 3))
+    shapes = ((2, 1, 3, 2), (3, 2, 2, 2), (1, 3, 2, 4), (4, 2, 2, 2))
     return [
         Case(
             f"times {' '.join(map(str, some))}",
@@ -194,10 +284,98 @@ def _at(average: Callable, x: Tensor, t: float, r: float) -> Tensor:
     return average(x, x.new_full((len(x),), t), x.new_full((len(x),), r))
 
 
+def _from_the_first(step: Callable) -> Callable:
+    """Jumps whose step also receives the first of the times."""
+    return lambda average, x_T, times: _jumps(lambda a, x, t, r, x_T: step(a, x, t, r, x_T, float(times[0])))(
+        average, x_T, times
+    )
+
+
+def _with_times(times: Callable) -> Callable:
+    """Jumps with other times, (list of times) -> list."""
+    return _jumps(pairs=lambda values: list(zip(times(values), times(values)[1:])))
+
+
+def _even(first: float, last: float, count: int) -> list[float]:
+    return [first + (last - first) * k / (count - 1) for k in range(count)]
+
+
 def _stale(average: Callable, x_T: Tensor, times: Tensor) -> Tensor:
     u = _at(average, x_T, *times[:2].tolist())
     return x_T - (times[0] - times[-1]) * u
 
+
+_CALLS = {
+    "The network receives times that are counted from the noise; here 0 is data.": (
+        lambda a, x, t, r, x_T: x - (t - r) * _at(a, x, 1 - t, 1 - r)
+    ),
+    "All times are counted from the noise, and the velocity is added; here 0 is data, and it is "
+    "subtracted.": (lambda a, x, t, r, x_T: x + (t - r) * _at(a, x, 1 - t, 1 - r)),
+    "The network receives 1000 times its times; this one takes times in [0, 1].": (
+        lambda a, x, t, r, x_T: x - (t - r) * _at(a, x, 1000 * t, 1000 * r)
+    ),
+    "The network receives the middle of the interval for both times; it takes t and r themselves.": (
+        lambda a, x, t, r, x_T: x - (t - r) * _at(a, x, (t + r) / 2, (t + r) / 2)
+    ),
+    "The network receives r - t instead of r.": lambda a, x, t, r, x_T: x - (t - r) * _at(a, x, t, r - t),
+    "The network receives the next time and 0; it must receive t and the next time.": (
+        lambda a, x, t, r, x_T: x - (t - r) * _at(a, x, r, 0.0)
+    ),
+}
+
+_LENGTHS = {
+    "Each jump has the length r; it must be the length of the interval.": (
+        lambda a, x, t, r, x_T: x - r * _at(a, x, t, r)
+    ),
+    "Each jump has the length 1 - t; it must be the length of the interval.": (
+        lambda a, x, t, r, x_T: x - (1 - t) * _at(a, x, t, r)
+    ),
+    "Each jump has the length 1 - r, from the noise on; it must be the length of the interval.": (
+        lambda a, x, t, r, x_T: x - (1 - r) * _at(a, x, t, r)
+    ),
+    "The length of the jump is multiplied by 1000; here times are in [0, 1].": (
+        lambda a, x, t, r, x_T: x - 1000 * (t - r) * _at(a, x, t, r)
+    ),
+}
+
+_AS_IMAGES = {
+    "The image at 0 is predicted, and mixed with the noise again: that is sampling of a consistency "
+    "model. A jump "
+    "goes straight to the next time.": lambda a, x, t, r, x_T: (
+        (1 - r) * (x - t * _at(a, x, t, 0.0)) + r * x_T
+    ),
+    "The average down to the next time is followed to 0, and the noise is mixed in again; a jump goes "
+    "straight to "
+    "the next time.": lambda a, x, t, r, x_T: (1 - r) * (x - t * _at(a, x, t, r)) + r * x_T,
+    "The average velocity is taken as an image, and mixed with x; a jump subtracts it, times the length.": (
+        lambda a, x, t, r, x_T: x * (r / t) + (1 - r / t) * _at(a, x, t, r)
+    ),
+}
+
+_FROM_THE_FIRST = {
+    "The network always receives the first time as t; it must receive the time where the jump starts.": (
+        lambda a, x, t, r, x_T, first: x - (t - r) * _at(a, x, first, r)
+    ),
+    "Each jump has the length from the first time on; it must be the length of the interval.": (
+        lambda a, x, t, r, x_T, first: x - (first - r) * _at(a, x, t, r)
+    ),
+    "Each jump counts from the first time, though it starts where the last one ended.": (
+        lambda a, x, t, r, x_T, first: x - (first - r) * _at(a, x, first, r)
+    ),
+    "Each jump starts at the noise, with the average of its own interval; it must start where the last "
+    "one ended.": (lambda a, x, t, r, x_T, first: x_T - (first - r) * _at(a, x, t, r)),
+}
+
+_OTHER_TIMES_OF_JUMPS = {
+    "One more jump is made, from the last of the times to 0.": lambda times: [*times, 0.0],
+    "One more jump is made, from 1 to the first of the times.": lambda times: [1.0, *times],
+    "The times are even, from 1 to 0; the times given must be used.": lambda times: _even(
+        1.0, 0.0, len(times)
+    ),
+    "The times are even, from the first to the last; the times between must be used as well.": lambda times: (
+        _even(times[0], times[-1], len(times))
+    ),
+}
 
 _FEW_JUMPS = Exercise(
     "few_jumps",
@@ -242,6 +420,17 @@ _FEW_JUMPS = Exercise(
         "All jumps have the same length; the times say how long each is.": lambda a, x_T, times: _jumps(
             lambda a, x, t, r, x_T: x - float(times[0] - times[-1]) / (len(times) - 1) * _at(a, x, t, r)
         )(a, x_T, times),
+        "All jumps have the length 1 / K, as if from 1 to 0; the times say how long each is.": (
+            lambda a, x_T, times: _jumps(lambda a, x, t, r, x_T: x - _at(a, x, t, r) / (len(times) - 1))(
+                a, x_T, times
+            )
+        ),
+        "Only the first jump is made: does the return stand in the loop?": _jumps(
+            pairs=lambda values: [(values[0], values[1])]
+        ),
+        **{message: _jumps(step) for message, step in (_CALLS | _LENGTHS | _AS_IMAGES).items()},
+        **{message: _from_the_first(step) for message, step in _FROM_THE_FIRST.items()},
+        **{message: _with_times(times) for message, times in _OTHER_TIMES_OF_JUMPS.items()},
         "Every jump starts at the noise; it must start where the last one ended.": _jumps(
             lambda a, x, t, r, x_T: x_T - (t - r) * _at(a, x_T, t, r)
         ),

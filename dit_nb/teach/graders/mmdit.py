@@ -129,8 +129,79 @@ def _no_result_for_padding(image, text, keep):
     return found[0], found[1] * keep[:, None, :, None]
 
 
+def _added(number: float) -> Callable:
+    """A number that is added to the scores of padding."""
+    return _joint(mask=lambda s, m: s + number * ~m[:, None, None])
+
+
+def _filled(number: float) -> Callable:
+    """A number that replaces the scores of padding."""
+    return _joint(mask=lambda s, m: s.masked_fill(~m[:, None, None], number))
+
+
+def _sequence(text_first: bool, mask_text_first: bool, split: Callable) -> Callable:
+    """Attention over one sequence whose mask and split may assume another order."""
+
+    def attend(image, text, keep):
+        q, k, v = torch.cat([text, image] if text_first else [image, text], 3)
+        beside = (0, image.shape[3]) if mask_text_first else (image.shape[3], 0)
+        found = _masked(_scores(q, k), F.pad(keep, beside, value=True)).softmax(-1) @ v
+        return split(found, image.shape[3], text.shape[3])
+
+    return attend
+
+
+def _at_image_tokens(found: Tensor, tokens: int, words: int) -> tuple[Tensor, Tensor]:
+    return found[:, :, :tokens], found[:, :, tokens:]
+
+
+def _behind_words(found: Tensor, tokens: int, words: int) -> tuple[Tensor, Tensor]:
+    return found[:, :, words:], found[:, :, :words]
+
+
+def _other_scale(size: Callable) -> Callable:
+    """Joint attention with scores over the root of another number."""
+    return _joint(lambda q, k: q @ k.mT / size(q) ** 0.5)
+
+
+def _mask_of_both(s: Tensor, m: Tensor) -> Tensor:
+    return s.masked_fill(~(m[:, None, None, :] & m[:, None, :, None]), -math.inf)
+
+
 _MASK_HINT = "lesson 33, 'Padding and its mask'."
 _JOINT_HINT = "lesson 33, 'One attention for two streams'."
+
+_ORDER_HINT = "the order of the streams before and after the attention."
+
+_FINITE = {
+    f"The score of padding {told}; its weight is then small, not 0.": (make(number), _MASK_HINT)
+    for told, make, number in (
+        ("is set to -10", _filled, -10.0),
+        ("is set to -5", _filled, -5.0),
+        ("is set to -1", _filled, -1.0),
+        ("is lowered by 10", _added, -10.0),
+    )
+}
+
+_ORDERS = {
+    "The text stands first in the sequence, but mask and split take the image to be first.": _sequence(
+        True, False, _at_image_tokens
+    ),
+    "The text stands first in the sequence, but the mask takes the image to be first: it hides image "
+    "tokens.": (_sequence(True, False, _behind_words)),
+    "The image stands first in the sequence, but the result is split as if the text did.": _sequence(
+        False, False, _behind_words
+    ),
+    "The image stands first in the sequence, but mask and split take the text to be first.": _sequence(
+        False, True, _behind_words
+    ),
+    "The result is split at the number of words; the image comes first, and has its own number of tokens.": (
+        _sequence(False, False, lambda found, tokens, words: (found[:, :, :words], found[:, :, words:]))
+    ),
+    "The result is split in two equal parts; each stream has its own number of tokens.": _sequence(
+        False, False, lambda found, tokens, words: found.chunk(2, 2)
+    ),
+}
 
 _TWO_STREAM = Exercise(
     "two_stream_attention",
@@ -149,6 +220,11 @@ _TWO_STREAM = Exercise(
         "The score of padding is set to 0: its weight is then exp(0), not 0.": (
             _joint(mask=lambda s, m: s * m[:, None, None]),
             _MASK_HINT,
+        ),
+        **_FINITE,
+        "Padding may attend to no key, so that its result is nan; the mask must lie on the keys alone.": (
+            _joint(mask=_mask_of_both),
+            "which axis of the scores is that of the keys.",
         ),
         "Queries, keys and values of padding are set to zero: its weight is then exp(0), not 0.": (
             _zero_padding(1, 1, 1),
@@ -191,8 +267,9 @@ _TWO_STREAM = Exercise(
         ),
         "The text stands first in the sequence, and the result is split as if the image did.": (
             _text_first,
-            "the order of the streams before and after the attention.",
+            _ORDER_HINT,
         ),
+        **{message: (function, _ORDER_HINT) for message, function in _ORDERS.items()},
         "Each stream attends to itself alone; both must attend to both.": (_apart, _JOINT_HINT),
         "Each stream attends to the other alone; both must attend to both.": (_crossed, _JOINT_HINT),
         "The image attends to itself alone; it must attend to the text, too.": (
@@ -216,6 +293,21 @@ _TWO_STREAM = Exercise(
         ),
         "The scores are divided by the width of a head; it must be its square root.": _joint(
             lambda q, k: q @ k.mT / q.shape[-1]
+        ),
+        "The scale comes from the width of all heads; it must come from the width of one.": _other_scale(
+            lambda q: q.shape[1] * q.shape[-1]
+        ),
+        "The scale comes from the number of heads; it must come from the width of one.": _other_scale(
+            lambda q: q.shape[1]
+        ),
+        "The scores are multiplied by the square root of the width of a head; they must be divided.": _joint(
+            lambda q, k: q @ k.mT * q.shape[-1] ** 0.5
+        ),
+        "Keys and values are exchanged.": lambda image, text, keep: _joint()(
+            image[[0, 2, 1]], text[[0, 2, 1]], keep
+        ),
+        "The softmax runs over the heads; it must run over the keys.": _joint(
+            weights=lambda s, m: s.softmax(1).nan_to_num(0)
         ),
         "The scale comes from the number of tokens; it must come from the width of a head.": _joint(
             lambda q, k: q @ k.mT / k.shape[-2] ** 0.5
@@ -302,7 +394,107 @@ def _whole_batch(x: Tensor, old: Tensor, shift: Tensor, scale: Tensor) -> Tensor
     return F.layer_norm(x, x.shape[-2:], eps=1e-6) * (1 + scale) + shift
 
 
+def _halves(first: Callable, second: Callable) -> Callable:
+    """The update by two formulas: (x, attended, m) -> tokens, and (those, attended, m, mlp) -> tokens."""
+
+    def update(x, attended, vectors, w_in, w_out):
+        m = vectors[:, :, None].unbind(1)
+        return second(first(x, attended, m), attended, m, lambda inside: _gelu(inside @ w_in) @ w_out)
+
+    return update
+
+
+def _sum(x: Tensor, attended: Tensor, m: tuple) -> Tensor:
+    return x + m[2] * attended
+
+
+def _inside(x: Tensor, m: tuple) -> Tensor:
+    return _norm(x) * (1 + m[4]) + m[3]
+
+
+def _branch(x: Tensor, attended: Tensor, m: tuple, mlp: Callable) -> Tensor:
+    return x + m[5] * mlp(_inside(x, m))
+
+
 _UPDATE_HINT = "lesson 33, 'The block'."
+_VECTORS_HINT = "the order of the six vectors."
+
+_READ_AS = {
+    "The attention's three vectors are used again for the MLP, which has its own: the last three.": (
+        0,
+        1,
+        2,
+        0,
+        1,
+        2,
+    ),
+    "Both branches have the attention's gate; the MLP has its own.": (0, 1, 2, 3, 4, 2),
+    "Both branches have the MLP's gate; the attention has its own.": (0, 1, 5, 3, 4, 5),
+    "The vectors are read as gate, scale, shift; the order is shift, scale, gate.": (2, 1, 0, 5, 4, 3),
+    "The vectors are read as shift, gate, scale; the order is shift, scale, gate.": (0, 2, 1, 3, 5, 4),
+    "The vectors are read as scale, gate, shift; the order is shift, scale, gate.": (2, 0, 1, 5, 3, 4),
+    "The attention's gate is read first of its three vectors; it is the last.": (1, 2, 0, 3, 4, 5),
+    "The MLP's gate is read first of its three vectors; it is the last.": (0, 1, 2, 4, 5, 3),
+    "The vectors are read with both gates first, then shift and scale, twice; they are shift, scale, "
+    "gate, twice.": ((2, 3, 0, 4, 5, 1)),
+    "The vectors are read with both gates last, after shift and scale, twice; they are shift, scale, "
+    "gate, twice.": ((0, 1, 4, 2, 3, 5)),
+    "The vectors are read as two gates, two shifts, two scales; they are shift, scale, gate, twice.": (
+        (2, 4, 0, 3, 5, 1)
+    ),
+    "The vectors are read as two scales, two shifts, two gates; they are shift, scale, gate, twice.": (
+        (2, 0, 4, 3, 1, 5)
+    ),
+}
+
+_BRANCHES = {
+    "The MLP receives the attention's result alone; it must receive the stream after it.": _halves(
+        _sum, lambda x, attended, m, mlp: x + m[5] * mlp(_inside(attended, m))
+    ),
+    "The attention's result is normalized before it is added; only the MLP's input is.": _halves(
+        lambda x, attended, m: x + m[2] * _norm(attended), _branch
+    ),
+    "The attention's result is normalized and modulated before it is added; only the MLP's input "
+    "is.": _halves(lambda x, attended, m: x + m[2] * (_norm(attended) * (1 + m[1]) + m[0]), _branch),
+    "The first gate multiplies the whole stream; it belongs to the attention's result alone.": _halves(
+        lambda x, attended, m: m[2] * (x + attended), _branch
+    ),
+    "The attention's result is added twice.": _halves(
+        _sum, lambda x, attended, m, mlp: _branch(x, attended, m, mlp) + m[2] * attended
+    ),
+    "Neither branch has a gate.": _halves(
+        lambda x, attended, m: x + attended, lambda x, attended, m, mlp: x + mlp(_inside(x, m))
+    ),
+    "The second gate multiplies the MLP's input; it must multiply its result.": _halves(
+        _sum, lambda x, attended, m, mlp: x + mlp(m[5] * _inside(x, m))
+    ),
+    "The second sum begins with the normalized tokens; it must begin with the stream itself.": _halves(
+        _sum, lambda x, attended, m, mlp: _norm(x) + m[5] * mlp(_inside(x, m))
+    ),
+    "The second sum begins with the MLP's input; it must begin with the stream itself.": _halves(
+        _sum, lambda x, attended, m, mlp: _inside(x, m) + m[5] * mlp(_inside(x, m))
+    ),
+    "The norm before the MLP is an RMS norm; it must be a layer norm, which removes the mean.": _update(
+        prepare=lambda x, old, shift, scale: F.rms_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift
+    ),
+    "The layer norm divides by the deviation with D - 1 in it, and eps outside the root; the variance "
+    "has D.": (
+        _update(
+            prepare=lambda x, old, shift, scale: (
+                (x - x.mean(-1, True)) / (x.std(-1, keepdim=True) + 1e-6) * (1 + scale) + shift
+            )
+        )
+    ),
+    "The layer norm runs over the tokens; it must run over the channels of each token.": _update(
+        prepare=lambda x, old, shift, scale: _norm(x.mT).mT * (1 + scale) + shift
+    ),
+    "The activation comes after both matrices; it belongs between them.": _update(
+        act=lambda h: h, finish=lambda x, old, gate, out: x + gate * _gelu(out)
+    ),
+    "All images have the vectors of the first one.": lambda x, attended, vectors, w_in, w_out: _update()(
+        x, attended, vectors[:1], w_in, w_out
+    ),
+}
 
 _STREAM_UPDATE = Exercise(
     "stream_update",
@@ -319,7 +511,7 @@ _STREAM_UPDATE = Exercise(
         "The two gates are exchanged.": _update((0, 1, 5, 3, 4, 2)),
         "Shift and scale are exchanged: the order is shift, scale, gate.": (
             _update((1, 0, 2, 4, 3, 5)),
-            "the order of the six vectors.",
+            _VECTORS_HINT,
         ),
         "The MLP is modulated by the attention's shift and scale.": _update((3, 4, 2, 0, 1, 5)),
         "Shift and scale of the attention are applied to its result; they have been used already.": (
@@ -329,16 +521,18 @@ _STREAM_UPDATE = Exercise(
         ),
         "The first three vectors are the attention's, the last three the MLP's; here they are exchanged.": (
             _update((3, 4, 5, 0, 1, 2)),
-            "the order of the six vectors.",
+            _VECTORS_HINT,
         ),
         "The vectors are read as two shifts, two scales, two gates; they are shift, scale, gate, twice.": (
             _update((0, 2, 4, 1, 3, 5)),
-            "the order of the six vectors.",
+            _VECTORS_HINT,
         ),
         "The vectors are read with the gate first; the order is shift, scale, gate.": (
             _update((1, 2, 0, 4, 5, 3)),
-            "the order of the six vectors.",
+            _VECTORS_HINT,
         ),
+        **{message: (_update(order), _VECTORS_HINT) for message, order in _READ_AS.items()},
+        **_BRANCHES,
         "The result of the attention has no gate.": _update(stream=lambda x, a, gate: x + a),
         "The result of the MLP has no gate.": _update(finish=lambda x, old, gate, out: x + out),
         "The gates are used as 1 + gate; a gate of 0 must close the branch.": _update(

@@ -14,7 +14,7 @@ FACTORIES = _all_explorers()
 NAMES = (
     "crop patchify positions timestep attention in_context cross_attention modulate gate model cost noise variance "
     "sampler guidance training budget compute latents frechet attention_maps modulation ablation lens denoising "
-    "range ideal_denoiser block few_steps flow modern_blocks targets mmdit guidance_today meanflow"
+    "range ideal_denoiser block few_steps flow plane modern_blocks targets mmdit guidance_today meanflow"
 )
 
 

@@ -50,6 +50,12 @@ def test_scores_do_not_depend_on_the_length_of_queries_and_keys(check_identity):
         itself = fn(q, q, ones, ones, 0.0).diagonal(dim1=-2, dim2=-1)  # of each query with itself
         if float((itself - d**0.5).abs().max()) > 1e-9:
             return False
+        first = torch.zeros_like(q).index_fill(
+            -1, torch.tensor([0]), 2.0
+        )  # mean square 4 / d, in one channel
+        want = (q_scale[0] * k_scale[0] * 4 / (4 / d + eps) / d**0.5).item()
+        if float((fn(first, first, q_scale, k_scale, eps) - want).abs().max()) > 1e-9:
+            return False
         one = torch.full_like(q, 2.0)  # mean square 4 in every channel
         want = ((q_scale * k_scale).sum() * 4 / (4 + eps) / d**0.5).item()
         return float((fn(one, one, q_scale, k_scale, eps) - want).abs().max()) < 1e-9

@@ -23,9 +23,9 @@ from dit_nb.teach.graders.framework.report import Report
 __all__ = ["grade", "all_exercises", "reference_solution", "use_or_fallback"]
 
 _MODULES = (
-    "data noise patchify positions conditioning attention in_context cross_attention layer_norm block "
-    "adaln adaln_zero model cost schedule posterior objective likelihood sampling few_steps guidance "
-    "training latents evaluation evidence anatomy flow modern_blocks targets mmdit guidance_today meanflow"
+    "tour data noise patchify positions conditioning attention in_context cross_attention layer_norm block "
+    "adaln adaln_zero model model_shapes cost schedule posterior objective likelihood sampling few_steps guidance "
+    "training latents evaluation evidence anatomy minidit flow modern_blocks targets mmdit guidance_today meanflow"
 ).split()
 _PRECISION_HINT = (
     "the exercise says which precision the result has: are tensors made or converted in another?"
