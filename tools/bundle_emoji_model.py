@@ -40,7 +40,7 @@ Trained on the 2723 training emoji of `dit_nb.data.emoji()` (Noto Emoji, Apache-
 
 {time}
 
-Metrics of {samples} samples of each of three sampling seeds (50 steps, no guidance); in parentheses the range over the seeds, beside it real emoji:
+Metrics of {samples} samples of each of three sampling seeds (50 steps, no guidance); in parentheses the range over the seeds, beside it real emoji (for the Fréchet distance as many training emoji of the same classes, for the others the held-out ones):
 
 {table}
 
@@ -50,7 +50,7 @@ ROWS = (
     ("Fréchet distance to the 512 held-out emoji", "frechet"),
     ("recognized as their category", "category_accuracy"),
     ("recognized as their style", "style_accuracy"),
-    ("median RMS distance to the nearest training emoji of the class", "nearest_train"),
+    ("median RMS distance to the nearest training emoji of the class, or mirror image of one", "nearest_train"),
 )
 
 

@@ -1,7 +1,5 @@
 """Counted parameters and multiply-adds, against the paper's Table 4, and against a real model."""
 
-from types import SimpleNamespace
-
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -75,6 +73,7 @@ def test_cost_is_what_a_real_model_has_and_does(name):
 
 
 def test_the_cost_of_an_own_block_is_unknown():
-    own = SimpleNamespace(**{**vars(tiny_config()), "block": "own"})
+    own = tiny_config()
+    object.__setattr__(own, "block", "own")  # as a registered block of one's own
     with raises_input_error("block.*'own'.*in_context, cross_attention, adaln, adaln_zero"):
         cost(own)
