@@ -13,9 +13,10 @@ class UserError(ValueError):
 
 
 def _shown(value) -> str:
-    "A value for a message: its repr, or its type if that does not fit into a line."
+    "A value for a message: its repr, or its type if that does not fit into a line; a path may be longer."
     text = repr(value)
-    return text if len(text) < 80 and "\n" not in text else f"a {type(value).__name__}"
+    limit = 300 if isinstance(value, str) else 80
+    return text if len(text) < limit and "\n" not in text else f"a {type(value).__name__}"
 
 
 def _check_choice(name: str, value, known: Iterable[str]) -> None:
