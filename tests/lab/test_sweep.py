@@ -72,11 +72,11 @@ def test_killed_and_resumed(tmp_path):
 def test_a_slow_run_does_not_block_others(tmp_path):
     """Finished runs are on disk, though an earlier one is not finished."""
     path, script = tmp_path / "slow.csv", tmp_path / "slow.py"
-    variants = '[{"level": i, "sleep": 30 if i == 0 else 0} for i in range(4)]'
+    variants = '[{"level": i, "sleep": 300 if i == 0 else 0} for i in range(4)]'
     script.write_text(SLOW.replace('[{"level": i, "sleep": 0.15} for i in range(4)]', variants) % path)
     process = subprocess.Popen([sys.executable, str(script)], start_new_session=True)
     start = time.time()
-    while (not path.exists() or path.read_text().count("\n") < 4) and time.time() - start < 25:
+    while (not path.exists() or path.read_text().count("\n") < 4) and time.time() - start < 200:
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
