@@ -21,7 +21,7 @@ def _check_range(x: Tensor, name: str = "images") -> None:
     check.finish()
 
 
-def _check_type(x, name: str) -> None:
+def _check_float_images(x, name: str) -> None:
     "Raise a UserError unless `x` is a floating point tensor (N, C, H, W)."
     if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim != 4:
         kind = f"{x.dtype} {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
@@ -85,7 +85,7 @@ class _RangeCheck:
 
     def add(self, x: Tensor) -> None:
         """Check a batch (N, C, H, W)."""
-        _check_type(x, self.name)
+        _check_float_images(x, self.name)
         low, high = _check_values(x, self.name, range(self.done, self.done + len(x)))
         self.low, self.high, self.done = min(self.low, low), max(self.high, high), self.done + len(x)
 
