@@ -50,7 +50,10 @@ ROWS = (
     ("Fréchet distance to the 512 held-out emoji", "frechet"),
     ("recognized as their category", "category_accuracy"),
     ("recognized as their style", "style_accuracy"),
-    ("median RMS distance to the nearest training emoji of the class, or mirror image of one", "nearest_train"),
+    (
+        "median RMS distance to the nearest training emoji of the class, or mirror image of one",
+        "nearest_train",
+    ),
 )
 
 
