@@ -112,7 +112,7 @@ class _SigmoidGELU(nn.Module):
 
 
 class _WithAttention(nn.Module):
-    "Calls a compiled module so that attention is traced by a kernel: its formula, which Inductor fuses, or the fused one."
+    "Calls a module so that attention is computed by one kernel: the formula, which Inductor fuses, or the fused one."
 
     def __init__(self, module: nn.Module, kernel: str):
         super().__init__()
@@ -131,7 +131,17 @@ def _compile_for_training(model: DiT) -> nn.Module:
         act = getattr(part, "act", None)
         if isinstance(act, nn.GELU) and act.approximate == "tanh":
             part.act = _SigmoidGELU()
-    return _WithAttention(cast(nn.Module, torch.compile(model)), _device_policy("cpu").compiled_attention)
+    kernel = _device_policy("cpu").compiled_training_attention
+    return _WithAttention(cast(nn.Module, torch.compile(model)), kernel)
+
+
+def _prepare_for_training(model: DiT, device: torch.device, compiled: bool, bf16: bool) -> nn.Module:
+    "Compile a model, or, in bfloat16, let it compute attention by the kernel whose backward pass is faster here."
+    if compiled:
+        return _compile_for_training(model)
+    kernel = _device_policy(device).bf16_training_attention
+    recomputed = getattr(model, "gradient_checkpointing", False)  # in the backward pass, by another kernel
+    return _WithAttention(model, kernel) if bf16 and kernel == "math" and not recomputed else model
 
 
 _TABLE_LIMIT = 2**26  # numbers in a table of modulations: 256 MB in float32
