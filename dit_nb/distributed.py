@@ -1,7 +1,6 @@
 """Training in several processes: which process this is, errors on all ranks, and models that FSDP shards."""
 
 import copy
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -153,15 +152,6 @@ def _prepare_distributed(
     if accelerator.is_fsdp2:
         _shard_like(ema.model, model)
     return prepared
-
-
-def _clip_gradients(accelerator, model: nn.Module, largest: float | None) -> torch.Tensor:
-    """Scale the gradients to a norm of at most `largest`, if given; return their norm before, of all FSDP shards."""
-    if largest is None and not accelerator.is_fsdp2:  # accelerate would multiply them by 1
-        accelerator.unscale_gradients()
-        return torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
-    norm = accelerator.clip_grad_norm_(model.parameters(), largest or math.inf)
-    return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
 
 
 def _shard_like(model: nn.Module, sharded: nn.Module) -> None:

@@ -17,11 +17,6 @@ from .errors import UserError, _check_callable, _check_choice, _check_flag, _che
 from .schedule import _SCHEDULES, Schedule, extract, respaced_betas, space_timesteps
 from .utils import _check_eval, _check_image_batch, _progress_bar, randn
 
-# %% ../nbs/3_diffusion/15_objective.ipynb #150005
-def _mean_flat(x: Tensor) -> Tensor:
-    "Take the mean over all axes but the batch: (N, ...) to (N,)."
-    return x.flatten(1).mean(1)
-
 # %% ../nbs/3_diffusion/15_objective.ipynb #150012
 def learned_log_variance(values: Tensor, min_log: Tensor, max_log: Tensor) -> Tensor:
     """Interpolate between two log variances by the model's variance values (Improved DDPM, equation 15).
@@ -152,7 +147,7 @@ class Diffusion(Schedule):
         noise = torch.randn_like(x0) if noise is None else noise
         x_t = self.q_sample(x0, t, noise)  # (N, C, H, W)
         eps, values = _split_output(self._call_model(model, x_t, t, y), x_t)  # (N, C, H, W) each
-        mse = _mean_flat((noise - eps) ** 2)  # DDPM, equation 14
+        mse = ((noise - eps) ** 2).flatten(1).mean(1)  # DDPM, equation 14
         log_variance = self._log_variance(values, x_t, t, self.variance)
         vb = self._vb_from_eps_error((eps - noise).detach(), log_variance, x0, t)  # trains the variance alone
         return {"loss": mse + vb if self.variance == "learned" else mse, "mse": mse, "vb": vb}
@@ -221,13 +216,13 @@ class Diffusion(Schedule):
         log_ratio = log_variance - true_log_variance
         # `normal_kl` of two Gaussians whose means differ by `mean_error`.
         kl = log_ratio + torch.exp(-log_ratio) - 1 + mean_error**2 * torch.exp(-true_log_variance - log_ratio)
-        nats, last = _mean_flat(0.5 * kl), t == 0
+        nats, last = (0.5 * kl).flatten(1).mean(1), t == 0
         if t.device.type != "cpu" or last.any():  # always on a GPU, which would wait for `last.any()`
             rows = last.view(-1, 1, 1, 1)  # other rows are not used, and 0 keeps them finite
             mean = x0 - mean_error.where(rows, 0)  # at t = 0 the true mean is x_0
             log_scale = (0.5 * (true_log_variance + log_ratio)).where(rows, 0)
             nll = discretized_gaussian_nll(x0, mean, log_scale, self.bins)
-            nats = torch.where(last, _mean_flat(nll), nats)
+            nats = torch.where(last, nll.flatten(1).mean(1), nats)
         return nats / math.log(2)
 
     def prior_bpd(self, x0: Tensor) -> Tensor:
@@ -236,7 +231,7 @@ class Diffusion(Schedule):
         mean = extract(self.sqrt_alphas_cumprod, t, x0) * x0
         log_variance = extract((1 - self.alphas_cumprod).log(), t, x0)
         zero = torch.zeros_like(mean)
-        return _mean_flat(normal_kl(mean, log_variance, zero, zero)) / math.log(2)
+        return normal_kl(mean, log_variance, zero, zero).flatten(1).mean(1) / math.log(2)
 
     def _call_model(self, model: Callable, x_t: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
         "Call the model with the original timesteps, also if the schedule is respaced."
@@ -298,8 +293,8 @@ def bits_per_dim(
         x_t = diffusion.q_sample(x0, t, noise)
         prediction = diffusion.p_mean_variance(model, x_t, t, y, clip_x0)
         columns["vb"].append(diffusion.vb_terms(prediction, x0, x_t, t))
-        columns["mse"].append(_mean_flat((diffusion.x0_to_eps(x_t, t, prediction.x0) - noise) ** 2))
-        columns["x0_mse"].append(_mean_flat((prediction.x0 - x0) ** 2))
+        columns["mse"].append(((diffusion.x0_to_eps(x_t, t, prediction.x0) - noise) ** 2).flatten(1).mean(1))
+        columns["x0_mse"].append(((prediction.x0 - x0) ** 2).flatten(1).mean(1))
     terms = {name: torch.stack(column, dim=1) for name, column in columns.items()}
     prior = diffusion.prior_bpd(x0)
     return {"total": terms["vb"].sum(1) + prior, "prior": prior, **terms}

@@ -116,11 +116,8 @@ class _WithAttention(nn.Module):
 
     def __init__(self, module: nn.Module, kernel: str):
         super().__init__()
-        self.module, self.kernel = module, kernel
-
-    def forward(self, *args, **kwargs) -> Tensor:
-        with _attention(self.kernel):
-            return self.module(*args, **kwargs)
+        self.module = module
+        self.forward = _attention(kernel)(module.__call__)
 
 
 def _compile_for_training(model: DiT) -> nn.Module:

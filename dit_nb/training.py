@@ -27,7 +27,6 @@ from dit_nb.batches import (
 from .checkpoint import Checkpointer, _check_finite
 from .config import TrainConfig
 from dit_nb.distributed import (
-    _clip_gradients,
     _full_model,
     _make_accelerator,
     _micro_batches,
@@ -198,7 +197,8 @@ class Trainer:
             losses = self.losses(x0[rows].to(device), y[rows].to(device), noise.select(rows, device))
             self.accelerator.backward(losses["loss"].mean() / config.grad_accum_steps)
             means.append(torch.stack([value.detach().mean() for value in losses.values()]))
-        self.grad_norm = _clip_gradients(self.accelerator, self.raw_model, config.grad_clip)
+        norm = self.accelerator.clip_grad_norm_(self.raw_model.parameters(), config.grad_clip or math.inf)
+        self.grad_norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # of all FSDP shards
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(config, self.progress.step, self.fraction)
         self.optimizer.step()

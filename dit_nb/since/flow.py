@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError, _check_callable, _check_number, _check_type, _shown
-from ..objective import _mean_flat, _split_output
+from ..objective import _split_output
 from .flow_checks import _check_args, _check_density, _check_flow_time, _check_step, _check_times
 from ..utils import _progress_bar, randn
 
@@ -145,7 +145,7 @@ class RectifiedFlow:
         _check_flow_time(x0, t)
         noise = torch.randn_like(x0) if noise is None else noise
         x_t = self.interpolate(x0, t, noise)  # (N, C, H, W)
-        mse = _mean_flat((self.velocity(model, x_t, t, y) - (noise - x0)) ** 2)
+        mse = ((self.velocity(model, x_t, t, y) - (noise - x0)) ** 2).flatten(1).mean(1)
         return {"loss": mse, "mse": mse}
 
 # %% ../../nbs/5_since_dit/30_flow_matching.ipynb #300024

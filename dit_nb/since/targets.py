@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from ..errors import UserError, _check_choice, _is_number, _shown
-from ..objective import _mean_flat
 from .flow import RectifiedFlow, _like
 from .flow_checks import _check_flow_time
 
@@ -102,5 +101,5 @@ class TargetFlow(RectifiedFlow):
         noise = torch.randn_like(x0) if noise is None else noise
         prediction = super().velocity(model, self.interpolate(x0, t, noise), t, y)
         target = {"noise": noise, "image": x0, "velocity": noise - x0}[self.predicts]
-        mse = _mean_flat((prediction - target) ** 2)  # (N,)
+        mse = ((prediction - target) ** 2).flatten(1).mean(1)  # (N,)
         return {"loss": mse * loss_weight(t, self.predicts, self.least), "mse": mse}

@@ -11,6 +11,7 @@ from torch import nn
 
 from dit_nb import Diffusion, DiT, SamplingConfig
 from dit_nb.blocks.adaln import AdaLNBlock
+from dit_nb.data import digits
 from dit_nb.guidance import Guided
 from dit_nb.model import BLOCKS
 from dit_nb.packed_linear import _can_pack, _PackedLinear
@@ -22,9 +23,11 @@ from dit_nb.speed import (
     _attention,
     _compile_for_training,
     _float32_matmul_precision,
+    _prepare_for_training,
     _SigmoidGELU,
     fast_cpu,
 )
+from dit_nb.training import Trainer
 from support import (
     error_cases,
     model_inputs,
@@ -34,6 +37,7 @@ from support import (
     tiny_config,
     tiny_model,
 )
+from support_training import SHAPE, TRAIN
 
 every_block = pytest.mark.parametrize("block", list(BLOCKS))
 needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
@@ -363,6 +367,37 @@ def test_training_and_sampling_in_bfloat16_follow_float32_inside_fast_cpu(monkey
             loss = (model(x, t, y) - 1).square().mean()
     assert (near - exact).norm() / exact.norm() < 0.01
     assert relative(loss, (model(x, t, y) - 1).square().mean()) < 0.01
+
+
+@pytest.mark.parametrize("precision, wrapped", [("bf16", True), ("fp32", False)])
+def test_a_trainer_computes_attention_by_the_kernel_with_the_faster_backward_pass(
+    precision, wrapped, monkeypatch
+):
+    "In bfloat16 on a processor with AMX; the same losses; and no setting outlives the forward pass."
+    if torch.cuda.is_available():
+        pytest.skip("a GPU trains here")
+    monkeypatch.setattr("dit_nb.processors.this_processor", lambda: AMX)
+    seen, before = [], settings()
+
+    def first_losses(precision):
+        model = randomize(DiT(SHAPE), 0, scale=0.15)
+        model.blocks[0].register_forward_hook(lambda *_: seen.append(settings()))
+        config = replace(TRAIN, precision=precision, save_every=None)
+        trainer = Trainer(model, Diffusion(bins=17), digits().train, config)
+        return trainer.step(next(trainer.batches()))
+
+    losses, exact = first_losses(precision), first_losses("fp32")
+    formula_only = (before[0], False, False, True, True)
+    assert seen == [formula_only if wrapped else before, before] and settings() == before
+    for name, value in losses.items():
+        assert relative(value, exact[name]) < 0.01
+
+
+def test_recomputed_blocks_use_the_kernel_of_their_forward_pass(monkeypatch):
+    monkeypatch.setattr("dit_nb.processors.this_processor", lambda: AMX)
+    model = some_model()
+    model.gradient_checkpointing = True
+    assert _prepare_for_training(model, torch.device("cpu"), compiled=False, bf16=True) is model
 
 
 def test_fast_cpu_keeps_the_precision_of_the_user_where_the_policy_has_no_other(monkeypatch):
