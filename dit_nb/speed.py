@@ -4,7 +4,7 @@ import copy
 import ctypes
 import platform
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import lru_cache, partial
 from typing import cast
 
@@ -79,6 +79,11 @@ def _float32_matmul_precision(name: str) -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+def _tf32(allowed: bool) -> AbstractContextManager:
+    "Let GPUs multiply float32 numbers as TF32 inside a `with` block, if allowed; a CPU is not affected."
+    return _float32_matmul_precision("high") if allowed and torch.cuda.is_available() else nullcontext()
 
 
 @contextmanager

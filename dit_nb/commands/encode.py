@@ -9,7 +9,7 @@ from dit_nb.distributed import _process_state, _raise_on_all_ranks
 from dit_nb.errors import UserError
 from dit_nb.latent_cache import LatentImages, encode_images
 from dit_nb.latents import LatentCodec
-from dit_nb.speed import fast_cpu
+from dit_nb.speed import _tf32, fast_cpu
 
 __all__ = []
 
@@ -20,6 +20,11 @@ _MEASURED = 512  # images whose latents are measured for --scale channels
 @fast_cpu()
 def run(options: Encode) -> None:
     "Run dit-nb encode."
+    with _tf32(options.tf32):
+        _encode(options)
+
+
+def _encode(options: Encode) -> None:
     state = _process_state()
     with _raise_on_all_ranks():
         codec = _load_codec(options, state.device)

@@ -21,7 +21,7 @@ from dit_nb.interop.convert import load_any
 from dit_nb.measure import evaluate
 from dit_nb.pretrained import sample_batches, sample_images
 from dit_nb.sample_files import _ImageSource, _open_image_source
-from dit_nb.speed import InferenceModel, fast_cpu
+from dit_nb.speed import InferenceModel, _tf32, fast_cpu
 
 __all__ = []
 
@@ -101,9 +101,18 @@ def _print_source(role: str, source: _ImageSource) -> None:
 def run(options: Evaluate) -> None:
     "Run dit-nb evaluate."
     settings = {**vars(options)}
-    for name in ("samples", "reference", "image_size", "split", "json", "num_samples", "model_weights"):
+    for name in (
+        "samples",
+        "reference",
+        "image_size",
+        "split",
+        "json",
+        "num_samples",
+        "model_weights",
+        "tf32",
+    ):
         del settings[name]
-    with warnings.catch_warnings():
+    with _tf32(options.tf32), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # warnings are among the notes
         result = evaluate(*_open_sources(options), **settings)
     for note in result["notes"]:

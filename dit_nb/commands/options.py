@@ -237,6 +237,7 @@ class Sample:
     preset: Literal["paper"] | None = None  # 50,000 images of random classes, 250 steps, guidance 1.5
     precision: Literal["fp32", "bf16"] = "fp32"  # number format; bf16 is faster if the hardware supports it
     batch_size: int = 64  # images per process and batch
+    tf32: bool = False  # let GPUs multiply float32 numbers as TF32: faster, 10 bits of precision
 
 
 @dataclass(frozen=True)
@@ -254,6 +255,7 @@ class Encode:
     batch_size: int = 32  # images per batch
     num_workers: int = 0  # processes that load images
     dtype: Literal["fp32", "bf16"] = "fp32"  # number format of the autoencoder; bf16 is faster on a GPU
+    tf32: bool = False  # let GPUs multiply float32 numbers as TF32: faster, 10 bits of precision
     tiling: bool = False  # encode large images in tiles: less memory, faint seams
     skip_bad: bool = False  # skip images that cannot be read
 
@@ -276,6 +278,7 @@ class Evaluate:
     num_samples: int = 1000  # images to sample if samples is a model; the distance depends on their number
     model_weights: Literal["ema", "model"] = "ema"  # weights of a checkpoint: averaged or raw
     seed: int = 0  # seed of the kept features, the random halves, and the samples of a model
+    tf32: bool = False  # let GPUs multiply float32 numbers as TF32: faster, 10 bits of precision
     json: bool = False  # print JSON instead of a table
 
 

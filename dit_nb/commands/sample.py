@@ -32,7 +32,7 @@ from dit_nb.pretrained import (
     sample_images,
 )
 from dit_nb.sample_files import save_npz
-from dit_nb.speed import InferenceModel, fast_cpu
+from dit_nb.speed import InferenceModel, _tf32, fast_cpu
 from dit_nb.utils import _atomic_write, _make_folder, randn, seeded_generator
 
 __all__ = []
@@ -255,13 +255,18 @@ def _check_request(out: Path, n: int, batch_size: int, overwrite: bool = False) 
 @fast_cpu()
 def run(options: Sample) -> None:
     "Run dit-nb sample."
+    with _tf32(options.tf32):
+        _sample(options)
+
+
+def _sample(options: Sample) -> None:
     out, settings, state = Path(options.out), _merge_settings(options), _process_state()
     n, size = settings.pop("num_samples"), options.batch_size
     _check_request(out, n, size, options.overwrite)
     model, sampling = _load(options, settings, state.device)
     decode = _load_decoder(sampling, model, settings["vae"])
     labels = _choose_conditions(options, settings, n, model, sampling)
-    facts = {name: getattr(options, name) for name in ("seed", "precision", "weights")}
+    facts = {name: getattr(options, name) for name in ("seed", "precision", "tf32", "weights")}
     facts["model"] = str(_model_folder(_model_source(options)))  # of a run, its last checkpoint now
     facts |= {name: getattr(sampling, name) for name in _NAMES} | settings
     existing = _count_existing(out, facts, state) if not out.suffix else 0

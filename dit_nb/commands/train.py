@@ -1,7 +1,6 @@
 """`dit-nb train`: train a DiT on images or latents, from scratch or from a trained model."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
@@ -20,18 +19,21 @@ from dit_nb.commands.data import _describe_data, _open_data
 from dit_nb.commands.options import Train
 from dit_nb.commands.output import _staged_output
 from dit_nb.commands.sample import _load_decoder
-from dit_nb.config import SamplingConfig, TrainConfig
+from dit_nb.config import DiTConfig, SamplingConfig, TrainConfig
 from dit_nb.data import image_grid, save_image
 from dit_nb.distributed import _process_state, _raise_on_all_ranks
 from dit_nb.errors import UserError
 from dit_nb.finetune import save_lora
-from dit_nb.lab.budget import training_memory
+from dit_nb.lab.budget import _format_duration, training_memory, training_time
+from dit_nb.lab.profiling import _matmul_gflops
 from dit_nb.model import DiT
 from dit_nb.pretrained import make_diffusion, sample_images, save_model
-from dit_nb.speed import InferenceModel, _float32_matmul_precision, fast_cpu
+from dit_nb.speed import InferenceModel, _tf32, fast_cpu
 from dit_nb.training import Trainer
 
 __all__ = []
+
+_SHARES = 0.5, 0.1  # of peak throughput that training usually reaches: guide Speed
 
 
 def _sample_grid(
@@ -98,24 +100,42 @@ def _describe_run(trainer: Trainer) -> str:
     precision = a.mixed_precision.replace("no", "fp32")
     length = f"{config.seconds:g} seconds" if config.steps is None else f"{config.steps:,} steps"
     processes = f", {a.num_processes} processes" if a.num_processes > 1 else ""
-    memory = f", about {_memory(trainer):.2g} GB for each process"
-    if hasattr(trainer.raw_model, "encode_text"):  # which `lab.budget` does not count
-        memory = ""
+    forecast = ""
+    if not hasattr(trainer.raw_model, "encode_text"):  # which `lab.budget` does not count
+        forecast = f", about {_memory(trainer):.2g} GB for each process{_time(trainer)}"
     return (
         f"model: {parameters:,} trained parameters, {precision} on {a.device.type}{processes}\n"
-        f"run: {length} of {config.batch_size} images{memory}"
+        f"run: {length} of {config.batch_size} images{forecast}"
     )
+
+
+def _counted_config(trainer: Trainer) -> DiTConfig:
+    "The configuration whose work and memory `lab.budget` counts: modern blocks have parts of the same sizes."
+    model = trainer.raw_model.config
+    return replace(model, block="adaln_zero", switches=()) if model.block == "modern" else model
 
 
 def _memory(trainer: Trainer) -> float:
     "Forecast of the memory of a process, in GB: weights, their copies and moments, and activations."
-    config, a, model = trainer.config, trainer.accelerator, trainer.raw_model.config
-    if model.block == "modern":  # its parts are of the same sizes
-        model = replace(model, block="adaln_zero", switches=())
+    config, a = trainer.config, trainer.accelerator
     precision = "fp32" if a.mixed_precision == "no" else "bf16"  # fp16 takes the same
-    images = config.batch_size // config.grad_accum_steps
-    forecast = training_memory(model, images, precision, config.gradient_checkpointing, a.num_processes)
+    images, recomputed = config.batch_size // config.grad_accum_steps, config.gradient_checkpointing
+    forecast = training_memory(_counted_config(trainer), images, precision, recomputed, a.num_processes)
     return (forecast.peak if config.grad_accum_steps == 1 else forecast.total) / 1e9
+
+
+def _time(trainer: Trainer) -> str:
+    "Forecast of the time of all steps: their products at shares of the device's throughput, which is measured."
+    config, a = trainer.config, trainer.accelerator
+    if config.steps is None:
+        return ""
+    dtype = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[a.mixed_precision]
+    tflops = _matmul_gflops(dtype, a.device.type, 8192 if a.device.type == "cuda" else 1024) / 1000
+    work = _counted_config(trainer), config.batch_size, config.steps, tflops * a.num_processes
+    shortest, longest = (
+        _format_duration(training_time(*work, mfu, config.gradient_checkpointing)) for mfu in _SHARES
+    )
+    return f", {shortest} to {longest} ({_SHARES[0]:.0%} to {_SHARES[1]:.0%} of peak throughput)"
 
 
 def _resume(trainer: Trainer, options: Train) -> None:
@@ -135,7 +155,7 @@ def _resume(trainer: Trainer, options: Train) -> None:
 @fast_cpu()
 def run(options: Train) -> None:
     "Run dit-nb train."
-    with _float32_matmul_precision("high") if options.tf32 else nullcontext():
+    with _tf32(options.tf32):
         trainer, sampling, sample_grid = _make_trainer(options)
         if trainer.accelerator.is_main_process:
             print(_describe_run(trainer), flush=True)

@@ -236,8 +236,8 @@ def _check_positive(**amounts: float) -> None:
 
 
 def _format_duration(seconds: float) -> str:
-    """Format a duration in minutes, hours, days or years."""
-    units = (("years", 365 * 86400), ("days", 86400), ("hours", 3600), ("minutes", 60))
+    """Format a duration in seconds, minutes, hours, days or years."""
+    units = (("years", 365 * 86400), ("days", 86400), ("hours", 3600), ("minutes", 60), ("seconds", 1))
     unit, size = next((u for u in units if seconds >= 2 * u[1]), units[-1])
     return f"{seconds / size:.{0 if seconds >= 10 * size else 1}f} {unit}"
 

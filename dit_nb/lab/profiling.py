@@ -56,7 +56,8 @@ def _matmul_gflops(
         size: rows and columns of the matrices
         repeats: the best of so many runs counts
     """
-    a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
+    g = torch.Generator(device).manual_seed(0)  # the random numbers of the program stay as they are
+    a, b = (torch.randn(size, size, generator=g, device=device).to(dtype) for _ in range(2))
     best = min(_time_call(lambda: F.linear(a, b), device) for _ in range(repeats + 1))
     return 2 * size**3 / best / 1e9
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -11,6 +12,8 @@ import torch
 
 from dit_nb import DiT
 from dit_nb.cli import main
+from dit_nb.cost import cost
+from dit_nb.lab.budget import _format_duration
 
 TINY = "--patch-size 4 --hidden-size 16 --depth 1 --num-heads 2".split()
 
@@ -168,6 +171,23 @@ def test_the_card_states_data_command_and_versions(tmp_path):
     text = card(tmp_path)
     assert f"dit-nb {' '.join(words)}" in text and "Data: digits" in text
     assert f"torch {torch.__version__}" in text and "dit_nb " in text
+
+
+def test_the_forecast_of_time_follows_from_work_and_throughput(tmp_path, monkeypatch, capsys):
+    "A thousandth of the throughput takes a thousand times as long; a run of so many seconds needs no forecast."
+    found = {}
+    for gflops in (1.0, 1e-3):
+        monkeypatch.setattr("dit_nb.commands.train._matmul_gflops", lambda *_, rate=gflops: rate)
+        words = "--steps 3 --batch-size 4 --precision fp32 --data digits --out".split()
+        assert main(["train", *words, str(tmp_path / f"{gflops}"), *TINY]) == 0
+        found[gflops] = re.search(r"process, (\S+ \S+) to (\S+ \S+) \(50% to 10%", capsys.readouterr().out)
+    model = DiT.from_pretrained(str(tmp_path / "1.0" / "model"))
+    seconds = 2 * cost(model.config).total_macs * 3 * 4 * 3 / 1e6  # at 0.001 GFLOP/s
+    assert found[1e-3].groups() == tuple(_format_duration(seconds / share) for share in (0.5, 0.1))
+    assert found[1.0].groups() == tuple(_format_duration(seconds / 1000 / share) for share in (0.5, 0.1))
+    words = "--seconds 0.1 --batch-size 4 --data digits --out".split()
+    assert main(["train", *words, str(tmp_path / "timed"), *TINY]) == 0
+    assert "peak throughput" not in capsys.readouterr().out
 
 
 def test_validation_loss(tmp_path, error_of):

@@ -25,6 +25,7 @@ from dit_nb.speed import (
     _float32_matmul_precision,
     _prepare_for_training,
     _SigmoidGELU,
+    _tf32,
     fast_cpu,
 )
 from dit_nb.training import Trainer
@@ -404,6 +405,16 @@ def test_fast_cpu_keeps_the_precision_of_the_user_where_the_policy_has_no_other(
     monkeypatch.setattr("dit_nb.speed.this_processor", lambda: AMX)
     with _float32_matmul_precision("high"), fast_cpu():
         assert torch.get_float32_matmul_precision() == "high"
+
+
+@pytest.mark.parametrize(
+    "allowed, gpu, inside", [(True, True, "high"), (True, False, "highest"), (False, True, "highest")]
+)
+def test_tf32_is_for_gpus_and_if_allowed(allowed, gpu, inside, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    with _tf32(allowed):
+        assert torch.get_float32_matmul_precision() == inside
+    assert torch.get_float32_matmul_precision() == "highest"
 
 
 def test_matmul_precision_is_restored():

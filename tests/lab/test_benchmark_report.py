@@ -7,7 +7,7 @@ from dit_nb.lab.benchmark_jobs import _MODELS, _VARIANTS, _matmul_flop
 from dit_nb.lab.benchmark_report import load_results, plot_bench, plot_growth, results_table
 
 
-@pytest.mark.parametrize("name", ["bench", "bench_eager", "bench_h200", "bench_zen4"])
+@pytest.mark.parametrize("name", ["bench", "bench_eager", "bench_h200", "bench_zen4", "bench_amx"])
 def test_recorded_rows_match_the_cost_of_their_models(name):
     for r in load_results(name):
         assert r["variant"] in _VARIANTS and r["ratio_to"] in _VARIANTS and r["device"] and r["date"]
@@ -16,7 +16,7 @@ def test_recorded_rows_match_the_cost_of_their_models(name):
         assert r["utilization"] == pytest.approx(r["gflops"] / r["matmul_gflops"])
 
 
-@pytest.mark.parametrize("name", ["bench", "bench_eager", "bench_h200", "bench_zen4"])
+@pytest.mark.parametrize("name", ["bench", "bench_eager", "bench_h200", "bench_zen4", "bench_amx"])
 def test_table_and_bars_show_every_row(name):
     rows = load_results(name)
     table, axes = results_table(rows).splitlines(), plot_bench(rows).axes

@@ -377,7 +377,9 @@ def test_advice_states_the_plan():
 
 def test_format_duration():
     durations = {
-        30: "0.5 minutes",
+        0.5: "0.5 seconds",
+        90: "90 seconds",
+        150: "2.5 minutes",
         3600: "60 minutes",
         7200: "2.0 hours",
         20 * 86400: "20 days",
