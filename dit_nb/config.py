@@ -242,8 +242,11 @@ class SamplingConfig:
     bins: int = 256  # number of values that a pixel can take, for the likelihood; 17 for the digits
     clip_x0: bool = True  # clip the predicted clean image to [-1, 1]: for pixels, not for latents
     objective: str = "diffusion"  # diffusion (noise), flow (velocity) or mean_flow (its average, lesson 35)
-    time_density: str = "logit_normal"  # density of flow times in training: logit_normal or uniform
+    time_density: str | tuple[float, float] = (
+        "logit_normal"  # of flow times: a name, or (mean, std) of the logit
+    )
     time_shift: float = 1.0  # factor of noise over signal at each flow time, in training and sampling
+    predicts: str = "velocity"  # what the network of a flow predicts: velocity, image or noise (lesson 32)
     sampler: str = ""  # ddpm, ddim; of a flow euler, heun, stochastic; of mean_flow jumps; empty: the first
     steps: str = "50"  # sampling steps: 250, 10,15,20 for three sections of the schedule, or ddim50
     cfg_scale: float = 1.0  # guidance scale; 1 is no guidance
@@ -253,7 +256,7 @@ class SamplingConfig:
     card: dict = field(default_factory=dict)  # facts for the model card: data, command, metrics, source
 
     def __post_init__(self):
-        for name in ("schedule", "class_names"):  # JSON gives lists back
+        for name in ("schedule", "time_density", "class_names"):  # JSON gives lists back
             if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
         if _is_int(self.steps):
@@ -287,6 +290,19 @@ def _check_sampler(name, objective: str) -> None:
     )
 
 
+_TARGETS = ("velocity", "image", "noise")
+
+
+def _check_density(name: str, density: str | tuple[float, float]) -> None:
+    "Raise a UserError unless a density of flow times is a known name, or mean and std of a normal logit."
+    if isinstance(density, str):
+        return _check_choice(name, density, ("logit_normal", "uniform"))
+    is_pair = isinstance(density, tuple | list) and len(density) == 2
+    if not is_pair or not all(_is_number(n) and math.isfinite(n) for n in density) or density[1] <= 0:
+        wanted = "'uniform', 'logit_normal', or mean and std of the logit"
+        raise UserError(f"{name} is {_shown(density)}, but must be {wanted}.")
+
+
 def _check_sampling(config: SamplingConfig) -> None:
     betas = config.schedule if isinstance(config.schedule, tuple) else ()
     if not betas:
@@ -294,7 +310,8 @@ def _check_sampling(config: SamplingConfig) -> None:
     if not all(_is_number(beta) for beta in betas):
         raise UserError(f"schedule is {_shown(betas)}, but must be a name or a tuple of betas.")
     _check_choice("variance", config.variance, ("learned", "fixed_small", "fixed_large"))
-    _check_choice("time_density", config.time_density, ("logit_normal", "uniform"))
+    _check_density("time_density", config.time_density)
+    _check_choice("predicts", config.predicts, _TARGETS if config.objective == "flow" else _TARGETS[:1])
     _check_sampler(config.sampler, config.objective)
     _check_number("time_shift", config.time_shift, float)
     _check_number("num_timesteps", config.num_timesteps, int)

@@ -1,6 +1,7 @@
 """Training in several processes: which process this is, errors on all ranks, and models that FSDP shards."""
 
 import copy
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -16,7 +17,7 @@ from dit_nb.config import TrainConfig
 from dit_nb.errors import UserError, _explain_os_error
 from dit_nb.model import DiT
 from dit_nb.signals import StopSignals
-from dit_nb.speed import _prepare_for_training
+from dit_nb.speed import _compile_for_training
 from dit_nb.utils import _make_folder
 
 __all__ = []
@@ -146,12 +147,20 @@ def _prepare_distributed(
         plugin.cpu_ram_efficient_loading = False  # every process has the weights; and it fails on pos_embed
         if plugin.mixed_precision_policy:  # many small gradients are summed: not in bfloat16
             plugin.mixed_precision_policy = replace(plugin.mixed_precision_policy, reduce_dtype=torch.float32)
-    bf16 = accelerator.mixed_precision == "bf16"
-    network = _prepare_for_training(model, accelerator.device, compiled, bf16)
+    network = _compile_for_training(model) if compiled else model
     prepared = accelerator.prepare(network, optimizer)
     if accelerator.is_fsdp2:
         _shard_like(ema.model, model)
     return prepared
+
+
+def _clip_gradients(accelerator, model: nn.Module, largest: float | None) -> torch.Tensor:
+    """Scale the gradients to a norm of at most `largest`, if given; return their norm before, of all FSDP shards."""
+    if largest is None and not accelerator.is_fsdp2:  # accelerate would multiply them by 1
+        accelerator.unscale_gradients()
+        return torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
+    norm = accelerator.clip_grad_norm_(model.parameters(), largest or math.inf)
+    return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
 
 
 def _shard_like(model: nn.Module, sharded: nn.Module) -> None:

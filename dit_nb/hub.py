@@ -36,7 +36,7 @@ _KINDS = {  # class -> its module, and the objective of a model that was saved w
     "MeanFlowDiT": ("dit_nb.since.meanflow", "mean_flow"),
 }
 _DOWNLOAD = ("revision", "token", "cache_dir", "force_download", "local_files_only")  # options for the Hub
-_CARD_ENTRIES = ("data", "command", "metrics", "source", "model_id", "prompt", "objective")
+_CARD_ENTRIES = ("data", "command", "metrics", "source", "model_id", "prompt", "objective", "predicts")
 _OTHER_NAMES = {"torch_dtype": "dtype", "device_map": "device", "map_location": "device"}
 _PAPER_URL = "https://arxiv.org/abs/2212.09748"
 
@@ -98,8 +98,9 @@ def _write_float16(weights: dict[str, Tensor], path: Path) -> None:
 def _model_card(model: nn.Module, **card) -> ModelCard:
     data = ModelCardData(library_name="dit_nb", tags=["dit", "diffusion"])
     parameters = sum(p.numel() for name, p in model.named_parameters() if name != "pos_embed")  # it is fixed
-    card.setdefault("objective", _KINDS[_kind(model)][1])
-    card = {"config": model.config, "parameters": parameters, "paper_url": _PAPER_URL, **card}
+    kind = _kind(model)
+    card.setdefault("objective", _KINDS[kind][1])
+    card = {"config": model.config, "kind": kind, "parameters": parameters, "paper_url": _PAPER_URL, **card}
     return ModelCard.from_template(data, template_str=_CARD, **card)
 
 

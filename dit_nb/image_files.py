@@ -2,7 +2,8 @@
 
 import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -220,8 +221,8 @@ def _find_table(
         return _folder_table(data, split, class_folder, label_column, captions)
     if class_folder is not None:
         raise UserError(f"class_folder is {class_folder}, but {data} has no folders of classes.")
-    _hide_progress_bars()
-    return _hub_table(data.removeprefix("hub:"), split, label_column, captions)
+    with _bars_of_datasets():
+        return _hub_table(data.removeprefix("hub:"), split, label_column, captions)
 
 
 def _check_arguments(size, channels: int) -> None:
@@ -239,9 +240,16 @@ def _check_size(size) -> None:
         raise UserError(f"size is {_shown(size)}, but must be an integer of 1 or more, or (height, width).")
 
 
-def _hide_progress_bars() -> None:
-    "Turn the bars of `datasets` off if stderr is a log file."
-    if not _bar_visible(True):
-        import datasets
+@contextmanager
+def _bars_of_datasets() -> Iterator[None]:
+    "Inside, `datasets` shows no bars if stderr is a log file."
+    import datasets
 
+    hidden = not _bar_visible(True) and datasets.are_progress_bars_enabled()
+    if hidden:
         datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if hidden:
+            datasets.enable_progress_bars()

@@ -26,6 +26,7 @@ from dit_nb.objective import Diffusion
 from dit_nb.sampling import Step, ddim_step, ddpm_step, sample_loop
 from dit_nb.since.flow import RectifiedFlow, flow_sample
 from dit_nb.since.meanflow import MeanFlowDiT, mean_flow_sample
+from dit_nb.since.targets import TargetFlow
 from dit_nb.utils import _check_device, _check_dtype, _check_index, seeded_generator
 
 __all__ = ["block_model", "digit_model", "emoji_model", "few_step_emoji_model", "load_model"]
@@ -46,7 +47,9 @@ def make_diffusion(sampling: SamplingConfig) -> Diffusion | RectifiedFlow:
     if sampling.objective == "mean_flow":
         raise UserError("objective is mean_flow, but must be diffusion or flow: see `dit_nb.since.meanflow`.")
     if sampling.objective == "flow":
-        return RectifiedFlow(sampling.time_density, sampling.time_shift)
+        if sampling.predicts == "velocity":
+            return RectifiedFlow(sampling.time_density, sampling.time_shift)
+        return TargetFlow(sampling.predicts, density=sampling.time_density, shift=sampling.time_shift)
     betas = sampling.schedule
     if not isinstance(betas, str):
         betas = torch.tensor(betas, dtype=torch.float64)
@@ -67,7 +70,7 @@ def save_model(model: DiT, folder: str | Path, sampling: SamplingConfig) -> None
     _check_sampling_fits(sampling, model)
     _check_path("folder", folder)
     folder = Path(folder)
-    facts = {"objective": sampling.objective, **sampling.card}
+    facts = {"objective": sampling.objective, "predicts": sampling.predicts, **sampling.card}
     model.save_pretrained(folder, **{name: facts[name] for name in _CARD_ENTRIES if facts.get(name)})
     (folder / _SAMPLING).write_text(json.dumps(asdict(sampling), indent=1), encoding="utf-8")
 
@@ -238,7 +241,8 @@ def sample_images(
     )
 
 
-_PROCESS = ("objective", "time_density", "time_shift", "schedule", "num_timesteps", "variance", "bins")
+_FLOW = "time_density", "time_shift", "predicts"
+_PROCESS = ("objective", *_FLOW, "schedule", "num_timesteps", "variance", "bins")
 
 
 @lru_cache(maxsize=8)

@@ -12,6 +12,7 @@ from dit_nb.config import SamplingConfig, TrainConfig
 from dit_nb.errors import UserError, _check_choice
 from dit_nb.objective import Diffusion
 from dit_nb.since.flow import RectifiedFlow
+from dit_nb.since.targets import TargetFlow
 from dit_nb.subsets import _data_fingerprint
 
 __all__ = []
@@ -80,10 +81,9 @@ def _sampling_settings(trainer) -> SamplingConfig | None:
     if isinstance(process, Diffusion):
         fields = {name: getattr(process, name) for name in ("num_timesteps", "variance", "bins")}
         fields["schedule"] = tuple(process.betas.tolist())
-    elif type(process) is RectifiedFlow:  # a subclass may predict something else than the velocity
-        fields = {"objective": "flow", "time_shift": process.shift}
-        if isinstance(process.density, str):  # which only training uses
-            fields["time_density"] = process.density
+    elif type(process) in (RectifiedFlow, TargetFlow) and getattr(process, "least", 0.05) == 0.05:
+        fields = {"objective": "flow", "time_shift": process.shift, "time_density": process.density}
+        fields["predicts"] = getattr(process, "predicts", "velocity")
     else:
         return None
     names, channels = _find_attribute(data, "class_names"), trainer.raw_model.config.in_channels

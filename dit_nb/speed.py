@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dit_nb.blocks.adaln import AdaLNBlock, AdaLNModulation
 from dit_nb.blocks.adaln_zero import AdaLNZeroBlock
-from dit_nb.errors import UserError, _check_choice, _check_type
+from dit_nb.errors import UserError, _check_choice, _check_type, _shown
 from dit_nb.model import DiT, _check_inputs
 from dit_nb.packed_linear import _can_pack, _pack_linear_layers
 from dit_nb.processors import _device_policy, cpu_policy, this_processor
@@ -25,18 +25,27 @@ __all__ = ["InferenceModel", "fast_cpu"]
 
 
 @contextmanager
-def fast_cpu() -> Iterator[None]:
+def fast_cpu(trainer=None) -> Iterator[None]:
     """Use the CPU settings that were measured to be faster (guide Speed) inside a `with` block; put back afterwards.
 
     They hold for the whole process: the settings of `dit_nb.processors.cpu_policy` for this processor, and freed
     memory kept for the next step (glibc). A GPU is not affected.
+
+    Args:
+        trainer: the `Trainer` whose steps are taken inside, if any: in bfloat16 another kernel of attention may be
+            faster for training than for sampling
     """
+    if trainer is not None and not hasattr(trainer, "accelerator"):
+        raise UserError(f"trainer is {_shown(trainer)}, but must be a Trainer.")
     with ExitStack() as stack:
         if not torch.cuda.is_available():
             policy = cpu_policy(this_processor())
             if policy.float32_products == "medium" and _medium_is_exact():
                 stack.enter_context(_float32_matmul_precision("medium"))
-            stack.enter_context(_attention(policy.attention))
+            trains_bf16 = trainer is not None and trainer.accelerator.mixed_precision == "bf16"
+            stack.enter_context(
+                _attention(policy.bf16_training_attention if trains_bf16 else policy.attention)
+            )
         stack.enter_context(_keep_freed_memory())
         yield
 
@@ -86,18 +95,23 @@ def _tf32(allowed: bool) -> AbstractContextManager:
     return _float32_matmul_precision("high") if allowed and torch.cuda.is_available() else nullcontext()
 
 
+_keepers: list = []  # open blocks of `_keep_freed_memory`: malloc cannot be asked for its settings
+
+
 @contextmanager
 def _keep_freed_memory() -> Iterator[None]:
     "Make malloc keep freed memory for the next step instead of returning it to the system (glibc only)."
     trim_threshold, mmap_max = -1, -4  # constants of glibc's malloc.h
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if platform.system() == "Linux" else None
+    _keepers.append(mallopt)
     if mallopt is not None:
         mallopt(mmap_max, 0)
         mallopt(trim_threshold, -1)
     try:
         yield
     finally:
-        if mallopt is not None:
+        _keepers.pop()
+        if mallopt is not None and not _keepers:  # the outermost block ends
             mallopt(mmap_max, 65536)  # glibc's defaults
             mallopt(trim_threshold, 128 * 1024)
 
@@ -135,15 +149,6 @@ def _compile_for_training(model: DiT) -> nn.Module:
             part.act = _SigmoidGELU()
     kernel = _device_policy("cpu").compiled_training_attention
     return _WithAttention(cast(nn.Module, torch.compile(model)), kernel)
-
-
-def _prepare_for_training(model: DiT, device: torch.device, compiled: bool, bf16: bool) -> nn.Module:
-    "Compile a model, or, in bfloat16, let it compute attention by the kernel whose backward pass is faster here."
-    if compiled:
-        return _compile_for_training(model)
-    kernel = _device_policy(device).bf16_training_attention
-    recomputed = getattr(model, "gradient_checkpointing", False)  # in the backward pass, by another kernel
-    return _WithAttention(model, kernel) if bf16 and kernel == "math" and not recomputed else model
 
 
 _TABLE_LIMIT = 2**26  # numbers in a table of modulations: 256 MB in float32
@@ -233,7 +238,6 @@ class InferenceModel:
     def _look_up_and_denoise(
         self, table, times, labels, x: Tensor, t: Tensor, y: Tensor | None = None
     ) -> Tensor:
-        _check_inputs(self.model, x, t, y)
         row = _lookup("t", times, t, len(x))  # (N,)
         if labels is not None:
             row = row * len(labels) + _lookup("y", labels, y, len(x))

@@ -27,6 +27,7 @@ from dit_nb.batches import (
 from .checkpoint import Checkpointer, _check_finite
 from .config import TrainConfig
 from dit_nb.distributed import (
+    _clip_gradients,
     _full_model,
     _make_accelerator,
     _micro_batches,
@@ -152,7 +153,7 @@ class Trainer:
             worker_init_fn=_delay_in_worker,
             generator=seeded_generator(c.seed, 3, self.progress.step),  # of random transforms in workers
         )
-        return _next_on_all_ranks(iter(loader), self.signals)
+        yield from _next_on_all_ranks(iter(loader), self.signals)
 
     def losses(
         self, x0: Tensor, y: Tensor, noise: StepNoise, model: Callable | None = None
@@ -174,6 +175,8 @@ class Trainer:
             model = partial(model, drop=noise.drop)
         labels = y if self.raw_model.takes_y else None
         losses = self.diffusion.training_losses(model, x0, noise.t, labels, noise=noise.noise)
+        if taken := losses.keys() & {"grad_norm", "images_per_second", "lr", "seconds"}:
+            raise UserError(f"training_losses returned {min(taken)}, but the log has a column of that name.")
         if "loss" not in losses:
             raise UserError(f"training_losses returned {', '.join(losses)}, but must return loss, too.")
         return losses
@@ -197,8 +200,7 @@ class Trainer:
             losses = self.losses(x0[rows].to(device), y[rows].to(device), noise.select(rows, device))
             self.accelerator.backward(losses["loss"].mean() / config.grad_accum_steps)
             means.append(torch.stack([value.detach().mean() for value in losses.values()]))
-        norm = self.accelerator.clip_grad_norm_(self.raw_model.parameters(), config.grad_clip or math.inf)
-        self.grad_norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm  # of all FSDP shards
+        self.grad_norm = _clip_gradients(self.accelerator, self.raw_model, config.grad_clip)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(config, self.progress.step, self.fraction)
         self.optimizer.step()

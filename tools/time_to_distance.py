@@ -84,7 +84,8 @@ def distances(
     trainer = Trainer(
         DiT(config), make_diffusion(sampling), data, settings(seed=seed, **length), on_step=[measure]
     )
-    trainer.fit(progress=False)
+    with fast_cpu(trainer):
+        trainer.fit(progress=False)
     return rows
 
 

@@ -65,7 +65,7 @@ def _select_trained(model: DiT, options: Train, new_classes: bool) -> None:
 
 
 _IGNORED = {  # objective -> options that it would ignore
-    "diffusion": ("time_density", "time_shift"),
+    "diffusion": ("time_density", "time_shift", "predicts"),
     "flow": ("schedule", "num_timesteps", "bins"),
 }
 
@@ -86,6 +86,10 @@ def _build_model(options: Train, data, texts: _Texts | None = None) -> tuple[DiT
         model, sampling = _init_from(options, data)
     _select_trained(model, options, new_classes=sampling.class_names != (_class_names(data) or None))
     objective = options.diffusion.get("objective", sampling.objective)
+    if objective == "mean_flow":
+        raise UserError(
+            "objective is mean_flow, but must be diffusion or flow: lesson 35 trains a MeanFlow model in Python."
+        )
     for name in (name for name in options.diffusion if name in _IGNORED[objective]):
         raise UserError(
             f"{name} is {options.diffusion[name]}, but must not be given: the objective is {objective}."

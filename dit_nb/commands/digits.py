@@ -75,7 +75,8 @@ def _run_digits(
     torch.manual_seed(seed)
     model, diffusion = DiT(config), make_diffusion(_DIGITS_SAMPLING)
     trainer = Trainer(model, diffusion, split.train, digits_config(seconds, steps, seed, **changes))
-    model = trainer.fit(progress=progress)
+    with fast_cpu(trainer):
+        model = trainer.fit(progress=progress)
     labels, frames = torch.arange(10).repeat_interleave(100), {}
     sample = partial(sample_images, InferenceModel(model), _DIGITS_SAMPLING, labels)
     images = sample(seed=seed, callback=partial(_record_frames, frames), progress=progress).cpu()

@@ -77,7 +77,8 @@ def _run_emoji(
     trainer = Trainer(DiT(config), make_diffusion(sampling), data, settings, folder)
     if resume:
         trainer.resume()
-    model = trainer.fit(progress=progress)
+    with fast_cpu(trainer):
+        model = trainer.fit(progress=progress)
     labels, frames = torch.arange(len(names)).repeat_interleave(_SAMPLES // len(names)), {}
     record = partial(_record_frames, frames, every=len(labels) // 8)
     images = sample_images(

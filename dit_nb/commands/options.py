@@ -55,7 +55,8 @@ _OfModel = Annotated[_T, _hint("(default: that of --model)")]
 _Saved = Annotated[_T, _hint("(default: as saved with the model)")]
 _ClassFolder = Literal["first", "last", "path"] | None
 _Names = Annotated[conf.Positional[tuple[str, ...]], _hint("(required)")]
-_Objective = Annotated[Literal["diffusion", "flow"], _hint("(default: diffusion)")]
+_Objective = Annotated[Literal["diffusion", "flow", "mean_flow"], _hint("(default: diffusion)")]
+_Target = Annotated[Literal["velocity", "image", "noise"], _hint("(default: velocity)")]
 _Density = Annotated[Literal["logit_normal", "uniform"], _hint("(default: logit_normal)")]
 _Source = Annotated[_T, conf.create_mutex_group(required=True, title="data"), conf.DisallowNone, _hint("")]
 
@@ -155,9 +156,12 @@ class FineTuning:
 class Diffusion(TypedDict, total=False):
     "diffusion process or flow; the defaults are those of --init-from, if given"
 
-    objective: _Objective  # what is predicted: noise, or for flow the velocity (lesson 30)
+    objective: (
+        _Objective  # what is predicted: noise, or for flow the velocity (lesson 30); mean_flow: lesson 35
+    )
     time_density: _Density  # density of the flow times in training
     time_shift: Annotated[float, _hint("(default: 1)")]  # factor of noise over signal at the flow times
+    predicts: _Target  # what the network of a flow predicts (lesson 32)
     schedule: Annotated[Literal["linear", "cosine"], _hint("(default: linear)")]  # noise schedule
     num_timesteps: Annotated[int, _hint("(default: 1000)")]  # timesteps of training, T
     bins: Annotated[int, _hint("(default: 256; 17 for digits)")]  # number of values that a pixel can take

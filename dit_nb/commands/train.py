@@ -160,7 +160,8 @@ def run(options: Train) -> None:
         if trainer.accelerator.is_main_process:
             print(_describe_run(trainer), flush=True)
         _resume(trainer, options)
-        averaged = trainer.fit()
+        with fast_cpu(trainer):
+            averaged = trainer.fit()
         if trainer.accelerator.is_main_process:
             _write_model(Path(options.out), averaged, trainer, sampling, sample_grid)
 

@@ -111,6 +111,8 @@ def _export_onnx(model: DiT, target: str | Path, time: torch.dtype = torch.long)
         target: file to write
         time: number format of t: torch.float32 for a flow, whose 1000 t are no integers
     """
+    if hasattr(model, "encode_text"):
+        raise UserError(f"model is a {type(model).__name__}, but must be a DiT or a MeanFlowDiT for ONNX.")
     if model.takes_y and not model.config.num_classes:
         raise UserError(
             "model has a y_embedder of its own, but must have class labels or no condition for ONNX."
@@ -241,9 +243,9 @@ def _diffusion_rules(model: DiT, sampling: SamplingConfig) -> dict[str, tuple]:
     counts = s.steps.isdecimal() and 1 <= int(s.steps) <= s.num_timesteps
     guided = s.guided_channels in (None, c.in_channels)
     return {
+        "objective": (s.objective, s.objective == "diffusion", "diffusion"),
         "class_dropout_prob": (c.class_dropout_prob, c.class_dropout_prob > 0, "above 0, for guidance"),
         "learn_sigma": (c.learn_sigma, c.learn_sigma, "True"),
-        "objective": (s.objective, s.objective == "diffusion", "diffusion"),
         "schedule": (s.schedule, s.schedule == "linear", "linear"),
         "variance": (s.variance, s.variance == "learned", "learned"),
         "guided_channels": (s.guided_channels, guided, f"None, all {c.in_channels} channels"),

@@ -49,7 +49,7 @@ def _train(settings: dict, seed: int, watch: Callable = lambda trainer: None) ->
     bins = 256 if settings.get("data") == "mnist" else 17
     trainer = Trainer(model, Diffusion(bins=bins), data, TrainConfig(**{**recipe, **limits, "seed": seed}))
     watch(trainer)
-    with fast_cpu():
+    with fast_cpu(trainer):
         trainer.fit(progress=False)
     return trainer
 

@@ -14,9 +14,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..config import _check_density
 from ..errors import UserError, _check_callable, _check_number, _check_type, _shown
 from ..objective import _split_output
-from .flow_checks import _check_args, _check_density, _check_flow_time, _check_step, _check_times
+from .flow_checks import _check_args, _check_flow_time, _check_step, _check_times
 from ..utils import _progress_bar, randn
 
 # %% ../../nbs/5_since_dit/30_flow_matching.ipynb #300014
@@ -79,7 +80,7 @@ class RectifiedFlow:
         shift: float = 1.0,
         times: Tensor | None = None,
     ):
-        _check_density(density, _DENSITIES)
+        _check_density("density", density)
         _check_number("shift", shift)
         self.density, self.shift = density, float(shift)
         self.times = self._even_times(50) if times is None else _check_times(times)  # float64, on the CPU

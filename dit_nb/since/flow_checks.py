@@ -1,7 +1,6 @@
 """Input validation of rectified flow: densities, times, and the arguments of its sampler."""
 
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -10,20 +9,6 @@ from dit_nb.errors import UserError, _check_callable, _check_choice, _shown
 from dit_nb.utils import _check_eval
 
 __all__ = []
-
-
-def _check_density(density: str | tuple[float, float], known: Iterable[str]) -> None:
-    "Raise a UserError unless density is one of the known names, or mean and std of a normal logit."
-    if isinstance(density, str):
-        return _check_choice("density", density, known)
-    is_pair = isinstance(density, tuple | list) and len(density) == 2
-    if (
-        not is_pair
-        or not all(type(n) in (int, float) and math.isfinite(n) for n in density)
-        or density[1] <= 0
-    ):
-        wanted = "'uniform', 'logit_normal', or mean and std of the logit"
-        raise UserError(f"density is {_shown(density)}, but must be {wanted}.")
 
 
 def _check_times(times: Tensor) -> Tensor:

@@ -6,7 +6,9 @@ import re
 import resource
 import shutil
 import signal
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,6 +16,7 @@ from dit_nb import DiT
 from dit_nb.cli import main
 from dit_nb.cost import cost
 from dit_nb.lab.budget import _format_duration
+from dit_nb.pretrained import load_model, sample_images
 
 TINY = "--patch-size 4 --hidden-size 16 --depth 1 --num-heads 2".split()
 
@@ -188,6 +191,30 @@ def test_the_forecast_of_time_follows_from_work_and_throughput(tmp_path, monkeyp
     words = "--seconds 0.1 --batch-size 4 --data digits --out".split()
     assert main(["train", *words, str(tmp_path / "timed"), *TINY]) == 0
     assert "peak throughput" not in capsys.readouterr().out
+
+
+def test_a_flow_is_trained_resumed_and_sampled(tmp_path, error_of, capsys):
+    "Of classes, whose network predicts the image; the samples of the command are those of the library."
+    words = "--batch-size 4 --precision fp32 --save-every 1 --sample-every none --data digits".split()
+    flow = "--objective flow --predicts image --time-shift 2 --time-density uniform".split()
+    out = tmp_path / "run"
+    for steps, more in ((1, flow), (2, [*flow, "--resume"])):
+        assert main(["train", *words, *more, "--steps", str(steps), "--out", str(out), *TINY]) == 0
+    assert "resumed after step 1" in capsys.readouterr().out
+    model, sampling = load_model(out / "model")
+    kept = [getattr(sampling, name) for name in ("objective", "predicts", "time_shift", "time_density")]
+    assert kept == ["flow", "image", 2.0, "uniform"] and not model.config.learn_sigma
+    asked = "--sampler heun --steps 3 --num-samples 2 --class 4 --out".split()
+    assert main(["sample", str(out), *asked, str(tmp_path / "x.npz")]) == 0
+    wanted = sample_images(
+        model, replace(sampling, sampler="heun", steps="3"), torch.tensor([4, 4]), progress=False
+    )
+    got = np.load(tmp_path / "x.npz")["arr_0"]
+    assert np.abs(got[..., 0] / 127.5 - 1 - wanted[:, 0].numpy()).max() < 0.02
+    assert "predicts is image" in error_of(
+        "train", *words, "--steps", "1", "--predicts", "image", "--out", "x"
+    )
+    assert "lesson 35" in error_of("train", *words, "--steps", "1", "--objective", "mean_flow", "--out", "x")
 
 
 def test_validation_loss(tmp_path, error_of):

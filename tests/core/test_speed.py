@@ -2,6 +2,7 @@
 
 import copy
 import shutil
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -23,7 +24,6 @@ from dit_nb.speed import (
     _attention,
     _compile_for_training,
     _float32_matmul_precision,
-    _prepare_for_training,
     _SigmoidGELU,
     _tf32,
     fast_cpu,
@@ -370,35 +370,43 @@ def test_training_and_sampling_in_bfloat16_follow_float32_inside_fast_cpu(monkey
     assert relative(loss, (model(x, t, y) - 1).square().mean()) < 0.01
 
 
-@pytest.mark.parametrize("precision, wrapped", [("bf16", True), ("fp32", False)])
-def test_a_trainer_computes_attention_by_the_kernel_with_the_faster_backward_pass(
-    precision, wrapped, monkeypatch
-):
-    "In bfloat16 on a processor with AMX; the same losses; and no setting outlives the forward pass."
+@pytest.mark.parametrize("precision, formula", [("bf16", True), ("fp32", False)])
+def test_a_trainer_is_given_the_kernel_with_the_faster_backward_pass(precision, formula, monkeypatch):
+    "In bfloat16 on a processor with AMX; the losses stay; and by itself a Trainer changes no setting, not even inside."
     if torch.cuda.is_available():
         pytest.skip("a GPU trains here")
+    monkeypatch.setattr("dit_nb.speed.this_processor", lambda: AMX)
     monkeypatch.setattr("dit_nb.processors.this_processor", lambda: AMX)
     seen, before = [], settings()
 
-    def first_losses(precision):
+    def first_losses(precision, fast):
         model = randomize(DiT(SHAPE), 0, scale=0.15)
         model.blocks[0].register_forward_hook(lambda *_: seen.append(settings()))
         config = replace(TRAIN, precision=precision, save_every=None)
         trainer = Trainer(model, Diffusion(bins=17), digits().train, config)
-        return trainer.step(next(trainer.batches()))
+        with fast_cpu(trainer) if fast else nullcontext():
+            return trainer.step(next(trainer.batches()))
 
-    losses, exact = first_losses(precision), first_losses("fp32")
-    formula_only = (before[0], False, False, True, True)
-    assert seen == [formula_only if wrapped else before, before] and settings() == before
+    losses, plain = first_losses(precision, True), first_losses("fp32", False)
+    first_losses("bf16", False)
+    changed = (before[0], False, False, True, True) if formula else before
+    assert seen == [changed, before, before] and settings() == before
     for name, value in losses.items():
-        assert relative(value, exact[name]) < 0.01
+        assert relative(value, plain[name]) < 0.01
 
 
-def test_recomputed_blocks_use_the_kernel_of_their_forward_pass(monkeypatch):
-    monkeypatch.setattr("dit_nb.processors.this_processor", lambda: AMX)
-    model = some_model()
-    model.gradient_checkpointing = True
-    assert _prepare_for_training(model, torch.device("cpu"), compiled=False, bf16=True) is model
+def test_memory_is_kept_until_the_outermost_block_ends(monkeypatch):
+    calls = []
+    libc = type("libc", (), {"mallopt": lambda self, *args: calls.append(args)})
+    monkeypatch.setattr("dit_nb.speed.ctypes.CDLL", lambda _: libc())
+    monkeypatch.setattr("dit_nb.speed.platform.system", lambda: "Linux")
+    with fast_cpu():
+        with fast_cpu():
+            pass
+        assert (-4, 65536) not in calls and calls.count((-4, 0)) == 2
+    assert calls[-2:] == [(-4, 65536), (-1, 128 * 1024)]
+    with raises_input_error("trainer is 'bf16'"), fast_cpu("bf16"):
+        pass
 
 
 def test_fast_cpu_keeps_the_precision_of_the_user_where_the_policy_has_no_other(monkeypatch):

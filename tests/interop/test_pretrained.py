@@ -28,7 +28,10 @@ from dit_nb.pretrained import (
     save_model,
 )
 from dit_nb.schedule import linear_betas
-from dit_nb.since.flow import RectifiedFlow, flow_sample
+from dit_nb.since.flow import flow_sample
+from dit_nb.since.meanflow import MeanFlowDiT
+from dit_nb.since.mmdit import MMDiT, MMDiTConfig
+from dit_nb.since.targets import TargetFlow
 from dit_nb.speed import InferenceModel
 from dit_nb.utils import seeded_generator
 from support import latent_model, raises_input_error, randomize, same_weights
@@ -128,6 +131,42 @@ def test_model_card(tmp_path):
         assert text.startswith("---\nlibrary_name: dit_nb")
 
 
+_SMALL = dict(input_size=8, patch_size=2, in_channels=3, hidden_size=32, depth=1, num_heads=2)
+_FLOW = SamplingConfig(steps="2", objective="flow")
+
+
+@pytest.mark.parametrize(
+    "make, sampling, says",
+    [
+        (
+            lambda: DiT(DiTConfig(**_SMALL, num_classes=3)),
+            SamplingConfig(steps="2"),
+            "the noise; variance learned",
+        ),
+        (
+            lambda: DiT(DiTConfig(**_SMALL, num_classes=0, block="modern", switches=("rope", "qk_norm"))),
+            replace(_FLOW, predicts="image"),
+            "Blocks: modern (rope, qk_norm).*the image of straight paths",
+        ),
+        (lambda: MMDiT(MMDiTConfig(**_SMALL, vocabulary=("pear",))), _FLOW, "MM-DiT.*texts of 1 words.*pear"),
+        (lambda: MMDiT(MMDiTConfig(**_SMALL)), _FLOW, "MM-DiT.*encoded texts.*the velocity"),
+        (
+            lambda: MeanFlowDiT(DiTConfig(**_SMALL, num_classes=3, learn_sigma=False)),
+            SamplingConfig(steps="2", objective="mean_flow"),
+            "average velocity",
+        ),
+    ],
+)
+def test_what_a_card_says_of_a_model_and_the_code_that_it_shows_runs(make, sampling, says, tmp_path):
+    save_model(make(), tmp_path, sampling)
+    card = (tmp_path / "README.md").read_text()
+    assert re.search(says.replace("(", "\\(").replace(")", "\\)"), card, re.DOTALL)
+    use = card[card.index("## Use") : card.index("## Training")].replace("this folder", str(tmp_path))
+    names = {}
+    exec("\n".join(line[4:] for line in use.splitlines() if line.startswith("    ")), names)
+    assert names["images"].shape == (1, 3, 8, 8) and names["images"].isfinite().all()
+
+
 def test_push_uploads_everything_that_sampling_needs(monkeypatch):
     sent = {}
 
@@ -182,7 +221,7 @@ def test_settings_are_the_same_after_loading(tmp_path, sampling):
     assert torch.equal(make_diffusion(again).betas, make_diffusion(sampling).betas)
 
 
-FLOW = SamplingConfig(objective="flow", time_density="uniform", time_shift=3.0, steps="20")
+FLOW = SamplingConfig(objective="flow", time_density=(0.5, 2.0), time_shift=3.0, predicts="image", steps="20")
 
 
 def test_settings_of_a_flow_are_the_same_after_loading(tmp_path):
@@ -191,7 +230,8 @@ def test_settings_of_a_flow_are_the_same_after_loading(tmp_path):
     again = load_model(tmp_path)[1]
     assert again == FLOW and again.sampler == "euler"
     flow = make_diffusion(again)
-    assert isinstance(flow, RectifiedFlow) and (flow.density, flow.shift) == ("uniform", 3.0)
+    assert isinstance(flow, TargetFlow) and flow.predicts == "image"
+    assert (flow.density, flow.shift) == ((0.5, 2.0), 3.0)
 
 
 @pytest.mark.parametrize("sampler", ["euler", "heun", "stochastic"])
@@ -202,7 +242,7 @@ def test_flow_samples_are_those_of_flow_sample(sampler):
     images = sample_images(model, sampling, [1, 4], seed=5, progress=False)
     generators = [seeded_generator(5, 2, i) for i in range(2)]
     wanted = flow_sample(
-        RectifiedFlow(shift=3.0).respaced(3),
+        TargetFlow("image", shift=3.0).respaced(3),
         Guided(model, 1.7),
         images.shape,
         torch.tensor([1, 4]),
@@ -233,7 +273,7 @@ def test_settings_that_no_flow_can_have(fields, word):
 
 
 def test_all_fields_were_changed():
-    for name in SamplingConfig.__dataclass_fields__.keys() - {"objective"}:  # FLOW has the other
+    for name in SamplingConfig.__dataclass_fields__.keys() - {"objective", "predicts"}:  # FLOW has others
         assert getattr(OTHER, name) != getattr(SAMPLING, name), name
     assert OTHER.steps == "5"  # given as a number
 

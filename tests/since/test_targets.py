@@ -5,10 +5,23 @@ import csv
 import pytest
 import torch
 
+from dit_nb import SamplingConfig
+from dit_nb.config import _TARGETS
 from dit_nb.lab.target_study import RESULTS, WIDTH, _plane, spiral
 from dit_nb.since.flow import RectifiedFlow, flow_sample
 from dit_nb.since.targets import TARGETS, TargetFlow, loss_weight, to_velocity
 from support import DEVICES, raises_input_error, relative
+
+
+def test_the_settings_know_the_same_targets():
+    assert set(_TARGETS) == set(TARGETS)
+    for predicts in ("image", "noise"):
+        with raises_input_error(f"predicts.*{predicts}.*velocity"):
+            SamplingConfig(predicts=predicts)  # of a diffusion
+    for density in ((1.0,), (0.0, 0.0), (0.0, float("nan")), "normal", 3):
+        with raises_input_error("time_density"):
+            SamplingConfig(objective="flow", time_density=density)
+
 
 M, S = 0.4, 0.3  # mean and standard deviation of Gaussian data
 

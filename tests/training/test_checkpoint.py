@@ -16,11 +16,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from dit_nb import DiT
 from dit_nb.checkpoint import Checkpointer, checkpoints
 from dit_nb.config import SamplingConfig
 from dit_nb.data import ImageSet, digits
 from dit_nb.pretrained import load_model, make_diffusion
-from dit_nb.training import learning_rate
+from dit_nb.since.flow import RectifiedFlow
+from dit_nb.since.targets import TargetFlow
+from dit_nb.training import Trainer, learning_rate
 from support import raises_input_error
 from support_training import HALFWAY, SHAPE, TRAIN, Latents, fit, make_trainer
 
@@ -200,6 +203,30 @@ def test_a_checkpoint_is_a_model(tmp_path):
     assert make_diffusion(sampling).betas.tolist() == trainer.diffusion.betas.tolist()
     assert (sampling.bins, sampling.variance, sampling.class_names) == (17, "learned", tuple("0123456789"))
     assert sampling.clip_x0 and sampling.vae is None
+
+
+@pytest.mark.parametrize(
+    "flow",
+    [
+        RectifiedFlow("uniform", 2.0),
+        RectifiedFlow((-0.4, 1.0)),
+        TargetFlow("image", density=(-0.8, 0.8)),
+        TargetFlow("noise", shift=3.0),
+    ],
+)
+def test_a_checkpoint_of_a_flow_knows_density_shift_and_target(flow, tmp_path):
+    config = replace(HALFWAY, steps=2)
+    fit(Trainer(DiT(SHAPE), flow, digits().train, config, tmp_path))
+    loaded = make_diffusion(load_model(checkpoints(tmp_path)[0])[1])
+    assert type(loaded) is type(flow)
+    for name in ("density", "shift", "predicts", "least"):
+        assert getattr(loaded, name, None) == getattr(flow, name, None)
+
+
+def test_a_flow_that_settings_cannot_describe_is_not_taken_for_another(tmp_path):
+    fit(Trainer(DiT(SHAPE), TargetFlow("image", 0.1), digits().train, HALFWAY, tmp_path))
+    with pytest.warns(UserWarning, match="has no sampling.json"):
+        load_model(checkpoints(tmp_path)[0])
 
 
 def test_sampling_settings_of_a_checkpoint_can_be_given(tmp_path):

@@ -19,7 +19,7 @@ from dit_nb.errors import UserError
 from dit_nb.step_noise import NoiseSource, sample_step_noise
 from dit_nb.training import Trainer, learning_rate
 from support import DEVICES, error_cases, raises_input_error, tiny_config
-from support_training import SHAPE, TRAIN, Latents, assert_same, fit, fit_case, make_trainer
+from support_training import HALFWAY, SHAPE, TRAIN, Latents, assert_same, fit, fit_case, make_trainer
 
 # Settings
 
@@ -194,6 +194,26 @@ def test_a_step_needs_nothing_before_it():
     weights = trainer.raw_model.state_dict()
     assert max((weights[k] - before[k]).abs().max() for k in before) > 1e-4
     assert trainer.ema.updates == trainer.progress.step == 1
+
+
+def test_batches_begin_where_the_run_is_when_the_first_is_asked_for(tmp_path):
+    "Not where it was when `batches` was called: they would meet the noise of other steps."
+    make_trainer(HALFWAY, out=tmp_path).fit(progress=False)
+    early, late = (make_trainer(TRAIN, out=tmp_path) for _ in range(2))
+    batches = early.batches()
+    for trainer in (early, late):
+        trainer.resume(["steps"])
+    assert all(torch.equal(a, b) for a, b in zip(next(batches), next(late.batches())))
+
+
+def test_a_loss_of_the_name_of_a_column_is_refused():
+    class Named(Diffusion):
+        def training_losses(self, *args, **options):
+            return {**super().training_losses(*args, **options), "lr": torch.ones(8)}
+
+    trainer = Trainer(DiT(SHAPE), Named(bins=17), digits().train, replace(TRAIN, save_every=None))
+    with raises_input_error("training_losses returned lr"):
+        trainer.step(next(trainer.batches()))
 
 
 def test_a_loop_of_ones_own_equals_fit():
