@@ -1,6 +1,5 @@
 """The command line `dit-nb`."""
 
-import errno
 import os
 import shlex
 import sys
@@ -12,7 +11,7 @@ import tyro
 from tyro import conf
 
 from dit_nb.commands.options import Command, _registry
-from dit_nb.errors import UserError, _explain_os_error
+from dit_nb.errors import _DISK_ERRORS, UserError, _explain_os_error
 from dit_nb.signals import Stopped, _ended_by_signals
 
 __all__ = ["main"]
@@ -34,13 +33,6 @@ _EXTRAS = {
 # Commands that share their work between processes. Under a launcher, the others run in the main process alone.
 _DISTRIBUTED = ("train", "sample", "encode", "evaluate")
 _LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-_DISK_ERRORS = (
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EROFS,
-    errno.EACCES,
-    errno.EPERM,
-)  # full, or not ours to write
 
 
 def main(argv: list[str] | None = None) -> int:

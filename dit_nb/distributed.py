@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from dit_nb.config import TrainConfig
-from dit_nb.errors import UserError, _explain_os_error
+from dit_nb.errors import _DISK_ERRORS, UserError, _explain_os_error
 from dit_nb.model import DiT
 from dit_nb.signals import StopSignals
 from dit_nb.speed import _compile_for_training
@@ -67,10 +67,14 @@ def _gather_messages(failure: Exception | None) -> list[str | None]:
 
 
 def _as_user_error(error: Exception) -> Exception:
-    "The error itself; a UserError of a DataLoader's worker without the traceback before its sentence; a full disk."
+    "The error itself; a UserError of a DataLoader's worker without the traceback before its sentence; one on a file."
     if isinstance(error, UserError):
         return UserError(str(error).strip().splitlines()[-1].split("UserError: ")[-1])
-    return UserError(_explain_os_error(error)) if isinstance(error, OSError) and error.errno else error
+    if not isinstance(error, OSError) or not (error.filename or error.errno in _DISK_ERRORS):
+        return error
+    explained = UserError(_explain_os_error(error))
+    explained.__cause__ = error  # where the file was asked for
+    return explained
 
 
 def _main_process_first(make: Callable):

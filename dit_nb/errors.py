@@ -70,6 +70,10 @@ def _check_number(name: str, value, kind: type = float, positive: bool = True) -
         raise UserError(f"{name} is {_shown(value)}, but must be {wanted} {least}.")
 
 
+# A disk that is full, or files that are not ours to read or write.
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+
+
 def _explain_os_error(error: OSError) -> str:
     "One sentence on a file that the system could not read or write."
     full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)

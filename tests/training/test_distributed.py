@@ -171,7 +171,13 @@ def test_in_one_process():
     ):
         with pytest.raises(ValueError, match="No space left|^one sentence.$"), _raise_on_all_ranks():
             raise error
-    for bug in (KeyError("x"), ValueError("invalid literal for int()")):  # a bug keeps its traceback
+    missing = FileNotFoundError(2, "No such file or directory", "x.png")
+    with pytest.raises(UserError, match=r"^x\.png cannot be read or written: No such file") as caught:
+        with _raise_on_all_ranks():
+            raise missing
+    assert caught.value.__cause__ is missing  # which tells where it was asked for
+    refused = ConnectionRefusedError(111, "Connection refused")  # no file
+    for bug in (KeyError("x"), ValueError("invalid literal for int()"), refused):  # a bug keeps its traceback
         with pytest.raises(type(bug)) as caught, _raise_on_all_ranks():
             raise bug
         assert caught.value is bug
