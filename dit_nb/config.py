@@ -242,9 +242,7 @@ class SamplingConfig:
     bins: int = 256  # number of values that a pixel can take, for the likelihood; 17 for the digits
     clip_x0: bool = True  # clip the predicted clean image to [-1, 1]: for pixels, not for latents
     objective: str = "diffusion"  # diffusion (noise), flow (velocity) or mean_flow (its average, lesson 35)
-    time_density: str | tuple[float, float] = (
-        "logit_normal"  # of flow times: a name, or (mean, std) of the logit
-    )
+    time_density: str | tuple[float, float] = "logit_normal"  # name, or mean and std of the logit
     time_shift: float = 1.0  # factor of noise over signal at each flow time, in training and sampling
     predicts: str = "velocity"  # what the network of a flow predicts: velocity, image or noise (lesson 32)
     sampler: str = ""  # ddpm, ddim; of a flow euler, heun, stochastic; of mean_flow jumps; empty: the first

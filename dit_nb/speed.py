@@ -238,6 +238,7 @@ class InferenceModel:
     def _look_up_and_denoise(
         self, table, times, labels, x: Tensor, t: Tensor, y: Tensor | None = None
     ) -> Tensor:
+        _check_inputs(self.model, x, t, y)
         row = _lookup("t", times, t, len(x))  # (N,)
         if labels is not None:
             row = row * len(labels) + _lookup("y", labels, y, len(x))

@@ -246,13 +246,13 @@ def plot_loss(history: dict[str, list[float]], window: int = 50) -> Figure:
     fig, axes = figure(1, 2, (9, 3))
     window = max(1, min(window, len(history["mse"]) // 4))
     panels = (
-        ("squared error of the noise", "per pixel", "mse", "eps"),
-        ("variational bound", "bits per dimension", "vb", "x_t"),
+        ("squared error of the noise", "per pixel", "mse", COLORS["eps"]),
+        ("variational bound", "bits per dimension", "vb", "black"),
     )
     for ax, (title, unit, name, color) in zip(axes[0], panels):
         smooth = np.convolve(history[name], np.ones(window) / window, "valid")
-        ax.plot(history[name], color=COLORS[color], alpha=0.35, lw=0.6)
-        ax.plot(np.arange(len(smooth)) + window - 1, smooth, color=COLORS[color])
+        ax.plot(history[name], color=color, alpha=0.35, lw=0.6)
+        ax.plot(np.arange(len(smooth)) + window - 1, smooth, color=color)
         ax.set(title=title, xlabel="training step", ylabel=unit, yscale="log")
         ax.grid(alpha=0.3)
     return fig

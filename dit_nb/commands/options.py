@@ -156,9 +156,7 @@ class FineTuning:
 class Diffusion(TypedDict, total=False):
     "diffusion process or flow; the defaults are those of --init-from, if given"
 
-    objective: (
-        _Objective  # what is predicted: noise, or for flow the velocity (lesson 30); mean_flow: lesson 35
-    )
+    objective: _Objective  # diffusion predicts noise, flow the velocity (lesson 30); mean_flow: lesson 35
     time_density: _Density  # density of the flow times in training
     time_shift: Annotated[float, _hint("(default: 1)")]  # factor of noise over signal at the flow times
     predicts: _Target  # what the network of a flow predicts (lesson 32)
