@@ -245,7 +245,7 @@ def _bars_of_datasets() -> Iterator[None]:
     "Inside, `datasets` shows no bars if stderr is a log file."
     import datasets
 
-    hidden = not _bar_visible(True) and datasets.are_progress_bars_enabled()
+    hidden = not _bar_visible(True) and not datasets.are_progress_bars_disabled()
     if hidden:
         datasets.disable_progress_bars()
     try:

@@ -729,3 +729,15 @@ def test_arguments_that_do_not_fit(folder, options, pattern):
     save(folder / "cats" / "a.png")
     with raises_input_error(pattern):
         open_images(folder, **{"size": 8, **options})
+
+
+def test_the_bars_of_datasets_are_hidden_while_a_table_is_read_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr("dit_nb.image_files._bar_visible", lambda shown: False)
+    seen = []
+    monkeypatch.setattr(
+        "dit_nb.image_files._hub_table", lambda *_: seen.append(datasets.are_progress_bars_disabled())
+    )
+    before = datasets.are_progress_bars_disabled()
+    with pytest.raises(AttributeError):  # the stand-in returns no table
+        open_images(f"hub:{tmp_path}", 8)
+    assert seen == [True] and datasets.are_progress_bars_disabled() == before
