@@ -112,7 +112,7 @@ def _export_onnx(model: DiT, target: str | Path, time: torch.dtype = torch.long)
         time: number format of t: torch.float32 for a flow, whose 1000 t are no integers
     """
     if hasattr(model, "encode_text"):
-        raise UserError(f"model is a {type(model).__name__}, but must be a DiT or a MeanFlowDiT for ONNX.")
+        raise UserError(f"model is {type(model).__name__}, but must be a DiT or a MeanFlowDiT for ONNX.")
     if model.takes_y and not model.config.num_classes:
         raise UserError(
             "model has a y_embedder of its own, but must have class labels or no condition for ONNX."
