@@ -70,12 +70,12 @@ def _check_number(name: str, value, kind: type = float, positive: bool = True) -
         raise UserError(f"{name} is {_shown(value)}, but must be {wanted} {least}.")
 
 
-# A disk that is full, or files that are not ours to read or write.
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+# A disk that takes no more, or files that are not ours to read or write. A failed write names no file.
+_FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
+_DISK_ERRORS = (*_FULL_ERRORS, errno.EACCES, errno.EPERM, errno.EIO)
 
 
 def _explain_os_error(error: OSError) -> str:
     "One sentence on a file that the system could not read or write."
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
-    what = "written" if full else "read or written"
+    what = "written" if error.errno in _FULL_ERRORS else "read or written"
     return f"{error.filename or 'A file'} cannot be {what}: {error.strerror}."

@@ -181,7 +181,7 @@ def test_processes_are_disconnected_at_the_end_of_every_command(monkeypatch):
     assert waits == [True, False]
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES])
 def test_a_full_disk_is_one_sentence(number, monkeypatch, error_of):
     fail_with(OSError(number, os.strerror(number), "out/x.npz"), monkeypatch)
     assert re.search(r"out/x.npz cannot be .*written: [A-Z][a-z -]+\.$", error_of("assignment", "list"))
