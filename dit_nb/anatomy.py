@@ -68,6 +68,9 @@ def record_activations(model: DiT, x: Tensor, t: Tensor, y: Tensor | None = None
         x: noisy images, (N, C, H, W)
         t: timesteps, (N,)
         y: labels, (N,); None for a model without classes
+
+    Raises:
+        UserError: if the model is in train() mode, or an argument does not fit it
     """
     _check_eval(model)
     stream, weights, cross, conditions = [], [], [], []
@@ -91,7 +94,7 @@ def modulation_map(model: DiT, quantity: str, branch: str, t: Tensor, y: Tensor 
         y: labels, (N,); None for a model without classes
 
     Raises:
-        UserError: The model's blocks do not have this modulation
+        UserError: if the model's blocks do not have this modulation
     """
     _check_choice("quantity", quantity, Modulation._fields)
     _check_choice("branch", branch, ("attention", "mlp"))
@@ -182,6 +185,9 @@ def ablate(model: DiT, block: int, branch: str = "all", keep: float = 0.0, by: s
         branch: "attention", "cross" (in cross-attention blocks), "mlp", or "all"
         keep: share of the branch's own output; 0 replaces all of it, 1 changes nothing
         by: "zero", "mean" over the images of the call, or "resample", the output for the image before
+
+    Raises:
+        UserError: if there is no such block or branch, or `by` is unknown
     """
     _check_choice("by", by, ("zero", "mean", "resample"))
 

@@ -54,6 +54,9 @@ class Attention(nn.Module):
     Args:
         hidden_size: width of a token, D; a multiple of `num_heads`
         num_heads: number of heads, h, each of width D/h
+
+    Raises:
+        UserError: if `num_heads` does not divide `hidden_size`
     """
 
     def __init__(self, hidden_size: int, num_heads: int):
@@ -63,17 +66,18 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(hidden_size, 3 * hidden_size)
         self.proj = nn.Linear(hidden_size, hidden_size)
 
-    def qkv_heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # (N, T, D) -> 3 x (N, h, T, D/h)
-        """Queries, keys and values of every head."""
+    def qkv_heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of every head, (N, h, T, D/h) each, of tokens (N, T, D)."""
         qkv = self.qkv(x).chunk(3, dim=-1)  # queries, keys, values, each (N, T, D)
         return tuple(rearrange(z, "n t (h d) -> n h t d", h=self.num_heads) for z in qkv)
 
-    def attention_weights(self, x: Tensor) -> Tensor:  # (N, T, D) -> (N, h, T, T)
-        """The weights that `forward` uses without storing them."""
+    def attention_weights(self, x: Tensor) -> Tensor:
+        """Weights (N, h, T, T) for tokens (N, T, D), which `forward` uses without storing them."""
         q, k, _ = self.qkv_heads(x)
         return attention_weights(q, k)
 
-    def forward(self, x: Tensor) -> Tensor:  # (N, T, D) -> (N, T, D)
+    def forward(self, x: Tensor) -> Tensor:
+        """Let every token attend to every token of its image: (N, T, D) to (N, T, D)."""
         q, k, v = self.qkv_heads(x)  # (N, h, T, D/h) each
         x = attention(q, k, v)  # (N, h, T, D/h)
         return self.proj(rearrange(x, "n h t d -> n t (h d)"))  # (N, T, D)
@@ -85,6 +89,9 @@ class CrossAttention(nn.Module):
     Args:
         hidden_size: width of an image token and of a context token, D; a multiple of `num_heads`
         num_heads: number of heads, h, each of width D/h
+
+    Raises:
+        UserError: if `num_heads` does not divide `hidden_size`
     """
 
     def __init__(self, hidden_size: int, num_heads: int):
@@ -95,16 +102,17 @@ class CrossAttention(nn.Module):
         self.kv = nn.Linear(hidden_size, 2 * hidden_size)
         self.proj = nn.Linear(hidden_size, hidden_size)
 
-    def qkv_heads(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # (N, T, D), (N, S, D)
-        """Queries (N, h, T, D/h) of the image; keys and values, each (N, h, S, D/h), of the context."""
+    def qkv_heads(self, x: Tensor, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (N, h, T, D/h) of tokens `x`, (N, T, D); keys, values (N, h, S, D/h) of `context`, (N, S, D)."""
         qkv = self.q(x), *self.kv(context).chunk(2, dim=-1)  # (N, T, D), and twice (N, S, D)
         return tuple(rearrange(z, "n t (h d) -> n h t d", h=self.num_heads) for z in qkv)
 
-    def attention_weights(self, x: Tensor, context: Tensor) -> Tensor:  # (N, T, D), (N, S, D) -> (N, h, T, S)
-        """The weights that `forward` uses without storing them."""
+    def attention_weights(self, x: Tensor, context: Tensor) -> Tensor:
+        """Weights (N, h, T, S) of `context`, (N, S, D), for tokens `x`, (N, T, D); `forward` stores none."""
         q, k, _ = self.qkv_heads(x, context)
         return attention_weights(q, k)
 
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:  # (N, T, D), (N, S, D) -> (N, T, D)
+    def forward(self, x: Tensor, context: Tensor) -> Tensor:
+        """Let every image token of `x`, (N, T, D), attend to `context`, (N, S, D): (N, T, D)."""
         x = attention(*self.qkv_heads(x, context))  # (N, h, T, D/h)
         return self.proj(rearrange(x, "n h t d -> n t (h d)"))  # (N, T, D)

@@ -40,13 +40,13 @@ class BackgroundCheckpointer(Checkpointer):
             trainer: the run; all ranks must call this
 
         Raises:
-            UserError: if a weight is not finite, or an earlier checkpoint could not be written
+            UserError: if a weight or a moment is not finite, or an earlier checkpoint could not be written
         """
         self.finish(trainer)
         if self.out is None:
             raise UserError("out is None, but must be a folder to write checkpoints to.")
         final = self.out / "checkpoints" / f"step-{trainer.progress.step:08d}"
-        _check_finite(trainer)
+        _check_finite(trainer, moments=True)
         weights, average, rest = tree_map_only(
             torch.Tensor, torch.clone, _gather_state(trainer, moments=False)
         )

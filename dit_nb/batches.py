@@ -86,7 +86,11 @@ class BatchReader:
         self.data, self.num_classes, self.largest = data, num_classes, largest
 
     def __call__(self, indices: list[int]) -> tuple[Tensor, Tensor]:
-        """Read the samples with these indices."""
+        """Read the samples with these indices: images (B, C, H, W) and labels (B,).
+
+        Raises:
+            UserError: if an image or a label is out of range, or data[i] is no image and label
+        """
         images, labels = self._read(indices)
         if self.num_classes is not None:
             _check_labels(labels, self.num_classes)
@@ -113,7 +117,7 @@ def _inside_subset(data, indices: Sequence[int]) -> tuple[Any, Sequence[int]]:
     "The data set inside a `Subset`, and the indices there."
     while type(data) is Subset:
         if getattr(data.dataset, "streamed", False):
-            raise UserError("data is a part of a stream, which has no random access: choose another split.")
+            raise UserError("data is a Subset of a stream, but must have random access: choose another split.")
         inside = [int(data.indices[i]) for i in indices]
         indices = _Indices(inside, indices.keys) if isinstance(indices, _Indices) else inside
         data = data.dataset

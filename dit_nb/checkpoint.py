@@ -3,7 +3,8 @@
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from torch import nn
 
 from dit_nb.config import SamplingConfig
 from dit_nb.distributed import _raise_on_all_ranks
-from dit_nb.errors import UserError
+from dit_nb.errors import _DISK_ERRORS, UserError, _explain_os_error
 from dit_nb.finetune import _save_adapter_config
 from dit_nb.hub import _config_fields
 from dit_nb.run_settings import _changed_settings, _run_settings, _sampling_settings
@@ -70,12 +71,12 @@ class Checkpointer:
             trainer: the run; all ranks must call this
 
         Raises:
-            UserError: if a weight is not finite, or the disk is full
+            UserError: if a weight or a moment is not finite, or the disk is full
         """
         if self.out is None:
             raise UserError("out is None, but must be a folder to write checkpoints to.")
         final = self.out / "checkpoints" / f"step-{trainer.progress.step:08d}"
-        _check_finite(trainer)
+        _check_finite(trainer, moments=True)
         state = _gather_state(trainer)
         with _raise_on_all_ranks():
             if trainer.accelerator.is_main_process and not final.exists():
@@ -115,11 +116,14 @@ class Checkpointer:
         if not found:
             raise UserError(f"out is {self.out}, but must be the folder of a run: it holds no checkpoint.")
         weights, average, rest, settings = _read_checkpoint(found[-1])
-        changes = _changed_settings(settings, trainer, found[-1], tuple(change))
+        wanted, model = _run_settings(trainer), type(trainer.raw_model.config)
+        with _explain_damage(found[-1]):
+            changes = _changed_settings(settings, wanted, model, found[-1], tuple(change))
         done, steps = rest["progress"]["step"], trainer.config.steps
         if steps is not None and done > steps:
             raise UserError(f"steps is {steps}, but must be at least {done}, the updates of {found[-1]}.")
-        _restore(trainer, weights, average, rest, found[-1])
+        with _explain_damage(found[-1]):
+            _restore(trainer, weights, average, rest, found[-1])
         trainer.progress.changes += [f"from step {done}: {text}" for text in changes]
 
 
@@ -130,9 +134,14 @@ def _restore(trainer, weights: dict, average: dict, rest: dict, checkpoint: Path
     model, optimizer = trainer.raw_model, trainer.optimizer.optimizer
     options = state_dict.StateDictOptions(full_state_dict=True)
     own = [{k: v for k, v in group.items() if k != "params"} for group in optimizer.param_groups]
+    shapes = {name: tuple(w.shape) for name, w in state_dict.get_model_state_dict(model).items()}
+    if any({name: tuple(w.shape) for name, w in state.items()} != shapes for state in (weights, average)):
+        raise ValueError("a tensor is missing, unknown or of another shape")  # PyTorch would pass over it
     state_dict.set_model_state_dict(model, weights, options=options)
     state_dict.set_model_state_dict(trainer.ema.model, average, options=options)
     if rest["optimizer"] is None:  # written in shards
+        from dit_nb.checkpoint_shards import _load_shards  # which imports torch.distributed.checkpoint
+
         moments = state_dict.get_optimizer_state_dict(model, optimizer)
         _load_shards(moments, checkpoint / _SHARDS)
         state_dict.set_optimizer_state_dict(model, optimizer, moments)
@@ -147,17 +156,32 @@ def _restore(trainer, weights: dict, average: dict, rest: dict, checkpoint: Path
     trainer.logger.pending.clear()
 
 
-def _check_finite(trainer) -> None:
-    "Raise a UserError if a weight or an averaged weight is not finite. All ranks must call this."
-    weights = [*trainer.raw_model.parameters(), *trainer.ema.model.parameters()]
-    local = [getattr(weight, "to_local", lambda weight=weight: weight)() for weight in weights]
+def _check_finite(trainer, moments: bool = False) -> None:
+    "Raise a UserError if a weight, an averaged weight, or a moment is not finite. All ranks must call this."
+    tensors = {"weights": [*trainer.raw_model.parameters(), *trainer.ema.model.parameters()]}
+    if moments:  # an infinite one stops the training of its weight, which stays finite
+        tensors["moments of AdamW"] = _moments(trainer.optimizer.optimizer)
     with _raise_on_all_ranks():
-        if not torch.stack([weight.detach().isfinite().all() for weight in local]).all():
-            step, lr = trainer.progress.step, trainer.config.lr
-            raise UserError(
-                f"weights are not finite after step {step}, but must be: lr {lr} may be too high. They are not "
-                "saved; earlier checkpoints are finite: resume with a smaller lr, and name it in change."
-            )
+        for name, group in tensors.items():
+            if not _all_finite(group):
+                step, lr = trainer.progress.step, trainer.config.lr
+                raise UserError(
+                    f"{name} are not finite after step {step}, but must be: lr {lr} may be too high. They are not "
+                    "saved; earlier checkpoints are finite: resume with a smaller lr, and name it in change."
+                )
+
+
+def _moments(optimizer: torch.optim.Optimizer) -> list[torch.Tensor]:
+    "The moments of all parameters; none before the first step."
+    values = [value for state in optimizer.state.values() for value in state.values()]
+    return [value for value in values if isinstance(value, torch.Tensor) and value.ndim]  # not the step
+
+
+def _all_finite(tensors: list[torch.Tensor]) -> bool:
+    "Whether all numbers of this process's parts of some tensors are finite. It waits for the device once."
+    local = [getattr(tensor, "to_local", lambda tensor=tensor: tensor)() for tensor in tensors]
+    finite = [tensor.detach().isfinite().all() for tensor in local]
+    return not finite or bool(torch.stack(finite).all())
 
 
 def _gather_state(trainer, moments: bool = True) -> tuple[dict, dict, dict]:  # weights, average, the rest
@@ -222,26 +246,39 @@ def _write_json(value, path: Path) -> None:
 
 def _read_checkpoint(folder: Path) -> tuple[dict, dict, dict, dict]:
     "Read what `_write_checkpoint` wrote; raise UserError if a file is damaged or missing."
-    try:
+    with _explain_damage(folder):
         weights, average = (load_file(folder / f"{name}.safetensors") for name in ("model", "ema"))
         rest = torch.load(folder / "training.pt", weights_only=True, map_location="cpu")
-        return weights, average, rest, json.loads((folder / "run.json").read_text())
-    except Exception as error:  # each kind of file has its own
+        settings = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        _check_contents(rest, settings, int(folder.name.removeprefix("step-")))
+    return weights, average, rest, settings
+
+
+def _check_contents(rest: dict, settings: dict, step: int) -> None:
+    "Raise a ValueError, KeyError or TypeError unless training.pt and run.json hold what is read from them."
+    if not all(isinstance(settings[name], dict) for name in ("model", "training", "diffusion", "data")):
+        raise ValueError("run.json is incomplete")
+    progress, history = rest["progress"], rest["progress"]["history"]
+    kinds = {"seconds": int | float, "history": dict, "step": int}
+    if not all(isinstance(progress[name], kind) for name, kind in kinds.items()) or progress["step"] != step:
+        raise ValueError("the progress in training.pt is not that of the folder")
+    if not all(isinstance(loss, int | float) for losses in history.values() for loss in losses):
+        raise ValueError("the history in training.pt has other entries than numbers")
+    if not isinstance(rest["optimizer"], dict | None) or not isinstance(rest["ema updates"], int):
+        raise ValueError("training.pt has no state of the optimizer")
+
+
+@contextmanager
+def _explain_damage(checkpoint: Path) -> Iterator[None]:
+    "Turn what damaged files raise, of which each kind has its own, into a sentence."
+    try:
+        yield
+    except (UserError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+            raise UserError(_explain_os_error(error)) from error
         raise UserError(
-            f"Checkpoint {folder} is damaged ({type(error).__name__}): "
+            f"Checkpoint {checkpoint} is damaged ({type(error).__name__}): "
             "remove that folder to resume from the previous checkpoint."
         ) from error
-
-
-def _load_shards(state: dict, folder: Path) -> None:
-    "Fill a state with what all processes of a run have written, for any number of processes now."
-    import torch.distributed.checkpoint as dcp
-
-    with _raise_on_all_ranks():
-        try:
-            dcp.load(state, checkpoint_id=folder, no_dist=not torch.distributed.is_initialized())
-        except (dcp.api.CheckpointException, OSError, ValueError) as error:
-            raise UserError(
-                f"Checkpoint {folder.parent} is damaged ({type(error).__name__}): "
-                "remove that folder to resume from the previous checkpoint."
-            ) from error

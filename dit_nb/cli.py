@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     name = type(options).__name__.lower()
     if name not in _DISTRIBUTED and not _run_alone():
         return 0
-    if name == "train":
+    if hasattr(options, "command"):
         words = sys.argv[1:] if argv is None else argv
         options = replace(options, command=shlex.join(["dit-nb", *words]))
     status = _run(name, options)

@@ -24,6 +24,9 @@ def timestep_embedding(t: Tensor, dim: int = 256, max_period: float = 10000.0) -
 
     Returns:
         (N, dim) in float32: dim/2 cosines, then the dim/2 sines of the same angles
+
+    Raises:
+        UserError: if `dim` is odd
     """
     if dim % 2:
         raise UserError(f"dim is {dim}, but must be even: a cosine and a sine per frequency.")
@@ -49,7 +52,8 @@ class TimestepEmbedder(nn.Module):
             nn.Linear(frequency_dim, hidden_size), nn.SiLU(), nn.Linear(hidden_size, hidden_size)
         )
 
-    def forward(self, t: Tensor) -> Tensor:  # (N,) -> (N, D)
+    def forward(self, t: Tensor) -> Tensor:
+        """Embed timesteps, (N,), from 0 up: (N, D)."""
         waves = timestep_embedding(t, self.frequency_dim)  # (N, 256)
         return self.mlp(waves.to(self.mlp[0].weight.dtype))  # (N, D)
 
@@ -69,11 +73,16 @@ class LabelEmbedder(nn.Module):
         self.null_class = num_classes if dropout_prob > 0 else None
         self.embedding_table = nn.Embedding(num_classes + (dropout_prob > 0), hidden_size)
 
-    def forward(
-        self,
-        y: Tensor,  # labels, (N,); `null_class` means no label
-        drop: Tensor | None = None,  # labels to drop, (N,) bool; by default random in train(), none in eval()
-    ) -> Tensor:  # (N, D)
+    def forward(self, y: Tensor, drop: Tensor | None = None) -> Tensor:
+        """Embed labels: (N, D).
+
+        Args:
+            y: labels, (N,); `null_class` means no label
+            drop: labels to drop, (N,) bool; by default random in train() mode, none in eval() mode
+
+        Raises:
+            UserError: if `drop` does not have the shape of `y`, or is given without a null class
+        """
         if drop is not None and self.null_class is None:
             raise UserError("drop is given, but there is no null class: dropout_prob is 0.")
         if drop is not None and drop.shape != y.shape:

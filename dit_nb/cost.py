@@ -75,7 +75,14 @@ class Cost:
 
 # %% ../nbs/2_transformer/13_counting.ipynb #130015
 def cost(config: DiTConfig) -> Cost:
-    "Count parameters and multiply-adds as the paper does: matrix products only, one image, one forward pass."
+    """Count parameters and multiply-adds as the paper does: matrix products only, one image, one forward pass.
+
+    Args:
+        config: shape of the model, with a block of the paper
+
+    Raises:
+        UserError: if it is no DiTConfig, or has another block
+    """
     _check_type("config", config, DiTConfig)
     _check_choice("block", config.block, _MODULATION_VECTORS)  # not a block of one's own
     d, p = config.hidden_size, config.patch_size

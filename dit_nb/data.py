@@ -127,6 +127,9 @@ def image_grid(images: Tensor, columns: int, zoom: int = 1) -> np.ndarray:
 
     Returns:
         (height, width, 3) uint8
+
+    Raises:
+        UserError: if the images are no (N, C, H, W) in [-1, 1], or a number is not 1 or more
     """
     _check_image_batch("images", images)
     _check_no_bytes(images, "images")

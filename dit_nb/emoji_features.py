@@ -20,7 +20,11 @@ _WEIGHTS = files("dit_nb") / "models" / "emoji_features" / "model.safetensors"
 
 
 class EmojiClassifier(nn.Module):
-    "Convolutional network for emoji (N, 3, 32, 32): three convolutions of stride 2, and 64 features."
+    """Convolutional network for emoji (N, 3, 32, 32): three convolutions of stride 2, and 64 features.
+
+    Args:
+        num_classes: number of classes, K: 16, category times style, for the bundled weights
+    """
 
     def __init__(self, num_classes: int = 16):
         super().__init__()
@@ -30,12 +34,12 @@ class EmojiClassifier(nn.Module):
         self.body = nn.Sequential(*layers, nn.Flatten(), nn.Linear(128 * 4 * 4, 64), nn.ReLU())
         self.head = nn.Linear(64, num_classes)
 
-    def features(self, images: Tensor) -> Tensor:  # (N, 64)
-        "Hidden units before the last layer, for images (N, 3, 32, 32) in [-1, 1]."
+    def features(self, images: Tensor) -> Tensor:
+        """Hidden units (N, 64) before the last layer, for images (N, 3, 32, 32) in [-1, 1]."""
         return self.body(images)
 
-    def forward(self, images: Tensor) -> Tensor:  # (N, 16)
-        "Logits of category and style."
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, K) of category and style, for images (N, 3, 32, 32) in [-1, 1]."""
         return self.head(self.features(images))
 
 
@@ -51,6 +55,9 @@ class _EmojiExtractor:
     "Features of emoji: hidden units of the bundled classifier, and its class probabilities."
 
     name = "emoji"
+
+    def _weights(self) -> list[Tensor]:
+        return list(emoji_classifier().parameters())
 
     def __call__(self, images: Tensor) -> Features:
         if images.shape[1:] != (3, 32, 32):

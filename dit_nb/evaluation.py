@@ -106,20 +106,20 @@ class DigitClassifier:
         self.svm = SVC(gamma=0.001, C=10).fit(x, y)
         self.mlp = MLPClassifier((64,), max_iter=400, random_state=0, alpha=1e-3).fit(x / 16, y)
 
-    def features(self, images: Tensor) -> np.ndarray:  # (N, 64)
-        "Hidden units of the network for images (N, 1, 8, 8)."
+    def features(self, images: Tensor) -> np.ndarray:
+        """Hidden units (N, 64) of the network for images (N, 1, 8, 8) in [-1, 1]."""
         return np.maximum(_raw_pixels(images) / 16 @ self.mlp.coefs_[0] + self.mlp.intercepts_[0], 0)
 
-    def probabilities(self, images: Tensor) -> np.ndarray:  # (N, 10)
-        "Class probabilities of the network for images (N, 1, 8, 8)."
+    def probabilities(self, images: Tensor) -> np.ndarray:
+        """Class probabilities (N, 10) of the network for images (N, 1, 8, 8) in [-1, 1]."""
         return np.asarray(self.mlp.predict_proba(_raw_pixels(images) / 16))
 
     def accuracy(self, images: Tensor, labels: Tensor) -> float:
-        "Fraction of images (N, 1, 8, 8) that the support vector machine recognizes as their labels (N,)."
+        """Fraction of `images`, (N, 1, 8, 8), that the support vector machine takes for `labels`, (N,)."""
         return float((self.svm.predict(_raw_pixels(images)) == labels.cpu().numpy()).mean())
 
     def distance(self, images: Tensor, reference: ImageSet) -> float:
-        "Fréchet distance between images (N, 1, 8, 8) and real digits, by the network's features."
+        """Squared Fréchet distance of `images`, (N, 1, 8, 8), from `reference`, by the network's features."""
         return frechet_distance(self.features(images), self.features(reference.images))
 
 # %% ../nbs/4_practice/21_evaluation.ipynb #210047

@@ -39,7 +39,16 @@ class DigitExtractor:
     def __init__(self, split: Split | None = None):
         self.classifier = DigitClassifier(split or digits())
 
+    def _weights(self) -> list[Tensor]:
+        mlp = self.classifier.mlp
+        return [torch.from_numpy(part) for part in (*mlp.coefs_, *mlp.intercepts_)]
+
     def __call__(self, images: Tensor) -> Features:
+        """Compute the features of images (N, 1, 8, 8) in [-1, 1].
+
+        Raises:
+            UserError: if the images have another shape
+        """
         if images.shape[1:] != (1, 8, 8):
             raise UserError(f"images are {_shape_text(images.shape[1:])}, but must be 1x8x8 for digits.")
         classifier = self.classifier
@@ -54,11 +63,19 @@ class ModuleExtractor:
         device: device to compute on; the fastest by default
     """
 
-    def __init__(self, module: nn.Module, device: str | None = None):
+    def __init__(self, module: nn.Module, device: torch.device | str | None = None):
         self.device = device or _best_device()
         self.module, self.name = module.to(self.device).eval(), type(module).__name__
 
+    def _weights(self) -> list[Tensor]:
+        return list(self.module.parameters())
+
     def __call__(self, images: Tensor) -> Features:
+        """Compute the features (N, F) of images (N, C, H, W) in [-1, 1].
+
+        Raises:
+            UserError: if the network does not return (N, F)
+        """
         with torch.inference_mode():
             pooled = self.module(images.to(self.device))
         if pooled.ndim != 2 or len(pooled) != len(images):
@@ -84,15 +101,19 @@ class InceptionExtractor:
 
     name = "inception"
 
-    def __init__(self, weights: str | Path | None = None, device: str | None = None):
+    def __init__(self, weights: str | Path | None = None, device: torch.device | str | None = None):
         self.device = device or _best_device()
         self.net, self._spatial = _open_inception(weights).to(self.device), None
         self.net.Mixed_6d.branch1x1.register_forward_hook(self._keep_spatial)
+
+    def _weights(self) -> list[Tensor]:
+        return list(self.net.parameters())
 
     def _keep_spatial(self, layer: nn.Module, inputs: tuple, output: Tensor) -> None:
         self._spatial = output[:, :7].permute(0, 2, 3, 1).flatten(1)  # (B, 17 * 17 * 7)
 
     def __call__(self, images: Tensor) -> Features:
+        """Compute the features of images (N, C, H, W) in [-1, 1], gray or RGB."""
         pixels = _to_uint8(images).to(self.device).expand(-1, 3, -1, -1)  # gray has three equal channels
         with torch.inference_mode():
             pooled, logits = self.net(pixels)
@@ -131,12 +152,17 @@ def _check_weights(path: str | Path) -> None:
         raise UserError(f"weights {path} cannot be read as plain weights.") from None
 
 
-def _open_extractor(features, shape: tuple[int, ...], weights: str | Path | None = None) -> Callable:
+def _open_extractor(
+    features,
+    shape: tuple[int, ...],
+    weights: str | Path | None = None,
+    device: torch.device | str | None = None,
+) -> Callable:
     "Extractor by name, around a module, or as it is; by default the one that fits images of `shape` (C, H, W)."
     if features is None:
         features = "digits" if shape == (1, 8, 8) else "inception"
     if isinstance(features, nn.Module):
-        return ModuleExtractor(features)
+        return ModuleExtractor(features, device)
     if callable(features):
         return features
     _check_choice("features", features, ("digits", "emoji", "inception"))
@@ -144,7 +170,7 @@ def _open_extractor(features, shape: tuple[int, ...], weights: str | Path | None
         from dit_nb.emoji_features import _EmojiExtractor
 
         return _EmojiExtractor()
-    return DigitExtractor() if features == "digits" else InceptionExtractor(weights)
+    return DigitExtractor() if features == "digits" else InceptionExtractor(weights, device)
 
 
 def _shape_text(shape: tuple[int, ...]) -> str:

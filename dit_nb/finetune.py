@@ -1,6 +1,8 @@
 """Fine-tuning a trained model: other classes, frozen parameters, and low-rank adapters (LoRA) by PEFT."""
 
 import copy
+import os
+import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -11,6 +13,7 @@ from torch import nn
 from dit_nb.conditioning import LabelEmbedder
 from dit_nb.errors import UserError, _check_names, _check_number, _check_type, _shown
 from dit_nb.model import DiT
+from dit_nb.utils import _atomic_write, _read_json_object
 
 __all__ = ["add_lora", "fit_model", "freeze", "merge_lora", "save_lora"]
 
@@ -44,6 +47,9 @@ def fit_model(
 
     Returns:
         the fitted model, in eval() mode, and sentences about what is new in it
+
+    Raises:
+        UserError: if `model` is another kind of model, or names or size do not fit it
     """
     _check_type("model", model, DiT)
     if hasattr(model, "encode_text") or hasattr(model, "span_embedder"):
@@ -225,6 +231,9 @@ def save_lora(model: DiT, folder: str | Path) -> None:
     Args:
         model: a model with adapters
         folder: output folder, created if missing
+
+    Raises:
+        UserError: if the model has no adapters
     """
     from dit_nb.weight_files import _save_tensors
 
@@ -233,22 +242,27 @@ def save_lora(model: DiT, folder: str | Path) -> None:
         raise UserError("model has no adapters, but must have been given some by add_lora.")
     folder.mkdir(parents=True, exist_ok=True)
     weights = _peft().get_peft_model_state_dict(model, adapter_name="default")
-    _save_tensors(
-        {f"base_model.model.{k}": v for k, v in weights.items()}, folder / "adapter_model.safetensors"
-    )
+    with _atomic_write(folder / "adapter_model.safetensors") as draft:
+        _save_tensors({f"base_model.model.{k}": v for k, v in weights.items()}, draft)
     _save_adapter_config(model, folder)
 
 
 def _save_adapter_config(model: nn.Module, folder: Path) -> None:
     "Write what `_add_saved_adapters` reads, if a model has adapters: beside a checkpoint's weights."
-    if hasattr(model, "peft_config"):
-        model.peft_config["default"].save_pretrained(folder)
+    if not hasattr(model, "peft_config"):
+        return
+    with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=folder) as work:
+        model.peft_config["default"].save_pretrained(work)
+        os.replace(Path(work) / _ADAPTER, folder / _ADAPTER)
 
 
 def _add_saved_adapters(model: nn.Module, folder: Path) -> None:
     "Add the adapters that a checkpoint was saved with; their weights are in the checkpoint."
+    peft = _peft()
     try:
-        config = _peft().LoraConfig.from_pretrained(folder)
-        _peft().inject_adapter_in_model(config, model)
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise UserError(f"{folder / _ADAPTER} cannot be used: {str(error).splitlines()[0]}.") from None
+        _read_json_object(folder / _ADAPTER)  # PEFT would look on the Hub for a file that it cannot read
+        config = peft.LoraConfig.from_pretrained(folder)
+        peft.inject_adapter_in_model(config, model)
+    except Exception as error:  # a damaged file can fail in any way
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")[:200]
+        raise UserError(f"{folder / _ADAPTER} cannot be used: {reason}.") from None

@@ -40,6 +40,21 @@ class _LabelGuidance:
         "Whether the model is in train() mode."
         return getattr(self.model, "training", False)
 
+    @property
+    def config(self):
+        "The configuration of the model, for `sample_images`."
+        return self.model.config
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        "Shape of an image, (C, H, W)."
+        return self.model.image_shape
+
+    @property
+    def device(self) -> torch.device:
+        "Device of the model."
+        return self.model.device if hasattr(self.model, "device") else next(self.model.parameters()).device
+
     def precompute_conditioning(self, timesteps: Tensor, y: Tensor | None):
         """Copy the wrapper, with the model's conditioning computed once for all steps of sampling.
 
@@ -109,6 +124,9 @@ class Guided(_LabelGuidance):
 
         Returns:
             guided eps, then variance values as with the label, (N, 2C, H, W)
+
+        Raises:
+            UserError: if y is None, or there are more `guided_channels` than channels
         """
         if y is None:
             raise UserError("y is missing: guidance needs a label for each image.")

@@ -22,7 +22,7 @@ from dit_nb.config import DiTConfig, SamplingConfig
 from dit_nb.errors import UserError, _check_choice, _check_path, _check_type, _shown
 from dit_nb.finetune import _ADAPTER, _add_saved_adapters, merge_lora
 from dit_nb.model import DiT
-from dit_nb.utils import _check_device, _check_dtype, _read_json_object
+from dit_nb.utils import _atomic_write, _check_device, _check_dtype, _read_json_object, _write_text
 
 __all__ = []  # used through `DiT.save_pretrained` and `DiT.from_pretrained`
 
@@ -56,9 +56,10 @@ def _save(model: nn.Module, folder: str | Path, sampling: SamplingConfig | None 
     if folder.is_file():
         raise UserError(f"folder is {folder}, but must not be a file.")
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / _CONFIG).write_text(json.dumps(_config_fields(model), indent=2), encoding="utf-8")
+    _write_text(folder / _CONFIG, json.dumps(_config_fields(model), indent=2))
     _write_weights(model.state_dict(), folder / _WEIGHTS)
-    _model_card(model, **card).save(folder / "README.md")
+    with _atomic_write(folder / "README.md") as draft:
+        _model_card(model, **card).save(draft)
 
 
 def _check_card(card: dict[str, Any]) -> None:
@@ -81,13 +82,14 @@ def _kind(model: nn.Module) -> str:
 
 def _write_weights(weights: dict[str, Tensor], path: Path) -> None:
     "Write a .safetensors file with the permissions of any new file; safetensors makes it private."
-    path.touch()
-    mode = stat.S_IMODE(path.stat().st_mode)
-    try:
-        save_file({k: v.contiguous() for k, v in weights.items()}, path, metadata={"format": "pt"})
-    except SafetensorError as error:  # most likely a full disk
-        raise UserError(f"{path} cannot be written: {error}.") from None
-    os.chmod(path, mode)
+    with _atomic_write(path) as draft:
+        draft.touch()
+        mode = stat.S_IMODE(draft.stat().st_mode)
+        try:
+            save_file({k: v.contiguous() for k, v in weights.items()}, draft, metadata={"format": "pt"})
+        except SafetensorError as error:  # most likely a full disk
+            raise UserError(f"{path} cannot be written: {error}.") from None
+        os.chmod(draft, mode)
 
 
 def _write_float16(weights: dict[str, Tensor], path: Path) -> None:

@@ -176,8 +176,8 @@ def _load_known(file: Path) -> np.ndarray:
     "Keys of images that were readable; none if there is no file, or a damaged one."
     try:
         known = np.load(file, allow_pickle=False)
-        return known if known.dtype == np.uint64 else np.empty(0, np.uint64)
-    except (OSError, ValueError, EOFError):
+        return known if known.dtype == np.uint64 and known.ndim == 1 else np.empty(0, np.uint64)
+    except Exception:  # numpy and zipfile raise many kinds
         return np.empty(0, np.uint64)
 
 

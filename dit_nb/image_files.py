@@ -154,13 +154,13 @@ def open_images(
         split: split to use: of a folder with folders such as train and test, of a table with a column split, or
             of the Hub; train by default
         crop: "center", or "random": another part of 80 to 100 % of the largest crop's side each time
-        class_folder: of nested folders, which names the class: "first", "last", or the whole "path"; with it, a
-            folder such as train beside others is a class
+        class_folder: folder that names the class where folders are nested: "first", "last", or the whole "path";
+            with it, a folder such as train beside others is a class
         label_column: column of the table that holds the classes; by default label, labels or class
         captions: find captions instead of classes, in the table's column text, caption or prompt, or in a text
             file beside each image, cat.txt for cat.png; the name of a column: find them there. Emoji always
             have captions
-        ranks: the processes that share the reading; for the commands
+        ranks: processes that share the reading; set by the commands
 
     Raises:
         UserError: if there are no images, if one cannot be read, or if an argument does not fit

@@ -89,7 +89,7 @@ def _names_of_split(
 
     Args:
         place: what has these names, for messages
-        names: of folders, shards or cells, sorted
+        names: names of folders, shards or cells, sorted
         split: the split that is asked for; None: train, if it is clear
         what: folder, shard or value, for messages
         hint: how else to choose, for messages

@@ -82,7 +82,11 @@ class ImageStream:
         return other
 
     def get_batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        "Images (B, C, H, W) in [-1, 1] and labels (B,) of a batch; all labels are 0 if there are no classes."
+        """Images (B, C, H, W) in [-1, 1] and labels (B,) of a batch; all labels are 0 if there are no classes.
+
+        Raises:
+            UserError: if a worker process reads (`num_workers` above 0), or an image cannot be read
+        """
         if get_worker_info() is not None:
             raise UserError(
                 "num_workers is above 0, but must be 0 for a stream: it reads and decodes in threads."
@@ -178,7 +182,7 @@ class _Cursor:
         rows = list(itertools.islice(self.rows, start - self.position, start - self.position + count))
         if len(rows) < count:
             raise UserError(
-                f"stream has no image {start + len(rows)}: it is shorter than when it was counted."
+                f"index is {start + len(rows)}, but the stream ends before: it has fewer images than were counted."
             )
         self.position = start + count
         return rows

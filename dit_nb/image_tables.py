@@ -171,8 +171,9 @@ def _read_table(path: Path) -> Iterator[dict]:
                 yield from ({name: row.get(name) for name in names} for row in rows)
             else:
                 yield from csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
-    except (OSError, TypeError, ValueError, RecursionError, csv.Error) as error:
-        raise UserError(f"table {path} cannot be read: {' '.join(str(error).split()).strip('.')}.") from None
+    except Exception as error:  # csv, json and pyarrow raise many kinds
+        why = " ".join(str(error).split())[:200].strip(".") or type(error).__name__
+        raise UserError(f"table {path} cannot be read: {why}.") from None
 
 
 class _ImageLookup:

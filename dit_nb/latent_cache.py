@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from dit_nb.batches import BatchReader, _as_index
 from dit_nb.errors import UserError
 from dit_nb.latents import LatentCodec, _check_same_codec, sample_latents
-from dit_nb.utils import _identity, _progress_bar, _read_json_object
+from dit_nb.utils import _identity, _progress_bar, _read_json_object, _write_text
 
 __all__ = ["LatentImages", "encode_images", "open_latents"]
 
@@ -198,11 +198,12 @@ def _begin_latents(out: Path, plan: dict) -> Path:
     work = _work_folder(out)
     work.mkdir(parents=True, exist_ok=True)
     if not (work / _DESCRIPTION).exists():
-        draft = work / f".{_DESCRIPTION}.{os.getpid()}"  # every process may get here; all write the same
-        draft.write_text(json.dumps(plan, indent=1))
-        os.replace(draft, work / _DESCRIPTION)
-    begun = json.loads((work / _DESCRIPTION).read_text())
-    for name in sorted(plan.keys() - {"vae"}):
+        _write_text(work / _DESCRIPTION, json.dumps(plan, indent=1))  # every process may; all write the same
+    try:
+        begun = _read_facts(work / _DESCRIPTION)
+    except UserError as error:
+        raise UserError(f"{str(error).rstrip('.')}: remove {work} to encode from the start.") from None
+    for name in [name for name in plan if name != "vae"]:
         if plan[name] != begun.get(name):
             raise UserError(
                 f"{name} is {plan[name]}, but {work} was begun with {begun.get(name)}: resume with the same, or "
@@ -305,5 +306,5 @@ def _finish_latents(work: Path, out: Path, plan: dict) -> None:
         **{"_format_type": None, "_format_kwargs": {}, "_format_columns": None},
         **{"_output_all_columns": False, "_split": None},
     }
-    (work / "state.json").write_text(json.dumps(state, indent=1))
+    _write_text(work / "state.json", json.dumps(state, indent=1))
     os.replace(work, out)

@@ -152,6 +152,9 @@ class LatentCodec:
 
         Returns:
             (N, 3, H, W) in [-1, 1]
+
+        Raises:
+            UserError: if the latents have another number of channels
         """
         _check_shape("latents", latents, self.channels)
 
@@ -168,7 +171,7 @@ class LatentCodec:
             return torch.cat([step(part.to(self.device).float()).float().to(x.device) for part in parts])
 
     def check_images(self, images: Tensor) -> None:
-        "Raise a UserError if images do not fit the autoencoder."
+        """Raise a UserError unless images are (N, C, H, W), H and W multiples of `downsampling`."""
         _check_shape("images", images, self.image_channels)
         (h, w), f = images.shape[-2:], self.downsampling
         if h % f or w % f:

@@ -52,6 +52,9 @@ class DiT(nn.Module):
         null_class: value of y that means no condition; for labels the number of classes; None: no guidance
         takes_y: whether `forward` needs y
         gradient_checkpointing: set to True to use less memory in training, at the cost of one more forward pass
+
+    Raises:
+        UserError: if `config` is no DiTConfig
     """
 
     def __init__(self, config: DiTConfig, y_embedder: nn.Module | None = None):
@@ -204,6 +207,9 @@ class FinalLayer(nn.Module):
         patch_dim: numbers in an output patch, p*p*out_channels
         kind: layer norm: "plain" with learned weights, "adaptive" with shift and scale from the condition, or
             "adaptive_zero", the same with shift and scale that start at zero
+
+    Raises:
+        UserError: if `kind` is none of these
     """
 
     def __init__(self, hidden_size: int, patch_dim: int, kind: str):
@@ -222,7 +228,7 @@ class FinalLayer(nn.Module):
             zero_(self.adaLN_modulation[-1])
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        "Map tokens (N, T, D) and the condition to patches (N, T, p*p*out_channels)."
+        """Map tokens `x`, (N, T, D), and the condition `c`, (N, D), to patches (N, T, p*p*out_channels)."""
         x = self.norm_final(x)  # (N, T, D)
         if self.adaptive:
             (m,) = modulations(self.adaLN_modulation(c), branches=1)  # shift and scale, (N, 1, D) each
@@ -264,6 +270,9 @@ def register_block(name: str) -> Callable[[type[Block]], type[Block]]:
 
     Args:
         name: name of the block in configurations and saved models
+
+    Raises:
+        UserError: if `name` is no string or a block of the package, or the class is no `Block`
     """
 
     if not isinstance(name, str) or name in _BUILT_IN:

@@ -31,7 +31,10 @@ def learned_log_variance(values: Tensor, min_log: Tensor, max_log: Tensor) -> Te
 
 # %% ../nbs/3_diffusion/15_objective.ipynb #150018
 def normal_kl(mean1: Tensor, logvar1: Tensor, mean2: Tensor, logvar2: Tensor) -> Tensor:
-    "Compute KL(N(`mean1`, exp `logvar1`) || N(`mean2`, exp `logvar2`)) of each element, in nats."
+    """Compute KL(N(`mean1`, exp `logvar1`) || N(`mean2`, exp `logvar2`)) of each element, in nats.
+
+    The four tensors broadcast against each other, for instance (N, C, H, W) and (N, 1, 1, 1).
+    """
     log_ratio = logvar2 - logvar1
     return 0.5 * (log_ratio + torch.exp(-log_ratio) - 1 + (mean1 - mean2) ** 2 * torch.exp(-logvar2))
 
@@ -96,9 +99,13 @@ class Diffusion(Schedule):
     Args:
         schedule: "linear", "cosine", or the betas themselves, (T,)
         num_timesteps: number of timesteps T of a named schedule
-        variance: of p(x_{t-1} | x_t): "learned", "fixed_small" (posterior variance) or "fixed_large" (beta)
+        variance: variance of p(x_{t-1} | x_t): "learned", "fixed_small" (posterior variance) or "fixed_large"
+            (beta)
         bins: number of values that a pixel can take, for the likelihood at t = 0; 17 for the digits
         timestep_map: original timestep of each step, (T,), if the schedule is respaced
+
+    Raises:
+        UserError: if a name is unknown, the betas are not in (0, 1), or `bins` is no integer of 2 or more
     """
 
     def __init__(
@@ -142,6 +149,9 @@ class Diffusion(Schedule):
 
         Returns:
             "loss", "mse" and "vb" (in bits per dimension), each (N,)
+
+        Raises:
+            UserError: if a shape does not fit, or the variance is learned and the model returns C channels
         """
         self._check_inputs(x0, t)
         noise = torch.randn_like(x0) if noise is None else noise
@@ -170,6 +180,9 @@ class Diffusion(Schedule):
             y: labels, (N,)
             clip_x0: clip the predicted clean image to [-1, 1]: for pixels, not for latents
             variance: "learned", "fixed_small" or "fixed_large"; `self.variance` by default
+
+        Raises:
+            UserError: if an argument does not fit, or the model returns another number of channels
         """
         self._check_inputs(x_t, t)
         _check_flag("clip_x0", clip_x0)
@@ -177,7 +190,17 @@ class Diffusion(Schedule):
         return self.predict(self._call_model(model, x_t, t, y), x_t, t, clip_x0, variance)
 
     def predict_x0(self, output: Tensor, x_t: Tensor, t: Tensor, clip_x0: bool = False) -> Prediction:
-        "Interpret a model's `output` for x_t as noise and clean image only: all that DDIM needs."
+        """Interpret a model's output for x_t as noise and clean image only: all that DDIM needs.
+
+        Args:
+            output: output of the model, (N, 2C, H, W) or (N, C, H, W)
+            x_t: noisy images that the model received, (N, C, H, W)
+            t: steps of this schedule, (N,)
+            clip_x0: clip the predicted clean image to [-1, 1]: for pixels, not for latents
+
+        Raises:
+            UserError: if the output has neither C nor 2C channels
+        """
         eps, _ = _split_output(output, x_t)
         x0 = self.eps_to_x0(x_t, t, eps)
         return Prediction(eps, x0.clamp(-1, 1) if clip_x0 else x0)
@@ -185,24 +208,42 @@ class Diffusion(Schedule):
     def predict(
         self, output: Tensor, x_t: Tensor, t: Tensor, clip_x0: bool = False, variance: str | None = None
     ) -> Prediction:
-        "Interpret a model's `output` for x_t, (N, 2C, H, W) or (N, C, H, W), as `p_mean_variance` does."
+        """Interpret a model's output for x_t as one step back, as `p_mean_variance` does.
+
+        Args:
+            output: output of the model, (N, 2C, H, W) or (N, C, H, W)
+            x_t: noisy images that the model received, (N, C, H, W)
+            t: steps of this schedule, (N,)
+            clip_x0: clip the predicted clean image to [-1, 1]: for pixels, not for latents
+            variance: "learned", "fixed_small" or "fixed_large"; `self.variance` by default
+
+        Raises:
+            UserError: if the variance is learned, but the output has C channels
+        """
         prediction, (_, values) = self.predict_x0(output, x_t, t, clip_x0), _split_output(output, x_t)
         mean, _ = self.q_posterior(prediction.x0, x_t, t)
         log_variance = self._log_variance(values, x_t, t, variance or self.variance)
         return prediction._replace(mean=mean, log_variance=log_variance)
 
     def eps_to_x0(self, x_t: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-        "Compute the clean image from the noise in x_t (DDPM, equation 15)."
+        """Compute the clean image from the noise `eps` in `x_t` at step `t` (DDPM, equation 15)."""
         noise = extract(self.sqrt_one_minus_alphas_cumprod, t, x_t) * eps
         return (x_t - noise) / extract(self.sqrt_alphas_cumprod, t, x_t)
 
     def x0_to_eps(self, x_t: Tensor, t: Tensor, x0: Tensor) -> Tensor:
-        "Compute the noise in x_t from the clean image: the inverse of `eps_to_x0`."
+        """Compute the noise in `x_t` at step `t` from the clean image `x0`: the inverse of `eps_to_x0`."""
         signal = extract(self.sqrt_alphas_cumprod, t, x_t) * x0
         return (x_t - signal) / extract(self.sqrt_one_minus_alphas_cumprod, t, x_t)
 
     def vb_terms(self, prediction: Prediction, x0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        "Compute one term of the bound, (N,) bits per dimension: a KL, or at t = 0 the pixels' likelihood."
+        """Compute one term of the bound, (N,) bits per dimension: a KL, or at t = 0 the pixels' likelihood.
+
+        Args:
+            prediction: prediction for x_t, with its log variance
+            x0: clean images, (N, C, H, W)
+            x_t: noisy images, (N, C, H, W)
+            t: steps of this schedule, (N,)
+        """
         signal, noise = (
             extract(a, t, x_t) for a in (self.sqrt_alphas_cumprod, self.sqrt_one_minus_alphas_cumprod)
         )

@@ -52,7 +52,11 @@ class IdealDenoiser:
         return (self.posterior(x, t, y) @ self._known).view_as(x).to(x.dtype)
 
     def __call__(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        "Return the eps that belongs to `expected_x0`, then variance values of 0, together (N, 2C, H, W)."
+        """Return the eps that belongs to `expected_x0`, then variance values of 0, together (N, 2C, H, W).
+
+        Args:
+            x, t, y: as for `posterior`
+        """
         bar = self.alphas_cumprod[t].to(x.dtype).view(-1, 1, 1, 1)
         eps = (x - bar.sqrt() * self.expected_x0(x, t, y)) / (1 - bar).sqrt()
         return torch.cat([eps, torch.zeros_like(eps)], dim=1)

@@ -26,7 +26,7 @@ def grid_size(size: int | tuple[int, int], patch_size: int) -> tuple[int, int]:
         patch_size: side of a patch in pixels, p
 
     Raises:
-        UserError: `patch_size` does not divide both sides
+        UserError: if `patch_size` does not divide both sides
     """
     height, width = _height_width(size)
     if patch_size < 1 or height < 1 or width < 1 or height % patch_size or width % patch_size:
@@ -46,6 +46,9 @@ def patchify(images: Tensor, patch_size: int) -> Tensor:
 
     Returns:
         tokens, (N, T, p*p*C) with T = (H/p)(W/p): row by row, channel fastest within a patch
+
+    Raises:
+        UserError: if `patch_size` does not divide H and W
     """
     grid_size(images.shape[-2:], patch_size)
     return rearrange(images, "n c (h p) (w q) -> n (h w) (p q c)", p=patch_size, q=patch_size)
@@ -58,6 +61,9 @@ def unpatchify(tokens: Tensor, grid: tuple[int, int], patch_size: int) -> Tensor
         tokens: flattened patches, (N, T, p*p*C), in the order of `patchify`
         grid: rows and columns of patches; their product must be T
         patch_size: side of a patch in pixels, p
+
+    Raises:
+        UserError: if `grid` does not have T patches
     """
     if tokens.shape[1] != grid[0] * grid[1]:
         raise UserError(
@@ -80,6 +86,7 @@ class PatchEmbed(nn.Module):
         super().__init__()
         self.proj = nn.Conv2d(in_channels, hidden_size, kernel_size=patch_size, stride=patch_size)
 
-    def forward(self, x: Tensor) -> Tensor:  # (N, C, H, W) -> (N, T, D)
+    def forward(self, x: Tensor) -> Tensor:
+        """Embed the patches of images (N, C, H, W): tokens (N, T, D), in the order of `patchify`."""
         x = self.proj(x)  # (N, D, H/p, W/p)
         return rearrange(x, "n d h w -> n (h w) d")  # (N, T, D)

@@ -22,6 +22,9 @@ def sincos_1d(positions: Tensor, dim: int, max_period: float = 10000.0) -> Tenso
 
     Returns:
         (T, dim) in float64: dim/2 sines, then the dim/2 cosines of the same angles
+
+    Raises:
+        UserError: if `dim` is odd
     """
     if dim % 2:
         raise UserError(f"dim is {dim}, but must be even: a sine and a cosine per frequency.")
@@ -41,6 +44,9 @@ def sincos_2d(grid: tuple[int, int], dim: int, max_period: float = 10000.0) -> T
 
     Returns:
         (T, dim) in float64: the first half encodes the column, the second half the row
+
+    Raises:
+        UserError: if `dim` is no multiple of 4
     """
     if dim % 4:
         raise UserError(f"dim is {dim}, but must be a multiple of 4: sines and cosines for two axes.")

@@ -6,6 +6,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
+from difflib import get_close_matches
 from functools import lru_cache, partial
 from importlib.resources import files
 from numbers import Integral
@@ -27,7 +28,7 @@ from dit_nb.sampling import Step, ddim_step, ddpm_step, sample_loop
 from dit_nb.since.flow import RectifiedFlow, flow_sample
 from dit_nb.since.meanflow import MeanFlowDiT, mean_flow_sample
 from dit_nb.since.targets import TargetFlow
-from dit_nb.utils import _check_device, _check_dtype, _check_index, seeded_generator
+from dit_nb.utils import _check_device, _check_dtype, _check_index, _write_text, seeded_generator
 
 __all__ = ["block_model", "digit_model", "emoji_model", "few_step_emoji_model", "load_model"]
 __all__ += ["make_diffusion", "push_model", "sample_batches", "sample_images", "save_model"]
@@ -42,7 +43,14 @@ def _is_pixel_model(config: DiTConfig) -> bool:
 
 
 def make_diffusion(sampling: SamplingConfig) -> Diffusion | RectifiedFlow:
-    """Build the diffusion process, or the flow, that a model was trained with from its sampling settings."""
+    """Build the diffusion process, or the flow, that a model was trained with.
+
+    Args:
+        sampling: its sampling settings
+
+    Raises:
+        UserError: if the objective is mean_flow, which has a sampler of its own (`dit_nb.since.meanflow`)
+    """
     _check_type("sampling", sampling, SamplingConfig)
     if sampling.objective == "mean_flow":
         raise UserError("objective is mean_flow, but must be diffusion or flow: see `dit_nb.since.meanflow`.")
@@ -72,7 +80,7 @@ def save_model(model: DiT, folder: str | Path, sampling: SamplingConfig) -> None
     folder = Path(folder)
     facts = {"objective": sampling.objective, "predicts": sampling.predicts, **sampling.card}
     model.save_pretrained(folder, **{name: facts[name] for name in _CARD_ENTRIES if facts.get(name)})
-    (folder / _SAMPLING).write_text(json.dumps(asdict(sampling), indent=1), encoding="utf-8")
+    _write_text(folder / _SAMPLING, json.dumps(asdict(sampling), indent=1))
 
 
 def _check_model(model, objective: str | None = None) -> None:
@@ -138,7 +146,7 @@ def load_model(
         device: where to put the model; the fastest device of this machine by default
         dtype: number format of the weights; as saved by default
         weights: "ema" or "model": averaged or raw weights of a checkpoint, which has both
-        **download: for the Hub: revision, token, cache_dir, force_download, local_files_only
+        **download: options of the Hub: revision, token, cache_dir, force_download, local_files_only
 
     Raises:
         FileNotFoundError: if there is no such model
@@ -204,19 +212,21 @@ def sample_images(
     first: int = 0,
     callback: Callable[[Step], None] | None = None,
     progress: bool = True,
+    **changes,
 ) -> Tensor:
     """Sample images (latents from a latent model). Image i depends on the seed and on i alone, not on the batch.
 
     Args:
-        model: the model in eval() mode, or an `InferenceModel` of it, which is faster
-        sampling: sampler, steps, guidance, ... : `replace(sampling, steps="250", cfg_scale=4.0)` changes them
+        model: the model in eval() mode, an `InferenceModel` of it, which is faster, or one with guidance around it
+        sampling: sampler, steps, guidance, ...
         labels: (n,) class of each image, a tensor or an array of any integer type, or a list of numbers or names;
             a list of prompts for a model of texts; None for a model without classes
         n: number of images, if there are no labels
         seed: seed of the noise, 0 or more
         first: index of the first image
-        callback: function that is called with a `Step` after each step
+        callback: function that is called with a `Step` after each step; of a flow a `FlowStep`
         progress: show a progress bar
+        **changes: settings that are others than those of `sampling`, such as steps=250 or cfg_scale=4.0
 
     Returns:
         (n, C, H, W) samples
@@ -224,6 +234,7 @@ def sample_images(
     Raises:
         UserError: if an argument is out of range, or does not fit the model
     """
+    sampling = _changed(sampling, changes) if changes else sampling
     labels, n, device = _check_sampling_call(model, sampling, labels, n, seed, first)
     guided = model
     if sampling.cfg_scale != 1:
@@ -239,6 +250,14 @@ def sample_images(
         progress=progress,
         device=device,
     )
+
+
+def _changed(sampling: SamplingConfig, changes: dict) -> SamplingConfig:
+    "Sampling settings with some others; a UserError if there is no such setting."
+    _check_type("sampling", sampling, SamplingConfig)
+    for name in changes:
+        _check_choice("setting", name, tuple(vars(sampling)))
+    return replace(sampling, **changes)
 
 
 _FLOW = "time_density", "time_shift", "predicts"
@@ -299,9 +318,8 @@ def _as_labels(labels, class_names: tuple[str, ...] | None, model) -> Tensor:  #
     if not isinstance(labels, Tensor):
         labels = [_class_number(y, names) for y in (labels if isinstance(labels, _LISTS) else [labels])]
         if not all((type(y) is int and abs(y) < 2**62) or isinstance(y, float) for y in labels):
-            known = ", ".join(names[:10]) or "unknown"
             raise UserError(
-                f"labels is {_shown(labels)}, but must be numbers or names of classes, which are {known}."
+                f"labels is {_shown(labels)}, but must be numbers or names of classes{_some_names(labels, names)}."
             )
         labels = torch.tensor(labels, dtype=None if labels else torch.long)
     if labels.ndim == 0:
@@ -320,6 +338,15 @@ def _as_labels(labels, class_names: tuple[str, ...] | None, model) -> Tensor:  #
 
 _LISTS = (list, tuple, range)
 _INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32)  # types that an embedding may refuse
+
+
+def _some_names(labels: list, names: tuple[str, ...]) -> str:
+    "Names of classes that are spelled like wrong ones, or the first, for an error."
+    if not names:
+        return ", which have no names here"
+    wrong = [y for y in labels if isinstance(y, str) and y not in names]
+    near = [name for y in wrong[:3] for name in get_close_matches(y, names, n=2)]
+    return f", such as {', '.join(dict.fromkeys(near or names[:10]))}"
 
 
 def _class_number(y, names: tuple[str, ...]):
@@ -431,7 +458,7 @@ def few_step_emoji_model(
 ) -> tuple[MeanFlowDiT, SamplingConfig]:
     """Load the few-step emoji model that comes with the package, a new copy at each call, and its sampling settings.
 
-    A MeanFlow model of lesson 35: it draws in one, two or four network calls, without guidance. Its classes are those
+    A MeanFlow model of lesson 35: it samples in one, two or four network calls, without guidance. Its classes are those
     of `emoji(("smileys", "animals", "food"))`; `dit_nb/models/few_step_emoji/README.md` tells how it was made.
 
     Args:

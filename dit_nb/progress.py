@@ -50,7 +50,7 @@ class Logger:
 
     Args:
         every: steps between two readings, and between two rows of the logs; one process alone reads at least twice
-            a second
+            a second. Several read together, so between two readings they show the numbers of the last one
     """
 
     def __init__(self, every: int = 10):
@@ -89,9 +89,12 @@ class Logger:
         """
         facts = {"seconds": trainer.progress.seconds, "lr": trainer.optimizer.param_groups[0]["lr"]}
         self.pending.append((facts, {"grad_norm": trainer.grad_norm, **losses}))
-        waited = time.perf_counter() - self.read_at > 0.5 and trainer.accelerator.num_processes == 1
+        alone = trainer.accelerator.num_processes == 1
+        waited = alone and time.perf_counter() - self.read_at > 0.5
         if len(self.pending) >= self.every or waited or trainer.fraction >= 1:
             self.flush(trainer)
+        elif self.reporter is not None and not alone:
+            self.reporter.show()
 
     def flush(self, trainer) -> None:
         """Read all losses that are still on the device. All ranks must call this.
@@ -195,18 +198,28 @@ class _Reporter:
         if self.bar is not None:
             self.bar.set_postfix_str(self._text(now), refresh=False)
             self.bar.update(min(done, 1.0) - self.bar.n)
-        elif self.shown and (now - self.printed >= 10 or done >= 1):
+        elif self.shown and (now - self._last_shown() >= 10 or done >= 1):
             left = self.trainer.progress.seconds * (1 / done - 1)
             print(f"{self._text(now)}  {max(left, 0):.0f} s left", file=sys.stderr, flush=True)
             self.printed = now
 
+    def _last_shown(self) -> float:
+        "Time of the last line. Before any, the losses are shown at once; without losses, 10 seconds pass first."
+        return max(self.printed, -math.inf if self.facts else self.start)
+
     def _text(self, now: float) -> str:
         state, config = self.trainer.progress, self.trainer.config
         speed = (state.step - self.first) * config.batch_size / (now - self.start)
+        total = "" if config.steps is None else f"/{config.steps}"
+        return f"step {state.step}{total}{self._losses()}  {speed:.0f} images/s"
+
+    def _losses(self) -> str:
+        "The numbers of the last reading; nothing before the first one."
+        if self.loss is None:
+            return ""
         facts = "  ".join(f"{name.replace('_', ' ')} {self.facts[name]:.2g}" for name in ("grad_norm", "lr"))
         held_out = "" if self.validation is None else f"  validation loss {self.validation:.4f}"
-        total = "" if config.steps is None else f"/{config.steps}"
-        return f"step {state.step}{total}  loss {self.loss:.4f}{held_out}  {facts}  {speed:.0f} images/s"
+        return f"  loss {self.loss:.4f}{held_out}  {facts}"
 
     def close(self) -> None:
         if self.bar is not None:

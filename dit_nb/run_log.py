@@ -1,6 +1,7 @@
 """What a training run writes down: tables in CSV files, and an experiment tracker (TensorBoard or Weights & Biases)."""
 
 import csv
+import re
 import secrets
 from dataclasses import asdict
 from importlib.util import find_spec
@@ -11,7 +12,7 @@ import numpy as np
 
 from dit_nb.config import TrainConfig
 from dit_nb.errors import UserError
-from dit_nb.utils import _atomic_write, _make_folder
+from dit_nb.utils import _append_text, _atomic_write, _make_folder, _write_text
 
 __all__ = ["RunLog"]
 
@@ -38,19 +39,27 @@ class _MetricsTable:
         if self._columns is None:
             self._columns = ["step", *values]
             self._keep_rows_before(step)
-        with open(self.path, "a", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerow([step, *(f"{value:.6g}" for value in values.values())])
+        numbers = (f"{value:.6g}" for value in values.values())
+        _append_text(self.path, ",".join([str(step), *numbers]) + "\r\n")  # as the module csv ends a row
 
     def _keep_rows_before(self, step: int) -> None:
         "Start the file, with the rows of an earlier run that has the same columns."
-        rows = []
-        if self.path.exists():
-            with open(self.path, newline="", encoding="utf-8", errors="replace") as file:
-                header, *rows = list(csv.reader(file)) or [[]]
-                rows = rows if header == self._columns else []
-        whole = (row for row in rows if len(row) == len(self._columns) and row[0].isdecimal())
+        kept = [row for row in _read_numbers(self.path, self._columns) if int(row[0]) < step]
         with _atomic_write(self.path) as draft, open(draft, "w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([self._columns, *(row for row in whole if int(row[0]) < step)])
+            csv.writer(file).writerows([self._columns, *kept])
+
+
+_STEP = re.compile("[0-9]{1,12}")
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?(e[+-][0-9]+)?|-?inf|nan")  # as the format .6g writes it
+
+
+def _read_numbers(path: Path, columns: list[str]) -> list[list[str]]:
+    "Rows of a table of an earlier run that are whole; none if it has other columns. They hold numbers and no quotes."
+    if not path.is_file():
+        return []
+    header, *rows = [line.split(",") for line in path.read_text("utf-8", "replace").splitlines()] or [[]]
+    whole = lambda row: _STEP.fullmatch(row[0]) and all(map(_NUMBER.fullmatch, row[1:]))  # noqa: E731
+    return [row for row in rows if header == columns and len(row) == len(columns) and whole(row)]
 
 
 class RunLog:
@@ -121,5 +130,15 @@ def _wandb_options(out: Path) -> dict[str, Any]:
     "A resumed run continues the same run of Weights & Biases: its id is kept in the run's folder."
     file = _make_folder(out / "logs") / "wandb-id"
     if not file.exists():
-        file.write_text(secrets.token_hex(4))
-    return {"dir": str(out / "logs"), "name": out.name, "id": file.read_text(), "resume": "allow"}
+        _write_text(file, secrets.token_hex(4))
+    return {"dir": str(out / "logs"), "name": out.name, "id": _read_wandb_id(file), "resume": "allow"}
+
+
+def _read_wandb_id(file: Path) -> str:
+    text = file.read_bytes().decode("utf-8", "replace") if file.is_file() else ""
+    if re.fullmatch("[0-9a-f]{8}", text) is None:
+        raise UserError(
+            f"{file} must hold the id of a run of Weights & Biases, but is damaged: "
+            "remove it to start another run there."
+        )
+    return text

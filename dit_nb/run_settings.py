@@ -95,12 +95,13 @@ def _sampling_settings(trainer) -> SamplingConfig | None:
     )
 
 
-def _changed_settings(saved: dict, trainer, checkpoint: Path, change: tuple[str, ...]) -> list[str]:
-    "The settings that differ from the checkpoint's, as phrases; a UserError if one may not."
+def _changed_settings(
+    saved: dict, wanted: dict, model: type, checkpoint: Path, change: tuple[str, ...]
+) -> list[str]:
+    "The settings that differ from the checkpoint's, as phrases; a UserError if one may not. `model`: its config's class."
     for name in change:
         _check_choice("change", name, _MAY_CHANGE)
-    wanted = _run_settings(trainer)
-    saved = _with_new_fields(saved, wanted, type(trainer.raw_model.config))
+    saved = _with_new_fields(saved, wanted, model)
     images = [_pop_images(settings["data"]) for settings in (saved, wanted)]
     changes = _compare(saved, wanted, checkpoint, change)
     if not _same_images(*images):

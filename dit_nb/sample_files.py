@@ -4,6 +4,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 from dit_nb.batches import BatchReader
 from dit_nb.data import _to_uint8, digits, emoji
 from dit_nb.errors import UserError, _check_number, _check_path, _shown
+from dit_nb.image_check import _Ranks
 from dit_nb.image_files import open_images
 from dit_nb.image_range import _check_range
 from dit_nb.image_streams import open_stream
@@ -28,9 +30,8 @@ class _ImageSource:
     name: str  # path or kind, for messages
     n: int = 0  # number of images; 0 if a file holds statistics only
     shape: tuple[int, ...] = ()  # (C, H, W)
-    batches: Callable[[int], Iterator[Tensor]] = lambda size: iter(
-        ()
-    )  # batch size -> (B, C, H, W) in [-1, 1]
+    # Batch size, rank and number of processes, which take batches in turn -> (B, C, H, W) in [-1, 1]
+    batches: Callable[..., Iterator[Tensor]] = lambda size, rank=0, world_size=1: iter(())
     statistics: dict[str, np.ndarray] = field(default_factory=dict)  # mu, sigma (FID), mu_s, sigma_s (sFID)
     data: object = None  # the data set that is read, if there is one
     argument: str = "images"  # the argument that holds them, for messages
@@ -54,14 +55,17 @@ def _reason(error: Exception) -> str:
 def _open_image_source(
     source, size: int | tuple[int, int] | None = None, channels: int | None = None, name="images", **options
 ) -> _ImageSource:
-    """Open images to evaluate, or to compare with; `name` is for messages, options are those of `open_images`."""
+    """Open images to evaluate, or to compare with; `name` is for messages, options are those of `open_images`.
+
+    Several processes, `ranks`, share the reading of a folder; all of them must call this.
+    """
     if isinstance(source, _ImageSource):
         return source
     if isinstance(source, np.ndarray) and source.dtype.kind in "fiu":
         source = torch.from_numpy(source)
     if isinstance(source, Tensor):
         _check_range(source, name)
-        return _ImageSource("images", len(source), tuple(source.shape[1:]), lambda b: iter(source.split(b)))
+        return _from_tensor(source)
     if hasattr(source, "__getitem__") and not isinstance(source, str | bytes | np.generic):
         _check_data_set(source, name)
         return _from_data_set(source, type(source).__name__)
@@ -80,9 +84,12 @@ def _open_image_source(
     path = Path(source)
     if path.suffix == ".npz" and path.is_file():
         return _read_npz(path)
-    if not path.is_dir():
-        raise UserError(f"{name}: {source} is no folder, no .npz file, and not the word digits or emoji.")
-    own_size, own_channels = _first_image(path)
+    ranks = options.get("ranks", _Ranks())
+    with ranks.on_all_ranks():
+        if not path.is_dir():
+            raise UserError(f"{name}: {source} is no folder, no .npz file, and not the word digits or emoji.")
+        first = _first_image(path) if ranks.rank == 0 else None
+    own_size, own_channels = ranks.gather(first)[0]
     data = open_images(str(path), size or own_size, channels or own_channels, **options)
     return _from_data_set(data, str(path))
 
@@ -100,9 +107,16 @@ def _check_data_set(data, name: str) -> None:
         )
 
 
+def _from_tensor(images: Tensor) -> _ImageSource:
+    def batches(size: int, rank: int = 0, world_size: int = 1) -> Iterator[Tensor]:
+        return iter(images.split(size)[rank::world_size])
+
+    return _ImageSource("images", len(images), tuple(images.shape[1:]), batches)
+
+
 def _from_data_set(data, name: str) -> _ImageSource:
-    def batches(size: int) -> Iterator[Tensor]:
-        for start in range(0, len(data), size):
+    def batches(size: int, rank: int = 0, world_size: int = 1) -> Iterator[Tensor]:
+        for start in range(rank * size, len(data), world_size * size):
             yield BatchReader(data)(list(range(start, min(start + size, len(data)))))[0]
 
     return _ImageSource(name, len(data), tuple(data[0][0].shape), batches, data=data)
@@ -110,7 +124,7 @@ def _from_data_set(data, name: str) -> _ImageSource:
 
 def _first_image(folder: Path, looked_at: int = 8) -> tuple[int | tuple[int, int], int]:
     "Size and channels of the first images in a folder: their height and width, or the shorter side if they differ."
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     sizes, channels = [], 3
     for path in sorted(folder.rglob("*")):
@@ -118,7 +132,7 @@ def _first_image(folder: Path, looked_at: int = 8) -> tuple[int | tuple[int, int
             with Image.open(path) as image:
                 channels = channels if sizes else 1 if image.mode in ("1", "L", "I;16") else 3
                 sizes.append((image.height, image.width))
-        except (OSError, UnidentifiedImageError):
+        except Exception:  # Pillow raises many kinds
             continue
         if len(sizes) == looked_at:
             break
@@ -167,10 +181,10 @@ def _npz_images(
         wanted = "uint8 (N, H, W, 3)" if last else "floats (N, C, H, W)"
         raise UserError(f"{path} has {key} of {dtype} {shape}, but must have {wanted}.")
 
-    def batches(count: int) -> Iterator[Tensor]:
+    def batches(count: int, rank: int = 0, world_size: int = 1) -> Iterator[Tensor]:
         rows = _npz_array(path, key, count)
         next(rows)
-        for batch in rows:
+        for batch in islice(rows, rank, None, world_size):
             x = torch.from_numpy(batch.astype(np.float32))
             yield x.permute(0, 3, 1, 2) / 127.5 - 1 if last else x
 

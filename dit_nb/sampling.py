@@ -171,6 +171,9 @@ def ddim_sample(
         diffusion: schedule, for instance `Diffusion().respaced("ddim50")`
         model: (x, t, y) -> (N, 2C, H, W), or (N, C, H, W): the variance is not used
         eta: amount of fresh noise in each step: with 0 the same x_T gives the same image, 1 is DDPM
+
+    Raises:
+        UserError: if `eta` is not in [0, 1], or another argument does not fit
     """
     if not _is_number(eta) or not 0 <= eta <= 1:
         raise UserError(f"eta is {_shown(eta)}, but must be a number in [0, 1].")

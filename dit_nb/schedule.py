@@ -16,7 +16,14 @@ from .utils import _check_index
 
 # %% ../nbs/3_diffusion/14_schedule.ipynb #140008
 def linear_betas(num_timesteps: int = 1000) -> Tensor:
-    "Make T betas that grow linearly: from 1e-4 to 0.02 if T is 1000, else scaled (DDPM, section 4)."
+    """Make betas (T,) that grow linearly: from 1e-4 to 0.02 if T is 1000, else scaled (DDPM, section 4).
+
+    Args:
+        num_timesteps: number of timesteps T, 1 or more
+
+    Raises:
+        UserError: if it is no integer from 1 to 10**6
+    """
     _check_num_timesteps(num_timesteps)
     scale = 1000 / num_timesteps
     return torch.linspace(scale * 1e-4, scale * 0.02, num_timesteps, dtype=torch.float64).clamp(max=0.999)
@@ -36,6 +43,9 @@ def cosine_betas(num_timesteps: int = 1000, offset: float = 0.008, max_beta: flo
         num_timesteps: number of timesteps T, 1 or more
         offset: shift s of the cosine, which keeps the first betas from vanishing
         max_beta: largest beta, which keeps the last step from erasing all signal
+
+    Raises:
+        UserError: if `num_timesteps` is no integer from 1 to 10**6
     """
     _check_num_timesteps(num_timesteps)
     u = torch.arange(num_timesteps + 1, dtype=torch.float64) / num_timesteps
@@ -197,12 +207,12 @@ class Schedule(nn.Module):
                 raise UserError(f"{name} has shape {tuple(other.shape)}, but must be {tuple(x.shape)}.")
 
     def q_sample(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        "Noise clean images `x0` to x_t in one jump (DiT, section 3.1; DDPM, equation 4)."
+        """Add `noise` to clean images `x0`: x_t at `t` in one jump (DiT, section 3.1; DDPM, equation 4)."""
         self._check_inputs(x0, t, noise=noise)
         signal = extract(self.sqrt_alphas_cumprod, t, x0)  # (N, 1, 1, 1)
         return signal * x0 + extract(self.sqrt_one_minus_alphas_cumprod, t, x0) * noise
 
     def q_posterior(self, x0: Tensor, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        "Return mean and log variance (N, 1, 1, 1) of q(x_{t-1} | x_t, x_0) (DDPM, equations 6 and 7)."
+        """Mean and log variance (N, 1, 1, 1) of q(x_{t-1} | `x_t`, `x0`) at `t` (DDPM, equations 6, 7)."""
         of_x0, of_xt = extract(self.posterior_mean_coef1, t, x_t), extract(self.posterior_mean_coef2, t, x_t)
         return of_x0 * x0 + of_xt * x_t, extract(self.posterior_log_variance_clipped, t, x_t)

@@ -34,6 +34,9 @@ def fast_cpu(trainer=None) -> Iterator[None]:
     Args:
         trainer: the `Trainer` whose steps are taken inside, if any: in bfloat16 another kernel of attention may be
             faster for training than for sampling
+
+    Raises:
+        UserError: if `trainer` is no Trainer
     """
     if trainer is not None and not hasattr(trainer, "accelerator"):
         raise UserError(f"trainer is {_shown(trainer)}, but must be a Trainer.")
@@ -174,6 +177,9 @@ class InferenceModel:
         model: the model to copy; its weights are shared if the precision is fp32
         precision: fp32, or bf16: matrices in bfloat16, faster if the hardware supports it, within 1 % (guide Speed)
         compiled: use torch.compile, for one batch size
+
+    Raises:
+        UserError: if `model` is no DiT, or the precision is unknown
     """
 
     def __init__(self, model: DiT, precision: str = "fp32", compiled: bool = False):
@@ -220,6 +226,9 @@ class InferenceModel:
 
         Returns:
             function of (x, t, y) that gives what the model gives; the model itself if the table would be too large
+
+        Raises:
+            UserError: if a timestep or a label does not fit the model
         """
         n = 0 if y is None else len(y)
         x = torch.empty(n, *self.model.image_shape, device=self.device)
@@ -245,7 +254,7 @@ class InferenceModel:
         return self.denoiser._denoise(x, table[row])
 
     def __call__(self, x: Tensor, t: Tensor, *args, **kwargs) -> Tensor:
-        """Predict the noise in x, as the model does: (N, C, H, W), (N,), (N,) to (N, 2C, H, W)."""
+        """Predict (N, 2C, H, W) as the model does, for images `x`, (N, C, H, W), `t`, (N,), and labels (N,)."""
         return self._call(
             partial(self.model if self.denoiser is None else self._plain, **kwargs), x, t, *args
         )

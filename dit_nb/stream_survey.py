@@ -72,8 +72,9 @@ def _load_cached(state: str) -> dict | None:
     "What was counted before; None if nothing was, or if the file is damaged."
     try:
         found = json.loads((_cache_folder() / f"stream-{state}.json").read_text())
-        return found if {"images", "values", "class_names", "counts"} <= set(found) else None
-    except (OSError, ValueError, TypeError):
+        kinds = {"images": int, "values": list, "class_names": list, "counts": list}
+        return found if all(isinstance(found[name], kind) for name, kind in kinds.items()) else None
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
 
 

@@ -107,11 +107,31 @@ def _atomic_write(path: str | Path) -> Iterator[Path]:
         draft.unlink(missing_ok=True)
 
 
+def _write_text(path: str | Path, text: str) -> None:
+    "Write a text file in UTF-8, which is complete or as it was before."
+    with _atomic_write(path) as draft:
+        draft.write_text(text, encoding="utf-8")
+
+
+def _append_text(path: Path, text: str, sync: bool = False) -> None:
+    "Append to a text file in UTF-8; `sync` waits for the disk. If it fails, the file is as it was before."
+    before = path.stat().st_size if path.exists() else None
+    try:
+        with open(path, "ab") as file:
+            file.write(text.encode())
+            file.flush()
+            if sync:
+                os.fsync(file.fileno())
+    except OSError:
+        path.unlink(missing_ok=True) if before is None else os.truncate(path, before)
+        raise
+
+
 def _read_json_object(path: Path) -> dict:
     "Read a JSON file that holds an object, or raise a UserError."
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (TypeError, ValueError, RecursionError):
+    except (TypeError, ValueError, RecursionError, IsADirectoryError):
         raise UserError(f"{path} is not a JSON object.") from None
 
 

@@ -1,6 +1,7 @@
 """Plots that the lessons share: images, heat maps, losses, and figures with an alternative text."""
 
 import inspect
+import textwrap
 from collections.abc import Callable
 from typing import cast
 
@@ -101,6 +102,9 @@ def show_image(ax, image: Tensor, title: str = "", signed: bool = False, limit: 
         title: title of the axes
         signed: show the first channel in a color map centered at 0, for noise and differences
         limit: absolute value that gets the strongest color, if `signed`
+
+    Raises:
+        UserError: if the image holds bytes, 0 to 255
     """
     if signed:
         data = image.detach().cpu().float()[0].numpy()
@@ -213,7 +217,7 @@ def plot_classes(images: Tensor, labels: Tensor, names: tuple[str, ...], per_cla
         per_class: images in a row
 
     Raises:
-        UserError: A class has fewer than `per_class` images
+        UserError: if a class has fewer than `per_class` images
     """
     rows = [images[labels == k][:per_class] for k in range(len(names))]
     fewest = min(map(len, rows))
@@ -259,8 +263,8 @@ def plot_loss(history: dict[str, list[float]], window: int = 50) -> Figure:
 
 
 def show_source(*functions: Callable) -> object:
-    """The source code of functions or classes of the package, as Markdown for a notebook."""
+    """The source code of functions, methods or classes of the package, as Markdown for a notebook."""
     from IPython.display import Markdown
 
-    sources = [inspect.getsource(function).rstrip() for function in functions]
+    sources = [textwrap.dedent(inspect.getsource(function)).rstrip() for function in functions]
     return Markdown("```python\n" + "\n\n\n".join(sources) + "\n```")

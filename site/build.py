@@ -26,6 +26,7 @@ from generated import (
 from reference import ROOT, write_api
 
 REPOSITORY = "https://github.com/dit-nb/dit_nb/blob/main/"
+WITHOUT_KERNEL = re.compile(r"\n\nWithout a kernel: \[sliders.*\Z")  # tools/fold.py writes it
 
 
 def main(out: Path, explorers: list[str]) -> int:
@@ -81,10 +82,12 @@ def write_page(path: Path, source: Path, front: bool = False) -> None:
 
 
 def page_metadata(notebook: dict) -> dict:
-    """What Sphinx reads of a notebook's metadata, and for conf.py whether it has the cell for Colab."""
+    """What Sphinx reads of a notebook's metadata, whether it has the cell for Colab, and the module that it exports."""
     kept = {"kernelspec": notebook["metadata"]["kernelspec"], "language_info": {"name": "python"}}
-    colab = any("google.colab" in text(cell) for cell in notebook["cells"])
-    return kept | ({"colab": "installs"} if colab else {})
+    sources = [text(cell) for cell in notebook["cells"]]
+    exported = [match[1] for source in sources if (match := re.match(r"#\| default_exp (\S+)", source))]
+    colab = {"colab": "installs"} if any("google.colab" in source for source in sources) else {}
+    return kept | colab | ({"module": f"dit_nb.{exported[0]}"} if exported else {})
 
 
 def front_page(cells: list[dict]) -> list[dict]:
@@ -113,13 +116,13 @@ def prepare(cell: dict) -> dict | None:
     if words := [alternative for output in cell["outputs"] if (alternative := alt_text(output))]:
         cell["metadata"]["mystnb"] = {"image": {"alt": words[0]}}
     cell["source"] = re.sub(r"^#\|.*\n?", "", source, flags=re.M)
-    cell["outputs"] = [strip_widgets(output) for output in cell["outputs"]]
+    cell["outputs"] = [strip_output(output) for output in cell["outputs"]]
     return cell
 
 
 def explorer_cells(cell: dict, frames: Path, path: Path) -> list[dict]:
     """What a page shows below a cell with an explorer: stored frames with sliders, folded if they give an answer."""
-    names = re.findall(r"^(explore_\w+)\(", text(cell), flags=re.M) if cell["cell_type"] == "code" else []
+    names = shown_explorers(text(cell)) if cell["cell_type"] == "code" else []
     up = "../" * (len(path.relative_to(ROOT).parts) - 1)
     made = [frames_html(frames, name, up) for name in names if (frames / name).exists()]
     if not made:
@@ -135,9 +138,17 @@ def explorer_cells(cell: dict, frames: Path, path: Path) -> list[dict]:
     return [markdown(f"{names[0].replace('_', '-')}-{k}", html) for k, html in enumerate(made)]
 
 
-def strip_widgets(output: dict) -> dict:
-    """Drop a widget's state: it is dead on a page."""
-    output.get("data", {}).pop("application/vnd.jupyter.widget-view+json", None)
+def shown_explorers(source: str) -> list[str]:
+    """Names of the explorers that a cell makes, given to a variable or not."""
+    return re.findall(r"^(?:\w+ = )?(explore_\w+)\(", source, flags=re.M)
+
+
+def strip_output(output: dict) -> dict:
+    """Drop a widget's state, which is dead on a page, and the words that lead from a notebook to its page."""
+    data = output.get("data", {})
+    data.pop("application/vnd.jupyter.widget-view+json", None)
+    if "text/markdown" in data:
+        data["text/markdown"] = WITHOUT_KERNEL.sub("", "".join(data["text/markdown"]))
     return output
 
 

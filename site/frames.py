@@ -41,6 +41,7 @@ CONTROLS = {  # explorer -> control -> values; None: all that it offers
     "explore_lens": {"k": list(range(7)), "t": [100, 300, 600, 900]},
     "explore_ablation": {"block": list(range(6)), "branch": None},
     "explore_budget": {"size": None, "batch": None},
+    "explore_ranks": {"world_size": None, "micro_batches": None, "wrong": [False, True]},
     "explore_denoising": {"percent": list(range(0, 101, 10)), "guidance": [1.0, 2.0, 4.0]},
     "explore_flow": {"alpha": None, "steps": None},
     "explore_plane": {
@@ -132,7 +133,7 @@ def frames_html(folder: Path, name: str, up: str) -> str:
         first = first * len(control["texts"]) + start
     more = f", and has more controls ({'; '.join(facts['others'])})" if facts["others"] else ""
     return (
-        f'<div class="frames" data-frames="{escape(json.dumps(facts), quote=True)}" data-path="{up}frames/{name}/">'
+        f'<div class="frames" id="{name}" data-frames="{escape(json.dumps(facts), quote=True)}" data-path="{up}frames/{name}/">'
         f'<div class="sliders">{sliders}</div>'
         f'<img loading="lazy" src="{up}frames/{name}/{first}.webp" alt="{escape(facts["words"][first], quote=True)}">'
         f"<p>Stored pictures. In Jupyter the explorer is live: it takes any value{escape(more)}.</p></div>"

@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 AROUND = ("dit_nb.teach.", "dit_nb.lab.", "dit_nb.commands.", "dit_nb.cli.")  # around the package itself
@@ -51,8 +52,8 @@ def link_names(app, doctree, docname: str) -> None:
     if docname.startswith("api/"):
         return
     objects = app.env.get_domain("py").objects
-    imported = {name: full for name, full in page_imports(app, docname).items() if full in objects}
-    known = app.env.dit_nb_names | imported
+    own = {name: full for name, full in page_names(app, docname).items() if full in objects}
+    known = app.env.dit_nb_names | own
     for literal in list(doctree.findall(nodes.literal)):
         name = re.sub(r"\(.*\)$", "", literal.astext()).removeprefix("dit_nb.")
         full = known.get(name)
@@ -64,10 +65,10 @@ def link_names(app, doctree, docname: str) -> None:
 
 
 def link_page_code(app, pagename: str, templatename: str, context: dict, doctree) -> None:
-    """Link the names that a notebook imports from the package, wherever its code uses them."""
+    """Link the names that a notebook imports from the package or exports to it, wherever its code uses them."""
     objects, known = app.env.get_domain("py").objects, app.env.dit_nb_names
     addresses = {}
-    for name, full in page_imports(app, pagename).items():
+    for name, full in page_names(app, pagename).items():
         entry = objects.get(full) or objects.get(known.get(name, ""))
         if entry:
             uri = app.builder.get_relative_uri(pagename, entry.docname)
@@ -76,12 +77,20 @@ def link_page_code(app, pagename: str, templatename: str, context: dict, doctree
         context["body"] = link_code(context["body"], addresses)
 
 
-def page_imports(app, pagename: str) -> dict[str, str]:
-    """Names that the notebook of a page imports from the package; none if it has no notebook."""
+def page_names(app, pagename: str) -> dict[str, str]:
+    """Names that the notebook of a page imports from the package or exports to it; none if it has no notebook."""
     source = Path(app.env.doc2path(pagename))
     if source.suffix != ".ipynb" or not source.exists():  # the index and the search have no file
         return {}
-    return imported_names(json.loads(source.read_text(encoding="utf-8")))
+    notebook = json.loads(source.read_text(encoding="utf-8"))
+    exported = exported_names(notebook["metadata"].get("module"), app.env.get_domain("py").objects)
+    return exported | imported_names(notebook)
+
+
+def exported_names(module: str | None, objects: Iterable[str]) -> dict[str, str]:
+    """Names of the API's entries that stand directly in a module, each with its full name."""
+    split = [full.rpartition(".") for full in objects]
+    return {name: f"{module}.{name}" for parent, _, name in split if parent == module}
 
 
 def imported_names(notebook: dict) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Shared by the tests: the recorded official numbers, and models with the weights that their README describes."""
 
+import ast
 import inspect
 import json
 import re
@@ -125,3 +126,13 @@ def student_function(oracle, body: str):
     space = {}
     exec(f"def student({', '.join(inspect.signature(oracle).parameters)}):\n{body}", space)
     return space["student"]
+
+
+def public_names(path: Path) -> list[str]:
+    """The names in a module's `__all__`, also those that are added to it with +=; read, not imported."""
+    names = []
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        if any(getattr(target, "id", "") == "__all__" for target in targets):
+            names += ast.literal_eval(node.value)
+    return names

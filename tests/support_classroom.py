@@ -15,6 +15,18 @@ RIGHT = {
 }
 ZERO = "import torch\n\n\ndef patchify(images, patch_size):\n    return torch.zeros(1)"
 
+# The grading worksheet that Moodle writes.
+ENGLISH_WORKSHEET = """Identifier,"Full name","Email address",Status,Grade,"Maximum grade","Grade can be changed",\
+"Last modified (submission)","Last modified (grade)","Feedback comments"
+"Participant 123","Ann Müller",ann@x.org,"Submitted for grading - ",,13.00,Yes,"Monday, 2 March 2026, 3:00 PM",-,
+"Participant 124","Ben Li",ben@x.org,"No submission - ",7.00,13.00,Yes,-,"Monday, 2 March 2026, 4:00 PM",Good
+"""
+GERMAN_WORKSHEET = """ID,"Vollständiger Name",E-Mail-Adresse,Status,Bewertung,Bestwertung,"Bewertung kann geändert werden",\
+"Zuletzt geändert (Abgabe)","Zuletzt geändert (Bewertung)","Feedback als Kommentar"
+Teilnehmer/in123,"Ann Müller",ann@x.org,"Zur Bewertung abgegeben",,"13,00",Ja,-,-,
+Teilnehmer/in124,"Ben Li",ben@x.org,"Keine Abgabe","7,00","13,00",Ja,-,"Dienstag, 2. Dezember 2025, 10:37",
+"""
+
 
 def marks(cell):
     return cell["metadata"].get("nbgrader", {})

@@ -36,6 +36,10 @@ EVERYWHERE = {  # word (a regular expression) -> what to say instead
     r"optimis(e|er|ers|ed|ing)|initialis(e|es|ed|ing|ation)|normalis(e|es|ed|ing|ation)|randomis(e|ed|es)|recognis(e|ed|es|able)": "American spelling: -ize",
     r"colou(r|rs|red)|grey|behaviour|neighbours?|centres?|licences?": "American spelling",
     r"whoever": "a plain subject",
+    r"crews?|desks?|vessels?": "process, input, container",
+    r"shadows?": "gradient, influence",
+    r"parts? ways": "differ, diverge",
+    r"mains? first": "main process first",
 }
 LESSONS = {
     r"bets?": "predicted x0",
@@ -55,6 +59,7 @@ PATHS = (
     "tests",
     "tools",
     "nbs",
+    "site",
     "index.ipynb",
     "README.md",
     "CONTRIBUTING.md",

@@ -1,4 +1,4 @@
-"""Fold what a reader of a lesson need not see first, refresh shown code (tools/shown.py), and state the minutes.
+"""Fold what a reader of a lesson need not see first, refresh shown code (tools/shown.py), state minutes, link sliders.
 
 Usage: python tools/fold.py [NOTEBOOK ...]   (all lessons and guides, and the front page, if none is named)
 
@@ -13,6 +13,9 @@ Minutes: an estimate, rounded to 5: 170 words a minute, 3 seconds for each formu
 on its own, 5 seconds for each visible line of code, half a minute for each figure, a minute and a half for each
 "Predict first", 2 minutes for each explorer. (With 200 words, no formulas and 4 seconds a line, readers of lessons 15,
 19 and 21 estimated a half more than was stated.) An exercise takes the minutes that its heading states.
+
+Sliders: the stored words of an explorer end with a link to its sliders on the website, for a viewer without a kernel.
+A run of the cell replaces them: beside a live explorer there is no link.
 """
 
 import ast
@@ -27,7 +30,9 @@ ROOT = Path(__file__).resolve().parent.parent
 DRAWING = re.compile(r"\bfigure\(|\bplt\.|\.subplots\(|\.imshow\(|\bplot_images\(")
 MINUTES = re.compile(r"(\*\*Minutes\*\*) [0-9]+ to read(, [0-9]+ more with the exercises)?")
 TOTAL = re.compile(r"(\*\*How long\*\*: )[0-9]+ lessons, about [0-9]+ hours of reading, [0-9]+ more")
-EXPLORER = re.compile(r"^(\w+ = )?explore_\w+\(", re.M)
+EXPLORER = re.compile(r"^(?:\w+ = )?(explore_\w+)\(", re.M)
+WITHOUT_KERNEL = re.compile(r"\n\nWithout a kernel: \[sliders.*\Z")  # site/build.py drops it
+SITE = "https://dit-nb.github.io/dit_nb/"
 EXERCISE = re.compile(r"^Difficulty .* (\d+) minutes", re.M)
 
 
@@ -114,6 +119,18 @@ def fold(cells: list[dict]) -> None:
                 cell["metadata"]["jp-MarkdownHeadingCollapsed"] = True
 
 
+def link_sliders(cells: list[dict], page: str) -> None:
+    """Write below the words of each explorer where its sliders are: on a page of the website."""
+    for cell in cells:
+        names = EXPLORER.findall(text_of(cell)) if cell["cell_type"] == "code" else []
+        shown = [output.get("data", {}) for output in cell["outputs"]] if names else []
+        shown = [data for data in shown if "".join(data.get("text/markdown", "")).startswith("Explore: ")]
+        for name, data in zip(names, shown):
+            words = WITHOUT_KERNEL.sub("", "".join(data["text/markdown"]))
+            words += f"\n\nWithout a kernel: [sliders over stored pictures]({SITE}{page}#{name})."
+            data["text/markdown"] = words.splitlines(keepends=True)
+
+
 def minutes_of_text(source: str) -> float:
     """Minutes to read a text with its formulas and questions."""
     displays = source.count("$$") // 2
@@ -158,6 +175,7 @@ def tidy(path: Path) -> tuple[int, int]:
     nb = json.loads(before)
     fold(nb["cells"])
     refresh(nb["cells"])
+    link_sliders(nb["cells"], path.relative_to(ROOT).with_suffix(".html").as_posix())
     spent = state_minutes(nb["cells"])
     after = json.dumps(nb, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
     if after != before:

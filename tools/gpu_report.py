@@ -157,14 +157,14 @@ class Memory:
 
 def races(miniature: bool, what: str) -> dict:
     """Training and sampling of one model, ours beside the peer: `races-XL-2-compiled-train`."""
-    from dit_nb.lab.benchmark import _race
+    from dit_nb.lab.benchmark import _run_rounds
 
     name = next(name for name in MODELS if what.startswith(f"races-{name.replace('/', '-')}"))
     jobs = tuple(job for job in JOBS if what.endswith(job)) or JOBS
     length = (1, 0.01, device(), 2) if miniature else (3, 1.0, device())
     at_once = what != "races-XL-2-train" and what != "races-XL-2-compiled-train"
     return {
-        "rows": _race(
+        "rows": _run_rounds(
             name, jobs, variants(" compiled" if "compiled" in what else ""), *length, at_once=at_once
         )
     }

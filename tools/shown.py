@@ -5,6 +5,7 @@ A change of a function changes the output of every cell that shows it. `tools/fo
 
 import ast
 import re
+import textwrap
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -48,7 +49,7 @@ def source_of(module: str, name: str) -> str | None:
             return source_of(origin, name) if origin and origin != module else None
         node = inside[-1]
     first = min(line.lineno for line in (node, *node.decorator_list))
-    return "\n".join(lines[first - 1 : node.end_lineno])
+    return textwrap.dedent("\n".join(lines[first - 1 : node.end_lineno]))
 
 
 def origins(cells: list[dict]) -> dict[str, str]:

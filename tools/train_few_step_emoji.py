@@ -1,4 +1,4 @@
-"""Distill the bundled emoji model into the bundled few-step model, which draws in one, two or four network calls.
+"""Distill the bundled emoji model into the bundled few-step model, which samples in one, two or four network calls.
 
     python tools/train_few_step_emoji.py --out runs/few-step-emoji --seconds 2700
     python tools/train_few_step_emoji.py --out runs/few-step-emoji --bundle "on one thread of a laptop"
@@ -42,7 +42,7 @@ tags:
 - diffusion
 - dit
 ---
-# A MeanFlow DiT that draws emoji in one to four network calls
+# A MeanFlow DiT that samples emoji in one to four network calls
 
 32x32 color pictures of 6 classes, smileys, animals and food in two styles: patch 4, width 192, 6 adaLN-Zero blocks, 6 heads, conditioned on t, t - r and the label; {weights:.2f} million weights, averaged (EMA), in float16 (the fixed positions in float32). It predicts the average velocity between two flow times (MeanFlow, arXiv 2505.13447; lesson 35).
 

@@ -88,7 +88,7 @@ class AdaLNBlock(Block):
         self.adaLN_modulation = AdaLNModulation(hidden_size, 4)
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        "Update image tokens (N, T, D), given the condition c = t_emb + y_emb, (N, D)."
+        """Update image tokens `x`, (N, T, D), given the condition `c`, t_emb + y_emb, (N, D)."""
         msa, mlp = modulations(self.adaLN_modulation(c))  # shift and scale, (N, 1, D) each
         x = x + self.attn(modulate(self.norm1(x), msa.shift, msa.scale))  # (N, T, D)
         x = x + self.mlp(modulate(self.norm2(x), mlp.shift, mlp.scale))  # (N, T, D)

@@ -45,7 +45,7 @@ class AdaLNZeroBlock(Block):
         zero_(self.adaLN_modulation[-1])
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        "Update image tokens (N, T, D), given the condition c = t_emb + y_emb, (N, D)."
+        """Update image tokens `x`, (N, T, D), given the condition `c`, t_emb + y_emb, (N, D)."""
         msa, mlp = modulations(self.adaLN_modulation(c))  # shift, scale and gate, (N, 1, D) each
         x = x + msa.gate * self.attn(modulate(self.norm1(x), msa.shift, msa.scale))  # (N, T, D)
         x = x + mlp.gate * self.mlp(modulate(self.norm2(x), mlp.shift, mlp.scale))  # (N, T, D)

@@ -26,7 +26,8 @@ class Mlp(nn.Module):
         self.act = nn.GELU(approximate="tanh")
         self.fc2 = nn.Linear(int(hidden_size * mlp_ratio), hidden_size)
 
-    def forward(self, x: Tensor) -> Tensor:  # (N, T, D) -> (N, T, D)
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the two layers to each token: (N, T, D) to (N, T, D)."""
         x = self.act(self.fc1(x))  # (N, T, 4D)
         return self.fc2(x)  # (N, T, D)
 
@@ -78,7 +79,7 @@ class PlainBlock(Block):
         self.mlp = Mlp(hidden_size, mlp_ratio)
 
     def forward(self, x: Tensor, c: Tensor | None = None) -> Tensor:
-        "Update tokens (N, T, D). A plain block does not use the condition `c`."
+        """Update tokens `x`, (N, T, D). A plain block does not use the condition `c`."""
         x = x + self.attn(self.norm1(x))  # (N, T, D)
         x = x + self.mlp(self.norm2(x))  # (N, T, D)
         return x

@@ -33,7 +33,7 @@ class CrossAttentionBlock(Block):
         self.mlp = Mlp(hidden_size, mlp_ratio)
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        "Update image tokens (N, T, D), given the embeddings of t and y as context, (N, S, D)."
+        """Update image tokens `x`, (N, T, D), given the embeddings of t and y as context `c`, (N, S, D)."""
         x = x + self.attn(self.norm1(x))  # (N, T, D)
         x = x + self.cross_attn(self.norm_cross(x), c)  # (N, T, D)
         x = x + self.mlp(self.norm2(x))  # (N, T, D)

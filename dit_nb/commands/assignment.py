@@ -1,5 +1,6 @@
 """`dit-nb assignment`: list, build, grade and preview assignments, publish grades, and hand out their solutions."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -17,11 +18,14 @@ from dit_nb.commands.options import (
 from dit_nb.errors import UserError
 from dit_nb.teach.classroom.assignments import assignments
 from dit_nb.teach.classroom.course import _preview, _solution, build, release_source
+from dit_nb.teach.classroom.engine import _database
 from dit_nb.teach.classroom.gradescope import _write_autograder
 from dit_nb.teach.classroom.grading import grade
 from dit_nb.teach.classroom.kernels import Limits
 from dit_nb.teach.classroom.publish import _publish_again
-from dit_nb.teach.classroom.table import GRADED, WAITING, _grade_table
+from dit_nb.teach.classroom.sandbox import _INSIDE, _check_sandbox, _run_in_sandbox
+from dit_nb.teach.classroom.table import GRADED, NO_PAGE, WAITING, _grade_table
+from dit_nb.teach.classroom.table import Grade as Line
 from dit_nb.teach.classroom.work import Class
 
 __all__ = []
@@ -39,7 +43,7 @@ def run(options: Assignment) -> int:
         case Grade() as action:
             return _grade(action)
         case Publish() as action:
-            _publish(action)
+            return _publish(action)
         case Preview() as action:
             _write(_preview, action, action.name)
         case Solution() as action:
@@ -68,6 +72,10 @@ def _grade(options: Grade) -> int:
     for field in ("seconds", "jobs", "memory"):
         if not getattr(options, field) > 0:
             raise UserError(f"{field} is {getattr(options, field):g}, but must be more than 0.")
+    if options.sandbox and _INSIDE not in os.environ:
+        status = _grade_in_sandbox(options)
+        if status is not None:
+            return status
     settings = Class(
         submissions=Path(options.submissions) if options.submissions else None,
         kind=options.source,
@@ -76,29 +84,78 @@ def _grade(options: Grade) -> int:
         jobs=options.jobs,
         limits=Limits(options.seconds, options.sandbox, options.memory),
     )
-    grades = grade(
-        options.name, options.course, settings, lambda line: print(line, file=sys.stderr, flush=True)
-    )
+    grades = grade(options.name, options.course, settings, _tell)
     print(_grade_table(grades))
     course = Path(options.course)
     if options.source != "folder":
-        _publish_again(options.name, course, options.source, settings.roster)
+        _publish_again(options.name, course, options.source, settings.roster, _tell)
     print(f"\ntable in {course / f'grades-{options.name}.csv'}, page of the class in ", end="")
     print(f"{course / f'class-{options.name}.html'}, feedback pages in {course / 'feedback'}")
+    return _tell_how_many(grades)
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _tell_how_many(grades: list[Line]) -> int:
+    "Print how many students were graded, and return the exit status."
     now = [g for g in grades if g.now]
-    failed = sum(g.state not in (GRADED, WAITING) for g in now)
+    graded = [g for g in now if g.state in (GRADED, WAITING)]
     done = sum(g.state in (GRADED, WAITING) for g in grades)
-    print(f"{len(now) - failed} of {len(now)} graded now, {done} of {len(grades)} in the table")
-    return 0 if not failed else 3 if failed < len(now) else 4
+    print(f"{len(graded)} of {len(now)} graded now, {done} of {len(grades)} in the table")
+    _tell_without_page(now)
+    return 0 if all(g.complete for g in now) else 3 if graded else 4
 
 
-def _publish(options: Publish) -> None:
+def _tell_without_page(grades: list[Line]) -> int:
+    "Print who has no feedback page, and return how many."
+    without = [g.student for g in grades if NO_PAGE in g.remarks]
+    if without:
+        print(f"no feedback page of {', '.join(without)}: see nbgrader.log in the course")
+    return len(without)
+
+
+def _grade_in_sandbox(options: Grade) -> int | None:
+    "Run this command again, in a sandbox; return its exit status, or None if it must run outside."
+    course = Path(options.course)
+    if not (course / "release" / options.name).is_dir():
+        return None  # `grade` says what is wrong
+    _check_sandbox()
+    address = _database(course.absolute())
+    if not address.startswith("sqlite:///"):
+        _tell(f"the gradebook is at {address}: the command runs outside of the sandbox, each notebook within")
+        return None
+    gradebook = Path(address.removeprefix("sqlite:///")).parent
+    read = [Path(path) for path in (options.submissions, options.roster) if path]
+    keep = [course / part for part in ("source", "release", "nbgrader_config.py")]
+    status = _run_in_sandbox(_words(options), read, [gradebook, course], keep)
+    if status is None:
+        _tell(
+            "the command runs outside of the sandbox, each notebook within: bubblewrap cannot be nested here"
+        )
+    return status
+
+
+def _words(options: Grade) -> list[str]:
+    "Return the arguments of dit-nb that give these options."
+    words = ["assignment", "grade", options.name, "--course", options.course, "--from", options.source]
+    words += ["--jobs", str(options.jobs), "--seconds", str(options.seconds), "--memory", str(options.memory)]
+    words += ["--sandbox"] if options.sandbox else []
+    words += ["--submissions", options.submissions] if options.submissions else []
+    words += ["--roster", options.roster] if options.roster else []
+    return [*words, *(["--student", *options.student] if options.student else [])]
+
+
+def _publish(options: Publish) -> int:
+    "Publish grades; return 0, or 3 if some have no feedback page."
     roster = Path(options.roster) if options.roster else None
-    grades = _publish_again(options.name, options.course, options.to, roster)
+    grades = _publish_again(options.name, options.course, options.to, roster, _tell)
     print(_grade_table(grades))
     course = Path(options.course)
     table = f"grades-{options.name}{'' if options.to == 'none' else f'-{options.to}'}.csv"
     print(f"\ntable in {course / table}, feedback in {course / f'feedback-{options.name}.zip'}")
+    return 3 if _tell_without_page(grades) else 0
 
 
 def _write(write, options: Preview | Solution, name: str) -> None:

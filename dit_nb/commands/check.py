@@ -6,6 +6,7 @@ from pathlib import Path
 from dit_nb.commands.options import Check
 from dit_nb.errors import UserError
 from dit_nb.teach.classroom.checking import Checked, check_notebook
+from dit_nb.teach.classroom.choice import _files_beside
 from dit_nb.teach.classroom.kernels import Limits
 
 __all__ = []
@@ -16,7 +17,9 @@ def run(options: Check) -> int:
     if not options.seconds > 0:
         raise UserError(f"seconds is {options.seconds:g}, but must be more than 0.")
     limits = Limits(options.seconds, options.sandbox)
-    checked = check_notebook(Path(options.notebook), options.assignment, limits=limits)
+    notebook = Path(options.notebook)
+    files = _files_beside(notebook) if notebook.is_file() else ()
+    checked = check_notebook(notebook, options.assignment, limits=limits, files=files)
     print(json.dumps(_as_json(checked), indent=1) if options.json else _as_text(checked))
     return 0 if checked.points >= checked.max_points else 1
 

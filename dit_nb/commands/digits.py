@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dit_nb.commands.options import Digits
-from dit_nb.commands.output import _staged_output
+from dit_nb.commands.output import _staged_output, _training_card
 from dit_nb.config import DiTConfig, SamplingConfig, TrainConfig
 from dit_nb.data import digits
 from dit_nb.model import DiT
@@ -58,6 +58,7 @@ def _run_digits(
     seed: int = 0,
     progress: bool = True,
     config: DiTConfig = _DIGITS_MODEL,
+    command: str = "",
     **changes,
 ) -> dict:
     """Train on the digits, sample 1000, compare them with held-out digits, and return the metrics.
@@ -67,6 +68,7 @@ def _run_digits(
         seconds, steps, seed, **changes: as for `digits_config`
         progress: whether to show progress bars
         config: configuration of the model
+        command: the command line, for the model card
 
     Raises:
         UserError: if a setting is invalid, or the folder cannot be written
@@ -84,7 +86,8 @@ def _run_digits(
     metrics = _compute_metrics(images, others, labels, split, trainer)
     with _staged_output(out) as work:
         _write_results(work, images, labels, _DIGITS_SAMPLING.class_names, frames, trainer, metrics)
-        save_model(model, work / "model", replace(_DIGITS_SAMPLING, card={"metrics": metrics}))
+        card = {**_training_card("digits", command), "metrics": metrics}
+        save_model(model, work / "model", replace(_DIGITS_SAMPLING, card=card))
     return metrics
 
 

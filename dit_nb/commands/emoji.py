@@ -11,7 +11,7 @@ from torch import Tensor
 from dit_nb.checkpoint import checkpoints
 from dit_nb.commands.digits import _record_frames, _short_recipe, _write_results
 from dit_nb.commands.options import Emoji
-from dit_nb.commands.output import _staged_output
+from dit_nb.commands.output import _staged_output, _training_card
 from dit_nb.config import DiTConfig, SamplingConfig, TrainConfig
 from dit_nb.data import emoji
 from dit_nb.emoji import EmojiSplit
@@ -51,6 +51,7 @@ def _run_emoji(
     config: DiTConfig | None = None,
     categories: Sequence[str] | None = Emoji.categories,
     resume: bool = False,
+    command: str = "",
     **changes,
 ) -> dict:
     """Train on emoji, sample 256 of all classes, compare them with held-out emoji, and return the metrics.
@@ -62,6 +63,7 @@ def _run_emoji(
         config: configuration of the model; its number of classes is set to that of the data
         categories: categories of emoji; None for all of them
         resume: continue from the last checkpoint in `out`
+        command: the command line, for the model card
 
     Raises:
         UserError: if a setting is invalid, or the folder cannot be written
@@ -87,7 +89,9 @@ def _run_emoji(
     metrics = _compute_metrics(images, labels, split, trainer)
     with _staged_output(out) as work:
         _write_results(work, images, labels, names, frames, trainer, metrics)
-        save_model(model, work / "model", replace(sampling, card={"data": "emoji", "metrics": metrics}))
+        data = f"emoji ({', '.join(categories or ('all categories',))})"
+        card = {**_training_card(data, command), "metrics": metrics}
+        save_model(model, work / "model", replace(sampling, card=card))
     return metrics
 
 

@@ -1,13 +1,16 @@
 """`dit-nb encode`: encode images, and their mirror images, into latents of an autoencoder."""
 
+import math
+
 import torch
 
 from dit_nb.batches import BatchReader
 from dit_nb.commands.data import _describe_data, _open_images_to_encode, _ranks
+from dit_nb.commands.networks import _describe_network
 from dit_nb.commands.options import Encode
 from dit_nb.distributed import _process_state, _raise_on_all_ranks
 from dit_nb.errors import UserError
-from dit_nb.latent_cache import LatentImages, encode_images
+from dit_nb.latent_cache import _SHARD_SIZE, LatentImages, encode_images
 from dit_nb.latents import LatentCodec
 from dit_nb.speed import _tf32, fast_cpu
 
@@ -30,7 +33,8 @@ def _encode(options: Encode) -> None:
         codec = _load_codec(options, state.device)
     images = _open_images_to_encode(options, codec.image_channels)
     if state.is_main_process:
-        print(_describe_data(images, name=options.images), flush=True)
+        print(_describe_data(images, name=options.images))
+        print(_describe_run(codec, len(images), options.batch_size, state), flush=True)
     if options.scale == "channels":
         codec = _measured(codec, images)
     ranks = {"rank": state.process_index, "world_size": state.num_processes}
@@ -38,6 +42,16 @@ def _encode(options: Encode) -> None:
     latents = encode_images(images, codec, options.out, options.batch_size, options.num_workers, **ranks)
     if state.is_main_process:
         print(_report(latents, options.out))
+
+
+def _describe_run(codec: LatentCodec, n: int, batch_size: int, state) -> str:
+    "Parameters, precision and device of the autoencoder, and the number of batches, which do not cross shards."
+    shards, rest = divmod(n, _SHARD_SIZE)
+    batches = shards * math.ceil(_SHARD_SIZE / batch_size) + math.ceil(rest / batch_size)
+    return (
+        f"autoencoder: {_describe_network(codec.vae.parameters(), state, codec.dtype)}\n"
+        f"run: {batches:,} batches of up to {batch_size} images, each with its mirror image"
+    )
 
 
 def _load_codec(options: Encode, device: torch.device) -> LatentCodec:

@@ -85,6 +85,7 @@ class Digits:
     warmup_steps: int = 50  # updates over which the learning rate rises from 0
     ema_decay: float = 0.99  # decay of the averaged weights (EMA), after its warm-up
     model: DigitsModel = DigitsModel(8, 4, 1, 128, 2, 4, init="scaled")  # size and blocks
+    command: conf.Suppress[str] = ""  # the command line, for the model card
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,7 @@ class Emoji:
     resume: bool = False  # continue from the last checkpoint in --out
     compile: bool = False  # use torch.compile: slow to start, then faster
     model: EmojiModel = EmojiModel(32, 4, 3, 192, 6, 6, init="scaled")  # size and blocks
+    command: conf.Suppress[str] = ""  # the command line, for the model card
 
 
 @dataclass(frozen=True)
@@ -275,7 +277,7 @@ class Evaluate:
     batch_size: int = 64  # images per batch of feature extraction
     max_features: int = 10_000  # features kept for precision, recall and intervals; ADM keeps 50000
     k: int = 3  # k for the k-NN radii of precision and recall
-    resamples: int = 200  # random halves for the intervals; 0: no intervals
+    resamples: int = 200  # random halves for the intervals, for Inception 5 s of a core each; 0: none
     level: float = 0.95  # confidence level of the intervals
     num_samples: int = 1000  # images to sample if samples is a model; the distance depends on their number
     model_weights: Literal["ema", "model"] = "ema"  # weights of a checkpoint: averaged or raw

@@ -1,13 +1,23 @@
-"""Output folders in which only finished files are replaced."""
+"""Output folders in which only finished files are replaced, and what a model card says of a training."""
 
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
 __all__ = []
+
+
+_PACKAGES = ("dit_nb", "torch", "accelerate")  # whose versions a card tells
+
+
+def _training_card(data: str, command: str) -> dict[str, str]:
+    "What the model card says of the training: data, command line and versions."
+    versions = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
+    return {"data": data, "command": f"{command}  # {versions}".strip()}
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from torch import Tensor
 from dit_nb.commands.options import Sample
 from dit_nb.config import _SAMPLERS, SamplingConfig
 from dit_nb.data import _to_uint8, image_grid, save_image
-from dit_nb.distributed import _process_state
+from dit_nb.distributed import _process_state, _raise_on_all_ranks
 from dit_nb.errors import UserError, _check_number
 from dit_nb.guidance import Guided
 from dit_nb.hub import _model_folder
@@ -33,7 +33,14 @@ from dit_nb.pretrained import (
 )
 from dit_nb.sample_files import save_npz
 from dit_nb.speed import InferenceModel, _tf32, fast_cpu
-from dit_nb.utils import _atomic_write, _make_folder, randn, seeded_generator
+from dit_nb.utils import (
+    _atomic_write,
+    _make_folder,
+    _read_json_object,
+    _write_text,
+    randn,
+    seeded_generator,
+)
 
 __all__ = []
 
@@ -225,19 +232,28 @@ def _count_existing(out: Path, settings: dict, state) -> int:
     "Count the images that a folder has already. Raises UserError if they were made with other settings."
     from accelerate.utils import gather_object
 
-    note, count = out / "settings.json", 0
-    if state.is_main_process:
-        if not note.exists() and any(out.iterdir()):
-            raise UserError(f"out is {out}, but must be empty, or a folder of samples.")
-        saved = json.loads(note.read_text()) if note.exists() else settings
-        for name in settings:
-            if settings[name] != saved.get(name, 1.0 if name == "time_shift" else None):  # a newer setting
-                raise UserError(
-                    f"{name} is {settings[name]}, but the images in {out} have {saved.get(name)}."
-                )
-        note.write_text(json.dumps(settings, indent=1))
-        count = len(list(out.glob("[0-9]*.png")))
+    count = 0
+    with _raise_on_all_ranks():
+        if state.is_main_process:
+            _check_same_settings(out, settings)
+            count = len(list(out.glob("[0-9]*.png")))
     return gather_object([count])[0]
+
+
+def _check_same_settings(out: Path, settings: dict) -> None:
+    "Write the settings into an empty folder; raise UserError if a folder is of others, or of something else."
+    note = out / "settings.json"
+    if not note.is_file():
+        if any(not path.name.startswith(".") for path in out.iterdir()):
+            raise UserError(f"out is {out}, but must be empty, or a folder of samples.")
+        return _write_text(note, json.dumps(settings, indent=1))
+    try:
+        saved = {"time_shift": 1.0} | _read_json_object(note)  # which older folders do not have
+    except UserError:
+        raise UserError(f"out is {out}, but its settings.json is damaged: choose another folder.") from None
+    for name in settings:
+        if settings[name] != saved.get(name):
+            raise UserError(f"{name} is {settings[name]}, but the images in {out} have {saved.get(name)}.")
 
 
 def _check_request(out: Path, n: int, batch_size: int, overwrite: bool = False) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,7 @@ from dit_nb.commands.build import _build_model
 from dit_nb.commands.captions import _check_caption_options, _read_texts, _Texts
 from dit_nb.commands.data import _describe_data, _open_data
 from dit_nb.commands.options import Train
-from dit_nb.commands.output import _staged_output
+from dit_nb.commands.output import _staged_output, _training_card
 from dit_nb.commands.sample import _load_decoder
 from dit_nb.config import DiTConfig, SamplingConfig, TrainConfig
 from dit_nb.data import image_grid, save_image
@@ -87,9 +86,7 @@ def _make_trainer(options: Train) -> tuple[Trainer, SamplingConfig, Callable]:
 
 def _card(options: Train, texts: _Texts | None) -> dict:
     "What the model card says of the training: data, command, and versions; and a text to sample."
-    packages = ("dit_nb", "torch", "accelerate")
-    versions = ", ".join(f"{name} {version(name)}" for name in packages)
-    card = {"data": options.data or options.latents, "command": f"{options.command}  # {versions}"}
+    card = _training_card(str(options.data or options.latents), options.command)
     return card if texts is None else {**card, "prompt": texts.prompts[0]}
 
 
@@ -100,7 +97,7 @@ def _describe_run(trainer: Trainer) -> str:
     precision = a.mixed_precision.replace("no", "fp32")
     length = f"{config.seconds:g} seconds" if config.steps is None else f"{config.steps:,} steps"
     processes = f", {a.num_processes} processes" if a.num_processes > 1 else ""
-    forecast = ""
+    forecast = ", no forecast of memory and time: there is one for models of classes only"
     if not hasattr(trainer.raw_model, "encode_text"):  # which `lab.budget` does not count
         forecast = f", about {_memory(trainer):.2g} GB for each process{_time(trainer)}"
     return (

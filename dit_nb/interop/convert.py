@@ -109,7 +109,7 @@ def load_diffusers(source: str | Path, **download) -> tuple[DiT, SamplingConfig]
 
     Args:
         source: folder of a pipeline or of its transformer, or a Hub id
-        **download: for the Hub: revision, token, cache_dir, force_download, local_files_only
+        **download: options of the Hub: revision, token, cache_dir, force_download, local_files_only
 
     Raises:
         UserError: if files are missing or damaged, if the transformer is of another class than a DiT, or if
@@ -187,7 +187,7 @@ def load_any(
         weights: "ema" or "model": averaged or raw weights of a checkpoint with both
         device: where to put the model; the fastest device of this machine by default
         dtype: number format of the weights; as saved, or float32, by default
-        **download: for the Hub: revision, token, cache_dir, force_download, local_files_only
+        **download: options of the Hub: revision, token, cache_dir, force_download, local_files_only
 
     Raises:
         FileNotFoundError: if there is no such model

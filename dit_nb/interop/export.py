@@ -174,8 +174,9 @@ def _without_notes() -> Iterator[None]:
 def _export_browser(model: DiT, sampling: SamplingConfig, target: str | Path) -> None:
     """Write weights, configuration and sampling settings as one safetensors file of two bytes per weight.
 
-    A matrix is stored as 16-bit integers with a float32 scale for each row, `name.scale`: about a tenth of the error
-    of float16. Vectors are stored in float32.
+    A matrix is stored as 16-bit integers with a float32 scale for each row, `name.scale`. Over 100 images of noise this
+    changes the output of the digit model by 2.0e-4 at most; float16, of the same two bytes, would change it by 2.1e-3,
+    more than the 1e-3 that the page may differ from PyTorch. Vectors are stored in float32.
 
     Args:
         model: an adaLN-Zero model of square images with class labels: a DiT with learned variance, or a MeanFlowDiT

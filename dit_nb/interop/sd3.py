@@ -118,7 +118,7 @@ def load_sd3(source: str | Path, **download) -> tuple[MMDiT, SamplingConfig]:
 
     Args:
         source: folder of a pipeline or of its transformer, or a Hub id
-        **download: for the Hub: revision, token, cache_dir, force_download, local_files_only
+        **download: options of the Hub: revision, token, cache_dir, force_download, local_files_only
 
     Raises:
         UserError: if files are missing or damaged, or `from_sd3` cannot convert the transformer

@@ -107,10 +107,10 @@ def benchmark(
     Raises:
         UserError: if a name is unknown, or a worker fails
     """
-    return _race(name, (job,), variants, rounds, seconds, device, batch, progress)
+    return _run_rounds(name, (job,), variants, rounds, seconds, device, batch, progress)
 
 
-def _race(
+def _run_rounds(
     name: str,
     jobs: tuple[str, ...],
     variants: tuple[str, ...],

@@ -207,6 +207,9 @@ def training_time(
         tflops: peak of all GPUs together, in Tflop/s
         mfu: model flops utilization, the share of the peak that is reached: an assumption
         checkpointing: whether the forward pass is done twice
+
+    Raises:
+        UserError: if a number is not above 0
     """
     _check_positive(batch_size=batch_size, steps=steps, tflops=tflops, mfu=mfu)
     passes = 4 if checkpointing else 3  # a backward pass is twice the work of a forward pass
@@ -225,6 +228,9 @@ def sampling_time(
         tflops: peak of all GPUs together, in Tflop/s
         mfu: model flops utilization, the share of the peak that is reached: an assumption
         guidance: whether each step needs the model with and without the label
+
+    Raises:
+        UserError: if a number is not above 0
     """
     _check_positive(images=images, steps=steps, tflops=tflops, mfu=mfu)
     return 2 * cost(config).total_macs * (1 + guidance) * images * steps / (tflops * 1e12 * mfu)
@@ -280,6 +286,9 @@ def advise(config: DiTConfig, gpu: str, batch_size: int = 256, steps: int = 400_
         batch_size: images per update
         steps: number of updates
         mfu: model flops utilization, the share of the peak that is reached: an assumption
+
+    Raises:
+        UserError: if the GPU is unknown
     """
     _check_choice("gpu", gpu, tuple(GPUS))
     spec = GPUS[gpu]

@@ -170,6 +170,9 @@ def compare(question: str) -> dict[str, list[Comparison]]:
 
     Args:
         question: blocks, patches, zero, embeddings, variance, bits, guidance, channels, sampling, unet or ema
+
+    Raises:
+        UserError: if the question is unknown
     """
     _check_choice("question", question, _QUESTIONS)
     return _QUESTIONS[question]()

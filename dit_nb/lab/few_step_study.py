@@ -20,6 +20,7 @@ from dit_nb.since.flow import RectifiedFlow, flow_sample
 from dit_nb.since.flow_adapters import NoiseAsVelocity
 from dit_nb.since.meanflow import mean_flow_sample
 from dit_nb.speed import InferenceModel, fast_cpu
+from dit_nb.utils import _atomic_write
 
 __all__ = ["PICTURES", "RESULTS"]
 
@@ -63,7 +64,7 @@ def main() -> None:
     split, pictures = emoji(_CATEGORIES), {}
     names = split.train.class_names
     y = torch.arange(_IMAGES) % len(names)
-    with RESULTS.open("w", newline="") as file:
+    with _atomic_write(RESULTS) as draft, draft.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(_COLUMNS)
         for seed in range(_SEEDS):
@@ -78,7 +79,8 @@ def main() -> None:
                 print(*row, flush=True)
                 pictures.setdefault(f"{sampler} {steps}", (images[:12] * 127.5 + 127.5).byte().numpy())
             file.flush()
-    np.savez_compressed(PICTURES, **pictures)
+    with _atomic_write(PICTURES) as draft:
+        np.savez_compressed(draft, **pictures)
 
 
 if __name__ == "__main__":

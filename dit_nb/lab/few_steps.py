@@ -17,6 +17,7 @@ from dit_nb.objective import Diffusion
 from dit_nb.pretrained import digit_model, make_diffusion
 from dit_nb.sampling import ddim_sample
 from dit_nb.speed import InferenceModel
+from dit_nb.utils import _atomic_write
 
 __all__ = ["RESULTS"]
 
@@ -53,7 +54,7 @@ def main() -> None:
                 fast, full, steps, seed, _IMAGES, partial(classifier.distance, reference=split.held_out)
             )
             print(*rows[-4:], sep="\n", flush=True)
-    with RESULTS.open("w", newline="") as file:
+    with _atomic_write(RESULTS) as draft, draft.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("solver", "spacing", "steps", "seed", "frechet"))
         writer.writerows(rows)

@@ -22,6 +22,7 @@ from dit_nb.sampling import ddim_sample
 from dit_nb.since.flow import RectifiedFlow, flow_sample
 from dit_nb.speed import InferenceModel
 from dit_nb.training import Trainer
+from dit_nb.utils import _atomic_write
 
 __all__ = ["PICTURES", "RESULTS"]
 
@@ -70,7 +71,7 @@ def _record(
 def main() -> None:
     """Record all objectives and seeds."""
     split, pictures = emoji(("smileys",)), {}
-    with RESULTS.open("w", newline="") as file:
+    with _atomic_write(RESULTS) as draft, draft.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(_COLUMNS)
         for seed in range(_SEEDS):
@@ -82,9 +83,10 @@ def main() -> None:
                         (name, row[2]), (samples[:12].clamp(-1, 1) * 127.5 + 127.5).byte().numpy()
                     )
                 file.flush()
-                np.savez_compressed(
-                    PICTURES, **{key: images for (key, steps), images in pictures.items() if steps == 30}
-                )
+    with _atomic_write(PICTURES) as draft:
+        np.savez_compressed(
+            draft, **{key: images for (key, steps), images in pictures.items() if steps == 30}
+        )
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from dit_nb.since.flow import RectifiedFlow, flow_sample
 from dit_nb.since.flow_adapters import NoiseAsVelocity
 from dit_nb.since.guidance import GuidedBy, MomentumGuidance, cfg_zero_star, rescaled_guidance
 from dit_nb.speed import InferenceModel, fast_cpu
+from dit_nb.utils import _atomic_write
 
 __all__ = ["METHODS", "RESULTS", "early_digit_model", "guidance_rows", "guided_by_method"]
 
@@ -159,7 +160,7 @@ def _write(name: str, rows: list[dict], path: Path) -> None:
     if path.exists():
         with path.open(newline="") as file:
             old = [row for row in csv.DictReader(file) if row["model"] != name]
-    with path.open("w", newline="") as file:
+    with _atomic_write(path) as draft, draft.open("w", newline="") as file:
         writer = csv.DictWriter(file, _COLUMNS)
         writer.writeheader()
         writer.writerows([*old, *rows])

@@ -16,6 +16,7 @@ from dit_nb.ema import EMA
 from dit_nb.hub import _write_float16
 from dit_nb.since.meanflow import MeanFlowDiT, mean_flow_losses, sample_time_pairs
 from dit_nb.speed import fast_cpu
+from dit_nb.utils import _write_text
 
 __all__ = ["as_velocity_model", "mean_flow_digit_model"]
 
@@ -95,10 +96,10 @@ def _save(model: MeanFlowDiT, **facts) -> None:
     "Write configuration, weights in float16, sampling settings and card."
     model.save_pretrained(_MODEL)  # creates the folder, and config.json
     _write_float16(model.state_dict(), _MODEL / "model.safetensors")
-    (_MODEL / "sampling.json").write_text(json.dumps(asdict(_SAMPLING), indent=1) + "\n", encoding="utf-8")
+    _write_text(_MODEL / "sampling.json", json.dumps(asdict(_SAMPLING), indent=1) + "\n")
     count = sum(v.numel() for k, v in model.state_dict().items() if k != "pos_embed")
     card = _CARD.format(weights=count, batch=_BATCH, torch=torch.__version__.split("+")[0], **facts)
-    (_MODEL / "README.md").write_text(card, encoding="utf-8")
+    _write_text(_MODEL / "README.md", card)
 
 
 def _train(split: Split) -> None:

@@ -36,10 +36,13 @@ def read_paper_table(table: str) -> list[dict]:
     """One of the paper's tables.
 
     Args:
-        table: one of _TABLES: table4, headline, decoder, channels, sampling, baselines, retrained
+        table: name of the table: table4, headline, decoder, channels, sampling, baselines, retrained
 
     Returns:
         one dict per row; `source` tells where in the paper it stands
+
+    Raises:
+        UserError: if the name is unknown
     """
     _check_choice("table", table, _TABLES)
     path = files("dit_nb.lab") / "results" / f"paper_{table}.csv"
@@ -84,11 +87,11 @@ def _correlation(x, y) -> float:
         raise UserError(
             f"x and y have shapes {x.shape} and {y.shape}, but must both be (n,) with n 3 or more."
         )
+    for name, v in {"x": x, "y": y}.items():
+        if (v == v[0]).all():
+            raise UserError(f"{name} is {v[0]:g} everywhere, but must vary: the correlation is undefined.")
     x, y = x - x.mean(), y - y.mean()
-    size = np.sqrt((x**2).sum() * (y**2).sum())
-    if size == 0:
-        raise UserError("x or y is constant, but must vary: the correlation is undefined.")
-    return float((x * y).sum() / size)
+    return float((x * y).sum() / np.sqrt((x**2).sum() * (y**2).sum()))
 
 
 class _LineFit(NamedTuple):
@@ -138,7 +141,7 @@ def _training_compute(gflops: float, steps: int, batch: int = 256) -> float:
     """Gflops of a training run, by the paper's count: a backward pass costs two forward passes.
 
     Args:
-        gflops: of one forward pass of one image
+        gflops: Gflops of one forward pass of one image
         steps: number of updates
         batch: images per update
     """
@@ -149,8 +152,8 @@ def _sampling_compute(gflops: float, steps: int, guided: bool = False) -> float:
     """Gflops of sampling one image.
 
     Args:
-        gflops: of one forward pass of one image
+        gflops: Gflops of one forward pass of one image
         steps: number of denoising steps
-        guided: classifier-free guidance, which takes two passes per step
+        guided: whether classifier-free guidance is used, which takes two passes per step
     """
     return gflops * steps * (2 if guided else 1)

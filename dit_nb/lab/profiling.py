@@ -51,10 +51,10 @@ def _matmul_gflops(
     """Peak throughput of matrix products on this machine, in GFLOP/s (multiplications and additions counted).
 
     Args:
-        dtype: of the matrices
+        dtype: number format of the matrices
         device: cpu or cuda
         size: rows and columns of the matrices
-        repeats: the best of so many runs counts
+        repeats: number of runs, of which the fastest counts
     """
     g = torch.Generator(device).manual_seed(0)  # the random numbers of the program stay as they are
     a, b = (torch.randn(size, size, generator=g, device=device).to(dtype) for _ in range(2))
@@ -67,7 +67,7 @@ def _time_call(run: Callable, device: str = "cpu") -> float:
 
     Args:
         run: a function without arguments
-        device: on cuda, waits until the work is done
+        device: cpu or cuda; on cuda it waits until the work is done
     """
     wait = torch.cuda.synchronize if str(device).startswith("cuda") else lambda: None
     wait()

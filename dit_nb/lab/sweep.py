@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 from dit_nb.errors import UserError
 from dit_nb.lab.paper_tables import _read_csv
-from dit_nb.utils import _bar_visible
+from dit_nb.utils import _append_text, _bar_visible, _make_folder
 
 __all__ = [
     "Difference",
@@ -27,6 +27,7 @@ __all__ = [
     "paired_difference",
     "run_study",
     "study_table",
+    "toy_run",
 ]
 
 VERSION = 1  # increment it when results change: `run_study` then refuses older rows
@@ -43,7 +44,15 @@ class Study(NamedTuple):
 
 
 def toy_run(settings: dict, seed: int) -> dict[str, float]:
-    """A run that takes no time: Gaussian noise around `level`."""
+    """A run that takes no time: Gaussian noise around `level`.
+
+    Args:
+        settings: the mean of the value, `level`; also seconds to wait, `sleep`, 0 by default
+        seed: seed of the noise
+
+    Returns:
+        the metric "value": `level` plus standard normal noise
+    """
     time.sleep(settings.get("sleep", 0))
     return {"value": settings["level"] + np.random.default_rng(seed).normal()}
 
@@ -70,7 +79,18 @@ def _read_rows(path: str | Path) -> list[dict]:
     Args:
         path: CSV file that `run_study` wrote
     """
-    return _read_csv(Path(path).read_text(encoding="utf-8"))
+    try:
+        rows = _read_csv(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError, csv.Error) as error:
+        raise UserError(f"out is {path}, but must be a file of this study: {_reason(error)}.") from None
+    for i, row in enumerate(rows, 2):
+        if None in row or None in row.values():  # what csv.DictReader has left over, or lacks
+            raise UserError(f"out is {path}, but its line {i} has not one cell for each column: remove it.")
+    return rows
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".")[:200] or type(error).__name__
 
 
 def _truncate_partial_line(path: Path) -> None:
@@ -81,14 +101,22 @@ def _truncate_partial_line(path: Path) -> None:
         os.truncate(path, end)
 
 
+def _is_study_file(path: Path, columns: list[str]) -> bool:
+    "Whether a file starts with these columns, or with a part of them, if it was not written completely."
+    wanted = ",".join(columns).encode() + b","
+    with open(path, "rb") as file:
+        return wanted.startswith(file.read(len(wanted)))
+
+
 def _finished_runs(path: Path, name: str, study: Study, columns: list[str]) -> set[tuple]:
     "Variants and seeds that the file has already. Raises UserError if its rows are of another study."
+    _make_folder(path.parent)
     if not path.exists():
         return set()
-    _truncate_partial_line(path)
-    rows = _read_rows(path)
-    head = path.read_text(encoding="utf-8").split("\n", 1)[0]
-    strange = head and head.split(",")[: len(columns)] != columns
+    rows, strange = [], path.is_dir() or not _is_study_file(path, columns)
+    if not strange:
+        _truncate_partial_line(path)
+        rows = _read_rows(path)
     if strange or any((row["study"], row["version"]) != (name, _fingerprint(study)) for row in rows):
         raise UserError(
             f"out is {path}, but must be a new file or one of this study: it holds rows of another study or version."
@@ -170,13 +198,12 @@ def run_study(
         if (_variant_key(variant, study), seed) not in done
     ]
     if missing:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with get_context("spawn").Pool(jobs) as pool, path.open("a", encoding="utf-8") as file:
+        with get_context("spawn").Pool(jobs) as pool:
             runs = pool.imap_unordered(_run_one, missing)
             for row in tqdm(runs, total=len(missing), desc=name, disable=not _bar_visible(progress)):
-                file.write(("" if file.tell() else _csv_line({k: k for k in row})) + _csv_line(row))
-                file.flush()
-                os.fsync(file.fileno())
+                begun = path.exists() and path.stat().st_size > 0
+                head = "" if begun else _csv_line({k: k for k in row})
+                _append_text(path, head + _csv_line(row), sync=True)
     return _read_rows(path)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dit_nb.since.flow import RectifiedFlow
 from dit_nb.since.targets import TARGETS, loss_weight, to_velocity
+from dit_nb.utils import _atomic_write
 
 __all__ = ["RESULTS", "WIDTH", "spiral"]
 
@@ -133,14 +134,15 @@ def _measure(dimensions: int) -> tuple[list[tuple], np.ndarray]:
 def main() -> None:
     """Record all numbers of dimensions."""
     images = {}
-    with RESULTS.open("w", newline="") as file:
+    with _atomic_write(RESULTS) as draft, draft.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("dimensions", "predicts", "seed", "v_loss", "outside", "energy_distance"))
         for dimensions in _DIMENSIONS:
             rows, images[str(dimensions)] = _measure(dimensions)
             writer.writerows(rows)
             file.flush()
-    np.savez_compressed(RESULTS.with_suffix(".npz"), **images)
+    with _atomic_write(RESULTS.with_suffix(".npz")) as draft:
+        np.savez_compressed(draft, **images)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from dit_nb.emoji_features import _features, _recognized
 from dit_nb.pretrained import sample_images, text_emoji_model
 from dit_nb.since.text import caption
 from dit_nb.speed import InferenceModel, fast_cpu
-from dit_nb.utils import _cpu_has_bf16
+from dit_nb.utils import _atomic_write, _cpu_has_bf16
 
 __all__ = ["RESULTS", "half_seen_emoji"]
 
@@ -106,7 +106,7 @@ def main() -> None:
     unseen = half_seen_emoji(split)
     rows = _measure("unseen", unseen, split, model, sampling)
     rows += _measure("seen", _seen_emoji(split, unseen), split, model, sampling)
-    with RESULTS.open("w", newline="") as file:
+    with _atomic_write(RESULTS) as draft, draft.open("w", newline="") as file:
         csv.writer(file).writerows([_COLUMNS, *rows])
     for kind in ("unseen", "seen"):
         values = torch.tensor([row[4:] for row in rows if row[0] == kind])

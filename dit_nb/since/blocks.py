@@ -24,7 +24,7 @@ class RMSNorm(nn.Module):
     Args:
         dim: width of the last axis
         affine: whether each channel has a learned scale; False where a modulation scales
-        eps: added to the mean square
+        eps: number added to the mean square, which keeps the root above 0
     """
 
     def __init__(self, dim: int, affine: bool = True, eps: float = 1e-6):
@@ -33,6 +33,7 @@ class RMSNorm(nn.Module):
         self.register_parameter("weight", nn.Parameter(torch.ones(dim)) if affine else None)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Normalize the last axis of (..., dim); computed in float32 or better, returned in the type of x."""
         wide = x.to(torch.promote_types(x.dtype, torch.float32))  # squares of bfloat16 are coarse
         wide = wide * (wide.square().mean(-1, keepdim=True) + self.eps).rsqrt()
         return (wide if self.weight is None else wide * self.weight).to(x.dtype)
@@ -53,7 +54,8 @@ class SwiGLU(nn.Module):
         self.w2 = nn.Linear(hidden_size, hidden)
         self.w3 = nn.Linear(hidden, hidden_size)
 
-    def forward(self, x: Tensor) -> Tensor:  # (N, T, D) -> (N, T, D)
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the gated layers to each token: (N, T, D) to (N, T, D)."""
         return self.w3(F.silu(self.w1(x)) * self.w2(x))
 
 # %% ../../nbs/5_since_dit/31_modern_blocks.ipynb #310040
@@ -114,8 +116,8 @@ class ModernAttention(Attention):
         self.register_buffer("cos", cos, persistent=False)  # not saved: they follow from the grid
         self.register_buffer("sin", sin, persistent=False)
 
-    def qkv_heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # (N, T, D) -> 3 x (N, h, T, D/h)
-        """Queries, keys and values of every head; queries and keys normalized, then rotated."""
+    def qkv_heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """q, k and v, (N, h, T, D/h) each, of tokens (N, T, D); q and k normalized, then rotated."""
         q, k, v = super().qkv_heads(x)
         q, k = self.q_norm(q), self.k_norm(k)
         if self.cos is not None:
@@ -138,7 +140,7 @@ class ModernBlock(Block):
         num_heads: attention heads, h
         mlp_ratio: hidden width of the MLP, in units of hidden_size
         grid: rows and columns of patches, for `rope`
-        switches: which are on, out of rms_norm, swiglu, qk_norm, rope and shared_modulation
+        switches: names of the changes made: rms_norm, swiglu, qk_norm, rope, shared_modulation
     """
 
     final_layer = "adaptive_zero"
@@ -186,7 +188,7 @@ class ModernBlock(Block):
             zero_(self.adaLN_modulation[-1])
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        "Update image tokens (N, T, D), given the condition (N, D), or the shared vectors (N, 6, D)."
+        """Update image tokens `x`, (N, T, D), given the condition `c`, (N, D), or shared vectors (N, 6, D)."""
         vectors = self.table + c if self.shares else self.adaLN_modulation(c)  # (N, 6, D)
         msa, mlp = modulations(vectors)  # shift, scale and gate, (N, 1, D) each
         x = x + msa.gate * self.attn(modulate(self.norm1(x), msa.shift, msa.scale))  # (N, T, D)

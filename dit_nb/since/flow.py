@@ -92,7 +92,11 @@ class RectifiedFlow:
         return self
 
     def respaced(self, spec: str | int) -> "RectifiedFlow":
-        'Take that many steps, "50" or 50, between times that are even before they are shifted.'
+        """Take that many steps, "50" or 50, between times that are even before they are shifted.
+
+        Raises:
+            UserError: if `spec` is no number of steps, 1 or more
+        """
         steps = int(spec) if isinstance(spec, str) and spec.isdecimal() else spec
         _check_number("steps", steps, int)
         flow = copy.copy(self)  # of a subclass, too
@@ -108,7 +112,16 @@ class RectifiedFlow:
         return logits.sigmoid().float().clamp(1e-6, 1 - 1e-6)
 
     def interpolate(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
-        "Mix data and noise: x_t = (1 - t) x0 + t noise (Rectified Flow, equation 1)."
+        """Mix data and noise: x_t = (1 - t) x0 + t noise (Rectified Flow, equation 1).
+
+        Args:
+            x0: clean images, (N, C, H, W)
+            t: flow times in [0, 1], (N,): 0 is data, 1 is noise
+            noise: standard normal noise, (N, C, H, W)
+
+        Raises:
+            UserError: if `noise` does not have the shape of `x0`
+        """
         if not isinstance(noise, Tensor) or noise.shape != x0.shape:
             got = tuple(noise.shape) if isinstance(noise, Tensor) else _shown(noise)
             raise UserError(f"noise has shape {got}, but must be {tuple(x0.shape)}.")
@@ -116,16 +129,29 @@ class RectifiedFlow:
         return (1 - time) * x0 + time * noise
 
     def velocity(self, model: Callable, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        "Call the model with 1000 t, and keep the first C channels of its output, in float32 or better."
+        """Call the model with 1000 t, and keep the first C channels of its output, in float32 or better.
+
+        Args:
+            model: (x, 1000 t, y) -> (N, C, H, W), or more channels
+            x_t: images on the straight path, (N, C, H, W)
+            t: flow times in [0, 1], (N,)
+            y: labels, (N,)
+
+        Returns:
+            (N, C, H, W)
+
+        Raises:
+            UserError: if `model` is no function, or returns another number of channels
+        """
         _check_callable("model", model, "x, t and y")
         return _split_output(model(x_t, self.num_timesteps * t, y), x_t)[0]
 
     def to_x0(self, x_t: Tensor, t: Tensor, v: Tensor) -> Tensor:
-        "Return the clean images that a velocity predicts, x_t - t v."
+        """Clean images that velocity `v` predicts, `x_t` - t v, (N, C, H, W), at flow times `t`, (N,)."""
         return x_t - _like(t, x_t) * v
 
     def to_noise(self, x_t: Tensor, t: Tensor, v: Tensor) -> Tensor:
-        "Return the noise that a velocity predicts, x_t + (1 - t) v."
+        """Noise that velocity `v` predicts, `x_t` + (1 - t) v, (N, C, H, W), at flow times `t`, (N,)."""
         return x_t + (1 - _like(t, x_t)) * v
 
     def training_losses(
@@ -142,6 +168,9 @@ class RectifiedFlow:
 
         Returns:
             "loss" and "mse", which are the same, (N,) each
+
+        Raises:
+            UserError: if `t` is no (N,) times in [0, 1], or a shape does not fit
         """
         _check_flow_time(x0, t)
         noise = torch.randn_like(x0) if noise is None else noise
@@ -181,7 +210,13 @@ def heun_step(
 ) -> Tensor:
     """Follow the mean of the velocities at both ends of the step (Heun), but Euler's line to t = 0.
 
-    `x_t`, `v`, `t`, `t_next`, `noise` and `velocity` are those of `euler_step`.
+    Args:
+        x_t: images at time t, (N, C, H, W)
+        v: velocity there, (N, C, H, W)
+        t: flow time of x_t: 0 is data, 1 is noise
+        t_next: flow time to go to, below t
+        noise: fresh noise (N, C, H, W); not used, but by other steps
+        velocity: function (x, t) -> velocity (N, C, H, W), a call of the model at the end of the step
     """
     x_next = euler_step(x_t, v, t, t_next)
     return x_next if t_next == 0 else x_t + (t_next - t) * (v + velocity(x_next, t_next)) / 2
@@ -192,7 +227,13 @@ def stochastic_step(
 ) -> Tensor:
     """Take DDPM's step on a straight path: a part of the predicted noise is replaced by fresh noise.
 
-    `x_t`, `v`, `t`, `t_next`, `noise` and `velocity` are those of `euler_step`.
+    Args:
+        x_t: images at time t, (N, C, H, W)
+        v: velocity there, (N, C, H, W)
+        t: flow time of x_t: 0 is data, 1 is noise
+        t_next: flow time to go to, below t
+        noise: fresh standard normal noise, (N, C, H, W)
+        velocity: function (x, t) -> velocity (N, C, H, W); not used, but by other steps
     """
     kept = t_next * (1 - t) / (t * (1 - t_next))  # ratio of the two values of noise over signal
     eps = kept * (x_t + (1 - t) * v) + (1 - kept**2) ** 0.5 * noise

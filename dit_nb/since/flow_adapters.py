@@ -25,6 +25,9 @@ class NoiseAsVelocity:
 
     Attributes:
         null_class: label that means no label, if the model has one
+
+    Raises:
+        UserError: if `model` is no function, or `diffusion` no Diffusion
     """
 
     def __init__(self, model: Callable, diffusion: Diffusion):
@@ -78,6 +81,9 @@ class TimeConvention:
         noise_at: time of pure noise in [0, 1]: 1, or 0 if time runs from noise to data
         scale: factor between time in [0, 1] and the number that the network receives, 1000 or 1
         sign: 1 if the network returns noise minus data, -1 if it returns data minus noise
+
+    Raises:
+        UserError: if `noise_at` or `sign` has another value, or `scale` is no number above 0
     """
 
     noise_at: int = 1
@@ -99,7 +105,11 @@ class TimeConvention:
         return time / self.scale if self.noise_at == 1 else 1 - time / self.scale
 
     def wrap(self, model: Callable) -> Callable:
-        "Make a model (x, its time, y) -> its velocity a model (x, 1000 t, y) -> our velocity."
+        """Make a model (x, its time, y) -> its velocity a model (x, 1000 t, y) -> our velocity.
+
+        Raises:
+            UserError: if `model` is no function
+        """
         _check_callable("model", model, "x, t and y")
         return _Converted(model, self)
 

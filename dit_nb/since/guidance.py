@@ -78,6 +78,9 @@ class GuidedBy(_LabelGuidance):
 
         Returns:
             guided prediction, then what else the model returns with the label
+
+        Raises:
+            UserError: if y is None
         """
         if y is None:
             raise UserError("y is missing: guidance needs a label for each image.")
@@ -221,6 +224,6 @@ class MomentumGuidance:
         self.total = 0
 
     def __call__(self, cond: Tensor, uncond: Tensor) -> Tensor:
-        "Combine two predicted clean images (N, C, H, W)."
+        """Combine clean images predicted with and without a label, `cond` and `uncond`, (N, C, H, W)."""
         self.total = cond - uncond + self.momentum * self.total
         return cond + (self.cfg_scale - 1) * _shorten(self.total, cond, self.eta, self.threshold)

@@ -81,6 +81,9 @@ class MeanFlowDiT(DiT):
 
         Returns:
             (N, C, H, W); (x_t - x_r) / (t - r), or the velocity itself where r = t
+
+        Raises:
+            UserError: if an argument is missing, or has a wrong shape, type, range or device
         """
         for name, time in {"t": t, "r": r}.items() if isinstance(x, Tensor) else ():
             _check_flow_time(x, time, name)
@@ -122,7 +125,7 @@ def adaptive_loss(prediction: Tensor, target: Tensor, power: float = 1.0, offset
     Args:
         prediction, target: (N, C, H, W)
         power: 0 is the squared error; 1 gives all images almost the same weight
-        offset: added before the power, so that small errors stay small
+        offset: number added to the error before the power, so that small errors stay small
     """
     error = (prediction - target).square().flatten(1).sum(1)  # (N,)
     return error / (error + offset).pow(power).detach()

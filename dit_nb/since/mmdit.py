@@ -78,12 +78,19 @@ class Stream(nn.Module):
         return modulations(self.adaLN_modulation(c), branches=1 if self.pre_only else 2)
 
     def qkv(self, x: Tensor, msa: Modulation) -> tuple[Tensor, Tensor, Tensor]:
-        "Queries, keys and values (N, h, T, d) of tokens (N, T, D)."
+        """Queries, keys and values (N, h, T, d) of tokens `x`, (N, T, D), modulated by `msa`."""
         q, k, v = self.attn.qkv_heads(modulate(self.norm1(x), msa.shift, msa.scale))
         return self.norm_q(q), self.norm_k(k), v
 
     def update(self, x: Tensor, attended: Tensor, msa: Modulation, mlp: Modulation) -> Tensor:
-        "Add the results of attention (N, h, T, d), then those of the MLP, to tokens (N, T, D)."
+        """Add the results of attention, then those of the MLP, to tokens: (N, T, D).
+
+        Args:
+            x: tokens, (N, T, D)
+            attended: results of attention, (N, h, T, d)
+            msa: modulation of the attention
+            mlp: modulation of the MLP
+        """
         x = x + msa.gate * self.attn.proj(rearrange(attended, "n h t d -> n t (h d)"))  # (N, T, D)
         return x + mlp.gate * self.mlp(modulate(self.norm2(x), mlp.shift, mlp.scale))  # (N, T, D)
 
@@ -96,7 +103,7 @@ class JointBlock(nn.Module):
         num_heads: attention heads, h
         mlp_ratio: hidden width of the MLPs, in units of hidden_size
         qk_norm: normalize queries and keys of each head
-        context_pre_only: the text ends here: it gives queries, keys and values, and is not updated
+        context_pre_only: give the text's queries, keys and values to the attention, but do not update the text
     """
 
     def __init__(
@@ -163,11 +170,16 @@ class MMDiT(DiT):
 
     Args:
         config: settings that fix the shape of the model
+        y_embedder: text encoder of your own, a module (y, drop) -> `Text`; a `TextEncoder` by default, or none
+            without a vocabulary: then call `predict` with an encoded text
 
     Attributes:
         null_class: id whose row is the null text, 0; None without `class_dropout_prob`: no guidance
         takes_y: whether `forward` needs y, the ids of a text
         gradient_checkpointing: set to True to use less memory in training, at the cost of one more forward pass
+
+    Raises:
+        UserError: if `config` is no MMDiTConfig
     """
 
     def __init__(self, config: MMDiTConfig, y_embedder: nn.Module | None = None):
@@ -237,7 +249,16 @@ class MMDiT(DiT):
         return self.predict(x, t, self.y_embedder(y, drop))
 
     def predict(self, x: Tensor, t: Tensor, text: Text) -> Tensor:
-        "Predict the velocity, given an encoded text: `forward` without the encoder."
+        """Predict the velocity, given an encoded text: `forward` without the encoder.
+
+        Args:
+            x: (N, C, H, W) noisy images or latents
+            t: (N,) times from 0, no noise, to 1000
+            text: encoded texts: tokens (N, S, W), their mask (N, S) and pooled vectors (N, P)
+
+        Returns:
+            (N, C, H, W) predicted velocity
+        """
         c = self.t_embedder(t) + self.pooled_embedder(text.pooled)  # (N, D)
         return self._denoise(x, c, self.context_embedder(text.tokens), text.keep)
 

@@ -78,7 +78,17 @@ class TargetFlow(RectifiedFlow):
         self.predicts, self.least = predicts, least
 
     def velocity(self, model: Callable, x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        "Call the model with 1000 t, and convert what it predicts to the velocity."
+        """Call the model with 1000 t, and convert what it predicts to the velocity.
+
+        Args:
+            model: (x, 1000 t, y) -> (N, C, H, W) of the kind `predicts`, or more channels
+            x_t: images on the straight path, (N, C, H, W)
+            t: flow times in [0, 1], (N,)
+            y: labels, (N,)
+
+        Returns:
+            (N, C, H, W)
+        """
         prediction = super().velocity(model, x_t, t, y)  # the first C channels
         return to_velocity(prediction, x_t, t, self.predicts, self.least)
 
@@ -96,6 +106,9 @@ class TargetFlow(RectifiedFlow):
 
         Returns:
             "loss", that of the velocity, and "mse", that of the prediction, (N,) each
+
+        Raises:
+            UserError: if `t` is no (N,) times in [0, 1], or a shape does not fit
         """
         _check_flow_time(x0, t)
         noise = torch.randn_like(x0) if noise is None else noise

@@ -21,7 +21,7 @@ from dit_nb.errors import UserError, _is_int, _shown
 from dit_nb.subsets import _data_fingerprint
 
 __all__ = ["PADDING", "UNKNOWN", "CaptionSet", "Text", "TextEncoder", "Vocabulary", "caption", "caption_set"]
-__all__ += ["data_captions", "masked_attention", "split_words"]
+__all__ += ["TextBlock", "data_captions", "masked_attention", "split_words"]
 
 PADDING, UNKNOWN = 0, 1  # the first two ids of every vocabulary
 
@@ -54,7 +54,7 @@ class Vocabulary:
         "Number of ids: the words, padding and the unknown word."
         return len(self.words) + 2
 
-    def encode(self, texts: Sequence[str], length: int, strict: bool = False) -> Tensor:  # (N, L) long
+    def encode(self, texts: Sequence[str], length: int, strict: bool = False) -> Tensor:
         """Return the ids of each text's words, then padding.
 
         Args:
@@ -62,8 +62,12 @@ class Vocabulary:
             length: number of ids in a row, L
             strict: raise for a word that the vocabulary does not have, instead of taking the unknown word
 
+        Returns:
+            (N, L) long
+
         Raises:
-            UserError: if a text has more than `length` words, or, if `strict`, a word that is not known
+            UserError: if `texts` is no list of strings, if a text has more than `length` words, or,
+                if `strict`, a word that is not known
         """
         if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
             raise UserError(f"texts is {_shown(texts)}, but must be a list of strings.")
@@ -125,7 +129,7 @@ class TextBlock(PlainBlock):
     "A plain transformer block whose attention leaves out padding."
 
     def forward(self, x: Tensor, keep: Tensor) -> Tensor:
-        "Update tokens (N, S, W), given which of them are no padding, (N, S)."
+        """Update tokens `x`, (N, S, W); `keep`, (N, S) bool, is False for padding."""
         attended = masked_attention(*self.attn.qkv_heads(self.norm1(x)), keep)  # (N, h, S, W/h)
         x = x + self.attn.proj(rearrange(attended, "n h s d -> n s (h d)"))  # (N, S, W)
         return x + self.mlp(self.norm2(x))  # (N, S, W)

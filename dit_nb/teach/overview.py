@@ -175,7 +175,7 @@ def plot_overview(lesson: int | None = None) -> Figure:
         lesson: number of the lesson whose part is lit, in a small picture; None for the large picture
 
     Raises:
-        UserError: There is no such lesson
+        UserError: if there is no such lesson
     """
     if lesson is not None and lesson not in _NUMBERS:
         raise UserError(f"lesson is {lesson!r}, but must be the number of a lesson, 0 to 24 or 30 to 35.")

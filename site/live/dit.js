@@ -20,7 +20,8 @@ export function readModel(buffer) {
 
 // --- Layers ---
 
-// y = x W^T + b for each row of x. W is (out, in), as PyTorch stores it. Two rows and four outputs at a time, for speed.
+// Lesson 03 embeds patches with one linear map, lesson 12 writes the whole network with them: y = x W^T + b for each
+// row of x. W is (out, in), as PyTorch stores it. Two rows and four outputs at a time, for speed.
 function linear({ weights }, name, x) {
   const w = weights[`${name}.weight`], b = weights[`${name}.bias`], out = b.length, n = w.length / out;
   const rows = x.length / n, y = new Float32Array(rows * out);
@@ -41,7 +42,10 @@ function linear({ weights }, name, x) {
   return y;
 }
 
+// Lesson 05: SiLU stands between the layers of the timestep's MLP; lesson 10: and before each modulation.
 const silu = (x) => x.map((v) => v / (1 + Math.exp(-v)));
+
+// Lesson 07: GELU, in its form with tanh, stands between the two layers of a block's MLP; the residual stream is a sum.
 const gelu = (x) => x.map((v) => 0.5 * v * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (v + 0.044715 * v * v * v))));
 const add = (a, b) => a.map((v, i) => v + b[i]);
 
@@ -213,7 +217,7 @@ export function* jumps(model, { y, count = +model.sampling.steps, noise }) {
   }
 }
 
-// Standard normal numbers from a seed: Mulberry32, then Box and Muller's transform.
+// Lesson 02: standard normal numbers, here from a seed: Mulberry32, then Box and Muller's transform.
 export function normal(seed, length) {
   let state = seed >>> 0;
   const uniform = () => {

@@ -1523,6 +1523,291 @@ def plain_block_norm_at_the_end(x, norm1, attn, norm2, mlp):
     return norm2(plain_block_two_lines(x, norm1, attn, norm2, mlp))
 
 
+# ---- contributions
+
+
+@right("contributions")
+def contributions_stacked(states, weight, eps):
+    writes = torch.stack([states[0], *(b - a for a, b in zip(states, states[1:]))])
+    centered = writes - writes.mean(dim=-1, keepdim=True)
+    std = (states[-1].var(dim=-1, correction=0, keepdim=True) + eps).sqrt()
+    return centered / std @ weight.T
+
+
+@right("contributions")
+def contributions_list(states, weight, eps):
+    last = states[-1] - states[-1].mean(-1, keepdim=True)
+    std = torch.sqrt((last**2).mean(-1) + eps)
+    parts, before = [], torch.zeros_like(last)
+    for state in states:
+        written = state - before
+        parts.append(
+            torch.einsum("ntd,od,nt->nto", written - written.mean(-1, keepdim=True), weight, 1 / std)
+        )
+        before = state
+    return parts
+
+
+@right("contributions")
+def contributions_weight_centered(states, weight, eps):
+    rows = weight - weight.mean(1, keepdim=True)  # the read-out ignores the mean of a token
+    std = (states[-1].var(-1, unbiased=False) + eps) ** 0.5
+    z = torch.stack(states)
+    writes = torch.diff(z, dim=0, prepend=torch.zeros_like(z[:1]))
+    return torch.nn.functional.linear(writes, rows) / std[:, :, None]
+
+
+@right("contributions")
+def contributions_read_then_subtract(states, weight, eps):
+    std = (states[-1].var(-1, correction=0, keepdim=True) + eps).sqrt()
+    read = [(z - z.mean(-1, keepdim=True)) / std @ weight.mT for z in states]
+    return tuple([read[0]] + [after - before for before, after in zip(read, read[1:])])
+
+
+@right("contributions")
+def contributions_one_at_a_time(states, weight, eps):
+    result = torch.zeros(len(states), *states[0].shape[:2], weight.shape[0], dtype=weight.dtype)
+    std = torch.sqrt(states[-1].var(-1, correction=0) + eps)
+    for k in range(len(states)):
+        written = states[k] - states[k - 1] if k else states[0]
+        result[k] = ((written - written.mean(-1)[..., None]) @ weight.T) / std[..., None]
+    return result
+
+
+def read_terms(terms, std, weight):
+    """The last steps of an answer: center, divide, read out."""
+    return torch.stack([(x - x.mean(-1, keepdim=True)) / std @ weight.T for x in terms])
+
+
+def last_std(states, eps):
+    return (states[-1].var(-1, correction=0, keepdim=True) + eps).sqrt()
+
+
+def written(states):
+    return [states[0], *(b - a for a, b in zip(states, states[1:]))]
+
+
+@wrong("contributions", "These are read-outs of the states; a block")
+def contributions_of_states(states, weight, eps):
+    return read_terms(states, last_std(states, eps), weight)
+
+
+@wrong("contributions", "each with its own norm; a block")
+def contributions_logit_lens(states, weight, eps):
+    return torch.stack([torch.nn.functional.layer_norm(z, z.shape[-1:], eps=eps) @ weight.T for z in states])
+
+
+@wrong("contributions", "The embedding is subtracted from every state")
+def contributions_since_the_embedding(states, weight, eps):
+    terms = [states[0], *(z - states[0] for z in states[1:])]
+    return read_terms(terms, last_std(states, eps), weight)
+
+
+@wrong("contributions", "The embedding is missing")
+def contributions_blocks_only(states, weight, eps):
+    terms = [states[k + 1] - states[k] for k in range(len(states) - 1)]
+    return read_terms(terms, last_std(states, eps), weight)
+
+
+@wrong("contributions", "The embedding is the last of the terms")
+def contributions_embedding_last(states, weight, eps):
+    first, *blocks = written(states)
+    return read_terms([*blocks, first], last_std(states, eps), weight)
+
+
+@wrong("contributions", "the last one first")
+def contributions_from_the_end(states, weight, eps):
+    terms = [states[0]] + [states[k] - states[k - 1] for k in range(len(states) - 1, 0, -1)]
+    return read_terms(terms, last_std(states, eps), weight)
+
+
+@wrong("contributions", "signs of the blocks are the other way round")
+def contributions_signs(states, weight, eps):
+    terms = [states[0], *(a - b for a, b in zip(states, states[1:]))]
+    return read_terms(terms, last_std(states, eps), weight)
+
+
+@wrong("contributions", "The terms are along the last axis")
+def contributions_on_the_last_axis(states, weight, eps):
+    terms = read_terms(written(states), last_std(states, eps), weight)
+    return torch.stack(list(terms), dim=-1)
+
+
+@wrong("contributions", "asked are its terms")
+def contributions_summed(states, weight, eps):
+    z = states[-1]
+    return torch.nn.functional.layer_norm(z, (z.shape[-1],), eps=eps) @ weight.T
+
+
+@wrong("contributions", "Each state goes through the norm before the difference")
+def contributions_lens_differences(states, weight, eps):
+    lens = contributions_logit_lens(states, weight, eps)
+    return torch.cat([lens[:1], lens.diff(dim=0)])
+
+
+@wrong("contributions", "normalized by its own variance; the norm")
+def contributions_own_norm(states, weight, eps):
+    return torch.stack(
+        [torch.nn.functional.layer_norm(w, w.shape[-1:], eps=eps) @ weight.T for w in written(states)]
+    )
+
+
+@wrong("contributions", "deviation of the state after it")
+def contributions_std_on_the_way(states, weight, eps):
+    pairs = zip(written(states), states)
+    return torch.stack([(w - w.mean(-1, keepdim=True)) / last_std([z], eps) @ weight.T for w, z in pairs])
+
+
+@wrong("contributions", "deviation of the state before it")
+def contributions_std_of_what_it_read(states, weight, eps):
+    before = [states[0], *states[:-1]]
+    pairs = zip(written(states), before)
+    return torch.stack([(w - w.mean(-1, keepdim=True)) / last_std([z], eps) @ weight.T for w, z in pairs])
+
+
+@wrong("contributions", "if a term is left out")
+def contributions_ablation(states, weight, eps):
+    def output(z):
+        return torch.nn.functional.layer_norm(z, z.shape[-1:], eps=eps) @ weight.T
+
+    return torch.stack([output(states[-1]) - output(states[-1] - w) for w in written(states)])
+
+
+@wrong("contributions", "one deviation for all tokens; a layer norm")
+def contributions_one_std(states, weight, eps):
+    return read_terms(written(states), (states[-1].var(unbiased=False) + eps).sqrt(), weight)
+
+
+@wrong("contributions", "one deviation for all tokens, with the count less 1")
+def contributions_one_unbiased_std(states, weight, eps):
+    return read_terms(written(states), torch.sqrt(states[-1].var() + eps), weight)
+
+
+@wrong("contributions", "deviation is that of the embedding")
+def contributions_first_std(states, weight, eps):
+    return read_terms(written(states), last_std(states[:1], eps), weight)
+
+
+@wrong("contributions", "The norm is missing")
+def contributions_no_norm(states, weight, eps):
+    return torch.stack(written(states)) @ weight.T
+
+
+@wrong("contributions", "not divided by the deviation")
+def contributions_centered_only(states, weight, eps):
+    return read_terms(written(states), 1, weight)
+
+
+@wrong("contributions", "divided, but not centered")
+def contributions_not_centered(states, weight, eps):
+    return torch.stack([w / last_std(states, eps) @ weight.T for w in written(states)])
+
+
+@wrong("contributions", "is subtracted from every term")
+def contributions_one_mean(states, weight, eps):
+    mean, std = states[-1].mean(-1, keepdim=True), last_std(states, eps)
+    return torch.stack([(w - mean) / std @ weight.T for w in written(states)])
+
+
+@wrong("contributions", "is shared evenly among the terms")
+def contributions_mean_shared(states, weight, eps):
+    terms = torch.stack(written(states)) - states[-1].mean(-1, keepdim=True) / len(states)
+    return terms / last_std(states, eps) @ weight.T
+
+
+@wrong("contributions", "The mean over all terms is subtracted")
+def contributions_mean_over_terms(states, weight, eps):
+    terms = torch.stack(written(states))
+    return (terms - terms.mean(0)) / last_std(states, eps) @ weight.T
+
+
+@wrong("contributions", "One mean of all numbers is subtracted")
+def contributions_mean_of_all(states, weight, eps):
+    terms = torch.stack(written(states))
+    return (terms - terms.mean()) / last_std(states, eps) @ weight.T
+
+
+@wrong("contributions", "from the embedding alone")
+def contributions_mean_of_the_first(states, weight, eps):
+    first, *blocks = written(states)
+    terms = torch.stack([first - states[-1].mean(-1, keepdim=True), *blocks])
+    return terms / last_std(states, eps) @ weight.T
+
+
+@wrong("contributions", "divides by D - 1")
+def contributions_unbiased(states, weight, eps):
+    std = (states[-1].var(-1, keepdim=True) + eps).sqrt()
+    return read_terms(written(states), std, weight)
+
+
+@wrong("contributions", "and `eps` is added to it, not to the variance")
+def contributions_std_plus_eps(states, weight, eps):
+    return read_terms(written(states), states[-1].std(-1, keepdim=True) + eps, weight)
+
+
+@wrong("contributions", "by its own variance, and with 1e-5 for `eps`")
+def contributions_own_usual_norm(states, weight, eps):
+    terms = torch.stack(written(states))
+    return torch.nn.functional.layer_norm(terms, terms.shape[-1:]) @ weight.T
+
+
+@wrong("contributions", "each with its own norm, and with 1e-5 for `eps`")
+def contributions_usual_logit_lens(states, weight, eps):
+    norm = torch.nn.LayerNorm(states[0].shape[-1], elementwise_affine=False)
+    return torch.stack([norm(z) @ weight.T for z in states])
+
+
+@wrong("contributions", "1e-5 is used instead of `eps`")
+def contributions_usual_eps(states, weight, eps):
+    return read_terms(written(states), last_std(states, 1e-5), weight)
+
+
+@wrong("contributions", "`eps` is not used")
+def contributions_no_eps(states, weight, eps):
+    return read_terms(written(states), last_std(states, 0), weight)
+
+
+@wrong("contributions", "belongs under the root")
+def contributions_eps_outside(states, weight, eps):
+    return read_terms(written(states), states[-1].std(-1, correction=0, keepdim=True) + eps, weight)
+
+
+@wrong("contributions", "its root is missing")
+def contributions_variance(states, weight, eps):
+    return read_terms(written(states), states[-1].var(-1, correction=0, keepdim=True) + eps, weight)
+
+
+@wrong("contributions", "mean square of the last state")
+def contributions_rms(states, weight, eps):
+    rms = ((states[-1] ** 2).mean(-1, keepdim=True) + eps) ** 0.5
+    return read_terms(written(states), rms, weight)
+
+
+@wrong("contributions", "run over the tokens")
+def contributions_over_tokens(states, weight, eps):
+    std = (states[-1].var(1, correction=0, keepdim=True) + eps).sqrt()
+    return torch.stack([(w - w.mean(1, keepdim=True)) / std @ weight.T for w in written(states)])
+
+
+@wrong("contributions", "The columns of the weight are taken as outputs")
+def contributions_weight_transposed(states, weight, eps):
+    return read_terms(written(states), last_std(states, eps), weight.T)
+
+
+@wrong("contributions", "changes its input states")
+def contributions_in_place(states, weight, eps):
+    std = last_std(states, eps)
+    for k in range(len(states) - 1, 0, -1):
+        states[k] -= states[k - 1]
+    return read_terms(states, std, weight)
+
+
+@wrong("contributions", "stopped with RuntimeError")
+def contributions_no_keepdim(states, weight, eps):
+    std = (states[-1].var(-1, correction=0) + eps).sqrt()
+    return read_terms(written(states), std, weight)
+
+
 # ---- modulate
 
 

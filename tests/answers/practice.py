@@ -1,6 +1,7 @@
 """Answers to the exercises of lessons 19 to 23."""
 
 import math
+import warnings
 
 import numpy as np
 import torch
@@ -592,3 +593,581 @@ def frechet_by_cholesky(a, b):
     roots = torch.linalg.eigvalsh(factor.T @ covariances[1] @ factor).clamp(min=0).sqrt()
     traces = sum(c.diagonal().sum() for c in covariances)
     return (a.mean(0) - b.mean(0)).square().sum() + traces - 2 * roots.sum()
+
+
+# ---- distance_at
+
+
+@right("distance_at")
+def distance_at_polyfit(counts, distances, n):
+    slope, end = np.polyfit(1 / counts, distances, 1)
+    return slope / n + end
+
+
+@right("distance_at")
+def distance_at_lstsq(counts, distances, n):
+    columns = torch.stack([torch.ones_like(counts), 1 / counts], dim=1)
+    end, slope = torch.linalg.lstsq(columns, distances[:, None]).solution.flatten()
+    return end + slope * (1 / n)
+
+
+@right("distance_at")
+def distance_at_by_hand(counts, distances, n):
+    x = counts.reciprocal()
+    slope = ((x - x.mean()) * (distances - distances.mean())).sum() / ((x - x.mean()) ** 2).sum()
+    bias = 0 if math.isinf(n) else slope / n
+    return float(distances.mean() - slope * x.mean() + bias)
+
+
+@right("distance_at")
+def distance_at_normal_equations(counts, distances, n):
+    columns = np.column_stack([np.ones(len(counts)), 1 / counts.numpy()])
+    return np.array([1, 1 / n]) @ np.linalg.solve(columns.T @ columns, columns.T @ distances.numpy())
+
+
+@right("distance_at")
+def distance_at_linregress(counts, distances, n):
+    line = stats.linregress((1 / counts).tolist(), distances.tolist())
+    return torch.tensor(line.intercept + line.slope / n)
+
+
+@right("distance_at")
+def distance_at_one_row(counts, distances, n):
+    columns = torch.stack([1 / counts, torch.ones_like(counts)], dim=1)
+    line = torch.linalg.lstsq(columns, distances[:, None]).solution
+    return line[0] / n + line[1]
+
+
+@right("distance_at")
+def distance_at_one_entry(counts, distances, n):
+    columns = torch.stack([1 / counts, torch.ones_like(counts)], dim=1)
+    return counts.new_tensor([[1 / n, 1.0]]) @ torch.linalg.pinv(columns) @ distances[:, None]
+
+
+def _line_in(x, distances):
+    return np.polyfit(x, distances.numpy(), 1)
+
+
+@wrong("distance_at", "The line is in n;")
+def distance_at_in_n(counts, distances, n):
+    slope, end = _line_in(counts.numpy(), distances)
+    return end + slope * n
+
+
+@wrong("distance_at", "in the logarithm of n")
+def distance_at_in_log(counts, distances, n):
+    slope, end = _line_in(np.log(counts.numpy()), distances)
+    return end + slope * np.log(n)
+
+
+@wrong("distance_at", "one over the root of n")
+def distance_at_in_root(counts, distances, n):
+    slope, end = _line_in(counts.numpy() ** -0.5, distances)
+    return end + slope / n**0.5
+
+
+@wrong("distance_at", "one over the square of n")
+def distance_at_in_square(counts, distances, n):
+    slope, end = _line_in(1 / counts.numpy() ** 2, distances)
+    return end + slope / n**2
+
+
+@wrong("distance_at", "power law")
+def distance_at_power_law(counts, distances, n):
+    power, start = _line_in(counts.log().numpy(), distances.log())
+    return np.exp(start + power * np.log(n))
+
+
+@wrong("distance_at", "n is not used")
+def distance_at_infinity(counts, distances, n):
+    return _line_in(1 / counts.numpy(), distances)[1]
+
+
+@wrong("distance_at", "slope of the line")
+def distance_at_slope(counts, distances, n):
+    return _line_in(1 / counts.numpy(), distances)[0]
+
+
+@wrong("distance_at", "Slope and end are exchanged")
+def distance_at_exchanged(counts, distances, n):
+    end, slope = _line_in(1 / counts.numpy(), distances)
+    return end + slope / n
+
+
+@wrong("distance_at", "the bias at n alone")
+def distance_at_bias(counts, distances, n):
+    return _line_in(1 / counts.numpy(), distances)[0] / n
+
+
+@wrong("distance_at", "The bias is subtracted")
+def distance_at_minus(counts, distances, n):
+    slope, end = _line_in(1 / counts.numpy(), distances)
+    return end - slope / n
+
+
+@wrong("distance_at", "its value is taken at n")
+def distance_at_times_n(counts, distances, n):
+    slope, end = _line_in(1 / counts.numpy(), distances)
+    return slope * n + end
+
+
+@wrong("distance_at", "forced through 0")
+def distance_at_proportional(counts, distances, n):
+    slope = torch.linalg.lstsq((1 / counts)[:, None], distances[:, None]).solution.item()
+    return slope / n
+
+
+@wrong("distance_at", "the first and the last point")
+def distance_at_ends(counts, distances, n):
+    slope = (distances[-1] - distances[0]) / (1 / counts[-1] - 1 / counts[0])
+    return distances[0] + slope * (1 / n - 1 / counts[0])
+
+
+@wrong("distance_at", "the smallest and the largest count only")
+def distance_at_extremes(counts, distances, n):
+    order = counts.argsort()
+    return distance_at_ends(counts[order], distances[order], n)
+
+
+@wrong("distance_at", "the two largest counts")
+def distance_at_two_largest(counts, distances, n):
+    order = counts.argsort()[-2:]
+    return distance_at_ends(counts[order], distances[order], n)
+
+
+@wrong("distance_at", "four largest counts")
+def distance_at_four_largest(counts, distances, n):
+    order = counts.argsort()[-4:]
+    slope, end = np.polyfit(1 / counts[order].numpy(), distances[order].numpy(), 1)
+    return end + slope / n
+
+
+@wrong("distance_at", "gives 1 / n for a distance")
+def distance_at_axes_exchanged(counts, distances, n):
+    slope, end = np.polyfit(distances.numpy(), 1 / counts.numpy(), 1)
+    return (1 / n - end) / slope
+
+
+@wrong("distance_at", "counts are sorted alone")
+def distance_at_counts_sorted(counts, distances, n):
+    slope, end = _line_in(1 / np.sort(counts.numpy()), distances)
+    return end + slope / n
+
+
+@wrong("distance_at", "sorted each by themselves")
+def distance_at_both_sorted(counts, distances, n):
+    slope, end = np.polyfit(sorted((1 / counts).tolist()), sorted(distances.tolist()), 1)
+    return end + slope / n
+
+
+@wrong("distance_at", "parabola")
+def distance_at_parabola(counts, distances, n):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return np.polyval(np.polyfit(1 / counts.numpy(), distances.numpy(), 2), 1 / n)
+
+
+@wrong("distance_at", "fitted to 1 / distance")
+def distance_at_reciprocal(counts, distances, n):
+    slope, end = np.polyfit(counts.numpy(), 1 / distances.numpy(), 1)
+    return 1 / (end + slope * n)
+
+
+@wrong("distance_at", "roots of the distances")
+def distance_at_roots(counts, distances, n):
+    slope, end = _line_in(1 / counts.numpy(), distances.sqrt())
+    return (end + slope / n) ** 2
+
+
+@wrong("distance_at", "1 / (n - 1)")
+def distance_at_one_less(counts, distances, n):
+    slope, end = _line_in(1 / (counts.numpy() - 1), distances)
+    return end + slope / (n - 1)
+
+
+@wrong("distance_at", "covariance over k - 1")
+def distance_at_covariance(counts, distances, n):
+    x, y = 1 / counts.numpy(), distances.numpy()
+    return y.mean() + np.cov(x, y)[0, 1] / np.var(x) * (1 / n - x.mean())
+
+
+@wrong("distance_at", "added to the last distance")
+def distance_at_bias_on_last(counts, distances, n):
+    return distances[-1] + _line_in(1 / counts.numpy(), distances)[0] / n
+
+
+@wrong("distance_at", "mean of distance times count")
+def distance_at_mean_product(counts, distances, n):
+    return sum(c * d for c, d in zip(counts.tolist(), distances.tolist())) / len(counts) / n
+
+
+@wrong("distance_at", "These are slope and end")
+def distance_at_both_numbers(counts, distances, n):
+    return _line_in(1 / counts.numpy(), distances)
+
+
+@wrong("distance_at", "between the two next counts")
+def distance_at_interp_counts(counts, distances, n):
+    order = counts.argsort()
+    return np.interp(n, counts[order], distances[order])
+
+
+@wrong("distance_at", "keep its sign")
+def distance_at_abs_slope(counts, distances, n):
+    slope, end = _line_in(1 / counts.numpy(), distances)
+    return end + abs(slope) / n
+
+
+@wrong("distance_at", "a point of its own")
+def distance_at_counts_averaged(counts, distances, n):
+    means = {c: distances[counts == c].mean().item() for c in counts.tolist()}
+    slope, end = np.polyfit([1 / c for c in means], list(means.values()), 1)
+    return end + slope / n
+
+
+@wrong("distance_at", "multiplied by the counts before they are squared")
+def distance_at_weights(counts, distances, n):
+    slope, end = np.polyfit(1 / counts, distances, 1, w=counts.numpy())
+    return end + slope / n
+
+
+@wrong("distance_at", "Squared errors are weighted")
+def distance_at_root_weights(counts, distances, n):
+    slope, end = np.polyfit(1 / counts, distances, 1, w=counts.sqrt().numpy())
+    return end + slope / n
+
+
+@wrong("distance_at", "starts at the point of the largest count")
+def distance_at_from_largest(counts, distances, n):
+    slope, k = _line_in(1 / counts.numpy(), distances)[0], counts.argmax()
+    return distances[k] - slope / counts[k] + slope / n
+
+
+@wrong("distance_at", "nothing is extrapolated")
+def distance_at_largest(counts, distances, n):
+    return distances[counts.argmax()]
+
+
+@wrong("distance_at", "The distances are averaged")
+def distance_at_mean(counts, distances, n):
+    return distances.mean()
+
+
+@wrong("distance_at", "np.interp fits no line")
+def distance_at_interp(counts, distances, n):
+    order = counts.argsort(descending=True)
+    return np.interp(1 / n, 1 / counts[order], distances[order])
+
+
+@wrong("distance_at", "A value below 0 is set to 0")
+def distance_at_clipped(counts, distances, n):
+    slope, end = _line_in(1 / counts.numpy(), distances)
+    return max(0.0, end + slope / n)
+
+
+@wrong("distance_at", "wrong for infinitely many images")
+def distance_at_no_infinity(counts, distances, n):
+    slope, end = _line_in(1 / counts.numpy(), distances)
+    return (end * n + slope) / n
+
+
+# ---- clear_differences
+
+
+@right("clear_differences")
+def clear_differences_ttest_rel(baseline, variants, alpha):
+    p = stats.ttest_rel(variants.numpy(), baseline.numpy()[None], axis=1).pvalue
+    return np.where(p < alpha / len(p), np.sign(baseline.mean().item() - variants.mean(1).numpy()), 0)
+
+
+@right("clear_differences")
+def clear_differences_by_hand(baseline, variants, alpha):
+    m, n = variants.shape
+    gaps = baseline - variants
+    ratio = gaps.mean(dim=1) / gaps.std(dim=1) * math.sqrt(n)
+    limit = stats.t.ppf(1 - alpha / (2 * m), n - 1)
+    return (ratio > limit).int() - (ratio < -limit).int()
+
+
+@right("clear_differences")
+def clear_differences_intervals(baseline, variants, alpha):
+    words = []
+    for scores in variants.numpy():
+        gaps = scores - baseline.numpy()
+        low, high = stats.t.interval(1 - alpha / len(variants), len(gaps) - 1, gaps.mean(), stats.sem(gaps))
+        words.append(1 if high < 0 else -1 if low > 0 else 0)
+    return words
+
+
+@right("clear_differences")
+def clear_differences_adjusted(baseline, variants, alpha):
+    gaps = (variants - baseline).numpy()
+    p = stats.ttest_1samp(gaps, 0, axis=1).pvalue * len(gaps)
+    return torch.tensor([0 if q >= alpha else 1 if gap.mean() < 0 else -1 for q, gap in zip(p, gaps)])
+
+
+def _paired_p(baseline, variants):
+    return stats.ttest_1samp((variants - baseline).numpy(), 0, axis=1).pvalue
+
+
+def _better(baseline, variants):
+    return np.sign((baseline - variants).mean(1).numpy())
+
+
+@wrong("clear_differences", "however many there are")
+def clear_differences_uncorrected(baseline, variants, alpha):
+    return _better(baseline, variants) * (_paired_p(baseline, variants) < alpha)
+
+
+@wrong("clear_differences", "alpha by the number of seeds")
+def clear_differences_by_seeds(baseline, variants, alpha):
+    return _better(baseline, variants) * (_paired_p(baseline, variants) < alpha / len(baseline))
+
+
+@wrong("clear_differences", "The baseline is counted")
+def clear_differences_with_baseline(baseline, variants, alpha):
+    m = len(torch.cat([baseline[None], variants]))
+    return _better(baseline, variants) * (_paired_p(baseline, variants) < alpha / m)
+
+
+@wrong("clear_differences", "number of all pairs")
+def clear_differences_pairs(baseline, variants, alpha):
+    pairs = math.comb(len(variants) + 1, 2)
+    return _better(baseline, variants) * (_paired_p(baseline, variants) < alpha / pairs)
+
+
+@wrong("clear_differences", "goes the wrong way")
+def clear_differences_wrong_way(baseline, variants, alpha):
+    return _better(baseline, variants) * (_paired_p(baseline, variants) / len(variants) < alpha)
+
+
+@wrong("clear_differences", "Holm's correction")
+def clear_differences_holm(baseline, variants, alpha):
+    p, found = _paired_p(baseline, variants), np.zeros(len(variants))
+    for k, i in enumerate(np.argsort(p)):
+        if p[i] >= alpha / (len(p) - k):
+            break
+        found[i] = _better(baseline, variants)[i]
+    return found
+
+
+@wrong("clear_differences", "Benjamini and Hochberg")
+def clear_differences_fdr(baseline, variants, alpha):
+    adjusted = stats.false_discovery_control(_paired_p(baseline, variants))
+    return _better(baseline, variants) * (adjusted < alpha)
+
+
+@wrong("clear_differences", "Šidák")
+def clear_differences_sidak(baseline, variants, alpha):
+    return _better(baseline, variants) * (
+        _paired_p(baseline, variants) < 1 - (1 - alpha) ** (1 / len(variants))
+    )
+
+
+@wrong("clear_differences", "Better and worse are exchanged")
+def clear_differences_sign(baseline, variants, alpha):
+    return -clear_differences_by_hand(baseline, variants, alpha)
+
+
+@wrong("clear_differences", "get the same number")
+def clear_differences_either(baseline, variants, alpha):
+    return _paired_p(baseline, variants) < alpha / len(variants)
+
+
+@wrong("clear_differences", "lose their sign")
+def clear_differences_abs(baseline, variants, alpha):
+    gaps = (variants - baseline).abs().numpy()
+    return -np.sign(gaps.mean(1)) * (stats.ttest_1samp(gaps, 0, axis=1).pvalue < alpha / len(gaps))
+
+
+@wrong("clear_differences", "There is no test")
+def clear_differences_untested(baseline, variants, alpha):
+    return [1 if scores.mean() < baseline.mean() else -1 for scores in variants]
+
+
+@wrong("clear_differences", "mean differences are returned")
+def clear_differences_means(baseline, variants, alpha):
+    clear = torch.from_numpy(_paired_p(baseline, variants)) < alpha / len(variants)
+    return torch.where(clear, (variants - baseline).mean(1), 0)
+
+
+@wrong("clear_differences", "The p-values are returned")
+def clear_differences_p_values(baseline, variants, alpha):
+    return _paired_p(baseline, variants)
+
+
+@wrong("clear_differences", "one-sided")
+def clear_differences_one_sided(baseline, variants, alpha):
+    m, n = variants.shape
+    ratio = (variants - baseline).mean(1) / (variants - baseline).std(1) * n**0.5
+    return torch.sign(-ratio) * (ratio.abs() > stats.t.ppf(1 - alpha / m, n - 1))
+
+
+@wrong("clear_differences", "must be Student's t")
+def clear_differences_normal(baseline, variants, alpha):
+    m, n = variants.shape
+    ratio = (variants - baseline).mean(1) / (variants - baseline).std(1) * n**0.5
+    return torch.sign(-ratio) * (ratio.abs() > stats.norm.ppf(1 - alpha / m / 2))
+
+
+@wrong("clear_differences", "must divide by n - 1")
+def clear_differences_numpy_std(baseline, variants, alpha):
+    (m, n), gaps = variants.shape, (variants - baseline).numpy()
+    ratio = gaps.mean(1) / (gaps.std(1) / n**0.5)
+    return -np.sign(ratio) * (abs(ratio) > stats.t.ppf(1 - alpha / m / 2, n - 1))
+
+
+@wrong("clear_differences", "share one standard deviation")
+def clear_differences_one_spread(baseline, variants, alpha):
+    (m, n), gaps = variants.shape, variants - baseline
+    ratio = gaps.mean(1) / (gaps.std() / n**0.5)
+    return -torch.sign(ratio) * (ratio.abs() > stats.t.ppf(1 - alpha / m / 2, n - 1))
+
+
+@wrong("clear_differences", "for independent samples")
+def clear_differences_ttest_ind(baseline, variants, alpha):
+    p = stats.ttest_ind(variants.numpy(), baseline.numpy()[None], axis=1).pvalue
+    return _better(baseline, variants) * (p < alpha / len(p))
+
+
+@wrong("clear_differences", "Welch's test")
+def clear_differences_welch(baseline, variants, alpha):
+    tests = [stats.ttest_ind(scores, baseline, equal_var=False) for scores in variants]
+    return [-np.sign(t) if p < alpha / len(tests) else 0 for t, p in tests]
+
+
+@wrong("clear_differences", "Wilcoxon's")
+def clear_differences_wilcoxon(baseline, variants, alpha):
+    p = stats.wilcoxon((variants - baseline).numpy(), axis=1).pvalue
+    return _better(baseline, variants) * (p < alpha / len(p))
+
+
+@wrong("clear_differences", "Alpha is halved")
+def clear_differences_half_alpha(baseline, variants, alpha):
+    return clear_differences_by_hand(baseline, variants, alpha / 2)
+
+
+def _with_p_value(p_value):
+    """Better, worse or neither from a p-value of mean (m,), standard deviation (m,), and n."""
+
+    def differences(baseline, variants, alpha):
+        gaps = (variants - baseline).numpy()
+        p = p_value(gaps.mean(1), gaps.std(1, ddof=1), gaps.shape[1])
+        return -np.sign(gaps.mean(1)) * (p < alpha / len(gaps))
+
+    return differences
+
+
+@wrong("clear_differences", "n degrees of freedom")
+def clear_differences_df(baseline, variants, alpha):
+    p_value = lambda mean, std, n: 2 * stats.t.sf(abs(mean) / std * n**0.5, n)  # noqa: E731
+    return _with_p_value(p_value)(baseline, variants, alpha)
+
+
+@wrong("clear_differences", "root of n is missing")
+def clear_differences_no_root(baseline, variants, alpha):
+    p_value = lambda mean, std, n: 2 * stats.t.sf(abs(mean) / std, n - 1)  # noqa: E731
+    return _with_p_value(p_value)(baseline, variants, alpha)
+
+
+@wrong("clear_differences", "spread is divided by n;")
+def clear_differences_by_n(baseline, variants, alpha):
+    p_value = lambda mean, std, n: 2 * stats.t.sf(abs(mean) / (std / n), n - 1)  # noqa: E731
+    return _with_p_value(p_value)(baseline, variants, alpha)
+
+
+@wrong("clear_differences", "better variant is never found: ")
+def clear_differences_no_abs(baseline, variants, alpha):
+    p_value = lambda mean, std, n: 2 * stats.t.sf(mean / std * n**0.5, n - 1)  # noqa: E731
+    return _with_p_value(p_value)(baseline, variants, alpha)
+
+
+@wrong("clear_differences", "the limit for worse ones is one-sided")
+def clear_differences_no_abs_one_sided(baseline, variants, alpha):
+    p_value = lambda mean, std, n: stats.t.sf(mean / std * n**0.5, n - 1)  # noqa: E731
+    return _with_p_value(p_value)(baseline, variants, alpha)
+
+
+@wrong("clear_differences", "divided by m - 1")
+def clear_differences_one_less(baseline, variants, alpha):
+    return _better(baseline, variants) * (_paired_p(baseline, variants) < alpha / (len(variants) - 1))
+
+
+@wrong("clear_differences", "worse variant is never found; it")
+def clear_differences_better_only(baseline, variants, alpha):
+    return [k == 1 for k in clear_differences_intervals(baseline, variants, alpha)]
+
+
+@wrong("clear_differences", "the limit for better ones is one-sided")
+def clear_differences_less(baseline, variants, alpha):
+    test = stats.ttest_rel(variants, baseline.expand_as(variants), axis=1, alternative="less")
+    return test.pvalue < alpha / len(variants)
+
+
+@wrong("clear_differences", "A likely difference gets 0.5")
+def clear_differences_likely(baseline, variants, alpha):
+    p = _paired_p(baseline, variants)
+    size = np.select([p < alpha / len(p), p < alpha], [1, 0.5])
+    return _better(baseline, variants) * size
+
+
+@wrong("clear_differences", "The comparison is reversed")
+def clear_differences_reversed(baseline, variants, alpha):
+    p = _paired_p(baseline, variants)
+    return np.where(p < alpha / len(p), 0, _better(baseline, variants))
+
+
+@wrong("clear_differences", "compared with their own mean")
+def clear_differences_own_mean(baseline, variants, alpha):
+    return clear_differences_by_hand(variants.mean(0), variants, alpha)
+
+
+@wrong("clear_differences", "until there is a single variant")
+def clear_differences_squeezed(baseline, variants, alpha):
+    return clear_differences_by_hand(baseline, variants, alpha).squeeze()
+
+
+@wrong("clear_differences", "it must run over the seeds")
+def clear_differences_default_axis(baseline, variants, alpha):
+    test = stats.ttest_rel(variants, baseline.expand_as(variants))
+    return np.where(test.pvalue < alpha / len(variants), -np.sign(test.statistic), 0)
+
+
+@wrong("clear_differences", "with the mean of the baseline")
+def clear_differences_from_mean(baseline, variants, alpha):
+    p = stats.ttest_1samp(variants.numpy(), baseline.mean().item(), axis=1).pvalue
+    return _better(baseline, variants) * (p < alpha / len(p))
+
+
+@wrong("clear_differences", "do not overlap")
+def clear_differences_overlap(baseline, variants, alpha):
+    m, n = variants.shape
+    width = stats.t.ppf(1 - alpha / m / 2, n - 1) / n**0.5
+    (low, high), found = (baseline.mean() + sign * width * baseline.std() for sign in (-1, 1)), []
+    for scores in variants:
+        below, above = (scores.mean() + sign * width * scores.std() for sign in (-1, 1))
+        found.append(1 if above < low else -1 if below > high else 0)
+    return found
+
+
+@wrong("clear_differences", "if all seeds agree")
+def clear_differences_all_seeds(baseline, variants, alpha):
+    return (variants < baseline).all(1).int() - (variants > baseline).all(1).int()
+
+
+@wrong("clear_differences", "it must run over the seeds")
+def clear_differences_axis(baseline, variants, alpha):
+    gaps = (variants - baseline).numpy()
+    p = stats.ttest_1samp(gaps, 0).pvalue
+    return -np.sign(gaps.mean(0)) * (p < alpha / len(p))
+
+
+@wrong("clear_differences", "right for alpha = 0.05 only")
+def clear_differences_alpha_unused(baseline, variants, alpha):
+    return clear_differences_by_hand(baseline, variants, 0.05)
+
+
+@wrong("clear_differences", "must return a tensor")
+def clear_differences_words(baseline, variants, alpha):
+    words = {1: "better", 0: "unknown", -1: "worse"}
+    return [words[k] for k in clear_differences_intervals(baseline, variants, alpha)]

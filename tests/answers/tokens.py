@@ -141,6 +141,277 @@ def to_model_range_standardized_channels(images):
     return ((x - x.mean((0, 1, 2))) / x.std((0, 1, 2))).permute(0, 3, 1, 2)
 
 
+# ---- normalize_range
+
+
+@right("normalize_range")
+def normalize_range_ifs(images):
+    if images.max() > 2:
+        return images / 127.5 - 1
+    if images.min() < -0.5:
+        return images
+    return images * 2 - 1
+
+
+@right("normalize_range")
+def normalize_range_by_width(images):
+    width = images.max() - images.min()
+    if width > 10:
+        return images / 255 * 2 - 1
+    return images if width > 1.5 else (images - 0.5) / 0.5
+
+
+@right("normalize_range")
+def normalize_range_nearest(images):
+    ends = torch.stack([images.min(), images.max()])
+    ranges = torch.tensor([[0.0, 1.0], [-1.0, 1.0], [0.0, 255.0]], dtype=images.dtype)
+    low, high = ranges[(ranges - ends).abs().sum(1).argmin()]
+    return (images - (low + high) / 2) / ((high - low) / 2)
+
+
+@right("normalize_range")
+def normalize_range_two_steps(images):
+    x = images.clone()
+    if x.abs().max() > 1.5:
+        x /= 255
+    if x.min() > -0.5:
+        x = 2 * x - 1
+    return x
+
+
+@wrong("normalize_range", "of each image is decided by that image alone")
+def normalize_range_per_image(images):
+    low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
+    return torch.where(high > 2, images / 127.5 - 1, torch.where(low < -0.5, images, 2 * images - 1))
+
+
+@wrong("normalize_range", "The first image decides for all")
+def normalize_range_first_image(images):
+    low, high = images[0].min(), images[0].max()
+    return images / 127.5 - 1 if high > 1.1 else images if low < -0.1 else 2 * images - 1
+
+
+@wrong("normalize_range", "of each channel is decided by that channel alone")
+def normalize_range_per_channel(images):
+    result = torch.empty_like(images)
+    for channel in range(images.shape[1]):
+        result[:, channel] = normalize_range_ifs(images[:, channel])
+    return result
+
+
+@wrong("normalize_range", "of each channel of each image is decided by it alone")
+def normalize_range_per_image_and_channel(images):
+    low, high = images.amin((2, 3), keepdim=True), images.amax((2, 3), keepdim=True)
+    return torch.where(high > 10, images / 127.5 - 1, torch.where(low < -0.1, images, 2 * images - 1))
+
+
+@wrong("normalize_range", "Each number decides for itself, with limits")
+def normalize_range_per_number_with_limits(images):
+    return torch.where(images > 2, images / 127.5 - 1, torch.where(images < -0.5, images, images * 2 - 1))
+
+
+@wrong("normalize_range", "of each number is decided by that number alone")
+def normalize_range_per_number(images):
+    x = 2 * images - 1
+    x[images < 0] = images[images < 0]
+    x[images > 1] = images[images > 1] / 127.5 - 1
+    return x
+
+
+@wrong("normalize_range", "The mean decides")
+def normalize_range_by_mean(images):
+    mean = images.mean()
+    return images / 127.5 - 1 if mean > 1 else images if mean < 0 else 2 * images - 1
+
+
+@wrong("normalize_range", "as a sign of bytes, and one a little below 0")
+def normalize_range_strict(images):
+    low, high = images.min(), images.max()
+    if low >= 0 and high <= 1:
+        return 2 * images - 1
+    if low >= -1 and high <= 1:
+        return images
+    return images / 127.5 - 1
+
+
+@wrong("normalize_range", "white may lie there in the other ranges")
+def normalize_range_strict_white(images):
+    if images.max() > 1:
+        return images / 127.5 - 1
+    return images if images.min() < -0.5 else 2 * images - 1
+
+
+@wrong("normalize_range", "black may lie there in the other two ranges")
+def normalize_range_negative_first(images):
+    if (images < 0).any():
+        return images
+    return images / 127.5 - 1 if (images > 1).any() else 2 * images - 1
+
+
+@wrong("normalize_range", "the black of [0, 1] may lie there")
+def normalize_range_strict_black(images):
+    if images.max() > 2:
+        return images / 127.5 - 1
+    return images if images.min() < 0 else 2 * images - 1
+
+
+@wrong("normalize_range", "2 % of 255 is more than 1")
+def normalize_range_black_first(images):
+    if images.min() < -0.5:
+        return images
+    return images / 127.5 - 1 if images.max() > 2 else 2 * images - 1
+
+
+@wrong("normalize_range", "only if 255 or -1 occur exactly")
+def normalize_range_equal(images):
+    if torch.isclose(images.max(), torch.tensor(255.0, dtype=images.dtype)):
+        return images / 127.5 - 1
+    one = torch.tensor(-1.0, dtype=images.dtype)
+    return images if torch.isclose(images.min(), one) else 2 * images - 1
+
+
+@wrong("normalize_range", "right if black and white lie exactly at the ends")
+def normalize_range_table(images):
+    key = float(images.min()), float(images.max())
+    low, high = {(0.0, 1.0): (0, 1), (-1.0, 1.0): (-1, 1), (0.0, 255.0): (0, 255)}[key]
+    return 2 * (images - low) / (high - low) - 1
+
+
+@wrong("normalize_range", "The batch is stretched")
+def normalize_range_min_max(images):
+    return 2 * (images - images.min()) / (images.max() - images.min()) - 1
+
+
+@wrong("normalize_range", "Each image is stretched")
+def normalize_range_min_max_per_image(images):
+    flat = images.flatten(1)
+    low, high = flat.min(1).values, flat.max(1).values
+    return (2 * (flat - low[:, None]) / (high - low)[:, None] - 1).view_as(images)
+
+
+@wrong("normalize_range", "Each channel is stretched")
+def normalize_range_min_max_per_channel(images):
+    low, high = images.amin((0, 2, 3), keepdim=True), images.amax((0, 2, 3), keepdim=True)
+    return (images - low) / (high - low) * 2 - 1
+
+
+@wrong("normalize_range", "mean 0 and variance 1")
+def normalize_range_standardized(images):
+    return (images - images.mean()) / images.std()
+
+
+@wrong("normalize_range", "run from -3 to 1")
+def normalize_range_two_ranges(images):
+    x = images / 255 if images.max() > 2 else images
+    return 2 * x - 1
+
+
+@wrong("normalize_range", "All images are taken as values from 0 to 1")
+def normalize_range_all_unit(images):
+    return (images - 0.5) / 0.5
+
+
+@wrong("normalize_range", "The images are unchanged")
+def normalize_range_unchanged(images):
+    return images.clone()
+
+
+@wrong("normalize_range", "and the other images are unchanged")
+def normalize_range_over_255(images):
+    return images / 255 if images.max() > 1.5 else images
+
+
+@wrong("normalize_range", "All images are taken as bytes")
+def normalize_range_all_bytes(images):
+    return images / 127.5 - 1
+
+
+@wrong("normalize_range", "in [-1, 1] are taken as bytes, and come out nearly constant")
+def normalize_range_wide_is_bytes(images):
+    return images / 127.5 - 1 if images.max() - images.min() > 1.5 else images * 2 - 1
+
+
+@wrong("normalize_range", "moved by a half, but not doubled")
+def normalize_range_moved(images):
+    if images.max() > 2:
+        return images / 127.5 - 1
+    return images.clone() if images.min() < -0.5 else images - 0.5
+
+
+@wrong("normalize_range", "Black and white are exchanged in images in [0, 1]")
+def normalize_range_exchanged(images):
+    if images.max() > 2:
+        return images / 127.5 - 1
+    return images.clone() if images.min() < -0.5 else 1 - 2 * images
+
+
+@wrong("normalize_range", "Bytes are rounded to whole numbers")
+def normalize_range_rounded(images):
+    return images.round() / 127.5 - 1 if images.max() > 2 else normalize_range_ifs(images)
+
+
+@wrong("normalize_range", "left as they are, half as wide")
+def normalize_range_unit_left(images):
+    return images / 127.5 - 1 if images.max() > 2 else images
+
+
+@wrong("normalize_range", "white becomes 509")
+def normalize_range_no_bytes(images):
+    return images if images.min() < -0.5 else 2 * images - 1
+
+
+@wrong("normalize_range", "Bytes are not recognized, and a number a little below 0")
+def normalize_range_no_bytes_strict(images):
+    return images if images.min() < 0 else 2 * images - 1
+
+
+@wrong("normalize_range", "a step more to [-1, 1]")
+def normalize_range_bytes_to_unit(images):
+    if images.max() > 2:
+        return images / 255
+    return images if images.min() < -0.5 else 2 * images - 1
+
+
+@wrong("normalize_range", "divided by 128")
+def normalize_range_over_128(images):
+    if images.max() > 2:
+        return images / 128 - 1
+    return images if images.min() < -0.5 else 2 * images - 1
+
+
+@wrong("normalize_range", "doubled and not shifted")
+def normalize_range_doubled(images):
+    if images.max() > 2:
+        return images / 127.5 - 1
+    return images if images.min() < -0.5 else 2 * images
+
+
+@wrong("normalize_range", "runs from 0 to 1; it should")
+def normalize_range_to_unit(images):
+    if images.max() > 2:
+        return images / 255
+    return (images + 1) / 2 if images.min() < -0.5 else images
+
+
+@wrong("normalize_range", "is clipped")
+def normalize_range_clipped(images):
+    return normalize_range_ifs(images).clamp(-1, 1)
+
+
+@wrong("normalize_range", "changes its input images")
+def normalize_range_in_place(images):
+    if images.max() > 2:
+        images /= 255
+    if images.min() > -0.5:
+        images.mul_(2).sub_(1)
+    return images
+
+
+@wrong("normalize_range", "torch.float32, but must be torch.float64")
+def normalize_range_float32(images):
+    return normalize_range_ifs(images).float()
+
+
 # ---- posterior_weights
 
 
@@ -805,6 +1076,246 @@ def conv_to_linear_flipped(weight):
 @wrong("conv_to_linear", "Outputs and channels are exchanged")
 def conv_to_linear_by_channel(weight):
     return weight.permute(1, 2, 3, 0).flatten(1)
+
+
+# ---- undo_cut
+
+
+@right("undo_cut")
+def undo_cut_assign(cut, tokens, shape):
+    size = math.prod(shape)
+    origin = cut(torch.arange(size, dtype=torch.float64).view(1, *shape)).flatten().long()
+    images = torch.empty(len(tokens), size, dtype=tokens.dtype)
+    images[:, origin] = tokens.flatten(1)
+    return images.view(len(tokens), *shape)
+
+
+@right("undo_cut")
+def undo_cut_argsort(cut, tokens, shape):
+    order = cut(torch.arange(math.prod(shape)).reshape(1, *shape)).flatten().argsort()
+    return tokens.flatten(1)[:, order].unflatten(1, shape)
+
+
+@right("undo_cut")
+def undo_cut_gradient(cut, tokens, shape):
+    images = torch.zeros(len(tokens), *shape, dtype=tokens.dtype, requires_grad=True)
+    cut(images).backward(tokens)
+    return images.grad
+
+
+@right("undo_cut")
+def undo_cut_matrix(cut, tokens, shape):
+    size = math.prod(shape)
+    basis = torch.eye(size, dtype=tokens.dtype).view(size, *shape)
+    return (tokens.flatten(1) @ cut(basis).flatten(1).T).view(-1, *shape)
+
+
+@right("undo_cut")
+def undo_cut_whole_batch(cut, tokens, shape):
+    numbers = torch.arange(tokens.numel()).view(len(tokens), *shape)
+    images = torch.zeros_like(tokens).flatten()
+    images[cut(numbers).flatten()] = tokens.flatten()
+    return images.view(numbers.shape)
+
+
+@right("undo_cut")
+def undo_cut_loop(cut, tokens, shape):
+    origin = cut(torch.arange(math.prod(shape)).float().view(1, *shape))[0]
+    images = [[0.0] * math.prod(shape) for _ in tokens]
+    for n, sequence in enumerate(tokens.tolist()):
+        for places, values in zip(origin.tolist(), sequence):
+            for place, value in zip(places, values):
+                images[n][int(place)] = value
+    return torch.tensor(images, dtype=tokens.dtype).view(-1, *shape)
+
+
+@wrong("undo_cut", "applied a second time")
+def undo_cut_forward_again(cut, tokens, shape):
+    return cut(tokens.reshape(-1, *shape)).reshape(-1, *shape)
+
+
+@wrong("undo_cut", "applied a second time")
+def undo_cut_looks_up_origin(cut, tokens, shape):
+    origin = cut(torch.arange(math.prod(shape)).view(1, *shape)).flatten()
+    return tokens.flatten(1)[:, origin].view(-1, *shape)
+
+
+@wrong("undo_cut", "only the shape has changed")
+def undo_cut_reshape(cut, tokens, shape):
+    return tokens.reshape(len(tokens), *shape)
+
+
+@wrong("undo_cut", "order of our `patchify`; which order")
+def undo_cut_unpatchify(cut, tokens, shape):
+    channels, height, width = shape
+    p = int((tokens.shape[2] / channels) ** 0.5)
+    return unpatchify_einsum(tokens, (height // p, width // p), p)
+
+
+@wrong("undo_cut", "for the order of our `patchify` and for no other")
+def undo_cut_own_loops(cut, tokens, shape):
+    channels, height, width = shape
+    p = int((tokens.shape[2] / channels) ** 0.5)
+    numbers = torch.arange(math.prod(shape)).view(1, *shape)
+    if not torch.equal(cut(numbers), patchify_einops(numbers, p)):
+        raise ValueError("another order")
+    return unpatchify_einsum(tokens, (height // p, width // p), p)
+
+
+@wrong("undo_cut", "together with the channel slowest")
+def undo_cut_fold(cut, tokens, shape):
+    return F.fold(tokens.mT, shape[1:], 2, stride=2)
+
+
+@wrong("undo_cut", "if the channels of a pixel are neighbors")
+def undo_cut_whole_pixels(cut, tokens, shape):
+    channels, height, width = shape
+    numbers = torch.arange(height * width).view(1, 1, height, width).expand(1, *shape)
+    pixels = cut(numbers).flatten()[::channels]
+    images = tokens.new_zeros(len(tokens), channels, height * width)
+    images[:, :, pixels] = tokens.reshape(len(tokens), -1, channels).mT
+    return images.view(-1, *shape)
+
+
+@wrong("undo_cut", "All images of the result are the first one")
+def undo_cut_first_for_all(cut, tokens, shape):
+    return undo_cut_assign(cut, tokens[:1], shape).repeat(len(tokens), 1, 1, 1)
+
+
+@wrong("undo_cut", "The images of the batch are added up")
+def undo_cut_summed(cut, tokens, shape):
+    images = torch.zeros(1, *shape, dtype=tokens.dtype, requires_grad=True)
+    (cut(images) * tokens).sum().backward()
+    return images.grad
+
+
+@wrong("undo_cut", "There is one image in the result")
+def undo_cut_one_image(cut, tokens, shape):
+    return undo_cut_argsort(cut, tokens[:1], shape)
+
+
+@wrong("undo_cut", "Height and width of the result are exchanged")
+def undo_cut_tall(cut, tokens, shape):
+    channels, height, width = shape
+    return undo_cut_argsort(cut, tokens, shape).reshape(-1, channels, width, height)
+
+
+@wrong("undo_cut", "as if the channels came last")
+def undo_cut_channels_last(cut, tokens, shape):
+    channels, height, width = shape
+    flat = undo_cut_assign(cut, tokens, shape).flatten(1)
+    return flat.view(-1, height, width, channels).permute(0, 3, 1, 2)
+
+
+@wrong("undo_cut", "All numbers are 1")
+def undo_cut_gradient_of_sum(cut, tokens, shape):
+    images = torch.zeros(len(tokens), *shape, dtype=tokens.dtype, requires_grad=True)
+    cut(images).sum().backward()
+    return images.grad
+
+
+@wrong("undo_cut", "divided by their count")
+def undo_cut_gradient_of_mean(cut, tokens, shape):
+    images = torch.zeros(len(tokens), *shape, dtype=tokens.dtype, requires_grad=True)
+    (cut(images) * tokens).mean().backward()
+    return images.grad
+
+
+@wrong("undo_cut", "Only the order of the tokens is undone")
+def undo_cut_tokens_only(cut, tokens, shape):
+    first = cut(torch.arange(math.prod(shape)).view(1, *shape))[0, :, 0]
+    return tokens[:, first.argsort()].reshape(-1, *shape)
+
+
+@wrong("undo_cut", "so the channels are mixed up")
+def undo_cut_counted_pixels(cut, tokens, shape):
+    numbers = torch.arange(shape[1] * shape[2]).view(1, 1, *shape[1:]).repeat(1, shape[0], 1, 1)
+    return tokens.flatten(1)[:, cut(numbers).flatten().argsort()].view(-1, *shape)
+
+
+@wrong("undo_cut", "all is written into the first channel")
+def undo_cut_counted_pixels_assigned(cut, tokens, shape):
+    numbers = torch.arange(shape[1] * shape[2]).view(1, 1, *shape[1:]).expand(1, *shape)
+    images = torch.zeros(len(tokens), math.prod(shape), dtype=tokens.dtype)
+    images[:, cut(numbers).flatten()] = tokens.flatten(1)
+    return images.view(-1, *shape)
+
+
+def undo_cut_looked_up(cut, tokens, probe):
+    """Take each number from where the probe image's number is found first."""
+    after = cut(probe).flatten()
+    places = [int((after == value).nonzero()[0]) for value in probe.flatten()]
+    return tokens.flatten(1)[:, places].view(-1, *probe.shape[1:])
+
+
+@wrong("undo_cut", "The probe image is rounded")
+def undo_cut_rounded_probe(cut, tokens, shape):
+    return undo_cut_looked_up(cut, tokens, torch.rand(1, *shape).round(decimals=2))
+
+
+@wrong("undo_cut", "The probe image has random bytes")
+def undo_cut_byte_probe(cut, tokens, shape):
+    return undo_cut_looked_up(cut, tokens, torch.randint(256, (1, *shape)))
+
+
+@wrong("undo_cut", "for small images and wrong for large ones")
+def undo_cut_counts_in_bytes(cut, tokens, shape):
+    origin = cut(torch.arange(math.prod(shape)).byte().view(1, *shape)).flatten().long()
+    images = torch.zeros_like(tokens).flatten(1)
+    images[:, origin] = tokens.flatten(1)
+    return images.view(-1, *shape)
+
+
+@wrong("undo_cut", "for small images and wrong for large ones")
+def undo_cut_counts_in_bfloat16(cut, tokens, shape):
+    order = cut(torch.arange(math.prod(shape)).bfloat16().view(1, *shape)).flatten().argsort()
+    return tokens.flatten(1)[:, order].view(-1, *shape)
+
+
+@wrong("undo_cut", "which rounds whole numbers above 2048")
+def undo_cut_counts_in_their_dtype(cut, tokens, shape):
+    numbers = torch.arange(math.prod(shape), dtype=tokens.dtype).view(1, *shape)
+    return tokens.flatten(1)[:, cut(numbers).flatten().argsort()].view(-1, *shape)
+
+
+@wrong("undo_cut", "wrong for those in float16: has the result their dtype?")
+def undo_cut_in_float64(cut, tokens, shape):
+    return undo_cut_argsort(cut, tokens.double(), shape)
+
+
+@wrong("undo_cut", "These are the places of the numbers of one image")
+def undo_cut_places_of_one(cut, tokens, shape):
+    return cut(torch.arange(math.prod(shape)).view(1, *shape)).flatten().argsort().view(1, *shape)
+
+
+@wrong("undo_cut", "These are the places of the numbers in the tokens")
+def undo_cut_places(cut, tokens, shape):
+    order = cut(torch.arange(math.prod(shape)).view(1, *shape)).flatten().argsort()
+    return order.view(1, *shape).repeat(len(tokens), 1, 1, 1)
+
+
+@wrong("undo_cut", "but must have (2, 3, 4, 6)")
+def undo_cut_flat(cut, tokens, shape):
+    return undo_cut_assign(cut, tokens, shape).flatten(1)
+
+
+@wrong("undo_cut", "torch.float32, but must be torch.float64")
+def undo_cut_float32(cut, tokens, shape):
+    return undo_cut_argsort(cut, tokens.float(), shape)
+
+
+@wrong("undo_cut", "stopped with IndexError")
+def undo_cut_width_first(cut, tokens, shape):
+    channels, width, height = shape
+    order = cut(torch.arange(math.prod(shape)).view(1, channels, height, width)).flatten().argsort()
+    return tokens.flatten(1)[:, order].view(-1, channels, height, width)
+
+
+@wrong("undo_cut", "stopped with IndexError")
+def undo_cut_one_channel(cut, tokens, shape):
+    _, height, width = shape
+    order = cut(torch.arange(height * width).view(1, 1, height, width)).flatten().argsort()
+    return tokens.flatten(1)[:, order].view(-1, *shape)
 
 
 # ---- sincos_1d

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
@@ -1057,3 +1058,265 @@ def update_ema_no_parentheses(average, model, decay, step):
     for old, new in zip(average.parameters(), model.parameters()):
         old.lerp_(new, 1 - decay)
     return decay
+
+
+# ---- ema_shares
+
+
+@right("ema_shares")
+def ema_shares_loop(decays):
+    shares = [1.0]
+    for d in decays.tolist():
+        shares = [d * share for share in shares] + [1 - d]
+    return shares
+
+
+@right("ema_shares")
+def ema_shares_cumprod(decays):
+    after = torch.cat(
+        [decays.flip(0).cumprod(0).flip(0), torch.ones(1)]
+    )  # after[j]: of updates j, j + 1, ...
+    return torch.cat([after[:1], (1 - decays) * after[1:]])
+
+
+@right("ema_shares")
+def ema_shares_float32(decays):
+    shares = torch.zeros(len(decays) + 1)
+    shares[0] = 1
+    for k in range(len(decays)):
+        shares *= decays[k]
+        shares[k + 1] = 1 - decays[k]
+    return shares
+
+
+@right("ema_shares")
+def ema_shares_numpy(decays):
+    decays = decays.numpy()
+    products = [np.prod(decays[k:]) for k in range(len(decays) + 1)]
+    return np.append(products[0], np.diff(products))
+
+
+@right("ema_shares")
+def ema_shares_one_hot(decays):
+    average, *weights = torch.eye(len(decays) + 1, dtype=torch.float64)
+    for decay, weight in zip(decays, weights):
+        average = torch.lerp(average, weight, 1 - decay)
+    return average
+
+
+def products_after(decays):
+    return [math.prod(decays[j + 1 :].tolist()) for j in range(len(decays))]
+
+
+@wrong("ema_shares", "in the wrong order")
+def ema_shares_newest_first(decays):
+    return ema_shares_cumprod(decays).flip(0)
+
+
+@wrong("ema_shares", "initial weights is missing")
+def ema_shares_without_initial(decays):
+    return [(1 - d) * after for d, after in zip(decays.tolist(), products_after(decays))]
+
+
+@wrong("ema_shares", "as if the average started at 0")
+def ema_shares_from_zero(decays):
+    shares = [0.0]
+    for d in decays.tolist():
+        shares = [d * share for share in shares] + [1 - d]
+    return shares
+
+
+@wrong("ema_shares", "Adam's bias correction")
+def ema_shares_adam(decays):
+    shares = torch.tensor(ema_shares_from_zero(decays), dtype=torch.float64)
+    return shares / (1 - decays.prod())
+
+
+@wrong("ema_shares", "starts with the weights after the first step")
+def ema_shares_from_first(decays):
+    shares = [1.0]
+    for d in decays[1:].tolist():
+        shares = [d * share for share in shares] + [1 - d]
+    return torch.tensor(shares)
+
+
+@wrong("ema_shares", "decay of their own update, too")
+def ema_shares_scaled_last(decays):
+    shares = torch.zeros(len(decays) + 1, dtype=torch.float64)
+    shares[0] = 1
+    for k, d in enumerate(decays):
+        shares[k + 1] = 1 - d
+        shares *= d
+    return shares
+
+
+@wrong("ema_shares", "decays of earlier updates are multiplied")
+def ema_shares_forward(decays):
+    before = [math.prod(decays[:j].tolist()) for j in range(len(decays))]
+    return [decays.prod(), *((1 - d) * b for d, b in zip(decays, before))]
+
+
+@wrong("ema_shares", "next update is left out")
+def ema_shares_off_by_one(decays):
+    k = len(decays)
+    return [decays.prod().item()] + [(1 - decays[j].item()) * decays[j + 2 :].prod().item() for j in range(k)]
+
+
+@wrong("ema_shares", "new weights enter with share 1; the decay")
+def ema_shares_products(decays):
+    return [decays.prod().item(), *products_after(decays)]
+
+
+@wrong("ema_shares", "enter with the decay as their share")
+def ema_shares_decay_enters(decays):
+    return [decays.prod().item(), *(d * after for d, after in zip(decays.tolist(), products_after(decays)))]
+
+
+@wrong("ema_shares", "stay what they were")
+def ema_shares_not_shrunk(decays):
+    return torch.cat([decays.prod()[None], 1 - decays])
+
+
+@wrong("ema_shares", "Old and new are exchanged")
+def ema_shares_exchanged(decays):
+    shares = [1.0]
+    for d in decays.tolist():
+        shares = [(1 - d) * share for share in shares] + [d]
+    return shares
+
+
+@wrong("ema_shares", "The first decay is used")
+def ema_shares_first_power(decays):
+    d, k = decays[0], len(decays)
+    return torch.stack([d**k, *((1 - d) * d ** (k - 1 - j) for j in range(k))])
+
+
+@wrong("ema_shares", "The last decay is used")
+def ema_shares_last_power(decays):
+    d, k = decays[-1].item(), len(decays)
+    return [d**k] + [(1 - d) * d ** (k - j) for j in range(1, k + 1)]
+
+
+@wrong("ema_shares", "lose a share in the first update only")
+def ema_shares_initial_once(decays):
+    return [decays[0], *((1 - d) * after for d, after in zip(decays, products_after(decays)))]
+
+
+@wrong("ema_shares", "shares of the initial weights after each update")
+def ema_shares_of_initial(decays):
+    return torch.cat([torch.ones(1), decays.cumprod(0)])
+
+
+@wrong("ema_shares", "All weights get the same share")
+def ema_shares_plain_mean(decays):
+    return torch.full((len(decays) + 1,), 1 / (len(decays) + 1))
+
+
+@wrong("ema_shares", "were divided by their sum")
+def ema_shares_normalized(decays):
+    shares = torch.tensor([decays.prod().item(), *products_after(decays)])
+    return shares / shares.sum()
+
+
+@wrong("ema_shares", "It is right until a decay is 0")
+def ema_shares_by_division(decays):
+    return torch.cat([decays.prod()[None], (1 - decays) * decays.prod() / decays.cumprod(0)])
+
+
+@wrong("ema_shares", "no division and no logarithm")
+def ema_shares_by_logarithms(decays):
+    logs = decays.log()
+    return torch.cat([logs.sum().exp()[None], (1 - decays) * (logs.sum() - logs.cumsum(0)).exp()])
+
+
+@wrong("ema_shares", "comes last; it is the first number")
+def ema_shares_initial_last(decays):
+    initial, *others = ema_shares_loop(decays)
+    return [*others, initial]
+
+
+@wrong("ema_shares", "steps are in reverse order")
+def ema_shares_steps_reversed(decays):
+    shares, after = [], 1.0
+    for d in decays.flip(0):
+        shares.append((1 - d) * after)
+        after = after * d
+    return [after, *shares]
+
+
+@wrong("ema_shares", "not flipped back")
+def ema_shares_not_flipped_back(decays):
+    after = torch.cat([torch.ones(1), decays.flip(0).cumprod(0)])
+    return torch.cat([after[-1:], (1 - decays) * after[:-1]])
+
+
+@wrong("ema_shares", "starts at the first update")
+def ema_shares_not_flipped(decays):
+    after = torch.cat([decays.cumprod(0)[1:], torch.ones(1)])
+    return torch.cat([decays.prod()[None], (1 - decays) * after])
+
+
+@wrong("ema_shares", "next update alone")
+def ema_shares_next_decay(decays):
+    following = decays.tolist()[1:] + [1.0]
+    return [decays.prod(), *((1 - d) * after for d, after in zip(decays, following))]
+
+
+@wrong("ema_shares", "get what is left of 1")
+def ema_shares_rest(decays):
+    steps = [(1 - decays[k].item()) * decays[k:].prod().item() for k in range(len(decays))]
+    return [1 - sum(steps), *steps]
+
+
+@wrong("ema_shares", "first update copies the weights")
+def ema_shares_first_copies(decays):
+    shares = [0.0, 1.0]
+    for d in decays[1:].tolist():
+        shares = [d * share for share in shares] + [1 - d]
+    return shares
+
+
+@wrong("ema_shares", "weights before each step")
+def ema_shares_weights_before(decays):
+    weights = torch.eye(len(decays) + 1, dtype=torch.float64)
+    average = weights[0]
+    for k, d in enumerate(decays):
+        average = d * average + (1 - d) * weights[k]
+    return average
+
+
+@wrong("ema_shares", "last update is missing")
+def ema_shares_without_last(decays):
+    return ema_shares_loop(decays[:-1]) + [0.0]
+
+
+@wrong("ema_shares", "warm-up is applied")
+def ema_shares_warm_up(decays):
+    shares = [1.0]
+    for k, d in enumerate(decays.tolist()):
+        d = min(d, (1 + k) / (10 + k))
+        shares = [d * share for share in shares] + [1 - d]
+    return shares
+
+
+@wrong("ema_shares", "mean of the decays")
+def ema_shares_mean_decay(decays):
+    d, k = decays.mean().item(), len(decays)
+    return [d**k] + [(1 - d) * d ** (k - j) for j in range(1, k + 1)]
+
+
+@wrong("ema_shares", "all of them are 100 times")
+def ema_shares_percent(decays):
+    return [100 * share for share in ema_shares_loop(decays)]
+
+
+@wrong("ema_shares", "changes its input decays")
+def ema_shares_in_place(decays):
+    shares, decays[0] = ema_shares_cumprod(decays), 0
+    return shares
+
+
+@wrong("ema_shares", "must return a tensor")
+def ema_shares_pair(decays):
+    shares = ema_shares_cumprod(decays)
+    return shares[0], shares[1:]

@@ -154,6 +154,7 @@ def test_emoji_by_category(tmp_path, capsys):
     model, food = DiT.from_pretrained(tmp_path / "model"), emoji(["food"]).train
     text = capsys.readouterr().out
     assert f"{len(food)} captions of" in text and "to sample: flat" in text
+    assert "\nrun: 1 steps of 4 images, no forecast of memory and time: " in text
     assert f"  {len(food.with_mirror_images()) - len(food)} of the images are mirrored, too; " in text
     assert model.config.input_size == 32 and model.config.vocabulary[:2] == ("flat", "3d")
 

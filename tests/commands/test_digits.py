@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import dit_nb
 from dit_nb.cli import main
 from dit_nb.errors import UserError
 
@@ -30,6 +31,14 @@ def test_metrics(digits_run):
     )
     assert abs(metrics["accuracy_real"] - 0.989) < 0.005
     assert abs(metrics["nearest_train_real"] - 16.8) < 0.1
+
+
+def test_the_card_tells_how_the_model_was_trained(digits_run):
+    card = (digits_run / "model" / "README.md").read_text()
+    assert "not recorded" not in card and "Data: digits." in card
+    assert f"    dit-nb digits --steps 12 --out {digits_run}  # dit_nb {dit_nb.__version__}, torch " in card
+    parameters = json.loads((digits_run / "metrics.json").read_text())["parameters"]
+    assert f"with {parameters:,} parameters" in card and "| frechet |" in card
 
 
 @pytest.mark.slow

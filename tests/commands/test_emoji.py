@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import dit_nb
 from dit_nb.cli import main
 from dit_nb.data import emoji
 from dit_nb.pretrained import load_model
@@ -37,6 +38,15 @@ def test_metrics_of_an_untrained_model_are_far_from_those_of_real_emoji(run):
     assert m["frechet"] > 2 * m["frechet_real"]
     assert m["nearest_train"] > 2 * m["nearest_train_real"]
     assert m["category_accuracy_real"] > 0.8 and m["style_accuracy_real"] > 0.8
+
+
+def test_the_card_tells_how_the_model_was_trained(run):
+    card = (run / "model" / "README.md").read_text()
+    assert "not recorded" not in card and "Data: emoji (smileys)." in card
+    assert f"    dit-nb emoji --steps 4 --save-every 2 --out {run} --hidden-size 16 " in card
+    assert f"  # dit_nb {dit_nb.__version__}, torch " in card
+    parameters = json.loads((run / "metrics.json").read_text())["parameters"]
+    assert f"with {parameters:,} parameters" in card and "| frechet |" in card
 
 
 def test_checkpoints_are_resumed_or_refused(run, error_of):

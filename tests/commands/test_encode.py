@@ -2,14 +2,18 @@
 
 import json
 import tarfile
+from types import SimpleNamespace
 
 import numpy as np
 import torch
 
 from dit_nb.cli import main
+from dit_nb.commands.encode import _describe_run
 from dit_nb.data import image_grid, save_image
+from dit_nb.distributed import _process_state
 from dit_nb.latent_cache import open_latents
-from support_latents import linear_images, tiny_vae
+from dit_nb.latents import LatentCodec
+from support_latents import LinearVAE, linear_images, tiny_vae
 
 
 def photos(folder, n=3):
@@ -33,6 +37,9 @@ def test_encode_a_folder(tmp_path, capsys):
         f"data: {folder}\n  6 images of 3 channels, 16x16\n  2 classes: china 3, flower 3\n"
     )
     assert "6 images and their mirror images as latents of 4x8x8" in text and "use --scale " in text
+    network = _process_state().device.type, sum(w.numel() for w in tiny_vae().parameters())
+    assert f"\nautoencoder: {network[1]:,} parameters, fp32 on {network[0]}\n" in text
+    assert "\nrun: 2 batches of up to 4 images, each with its mirror image\n" in text
     latents = open_latents(out)
     assert latents.class_names == ("china", "flower") and latents.vae["id"] == vae
     assert sorted(latents.get_batch(list(range(6)))[1].tolist()) == [0, 0, 0, 1, 1, 1]
@@ -40,6 +47,16 @@ def test_encode_a_folder(tmp_path, capsys):
     wrong = [*command[:4], "--out", str(tmp_path / "y"), "--image-size", "15"]
     assert main(wrong) == 2 and "images is 15x15" in capsys.readouterr().err
     assert not (tmp_path / "y").exists()
+
+
+def test_the_number_of_batches_is_that_of_the_shards():
+    """Shards of 512 images, in batches of 100: 6 each, and 1 for the 40 images of the last."""
+    state = SimpleNamespace(num_processes=2)
+    text = _describe_run(LatentCodec(LinearVAE(), dtype=torch.bfloat16), 2 * 512 + 40, 100, state)
+    assert text.splitlines() == [
+        "autoencoder: 144 parameters, bf16 on cpu, 2 processes",
+        "run: 13 batches of up to 100 images, each with its mirror image",
+    ]
 
 
 def test_encode_train_and_sample(tmp_path, capsys):

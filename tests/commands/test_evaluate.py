@@ -1,5 +1,6 @@
 """`dit-nb evaluate`: its output, and its errors."""
 
+import inspect
 import json
 
 import numpy as np
@@ -9,8 +10,11 @@ from PIL import Image
 
 from dit_nb import features
 from dit_nb.cli import main
+from dit_nb.commands import evaluate as command
 from dit_nb.data import _to_uint8, digits
+from dit_nb.distributed import _process_state
 from dit_nb.features import DigitExtractor
+from dit_nb.pretrained import load_model
 
 RNG = np.random.default_rng
 
@@ -120,6 +124,29 @@ def test_what_was_found_is_printed_first(trained_extractor, split, tmp_path, cap
     assert text.err.startswith("samples: held-out digits\n  360 images of 1 channel, 8x8\n  10 classes: ")
     assert f"reference: {tmp_path / 'real'}, split test\n  20 images of 1 channel, 8x8" in text.err
     assert "2 classes: a 10, b 10" in text.err and "left out: 30 images in train" in text.err
+    network = "features: digits, 4,810 parameters, fp64 on cpu\nrun: 6 + 1 batches of up to 64 images\n"
+    assert text.err.index("reference: ") < text.err.index(network)
+    assert main([*words[:3], "--split", "test", "--resamples", "7", "--batch-size", "20"]) == 0
+    run = "run: 18 + 1 batches of up to 20 images, then 7 random halves for the intervals\n"
+    assert run in capsys.readouterr().err
+
+
+def test_networks_are_put_on_the_device_of_the_process(digits_run, monkeypatch):
+    """Not on the first GPU, which would get the work of all processes."""
+    found = []
+
+    def noting(real):
+        def call(*args, **options):
+            found.append(inspect.signature(real).bind(*args, **options).arguments["device"])
+            return real(*args, **options)
+
+        return call
+
+    for name in ("load_any", "_open_extractor"):
+        monkeypatch.setattr(command, name, noting(getattr(command, name)))
+    words = "digits --num-samples 8 --features digits --resamples 0".split()
+    assert main(["evaluate", str(digits_run), *words]) == 0
+    assert found == [_process_state().device] * 2
 
 
 def test_images_that_are_not_square(tmp_path, capsys):
@@ -143,7 +170,11 @@ def test_a_checkpoint_is_sampled_and_evaluated(digits_run, tmp_path, capsys):
     for samples in (tmp_path / "x.npz", model, digits_run):  # the folder of a run stands for its model
         capsys.readouterr()
         assert main(["evaluate", str(samples), "digits", "--num-samples", "20", *few]) == 0
-        found.append(json.loads(capsys.readouterr().out))
+        text = capsys.readouterr()
+        found.append(json.loads(text.out))
+    network, sampling = load_model(model)
+    line = f"model: {sum(w.numel() for w in network.parameters()):,} parameters, fp32 on {network.pos_embed.device.type}"
+    assert f"\n{line}, sampler {sampling.sampler}, steps {sampling.steps}\n" in text.err
     for other in found[1:]:
         assert other["samples"]["n"] == 20 and other["metrics"].keys() == found[0]["metrics"].keys()
         for name, row in other["metrics"].items():

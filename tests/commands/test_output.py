@@ -2,7 +2,7 @@
 
 import pytest
 
-from dit_nb.commands.output import _staged_output
+from dit_nb.commands.output import _staged_output, _training_card
 
 
 def test_a_finished_output_replaces_files_and_keeps_others(tmp_path):
@@ -24,3 +24,8 @@ def test_a_failed_output_leaves_the_folder_as_it_was(tmp_path):
         (work / "old.txt").write_text("half")
         raise KeyError
     assert [p.name for p in tmp_path.iterdir()] == ["old.txt"] and (tmp_path / "old.txt").read_text() == "old"
+
+
+def test_a_card_without_a_command_tells_the_versions():
+    card = _training_card("digits", "")
+    assert card["data"] == "digits" and card["command"].startswith("# dit_nb ") and "torch" in card["command"]

@@ -246,6 +246,39 @@ def test_options_that_the_model_would_ignore(model, words, named, tmp_path, caps
     assert named in capsys.readouterr().err
 
 
+DAMAGED = [b"", b"{", b"[]", b"null", b"\xff\xfe", b"[" * 100_000, b"a,b\n1,2\n", b"{}"]
+
+
+@pytest.mark.parametrize("content", DAMAGED, ids=range(len(DAMAGED)))
+def test_damaged_settings_of_a_folder_of_samples(digits_run, tmp_path, error_of, content):
+    """Another setting is refused, and so is a file that holds none; the images stay."""
+    words = ("sample", digits_run / "model", "--steps", 2, "--num-samples", 3, "--out", tmp_path / "s")
+    assert main([str(word) for word in words]) == 0
+    images = {path: path.read_bytes() for path in (tmp_path / "s").glob("*.png")}
+    (tmp_path / "s" / "settings.json").write_bytes(content)
+    message = error_of(*words)
+    assert "settings.json is damaged" in message or "but the images in" in message
+    assert {path: path.read_bytes() for path in (tmp_path / "s").glob("*.png")} == images
+
+
+def test_settings_of_a_folder_of_samples_are_written_once_and_completely(digits_run, tmp_path, monkeypatch):
+    words = [str(w) for w in ("sample", digits_run / "model", "--steps", 2, "--num-samples", 2)]
+    out = tmp_path / "s"
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", killed)
+        assert main([*words, "--out", str(out)]) == 130
+    assert list(out.iterdir()) == []
+    (out / ".settings.1.json").write_text("{")  # as a kill leaves it
+    assert main([*words, "--out", str(out)]) == 0
+    before = (out / "settings.json").stat().st_mtime_ns
+    assert main([*words, "--out", str(out)]) == 0
+    assert (out / "settings.json").stat().st_mtime_ns == before
+
+
 def test_a_folder_of_before_the_time_shift_is_continued(digits_run, tmp_path):
     words = ("--steps", 2, "--num-samples", 3)
     assert sample(digits_run / "model", *words, out=tmp_path) == 0

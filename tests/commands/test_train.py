@@ -156,7 +156,7 @@ def test_a_changed_setting_is_told_in_the_log_and_in_the_card(tmp_path, capsys, 
     words = [*RUN, "--out", str(tmp_path), "--resume", "auto"]
     assert main([*words, "--steps", "2"]) == 0
     slower = [*words, "--steps", "4", "--lr", "5e-5", "--grad-clip", "1"]
-    assert "unless change names it" in error_of(*slower)
+    assert "lr is 5e-05, but must be 0.0001" in error_of(*slower)
     assert "change is 'depth'" in error_of(*slower, "--change", "depth")
     capsys.readouterr()
     assert main([*slower, "--change", "lr", "grad-clip"]) == 0

@@ -132,32 +132,6 @@ def test_packed_weights_give_the_products_of_bfloat16(block, monkeypatch):
         assert fast.denoiser.blocks[1].mlp.fc2.weight is fast.model.blocks[1].mlp.fc2.weight
 
 
-@packs
-@torch.inference_mode()
-def test_a_packed_layer_computes_gelu_in_the_same_pass():
-    g = torch.Generator().manual_seed(0)
-    layer, x = nn.Linear(48, 96), torch.randn(3, 7, 48, generator=g).bfloat16()
-    layer.bfloat16()
-    want = F.linear(x.double(), layer.weight.double(), layer.bias.double())
-    for gelu, exact in ((False, want), (True, F.gelu(want, approximate="tanh"))):
-        got = _PackedLinear(layer, gelu)(x)
-        assert got.dtype == torch.bfloat16 and (got - exact).norm() / exact.norm() < 2**-8
-
-
-@packs
-def test_layers_of_other_kinds_are_not_packed():
-    """Another activation than the GELU by tanh stays, and so does a subclass of Linear."""
-
-    class Own(nn.Linear):
-        pass
-
-    model = some_model()
-    model.blocks[0].mlp.act, model.blocks[0].mlp.fc2 = nn.GELU(), Own(128, 32)
-    fast, (x, t, y) = InferenceModel(model, "bf16"), model_inputs(model)
-    assert type(fast.model.blocks[0].mlp.act) is nn.GELU and type(fast.model.blocks[0].mlp.fc2) is Own
-    assert (fast(x, t, y) - model(x, t, y)).norm() / model(x, t, y).norm() < 0.02
-
-
 def test_sample_images_takes_a_copy():
     model, y = some_model(), torch.arange(6) % 3
     sampling = replace(SamplingConfig(), clip_x0=False, steps="10", cfg_scale=2.0)

@@ -1,10 +1,13 @@
 """Reading every image once: by several processes, in rounds, and only what is new or has changed."""
 
+import io
 import os
 import threading
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from dit_nb import image_check
@@ -12,6 +15,7 @@ from dit_nb.image_check import _find_unreadable, _Ranks, _save_known
 from dit_nb.image_files import open_images
 from dit_nb.image_sources import _folder_table
 from support import raises_input_error
+from support_data import random_pixels, swapped_profile
 
 
 @pytest.fixture
@@ -122,7 +126,23 @@ def test_images_with_several_frames_are_noted_and_remembered(folder, read):
     assert open_images(folder, 8).notes == ("frames after the first of 3 images, such as a.png",)
 
 
-@pytest.mark.parametrize("content", [b"", b"junk", b"\x93NUMPY\x01\x00"])
+def npz(**arrays) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+def npy(array) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+DAMAGED = [b"", b"junk", b"\x93NUMPY\x01\x00", b"PK\x03\x04", npz(a=np.zeros(3, np.uint64))]
+DAMAGED += [npy(np.zeros((2, 2), np.uint64)), npy(np.zeros(3)), npy(np.uint64(1))]
+
+
+@pytest.mark.parametrize("content", DAMAGED, ids=range(len(DAMAGED)))
 def test_a_damaged_memory_is_ignored(pictures, read, content):
     open_images(pictures, 8, skip_bad=True)
     (file,) = (pictures.parent / "home" / "dit_nb").iterdir()
@@ -143,5 +163,31 @@ def test_processes_that_see_other_files(pictures):
     """As with copies on several machines, one of which is not complete."""
     cells = _folder_table(pictures).cells
     gather = lambda value: [value, ("another", None, set())]  # noqa: E731
-    with raises_input_error("not the same for all processes"):
+    with raises_input_error(f"data {cells.place} "):
         _find_unreadable(cells, 8, _Ranks(0, 2, gather))
+
+
+def tagged(kind):
+    """A file with an orientation and a profile of colors."""
+    file, tags = io.BytesIO(), Image.Exif()
+    tags[0x0112] = 6
+    pixels = Image.fromarray(random_pixels(12, 16, 3))
+    pixels.save(file, kind, exif=tags, icc_profile=swapped_profile())
+    return file.getvalue()
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.sampled_from([tagged("png"), tagged("jpeg")]), st.integers(0, 10**6), st.binary(min_size=1, max_size=4)
+)
+def test_damaged_bytes_give_an_image_or_a_value_error(file, place, junk):
+    """Bytes overwritten in tags, profile or pixels: never anything but an image or a ValueError."""
+    data = bytearray(file)
+    place %= len(data)
+    data[place : place + len(junk)] = junk
+    try:
+        image = image_check._read_cell({"bytes": bytes(data), "path": None}, 3, 8)
+    except ValueError as error:
+        assert str(error).startswith("image 3 of the data set ")
+    else:
+        assert image.mode == "RGB" and min(image.size) >= 1

@@ -1,5 +1,7 @@
 """Latents on disk: their content, several processes, interrupted runs, and folders that cannot be used."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -17,7 +19,7 @@ from dit_nb.latent_cache import (
     open_latents,
 )
 from dit_nb.latents import LatentCodec, sample_latents
-from support import relative
+from support import raises_input_error, relative
 from support_latents import CHANNELS, LinearVAE, linear_image_set, linear_images
 
 
@@ -201,8 +203,20 @@ def test_a_file_size_limit(tmp_path):
 # Errors
 
 
-@pytest.mark.parametrize("what", ["vae", "scale", "size", "data", "labels", "count", "classes", "dtype"])
-def test_another_plan_is_refused(tmp_path, what):
+@pytest.mark.parametrize(
+    "what, named",
+    [
+        ("vae", "vae .* has fingerprint "),
+        ("scale", r"vae .* has scale 1\.0, .* 0\.25"),
+        ("size", r"image_shape is \[3, 16, 12\], .*\[3, 8, 12\]"),
+        ("data", "image_hash is "),
+        ("labels", "image_hash is "),
+        ("count", "images is 7, .* 6"),
+        ("classes", "class_names is .*rose.*flower"),
+        ("dtype", "dtype is bfloat16, .*float32"),
+    ],
+)
+def test_another_plan_is_refused(tmp_path, what, named):
     data, codec = linear_image_set(6), LatentCodec(LinearVAE())
     encode_share(data, tmp_path / "z", 0, 2)
     vae = LinearVAE()
@@ -220,9 +234,41 @@ def test_another_plan_is_refused(tmp_path, what):
         "dtype": LatentCodec(LinearVAE(), dtype=torch.bfloat16),
     }.get(what, codec)
     before = shards(_work_folder(tmp_path / "z"))
-    with pytest.raises(ValueError, match="begun|made"):
+    with pytest.raises(ValueError, match=f"^{named}"):
         encode_share(data, tmp_path / "z", 1, 2, codec)
     assert shards(_work_folder(tmp_path / "z")) == before
+
+
+def without(name):
+    return lambda plan: {key: value for key, value in plan.items() if key != name}
+
+
+DAMAGED = {
+    "empty": b"",
+    "cut": b'{"images": 6,',
+    "a list": b"[]",
+    "null": b"null",
+    "no text": b"\xff\xfe\0",
+    "deep": b"[" * 100_000,
+    "no autoencoder": without("vae"),
+    "no number": without("images"),
+    "a vae that is text": lambda plan: {**plan, "vae": "text"},
+    "a shape of text": lambda plan: {**plan, "latent_shape": ["a", "b", "c"]},
+}
+
+
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_description_of_an_interrupted_run(tmp_path, content):
+    data = linear_image_set(6)
+    encode_share(data, tmp_path / "z", 0, 2)
+    work = _work_folder(tmp_path / "z")
+    path, before = work / "latents.json", shards(work)
+    path.write_bytes(
+        content if isinstance(content, bytes) else json.dumps(content(json.loads(path.read_text()))).encode()
+    )
+    with raises_input_error(f"{path}.*: remove {work} to encode from the start"):
+        encode_images(data, LatentCodec(LinearVAE()), tmp_path / "z", shard_size=2, progress=False)
+    assert shards(work) == before
 
 
 def test_an_existing_folder_is_not_overwritten(tmp_path):

@@ -58,7 +58,7 @@ def test_a_part_of_each_class_is_held_out(pictures):
     for fraction in (0, 1, -0.1):
         with raises_input_error("fraction is"):
             hold_out(data, fraction)
-    with raises_input_error("too few"):
+    with raises_input_error(r"^data has 1 images.* 0\.5"):
         hold_out(Subset(data, [11]), 0.5)
 
 
@@ -91,7 +91,7 @@ def test_balanced_classes_have_as_many_images(pictures):
     assert sorted(balanced.indices.count(i) for i in (9, 10)) == [4, 5]
     train, _ = hold_out(open_images(pictures, 8), 0.3)
     assert torch.bincount(_data_labels(balance_classes(train))).tolist() == [6, 6, 6]
-    with raises_input_error("no classes"):
+    with raises_input_error("^data has no classes"):
         balance_classes(open_images(pictures / "a", 8))
 
 

@@ -1,6 +1,7 @@
 """The code that notebooks show is that of the package."""
 
 import inspect
+import textwrap
 
 import pytest
 import shown
@@ -20,7 +21,7 @@ from dit_nb.visual import show_source
     ],
 )
 def test_source_is_what_python_finds(module, name, found):
-    assert shown.source_of(module, name) == inspect.getsource(found).rstrip()
+    assert shown.source_of(module, name) == textwrap.dedent(inspect.getsource(found)).rstrip()
 
 
 def test_what_is_not_there_is_not_found():

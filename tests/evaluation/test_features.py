@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from dit_nb.data import _to_uint8
+from dit_nb.emoji_features import emoji_classifier
 from dit_nb.errors import UserError
 from dit_nb.features import InceptionExtractor, ModuleExtractor, _open_extractor, _open_inception
 
@@ -28,6 +29,16 @@ def test_extractors_that_do_not_fit(extractor):
         ModuleExtractor(torch.nn.Identity(), "cpu")(torch.zeros(60, 3, 8, 8))
     with pytest.raises(UserError, match="features.*'clip'.*digits, emoji, inception"):
         _open_extractor("clip", (3, 8, 8))
+
+
+def test_parameters_and_device_of_extractors(extractor):
+    """What the command prints: weights and biases of 64 pixels, 64 hidden units, 10 digits, in float64."""
+    assert sum(w.numel() for w in extractor._weights()) == 64 * 64 + 64 + 64 * 10 + 10
+    assert {w.dtype for w in extractor._weights()} == {torch.float64}
+    own = _open_extractor(torch.nn.Linear(5, 3), (3, 8, 8), device="meta")
+    assert own.device == "meta" and [w.device.type for w in own._weights()] == ["meta", "meta"]
+    emoji = _open_extractor("emoji", (3, 32, 32))._weights()
+    assert sum(w.numel() for w in emoji) == sum(w.numel() for w in emoji_classifier().parameters())
 
 
 # Inception

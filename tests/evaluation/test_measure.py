@@ -15,23 +15,37 @@ from torch.utils.data import TensorDataset
 
 from dit_nb.config import SamplingConfig
 from dit_nb.data import _to_uint8
-from dit_nb.evaluation import frechet_distance, gaussian_frechet_distance, inception_score, precision_recall
+from dit_nb.evaluation import (
+    frechet_distance,
+    gaussian_frechet_distance,
+    in_knn_manifold,
+    inception_score,
+    precision_recall,
+)
 from dit_nb.features import Features
 from dit_nb.measure import (
     _PRESETS,
     _Comparison,
+    _distances,
+    _features_in_order,
     _FeatureStats,
     _half_sample_interval,
     _half_sample_values,
+    _in_manifold,
     _mean_cov,
     _MeanCov,
+    _measure,
+    _open_both,
     _RunningInceptionScore,
     _RunningMeanCov,
+    _Settings,
     _uniform_labels,
+    _values_of_halves,
     evaluate,
 )
 from dit_nb.sample_files import _open_image_source
 from support import error_cases, raises_input_error
+from support_ranks import in_ranks
 
 RNG = np.random.default_rng
 X = torch.rand(20, 3, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
@@ -54,7 +68,7 @@ def test_frechet_distance_equals_scipys_matrix_root():
 @given(st.integers(2, 60), st.integers(1, 5), st.lists(st.integers(0, 60), max_size=8), st.integers(0, 4))
 def test_running_mean_and_covariance_do_not_depend_on_the_batches(n, f, cuts, power):
     rows = RNG(n).normal(size=(n, f)) + 10.0**power
-    moments = _RunningMeanCov()
+    moments = _RunningMeanCov(at_once=1 + n // 7)
     for batch in np.split(rows, sorted(c for c in cuts if c < n)):
         moments.add(batch)
     got = moments.result()
@@ -200,6 +214,15 @@ def test_coverage_of_intervals_of_a_mean_and_of_recall():
     assert held >= binom.ppf(0.001, 30, 0.9)
 
 
+def test_halves_have_at_most_5000_samples():
+    """What bounds the time of an interval, however many samples are kept."""
+    stats = _FeatureStats("many", 10_500, kept=Features(RNG(0).normal(size=(10_500, 1))))
+    comparison, sizes = _Comparison(stats, _FeatureStats("statistics", 0)), []
+    comparison.of_subset = lambda half: sizes.append(len(half)) or [0.0]
+    _values_of_halves(comparison, _Settings(resamples=4, progress=False))
+    assert sizes == [5000] * 4
+
+
 def test_half_sample_interval_by_hand():
     halves = np.arange(101.0)
     assert _half_sample_interval(7, halves, level=0.9) == pytest.approx((7 - 45, 7 + 45))
@@ -293,9 +316,9 @@ def test_evaluate_with_any_network():
 
 
 def test_fewer_samples_than_features_warn(split, extractor):
-    with pytest.warns(UserWarning, match="40 images for 64 pooled and 64 spatial features"):
+    with pytest.warns(UserWarning, match="40 images for 64 pooled and 64 spatial features") as caught:
         result = evaluate(split.train.images[:40], split.held_out, extractor, resamples=0, progress=False)
-    assert len(result["notes"]) == 1
+    assert len(result["notes"]) == 1 and caught[0].filename == __file__, "the line that called evaluate"
 
 
 @error_cases(
@@ -362,6 +385,96 @@ def test_bright_batches_among_dark_ones_are_right():
     images = torch.cat([X.clamp(0, 1), X])
     result = evaluate(as_data_set(images), X, RandomProjections(), batch_size=8, resamples=0, progress=False)
     assert result["samples"]["n"] == 40
+
+
+# Several processes
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 5])
+@pytest.mark.parametrize("kind", KINDS)
+def test_several_processes_measure_what_one_does(kind, world_size, split, extractor, tmp_path):
+    """To the last bit. 8 and 5 batches, so that some processes have none in the last round; 11 halves."""
+    samples = KINDS[kind](split.train.images[:150], tmp_path)
+    options = {"batch_size": 20, "max_features": 90, "resamples": 11, "progress": False}
+    one = evaluate(samples, split.held_out.images[:90], extractor, **options)
+
+    def work(ranks):
+        sources = _open_both(samples, split.held_out.images[:90], None)
+        return _measure(*sources, extractor, _Settings(**options), ranks)
+
+    first, *others = in_ranks(world_size, work)
+    assert first == one and others == [{}] * (world_size - 1)
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 3])
+def test_processes_share_reading_and_features(world_size):
+    """Each image is read once, by one process, and its features are the same for all."""
+    read, images = [[] for _ in range(world_size)], torch.rand(23, 3, 4, 4) * 2 - 1
+
+    def work(ranks):
+        source = _open_image_source(as_data_set(images))
+
+        def features(batch):
+            read[ranks.rank].append(len(batch))
+            return Features(batch.mean((2, 3)).numpy())
+
+        return np.concatenate([seen.pooled for seen in _features_in_order(source, features, 4, ranks)])
+
+    for got in in_ranks(world_size, work):
+        assert np.array_equal(got, images.mean((2, 3)).numpy())
+    assert sum(map(sum, read)) == 23 and max(map(len, read)) == -(-6 // world_size)
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+@pytest.mark.parametrize(
+    "images, pattern",
+    [
+        (LATE, "samples holds NaN or infinity, first in image 33"),
+        ((X + 1) / 2, r"samples has values .* 2 \* x - 1"),
+    ],
+    ids=["NaN", "0 to 1"],
+)
+def test_an_image_out_of_range_is_an_error_of_all_processes(images, pattern, world_size):
+    """One process has the image with NaN; that values are in [0, 1] follows from the images of all."""
+
+    def work(ranks):
+        return _measure(
+            *_open_both(images, X, None), RandomProjections(), _Settings(8, progress=False), ranks
+        )
+
+    found = in_ranks(world_size, work)
+    for error in found:
+        with raises_input_error(pattern):
+            raise error
+
+
+def test_distances_are_those_of_scipy_and_0_between_equal_rows():
+    """Also far from the origin, where a square is the small difference of large ones."""
+    a, b = RNG(0).normal(size=(25, 40)), RNG(1).normal(size=(17, 40))
+    a[[3, 20]] = b[[5, 5]]
+    for far in (0.0, 1e4):
+        got = torch.cat(list(_distances(a + far, b + far, rows=10))).numpy()
+        np.testing.assert_allclose(got, cdist(a + far, b + far), rtol=1e-9)
+        assert (got[[3, 20], 5] == 0).all() and (got == 0).sum() == 2
+    assert _in_manifold(a, b, 3).tolist() == in_knn_manifold(a, b, 3).tolist()
+    assert _in_manifold(a, a, 3).all(), "each is within its own radius"
+
+
+def test_a_set_compared_with_itself_and_with_copies(split, extractor):
+    """Ties: every image is covered, however often it is there, as by the functions of the lesson."""
+    x = split.held_out.images[:40].repeat(5, 1, 1, 1)  # 4 copies: the radius is 0
+    for real in (x, split.held_out.images[:90]):
+        result = evaluate(x, real, extractor, resamples=4, progress=False)["metrics"]
+        want = precision_recall(extractor(real).pooled, extractor(x).pooled)
+        assert (result["precision"]["value"], result["recall"]["value"]) == want
+    assert evaluate(x, x, extractor, resamples=0, progress=False)["metrics"]["recall"]["value"] == 1
+
+
+def test_features_that_do_not_fit_the_batch():
+    with raises_input_error("features has pooled rows with NaN"):
+        evaluate(X, X, lambda x: Features(x.flatten(1).log().numpy()), progress=False)
+    with raises_input_error("features has 1 pooled rows, but must have one for each of 8"):
+        evaluate(X, X, lambda x: Features(x.flatten(1)[:1].numpy()), batch_size=8, progress=False)
 
 
 # The protocol

@@ -90,6 +90,10 @@ def test_all_sources_give_the_same_images(tmp_path, size, compressed):
         assert opened.n == 9 and opened.shape == (3, 8, 8)
         assert all(batch.dtype == torch.float32 and 1 <= len(batch) <= size for batch in batches)
         torch.testing.assert_close(torch.cat(batches), floats, rtol=0, atol=1e-6)
+        shares = [list(opened.batches(size, rank, 2)) for rank in range(2)]
+        for i, batch in enumerate(batches):
+            assert torch.equal(shares[i % 2][i // 2], batch), "the processes take batches in turn"
+        assert sum(map(len, shares)) == len(batches)
 
 
 def test_digits_are_the_held_out_ones(split):

@@ -31,7 +31,23 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.hard)
 
 
-_rows: dict[str, list] = {}  # of this session: cases, failures, seconds, note
+_rows: dict[str, list] = {}  # of this session: cases, failures, seconds, note, parameters
+_whole: dict[str, int] = {}  # number of parameters of each test, also if only some were selected
+
+
+def _what(item) -> str:
+    """What a test tries, the first line of its docstring."""
+    return (item.obj.__doc__ or item.originalname).strip().splitlines()[0].rstrip(".")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pycollect_makeitem(collector, name, obj):
+    """Count the parameters of each test before any selection."""
+    items = yield
+    for item in items if isinstance(items, list) else ():
+        if isinstance(item, pytest.Function):
+            _whole[_what(item)] = _whole.get(_what(item), 0) + 1
+    return items
 
 
 @pytest.hookimpl(wrapper=True)
@@ -41,8 +57,9 @@ def pytest_runtest_makereport(item, call):
     if call.when == "call" and not report.skipped and item.get_closest_marker("hard"):
         tried = item.stash.get(_cases, None)
         held, note = (tried.held, tried.note) if tried else (int(report.passed), "")
-        what = (item.obj.__doc__ or item.originalname).strip().splitlines()[0].rstrip(".")
-        row = _rows.setdefault(what, [0, 0, 0.0, ""])
-        row[:] = row[0] + held, row[1] + report.failed, row[2] + call.duration, note or row[3]
-        write_row(what, *row)
+        what = _what(item)
+        row = _rows.setdefault(what, [0, 0, 0.0, "", 0])
+        row[:] = row[0] + held, row[1] + report.failed, row[2] + call.duration, note or row[3], row[4] + 1
+        part = "" if row[4] == _whole[what] else f"{row[4]} of {_whole[what]}"
+        write_row(what, *row[:4], part=part)
     return report

@@ -71,7 +71,7 @@ if __name__ == "__main__":
     failed = late > 1.05 * early
     note = f"resident memory {early:.0f} MB in the second tenth, {late:.0f} MB in the last"
     print(f"{steps:,} steps, {note}", "FAILED" if failed else "")
-    write_row(
-        "soak: a run with everything on; cases are steps", steps, int(failed), time.time() - start, note
-    )
+    what = "soak: a run with everything on; cases are steps"
+    part = f"{minutes:g} of 60 minutes" if minutes < 60 else ""
+    write_row(what, steps, int(failed), time.time() - start, note, part)
     sys.exit(int(failed))

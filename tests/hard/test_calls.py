@@ -478,9 +478,8 @@ def outcome(name: str, values: dict, replaced: list[str]) -> str:
         assert "\n" not in message and message.endswith("."), f"{name}({shown}): {message}"
         return "refused"
     except Exception as error:
-        if any(
-            (callable(values[k]) and k in ("model", "callback", "features")) or k == "data" for k in replaced
-        ):
+        own = {k for k in ("model", "callback", "features") if callable(values.get(k))}
+        if own & set(replaced) or (name == "Trainer" and "data" in replaced):
             return "refused"  # an error of a function or a data set of the caller
         raise AssertionError(f"{name}({shown}) raises {type(error).__name__}: {error}") from error
     assert call.holds(result, values), f"{name}({shown}) is accepted, and its result is wrong: {result!r}"[

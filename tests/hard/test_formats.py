@@ -3,6 +3,7 @@
 Each reader gives a sentence, or a result that is whole. It never crashes, hangs, or runs code from a file.
 """
 
+import dataclasses
 import io
 import json
 import os
@@ -27,17 +28,27 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from dit_nb import DiT, DiTConfig, SamplingConfig, load_model
+from dit_nb.checkpoint import Checkpointer
+from dit_nb.commands.sample import _check_same_settings
+from dit_nb.config import TrainConfig
+from dit_nb.data import digits
 from dit_nb.errors import UserError
+from dit_nb.finetune import add_lora
 from dit_nb.hub import _model_folder
+from dit_nb.image_check import _load_known
 from dit_nb.image_files import open_images
 from dit_nb.image_streams import open_stream
 from dit_nb.interop.convert import load_any, load_diffusers, save_diffusers
 from dit_nb.interop.official import save_official
-from dit_nb.latent_cache import encode_images, open_latents
+from dit_nb.lab.sweep import _META_COLUMNS, Study, _finished_runs, _read_rows, run_study, toy_run
+from dit_nb.latent_cache import _begin_latents, _plan_latents, encode_images, open_latents
 from dit_nb.latents import LatentCodec
 from dit_nb.measure import evaluate
+from dit_nb.objective import Diffusion
 from dit_nb.pretrained import save_model
+from dit_nb.run_log import _MetricsTable, _wandb_options
 from dit_nb.sample_files import save_npz
+from dit_nb.since.mmdit import MMDiT, MMDiTConfig
 from dit_nb.teach.classroom import assignments, challenge, checking
 from dit_nb.teach.classroom.challenge import _Entry
 from dit_nb.teach.classroom.execute import _Run
@@ -47,6 +58,8 @@ from dit_nb.teach.classroom.nbgrader_source import _release_notebook, source_not
 from dit_nb.teach.classroom.roster import _read_extensions, _read_roster
 from dit_nb.teach.classroom.table import Grade, _read_table, _write_table
 from dit_nb.teach.classroom.work import Class, _take_in
+from dit_nb.training import Trainer
+from support_training import HALFWAY, make_trainer
 
 pytestmark = pytest.mark.hard
 
@@ -97,6 +110,14 @@ def pictures(folder: Path, suffix: str, table: str | None = None) -> None:
     rows = [(f"{name}{i}{suffix}", name) for name in ("cat", "dog") for i in range(2)]
     if table == "metadata.csv":
         (folder / table).write_text("file_name,label\n" + "".join(f"{a},{b}\n" for a, b in rows))
+    elif table == "labels.tsv":
+        (folder / table).write_text("file_name\tlabel\n" + "".join(f"{a}\t{b}\n" for a, b in rows))
+    elif table == "metadata.parquet":
+        columns = {"file_name": [a for a, _ in rows], "label": [b for _, b in rows]}
+        datasets.Dataset.from_dict(columns).to_parquet(folder / table)
+    elif table == "captions":
+        for file, name in rows:
+            (folder / file).with_suffix(".txt").write_text(f"a picture of a {name}\n")
     elif table:
         lines = [json.dumps({"file_name": a, "label": b}) for a, b in rows]
         (folder / table).write_text("\n".join(lines) + "\n")
@@ -157,8 +178,71 @@ def classroom(folder: Path) -> None:
     shutil.copy(LESSON, folder / "lesson.ipynb")
 
 
+def lora_trainer(out: Path) -> Trainer:
+    "A run that trains low-rank adapters."
+    torch.manual_seed(0)
+    model = DiT(DiTConfig(8, 4, 1, 16, 1, 2, num_classes=10))
+    add_lora(model, 2)
+    config = TrainConfig(steps=1, batch_size=4, precision="fp32", save_every=1)
+    return Trainer(model, Diffusion(bins=17), digits().train, config, out)
+
+
+STUDY = Study("Does level matter?", [{"level": 0}, {"level": 3}], toy_run, seeds=2)
+SETTINGS = {"seed": 0, "steps": "5", "cfg_scale": 1.5, "time_shift": 1.0, "label": None, "prompt": ["a", "b"]}
+
+
+def runs(folder: Path) -> None:
+    "Runs of both kinds of checkpoints, and what else a command continues."
+    make_trainer(HALFWAY, out=folder / "resumed").fit(progress=False)
+    make_trainer(dataclasses.replace(HALFWAY, background_save=True), out=folder / "shards of it").fit(False)
+    lora_trainer(folder / "lora").fit(progress=False)
+    (folder / "logs of it").mkdir()
+    for step in (5, 10, 30):
+        _MetricsTable(folder / "logs of it" / "metrics.csv").add(step, {"loss": 1 / step, "lr": 1e-4})
+    _wandb_options(folder / "logs of it")
+    (folder / "sampled").mkdir()
+    _check_same_settings(folder / "sampled", SETTINGS)
+    run_study("toy", STUDY, folder / "study.csv", progress=False)
+    np.save(folder / "known.npy", np.arange(20, dtype=np.uint64))
+    words = {"vocabulary": ("a", "red", "circle"), "text_length": 4, "text_width": 16, "pooled_width": 16}
+    save_model(
+        MMDiT(MMDiTConfig(8, 4, 1, 16, 1, 2, num_classes=0, learn_sigma=False, **words)).eval(),
+        folder / "texts",
+        SamplingConfig(objective="flow"),
+    )
+
+
+def continue_table(path: Path) -> None:
+    "Continue a table of a run: what is kept is numbers of earlier steps."
+    _MetricsTable(path).add(20, {"loss": 0.5, "lr": 1e-4})
+    head, *rows = path.read_text(encoding="utf-8").splitlines()
+    numbers = [[float(cell) for cell in row.split(",")] for row in rows]
+    assert head == "step,loss,lr" and [len(row) for row in numbers] == [3] * len(rows)
+    assert all(row[0] < 20 for row in numbers[:-1]) and numbers[-1] == [20, 0.5, 1e-4]
+
+
+def continue_study(path: Path) -> None:
+    "See what a study has already, as `run_study` does before and after its runs."
+    done = _finished_runs(path, "toy", STUDY, ["level", *_META_COLUMNS])
+    assert len(_read_rows(path)) >= len(done)
+
+
+def continue_encoding(folder: Path) -> None:
+    data = open_images(str(folder / "images.png"), 8)
+    codec = LatentCodec.load(folder / "vae", device="cpu")
+    _begin_latents(folder / "begun", _plan_latents(data, codec))
+
+
+def resume(out: Path) -> None:
+    "Resume a run, in whose checkpoint every number must be finite and every size right."
+    trainer = make_trainer(out=out)
+    trainer.resume()
+    assert trainer.progress.step == 2 and isinstance(trainer.checkpointer, Checkpointer)
+
+
 def make(folder: Path) -> None:
     classroom(folder)
+    runs(folder)
     save_model(MODEL, folder / "model", SAMPLING)
     shutil.copytree(folder / "model", folder / "run/checkpoints/step-00000001")
     shutil.copy(folder / "model/model.safetensors", folder / "run/checkpoints/step-00000001/ema.safetensors")
@@ -166,9 +250,9 @@ def make(folder: Path) -> None:
     save_official(MODEL, folder / "training.pt", SAMPLING, training=True)
     save_diffusers(MODEL, folder / "pipeline", SAMPLING, autoencoder())
     (folder / "pipeline/sampling.json").unlink()
-    for suffix in (".png", ".jpg", ".webp", ".bmp", ".gif"):
+    for suffix in (".png", ".jpg", ".webp", ".bmp", ".gif", ".tif"):
         pictures(folder / f"images{suffix}", suffix)
-    for table in ("metadata.csv", "metadata.jsonl"):
+    for table in ("metadata.csv", "metadata.jsonl", "labels.tsv", "metadata.parquet", "captions"):
         pictures(folder / table, ".png", table)
     streams(folder)
     images = np.random.default_rng(0).integers(0, 255, (12, 8, 8, 3), np.uint8)
@@ -177,6 +261,7 @@ def make(folder: Path) -> None:
     autoencoder().save_pretrained(folder / "vae")
     data = open_images(str(folder / "images.png"), 8)
     encode_images(data, LatentCodec.load(folder / "vae", device="cpu"), folder / "latents", progress=False)
+    continue_encoding(folder)
 
 
 def all_items(data) -> None:
@@ -222,6 +307,25 @@ READERS = {  # file -> what reads it
     "model/model.safetensors": lambda f: load_model(f / "model", device="cpu"),
     "model/sampling.json": lambda f: load_model(f / "model", device="cpu"),
     "run/checkpoints/step-00000001/ema.safetensors": lambda f: load_any(f / "run", device="cpu"),
+    **{
+        f"resumed/checkpoints/step-00000002/{name}": lambda f: resume(f / "resumed")
+        for name in ("run.json", "training.pt", "model.safetensors", "ema.safetensors")
+    },
+    **{
+        f"shards of it/checkpoints/step-00000002/{name}": lambda f: resume(f / "shards of it")
+        for name in ("training.pt", "optimizer/.metadata", "optimizer/__0_0.distcp")
+    },
+    **{
+        f"lora/checkpoints/step-00000001/{name}": lambda f: load_any(f / "lora", device="cpu")
+        for name in ("adapter_config.json", "config.json", "ema.safetensors")
+    },
+    "logs of it/metrics.csv": lambda f: continue_table(f / "logs of it/metrics.csv"),
+    "logs of it/logs/wandb-id": lambda f: _wandb_options(f / "logs of it"),
+    "sampled/settings.json": lambda f: _check_same_settings(f / "sampled", SETTINGS),
+    "study.csv": lambda f: continue_study(f / "study.csv"),
+    ".unfinished-begun/latents.json": continue_encoding,
+    "known.npy": lambda f: _load_known(f / "known.npy"),
+    "texts/config.json": lambda f: load_model(f / "texts", device="cpu"),
     "plain.pt": lambda f: load_any(f / "plain.pt", num_heads=2, device="cpu"),
     "training.pt": lambda f: load_any(f / "training.pt", device="cpu"),
     "pipeline/model_index.json": lambda f: load_any(f / "pipeline", device="cpu"),
@@ -238,6 +342,9 @@ READERS = {  # file -> what reads it
     "statistics.npz": lambda f: compare(f / "samples.npz", f / "statistics.npz"),
     "metadata.csv/metadata.csv": lambda f: all_items(open_images(str(f / "metadata.csv"), 8)),
     "metadata.jsonl/metadata.jsonl": lambda f: all_items(open_images(str(f / "metadata.jsonl"), 8)),
+    "labels.tsv/labels.tsv": lambda f: all_items(open_images(str(f / "labels.tsv"), 8)),
+    "metadata.parquet/metadata.parquet": lambda f: all_items(open_images(str(f / "metadata.parquet"), 8)),
+    "captions/cat0.txt": lambda f: all_items(open_images(str(f / "captions"), 8, captions=True)),
     "shards/0.tar": lambda f: all_items(open_stream(f / "shards", 8)),
     "parquet/train.parquet": lambda f: all_items(open_stream(f / "parquet", 8)),
     "check/a1.ipynb": lambda f: check(f / "check/a1.ipynb"),
@@ -255,13 +362,21 @@ READERS = {  # file -> what reads it
         f"images{suffix}/cat/cat0{suffix}": lambda f, name=f"images{suffix}": all_items(
             open_images(str(f / name), 8)
         )
-        for suffix in (".png", ".jpg", ".webp", ".bmp", ".gif")
+        for suffix in (".png", ".jpg", ".webp", ".bmp", ".gif", ".tif")
     },
 }
 
 
 # What is read as empty: the gradebook has the same, and no grader shall stop because of a file that it writes itself.
 MAY_BE_CUT = ("grades-a1.csv", "leaderboard.csv", "course/.grading/a1.json")
+# What is read as if it were new, or left out and told: a log, a study that was begun, a memory, a caption.
+READ_AS_EMPTY = (
+    "logs of it/metrics.csv",
+    "study.csv",
+    "known.npy",
+    "captions/cat0.txt",
+    "labels.tsv/labels.tsv",
+)
 
 
 @pytest.fixture(scope="module")
@@ -297,10 +412,12 @@ def test_truncated_files(folder, name, cases):
         path.write_bytes(content[: max(kept, 0)])
         results.append(read(READERS[name], folder))
         cases.add()
-    assert "refused" in results[:3] or name in MAY_BE_CUT, "an empty file, or a few bytes of one, are refused"
+    lenient = name in MAY_BE_CUT + READ_AS_EMPTY
+    assert "refused" in results[:3] or lenient, "an empty file, or a few bytes of one, are refused"
     path.unlink()
     read(READERS[name], folder)
     if name not in MAY_BE_CUT:
+        path.unlink(missing_ok=True)  # some are written again
         path.mkdir()
         read(READERS[name], folder)
 
@@ -378,7 +495,8 @@ def test_code_in_files_is_not_run(folder, name, cases):
     ]
     for content in bombs:
         (folder / name).write_bytes(content)
-        assert read(READERS[name], folder) == "refused" or not name.endswith((".pt", ".npz"))
+        refused = read(READERS[name], folder) == "refused"
+        assert refused or not name.endswith((".pt", ".npz", ".metadata", ".distcp"))
         assert not sign.exists()
         cases.add()
 

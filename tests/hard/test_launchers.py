@@ -13,6 +13,9 @@ import torch
 from safetensors.torch import load_file
 
 from dit_nb.checkpoint import checkpoints
+from dit_nb.data import image_grid, save_image
+from dit_nb.latent_cache import open_latents
+from support_latents import linear_images, tiny_vae
 
 MODEL = str(Path(__file__).resolve().parents[2] / "dit_nb" / "models" / "digits")
 SAMPLE = f"dit_nb.cli sample {MODEL} --num-samples 4 --steps 3 --batch-size 2 --overwrite".split()
@@ -26,7 +29,8 @@ def tool(name: str) -> str:
 
 LAUNCHERS = {
     "torchrun": [tool("torchrun"), "--nproc_per_node", "2", "-m"],
-    "accelerate": [tool("accelerate"), "launch", "--cpu", "--num_processes", "2", "-m"],
+    # With --cpu it would start one process, whatever --num_processes says
+    "accelerate": [tool("accelerate"), "launch", "--multi_gpu", "--num_processes", "2", "-m"],
 }
 
 
@@ -64,6 +68,25 @@ def test_exit_status_of_torchrun(tmp_path, cases):
 def test_exit_status_of_accelerate(tmp_path, cases):
     """dit-nb sample in two processes of accelerate launch: exit status 0 each time"""
     sample_fifty_times("accelerate", tmp_path, cases)
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_encode_and_evaluate_in_two_processes(launcher, tmp_path, cases):
+    """dit-nb encode and evaluate in two processes of each launcher: exit status 0, and printed once"""
+    tiny_vae().save_pretrained(tmp_path / "vae")
+    for i, image in enumerate(linear_images(9, 16, 16)):
+        (tmp_path / "photos").mkdir(exist_ok=True)
+        save_image(image_grid(image[None], 1), tmp_path / "photos" / f"{i}.png")
+    encode = f"encode {tmp_path / 'photos'} --vae {tmp_path / 'vae'} --image-size 16 --out {tmp_path / 'z'}"
+    evaluate = f"evaluate {MODEL} digits --num-samples 20 --batch-size 8 --resamples 3"
+    for line, last in (
+        (encode, "9 images and their mirror images"),
+        (evaluate, f"20 images of {MODEL} against"),
+    ):
+        status, text = run(*LAUNCHERS[launcher], "dit_nb.cli", *line.split())
+        assert status == 0 and text.count(last) == 1 and "2 processes" in text, text
+        cases.add()
+    assert len(open_latents(tmp_path / "z")) == 9
 
 
 def wait_for_steps(process: subprocess.Popen) -> str:

@@ -4,16 +4,10 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
-import torch
 
 from dit_nb.cli import main
-from dit_nb.data import digits
-from dit_nb.evaluation import DigitClassifier
 from dit_nb.interop.convert import convert, load_any
-from dit_nb.lab import meanflow_study
-from dit_nb.pretrained import _check_sampling_fits, load_model, sample_images
-from dit_nb.since.meanflow import MeanFlowDiT
-from support import same_weights
+from dit_nb.pretrained import _check_sampling_fits, sample_images
 
 MODELS = Path(str(files("dit_nb") / "models"))
 FOLDERS = sorted(str(path.parent.relative_to(MODELS)) for path in MODELS.rglob("config.json"))
@@ -32,15 +26,6 @@ def test_each_folder_of_a_model_opens_and_samples(name):
     prompts = ["3d green apple"] if hasattr(model, "encode_text") else [0]
     images = sample_images(model, sampling, prompts, seed=1, progress=False)
     assert images.shape == (1, *model.image_shape) and images.isfinite().all() and images.std() > 0.1
-
-
-def test_the_few_step_digits_are_digits():
-    model, sampling = load_model(MODELS / FEW_STEPS, device="cpu")
-    assert type(model) is MeanFlowDiT and sampling == meanflow_study._SAMPLING
-    assert same_weights(model, meanflow_study.mean_flow_digit_model())
-    y = torch.arange(50) % 10
-    images = sample_images(model, sampling, y, seed=1, progress=False)
-    assert DigitClassifier(digits()).accuracy(images, y) > 0.9
 
 
 def test_the_few_step_digits_are_converted_and_sampled_by_commands(tmp_path):

@@ -481,6 +481,10 @@ def test_wrong_input(seven):
         (dict(n=6), "n is 6.*7"),
         (dict(sampling={"steps": "4"}), "sampling is dict.*SamplingConfig"),
         (dict(sampling=replace(sampling, steps="2000")), "steps is '2000'"),
+        (dict(sampling={"steps": "4"}, steps=3), "sampling is .*SamplingConfig"),
+        (dict(steps=2000), "steps is '2000'"),
+        (dict(cfg_scale="4"), "cfg_scale is '4'"),
+        (dict(step=3), "setting is 'step', but must be one of .*steps"),
     ):
         for one in (model, InferenceModel(model)):
             arguments = {"sampling": sampling, "labels": labels, "progress": False, **change}
@@ -503,6 +507,11 @@ def test_labels_are_a_list_or_a_tensor(seven):
     named = replace(sampling, class_names=tuple("abcdefghij"))
     names = ["abcdefghij"[k] for k in labels.tolist()]
     assert torch.equal(sample_images(model, named, names, **options), images)
+    animals = replace(sampling, class_names=("cat", "dog", *(f"kind-{k}" for k in range(8))))
+    with raises_input_error("labels is .*dgo.*such as dog[.]"):
+        sample_images(model, animals, ["cat", "dgo"], progress=False)
+    with raises_input_error("labels is .*whale.*such as cat, dog, kind-0"):
+        sample_images(model, animals, ["whale"], progress=False)
     sample = partial(sample_images, progress=False)
     ((_, batch),) = sample_batches(model, sampling, labels.tolist(), 7, seed=5, sample=sample)
     assert torch.equal(batch, images)
@@ -536,6 +545,8 @@ def test_settings_reach_the_sampler(seven, field, value):
     model, sampling, labels, images, _ = seven
     other = sample_images(model, replace(sampling, **{field: value}), labels, seed=5, progress=False)
     assert (other - images).abs().max() > 0.01
+    changed = sample_images(model, sampling, labels, seed=5, progress=False, **{field: value})
+    assert torch.equal(changed, other)
 
 
 def test_class_names_fit_the_model(tmp_path):

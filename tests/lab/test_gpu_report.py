@@ -56,7 +56,7 @@ def test_an_unknown_part_is_named(tmp_path):
     assert status == 2 and "no such part: races-M-2" in output
 
 
-def test_every_model_is_raced_plain_and_compiled():
+def test_every_model_is_timed_plain_and_compiled():
     names = gpu_report.part_names(miniature=False)
     assert len(set(names)) == len(names) and set(gpu_report.TOGETHER) < set(names)
     for model in ("digits-2", "S-2", "B-2"):

@@ -28,6 +28,7 @@ from dit_nb.lab.sweep import (
     study_table,
     toy_run,
 )
+from support import raises_input_error
 
 SMALL = Study("Does level matter?", [{"level": 0}, {"level": 3}], toy_run, seeds=3)
 SLOW = """
@@ -113,6 +114,54 @@ def test_rows_of_another_version_are_refused(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="out is .*toy.csv"):
         run_study("toy", SMALL, path, progress=False)
     assert path.read_bytes() == before
+
+
+DAMAGED = {
+    "no text": lambda text: text + b"\xff\xfe\n",
+    "a field too few": lambda text: text.replace(b"0,toy,", b"0,"),
+    "a field too many": lambda text: text.replace(b"0,toy,", b"0,0,toy,"),
+    "an open quote": lambda text: text.replace(b"0,toy,", b'"0,toy,'),
+    "bytes of zero": lambda text: text + b"\0\0,\0\n",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGED.values(), ids=DAMAGED)
+def test_damaged_rows_are_refused(tmp_path, damage):
+    path = tmp_path / "toy.csv"
+    run_study("toy", SMALL, path, progress=False)
+    content = damage(path.read_bytes())
+    path.write_bytes(content)
+    with raises_input_error(f"out is {path}, but "):
+        run_study("toy", SMALL, path, progress=False)
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize(
+    "content", [b"\x89PNG\r\n\x1a\n" * 9, b"x" * 50, b"level\n1,2", b"level,study,versio\n1"]
+)
+def test_another_file_is_refused_and_stays_as_it_is(tmp_path, content):
+    """It has no line break at its end, after which a file of a study is cut."""
+    path = tmp_path / "mine"
+    path.write_bytes(content)
+    with raises_input_error(f"out is {path}, but must be a new file or one of this study"):
+        run_study("toy", SMALL, path, progress=False)
+    assert path.read_bytes() == content
+
+
+def test_places_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").touch()
+    with raises_input_error(f"out is {tmp_path}, but must be a new file"):
+        run_study("toy", SMALL, tmp_path, progress=False)
+    with raises_input_error(f"out folder {tmp_path / 'file'} cannot be written"):
+        run_study("toy", SMALL, tmp_path / "file" / "toy.csv", progress=False)
+
+
+def test_a_head_that_was_not_written_completely(tmp_path):
+    path = tmp_path / "toy.csv"
+    for cut in ("", "lev", "level,study,version,seed,seconds,machine,date"):
+        path.write_text(cut)
+        rows = run_study("toy", SMALL, path, seeds=1, progress=False)
+        assert keys(rows) == [(0, 0), (3, 0)]
 
 
 def test_bad_input(tmp_path):

@@ -10,6 +10,7 @@ import torch
 from dit_nb import Diffusion
 from dit_nb.guidance import Guided, cfg_eps
 from dit_nb.lab.guidance_study import METHODS, guided_by_method
+from dit_nb.pretrained import digit_model, sample_images
 from dit_nb.sampling import ddim_sample
 from dit_nb.since.flow import RectifiedFlow, flow_sample
 from dit_nb.since.flow_adapters import NoiseAsVelocity
@@ -161,6 +162,20 @@ def test_the_wrapper_equals_guided():
     for scale in (0.0, 1.5, 4.0):
         ours = GuidedBy(model, partial(cfg_eps, cfg_scale=scale))(x, t, y)
         assert torch.equal(ours, Guided(model, scale)(x, t, y))
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_sample_images_takes_a_model_with_guidance_around_it(fast):
+    """Plain guidance by a rule gives the samples of the setting `cfg_scale`."""
+    model, sampling = digit_model("cpu")
+    wanted = sample_images(model, sampling, [3, 8], steps=5, cfg_scale=2.0, progress=False)
+    plain = sample_images(model, sampling, [3, 8], steps=5, progress=False)
+    network = InferenceModel(model) if fast else model
+    for guided in (GuidedBy(network, partial(cfg_eps, cfg_scale=2.0)), Guided(network, 2.0)):
+        images = sample_images(guided, sampling, [3, 8], steps=5, progress=False)
+        assert (images - wanted).abs().max() < 1e-4 < (images - plain).abs().max()
+    with raises_input_error("model is Guided"):
+        sample_images(Guided(lambda x, t, y: x, 2.0, null_class=10), sampling, [3], progress=False)
 
 
 def test_an_interval_saves_calls_and_may_differ_within_a_batch():

@@ -2,23 +2,20 @@
 
 import dataclasses
 import math
-from unittest import mock
 
 import pytest
 import torch
-from diffusers import SD3Transformer2DModel
 from diffusers.models.attention import JointTransformerBlock
 
-from dit_nb.conditioning import timestep_embedding
 from dit_nb.config import TrainConfig
 from dit_nb.ema import EMA
 from dit_nb.errors import UserError
 from dit_nb.guidance import Guided
-from dit_nb.interop.sd3 import _joint_block_from_sd3, from_sd3
+from dit_nb.interop.sd3 import _joint_block_from_sd3
 from dit_nb.model import DiT
 from dit_nb.since.flow import RectifiedFlow, flow_sample
 from dit_nb.since.mmdit import JointBlock, MMDiT, MMDiTConfig, joint_attention
-from dit_nb.since.text import Text, Vocabulary, masked_attention
+from dit_nb.since.text import Vocabulary, masked_attention
 from dit_nb.speed import InferenceModel
 
 WORDS = Vocabulary.of(["3d green apple", "flat red apple", "flat face"]).words
@@ -34,10 +31,6 @@ TINY = MMDiTConfig(
     vocabulary=WORDS,
     text_length=6,
 )
-
-SD3 = dict(sample_size=8, patch_size=2, in_channels=4, out_channels=4, num_layers=3, pos_embed_max_size=7)
-SD3 |= dict(num_attention_heads=2, attention_head_dim=8, caption_projection_dim=16)
-SD3 |= dict(joint_attention_dim=12, pooled_projection_dim=10)
 
 
 def random_model(config=TINY):
@@ -65,77 +58,6 @@ def inputs(model):
 
 def relative(a, b):
     return float((a - b).abs().max() / b.abs().max())
-
-
-@pytest.mark.parametrize("qk_norm", [None, "rms_norm"])
-@pytest.mark.parametrize("pre_only", [False, True])
-def test_the_block_is_that_of_diffusers(qk_norm, pre_only):
-    torch.manual_seed(2)
-    theirs = JointTransformerBlock(24, 3, 8, pre_only, qk_norm).double()
-    for weight in theirs.parameters():
-        torch.nn.init.normal_(weight, std=0.3)
-    ours = JointBlock(24, 3, 4.0, qk_norm is not None, pre_only).double()
-    ours.load_state_dict(_joint_block_from_sd3(theirs.state_dict(), pre_only))
-    x, context, c = torch.randn(2, 9, 24), torch.randn(2, 5, 24), torch.randn(2, 24)
-    x, context, c = x.double(), context.double(), c.double()
-    with torch.no_grad():
-        their_text, their_image = theirs(x, context, c)  # text first
-        image, text = ours(x, context, c, torch.ones(2, 5, dtype=torch.bool))
-        most = 1e-7 if qk_norm else 1e-12  # their RMSNorm takes its mean in float32
-        assert relative(image, their_image) < most
-        assert torch.equal(text, context) if pre_only else relative(text, their_text) < most
-        if pre_only:  # without the swap of shift and scale
-            ours.load_state_dict(_joint_block_from_sd3(theirs.state_dict()))
-            assert relative(ours(x, context, c, torch.ones(2, 5, dtype=torch.bool))[0], their_image) > 1e-3
-
-
-def sd3_transformer(seed, qk_norm=None, **changes):
-    "A small transformer of diffusers with random weights, none of them zero."
-    torch.manual_seed(seed)
-    theirs = SD3Transformer2DModel(**{**SD3, "qk_norm": qk_norm, **changes}).eval()
-    for weight in theirs.parameters():
-        torch.nn.init.normal_(weight, std=0.2)
-    return theirs
-
-
-def angles(t):
-    "Angles of the 128 sinusoids in float64, and a bound on the error of diffusers' angles, which are float32."
-    exponent = math.log(10000) * torch.arange(128).double() / 128
-    exact = t.double()[:, None] * torch.exp(-exponent)
-    # Relative errors, in units of 2^-24: two roundings of the exponent, exp (2: one unit in the last place), product.
-    return exact, exact * (2 * exponent + 3) * 2**-24
-
-
-@pytest.mark.parametrize("qk_norm", [None, "rms_norm"])
-@pytest.mark.parametrize("seed", range(5))
-def test_a_whole_sd3_transformer_is_imported(qk_norm, seed):
-    theirs = sd3_transformer(seed, qk_norm)
-    ours, time_proj = from_sd3(theirs), theirs.time_text_embed.time_proj
-    x, t = torch.randn(3, 4, 8, 8), torch.tensor([3.0, 500.0, 977.3])
-    tokens, pooled = torch.randn(3, 7, 12), torch.randn(3, 10)
-    text = Text(tokens, torch.ones(3, 7, dtype=torch.bool), pooled)
-    exact, bound = angles(t)
-    waves = time_proj(t).double()
-    error = (waves - torch.cat([exact.cos(), exact.sin()], 1)).abs()
-    assert (error <= torch.cat([bound, bound], 1) + 2**-24).all()  # the sinusoids alone are inexact
-    with torch.no_grad():
-        got, float32_waves = ours.predict(x, t, text), theirs(x, tokens, pooled, t).sample
-        with mock.patch.object(time_proj, "forward", lambda t: timestep_embedding(t, 256)):
-            wanted = theirs(x, tokens, pooled, t).sample
-        assert wanted.std() > 0.1 and relative(got, wanted) < 1e-5
-        moved = []  # our velocity, with all angles moved by as much as theirs may be wrong
-        for _ in range(8):
-            wrong = exact + bound * torch.randn(128).sign()
-            shifted = torch.cat([wrong.cos(), wrong.sin()], 1).float()
-            with mock.patch("dit_nb.conditioning.timestep_embedding", return_value=shifted):
-                moved.append(relative(ours.predict(x, t, text), got))
-    assert relative(got, float32_waves) < max(moved) < 1e-3
-
-
-def test_sd3_blocks_of_other_kinds_are_named():
-    for change in ({"dual_attention_layers": (0,)}, {"qk_norm": "layer_norm"}):
-        with pytest.raises(UserError, match=next(iter(change))):
-            from_sd3(sd3_transformer(0, **change))
 
 
 def test_joint_attention_is_one_softmax_over_both_streams():
@@ -297,3 +219,25 @@ def test_unfit_arguments_are_named(model, inputs):
     ):
         with pytest.raises(UserError, match=next(iter(change))):
             dataclasses.replace(TINY, **change)
+
+
+@pytest.mark.parametrize("qk_norm", [None, "rms_norm"])
+@pytest.mark.parametrize("pre_only", [False, True])
+def test_the_block_is_that_of_diffusers(qk_norm, pre_only):
+    torch.manual_seed(2)
+    theirs = JointTransformerBlock(24, 3, 8, pre_only, qk_norm).double()
+    for weight in theirs.parameters():
+        torch.nn.init.normal_(weight, std=0.3)
+    ours = JointBlock(24, 3, 4.0, qk_norm is not None, pre_only).double()
+    ours.load_state_dict(_joint_block_from_sd3(theirs.state_dict(), pre_only))
+    x, context, c = torch.randn(2, 9, 24), torch.randn(2, 5, 24), torch.randn(2, 24)
+    x, context, c = x.double(), context.double(), c.double()
+    with torch.no_grad():
+        their_text, their_image = theirs(x, context, c)  # text first
+        image, text = ours(x, context, c, torch.ones(2, 5, dtype=torch.bool))
+        most = 1e-7 if qk_norm else 1e-12  # their RMSNorm takes its mean in float32
+        assert relative(image, their_image) < most
+        assert torch.equal(text, context) if pre_only else relative(text, their_text) < most
+        if pre_only:  # without the swap of shift and scale
+            ours.load_state_dict(_joint_block_from_sd3(theirs.state_dict()))
+            assert relative(ours(x, context, c, torch.ones(2, 5, dtype=torch.bool))[0], their_image) > 1e-3

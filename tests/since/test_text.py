@@ -1,5 +1,7 @@
 """Vocabulary, ids, masked attention, the text encoder and captions, against loops and identities."""
 
+import re
+
 import pytest
 import torch
 from torch.utils.data import Subset
@@ -63,12 +65,12 @@ def test_signs_are_no_words():
 
 
 def test_texts_that_do_not_fit_are_refused(words):
-    with pytest.raises(UserError, match="has 3 words, but must have at most 2"):
+    with pytest.raises(UserError, match="^text 'flat green apple' has 3 words, .* 2[.]$"):
         words.encode(["flat green apple"], 2)
     with pytest.raises(UserError, match="'aple'.*apple"):
         words.encode(["green aple"], 4, strict=True)
     for texts in ("green", [1]):
-        with pytest.raises(UserError, match="list of strings"):
+        with pytest.raises(UserError, match=rf"^texts is {re.escape(repr(texts))},"):
             words.encode(texts, 4)
 
 

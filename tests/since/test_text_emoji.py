@@ -10,7 +10,7 @@ import torch
 
 from dit_nb.data import emoji
 from dit_nb.errors import UserError
-from dit_nb.lab.text_study import RESULTS, _wins, half_seen_emoji
+from dit_nb.lab.text_study import RESULTS, half_seen_emoji
 from dit_nb.pretrained import sample_images, text_emoji_model
 from dit_nb.since.flow import RectifiedFlow
 from dit_nb.since.mmdit import MMDiT
@@ -90,17 +90,6 @@ def _next_of_class(labels):
         mine = (labels == label).nonzero()[:, 0]
         found[mine] = mine.roll(-1)
     return found
-
-
-def test_wins_on_known_distances():
-    wanted = torch.tensor([[0.0], [1.0], [5.0], [9.0]])
-    labels = torch.tensor([0, 0, 0, 1])
-    samples = torch.stack(
-        [wanted, wanted + 0.7], 1
-    )  # (4, 2, 1): the second sample of the first is nearer to 1
-    got = _wins(samples, wanted, labels)
-    torch.testing.assert_close(got[:3], torch.tensor([0.75, 1.0, 1.0]))
-    assert got[3].isnan()  # no other of its class
 
 
 def test_the_card_states_what_was_measured():

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+import build
+import fold
 import links
 import reference
 from frames import CONTROLS, write_frames
@@ -95,6 +97,20 @@ def test_imported_names_are_those_of_the_package():
     assert links.imported_names(notebook) == {"DiT": "dit_nb.model.DiT", "kinds": "dit_nb.model.BLOCKS"}
 
 
+def test_exported_names_are_the_entries_of_the_lessons_module():
+    objects = ["dit_nb.model", "dit_nb.model.DiT", "dit_nb.model.DiT.forward", "dit_nb.model_card.write"]
+    assert links.exported_names("dit_nb.model", objects) == {"DiT": "dit_nb.model.DiT"}
+    assert links.exported_names(None, objects) == {}
+
+
+@pytest.mark.parametrize(
+    "name, module", [("1_tokens/03_patchify", "dit_nb.patchify"), ("guides/speed", None)]
+)
+def test_a_page_keeps_the_module_of_its_lesson(name, module):
+    notebook = json.loads((ROOT / "nbs" / f"{name}.ipynb").read_text(encoding="utf-8"))
+    assert build.page_metadata(notebook).get("module") == module
+
+
 def test_uses_in_code_become_links_but_attributes_and_keywords_do_not():
     use, dot = '<span class="n">patchify</span>', '<span class="o">.</span>'
     linked = links.link_code(f'{use} <span class="n">other</span>', {"patchify": "api.html#patchify"})
@@ -132,6 +148,47 @@ def test_a_short_name_leads_to_one_entry_or_nowhere(short, entries, chosen):
 
 
 # --- Frames ---
+
+
+@pytest.mark.parametrize(
+    "source, names",
+    [
+        ("explore_block()", ["explore_block"]),
+        ("#| answer\nviewer = explore_denoising()\nviewer", ["explore_denoising"]),
+        ("from dit_nb.teach.explore.block import explore_block", []),
+        ("def explore_own() -> Explorer:\n    return explore_block()", []),
+    ],
+)
+def test_the_explorers_that_a_cell_shows_are_found(source, names):
+    assert build.shown_explorers(source) == names
+
+
+def test_every_explorer_of_a_notebook_has_frames():
+    cells = [cell for path in NOTEBOOKS for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]]
+    shown = [build.shown_explorers("".join(cell["source"])) for cell in cells if cell["cell_type"] == "code"]
+    assert set(CONTROLS) == set().union(*shown)
+
+
+def explorer_cell() -> dict:
+    """A cell with an explorer, run and stored."""
+    words = {"data": {"text/markdown": ["Explore: blocks\n", "\n", "1. *Move.* It moves."]}}
+    return {"cell_type": "code", "source": "viewer = explore_block()", "outputs": [words, {"data": {}}]}
+
+
+def test_the_words_of_an_explorer_lead_to_its_sliders_once():
+    cell = explorer_cell()
+    for _ in range(2):
+        fold.link_sliders([cell, {"cell_type": "markdown", "source": "explore_block()"}], "nbs/page.html")
+    words = "".join(cell["outputs"][0]["data"]["text/markdown"])
+    assert words.endswith("](https://dit-nb.github.io/dit_nb/nbs/page.html#explore_block).")
+    assert words.count("Without a kernel") == 1
+
+
+def test_on_the_website_no_words_lead_to_the_website():
+    linked = explorer_cell()
+    fold.link_sliders([linked], "nbs/page.html")
+    shown = build.strip_output(linked["outputs"][0])["data"]["text/markdown"]
+    assert shown == "".join(explorer_cell()["outputs"][0]["data"]["text/markdown"])
 
 
 def test_the_range_of_pixels_has_frames(tmp_path, monkeypatch):

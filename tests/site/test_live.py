@@ -101,7 +101,8 @@ SAMPLE = """async ([noises, options]) => {
 
 
 @pytest.mark.parametrize(
-    "sampler, count, scale", [("ddpm", 10, 1), ("ddpm", 16, 2.5), ("ddim", 10, 1), ("ddim", 1, 4)]
+    "sampler, count, scale",
+    [("ddpm", 50, 1), ("ddpm", 10, 1), ("ddpm", 16, 2.5), ("ddim", 10, 1), ("ddim", 1, 4)],
 )
 def test_the_same_noise_gives_the_same_sample(page, sampler, count, scale):
     model, sampling = digit_model()
@@ -180,6 +181,20 @@ def test_another_model_samples_as_its_settings_say(page, tmp_path, shape, settin
     assert wanted.std() > 0.3 and (got - wanted.flatten()).abs().max() < 0.02
 
 
+def test_the_first_picture_takes_less_than_three_seconds_of_one_thread(browser, base):
+    """Of the page's main thread, with loading and drawing: other programs do not count. Of three loads, the fastest."""
+    spent = []
+    for _ in range(3):
+        with watched_page(browser, base) as page:
+            measured = page.context.new_cdp_session(page)
+            measured.send("Performance.enable")
+            page.goto(base + "index.html")
+            page.wait_for_function("window.page?.done", timeout=120_000)
+            metrics = measured.send("Performance.getMetrics")["metrics"]
+            spent += [metric["value"] for metric in metrics if metric["name"] == "ThreadTime"]
+    assert len(spent) == 3 and 0.05 < min(spent) < 3, spent
+
+
 def test_random_numbers_are_normal(page):
     numbers = torch.tensor(page.evaluate('import("./dit.js").then(({ normal }) => [...normal(5, 100000)()])'))
     assert abs(numbers.mean()) < 0.02 and abs(numbers.std() - 1) < 0.02 and abs((numbers**4).mean() - 3) < 0.2
@@ -219,6 +234,13 @@ def test_each_control_changes_the_picture(page):
         assert pictures[-1] != pictures[-2]
 
 
+# What a patch attends to in the first block, mean over its heads, at the end of sampling.
+ATTENTION = """(patch) => {
+  const maps = page.frames.at(-1).maps[0], row = (map) => Array.from(map.subarray(16 * patch, 16 * (patch + 1)));
+  return maps.map(row).reduce((a, b) => a.map((v, j) => v + b[j])).map((v) => v / maps.length);
+}"""
+
+
 def test_time_patch_block_and_head_change_what_is_shown(page):
     def shown():
         return [page.evaluate(PIXELS, name) for name in ("x", "x0", "eps", "variance")] + [
@@ -242,6 +264,21 @@ def test_time_patch_block_and_head_change_what_is_shown(page):
         views.append(shown())
     maps = [view[4] for view in views]
     assert maps[-3] != maps[-4] and maps[-2] != maps[-3] and maps[-1] != maps[-2]
+
+
+def test_the_patch_under_the_pointer_shows_its_attention(page):
+    colors = """() => [...document.getElementById("patches").children].map((p) => p.style.background)"""
+    seen = []
+    for patch in (0, 10):
+        page.hover(f"#patches button:nth-child({patch + 1})")
+        assert page.locator("#patches [aria-pressed=true]").count() == 1
+        assert page.evaluate("page.patch") == patch
+        row = page.evaluate(ATTENTION, patch)
+        shown = [float(color[4:-1].split(",")[0]) for color in page.evaluate(colors)]  # rgb(200, 200, 200)
+        wanted = [255 - 195 * weight / max(row) for weight in row]
+        assert max(abs(a - b) for a, b in zip(shown, wanted)) <= 1
+        seen.append(shown)
+    assert seen[0] != seen[1]
 
 
 def time_of(page) -> int:

@@ -183,6 +183,21 @@ def test_names_in_code_lead_to_the_api(pages, html):
         assert link in page.read_text(encoding="utf-8") and f"../../api/{address}" in pages[page].links
 
 
+@pytest.mark.parametrize(
+    "page, address",
+    [
+        ("1_tokens/03_patchify", "dit_nb.patchify.html#dit_nb.patchify.patchify"),
+        ("2_transformer/12_model", "dit_nb.model.html#dit_nb.model.DiT"),
+        ("2_transformer/13_counting", "dit_nb.cost.html#dit_nb.cost.cost"),
+        ("3_diffusion/18_guidance", "dit_nb.guidance.html#dit_nb.guidance.Guided"),
+    ],
+)
+def test_names_that_a_lesson_exports_lead_to_the_api(html, page, address):
+    name = address.rpartition(".")[2]
+    link = f'<a class="name" href="../../api/{address}"><span class="n">{name}</span></a>'
+    assert link in (html / "nbs" / f"{page}.html").read_text(encoding="utf-8")
+
+
 def test_all_public_names_have_an_entry(pages, html):
     ids = set().union(*(pages[path].ids for path in html.glob("api/*.html")))
     files = [path for path in (ROOT / "dit_nb").rglob("*.py") if not path.name.startswith("_")]
@@ -205,8 +220,15 @@ def test_answers_are_folded_and_hidden_cells_gone(html):
     assert page.count("<details") > 10 and "<details open" not in page
 
 
-def test_minutes_and_citation_stand_there(html):
-    assert re.search(r"Minutes</strong> \d+ to read", (html / "nbs/1_tokens/03_patchify.html").read_text())
+def test_every_lesson_and_guide_states_its_minutes(html):
+    pages = [path for path in html.glob("nbs/*/*.html") if path.parent.name != "assignments"]
+    stated = {
+        path.stem: re.search(r"Minutes</strong> \d+ to read", path.read_text("utf-8")) for path in pages
+    }
+    assert len(stated) > 45 and all(stated.values()), [page for page, found in stated.items() if not found]
+
+
+def test_the_citation_stands_there(html):
     citation = re.sub("<.*?>", "", (html / "citation.html").read_text())
     assert "@software" in citation and len(re.findall(r"year = \{20\d\d\}", citation)) == 2
 
@@ -274,16 +296,22 @@ def test_the_front_page_is_alive(html):
         assert page.evaluate(f"{inside}.scrollHeight - {inside}.clientHeight") <= 0  # nothing to scroll
 
 
+def test_the_tour_holds_the_live_model(pages, html):
+    page = html / "nbs/1_tokens/00_tour.html"
+    assert 'class="live"' in page.read_text(encoding="utf-8")
+    inside = [(page.parent / address).resolve() for address in pages[page].loaded if "live" in address]
+    assert inside == [html / "live/index.html"] and inside[0] in pages
+
+
 def test_the_site_map_names_the_lessons(html):
     assert "nbs/1_tokens/00_tour.html" in (html / "sitemap.xml").read_text()
 
 
 def test_sliders_choose_among_stored_frames(html):
     with chromium() as browser, serve(html) as base, watched_page(browser, base) as page:
-        page.goto(base + "nbs/1_tokens/03_patchify.html")
+        page.goto(base + "nbs/1_tokens/03_patchify.html#explore_patchify")  # the link of the notebook
         box = page.locator(".frames")
-        page.locator("details", has=box).evaluate_all("all => all.forEach((d) => { d.open = true; })")
-        box.scroll_into_view_if_needed()
+        page.locator("details[open]", has=box).wait_for()  # it opens what is folded
         before = box.locator("img").get_attribute("src")
         box.locator("input").first.focus()
         page.keyboard.press("ArrowLeft")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from dit_nb import DiT
 from dit_nb.checkpoint import Checkpointer, checkpoints
@@ -170,6 +170,71 @@ def test_a_damaged_checkpoint(tmp_path, name):
     (checkpoint / name).write_bytes(b"damaged")
     with raises_input_error(f"(?i)checkpoint {checkpoint}"):
         make_trainer(out=tmp_path).resume()
+
+
+def change_object(path, change):
+    """Change what is in a file of PyTorch, or in a JSON file."""
+    if path.suffix == ".json":
+        path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    else:
+        torch.save(change(torch.load(path, weights_only=True)), path)
+
+
+def without(*keys):
+    """A function that removes an entry of nested dicts."""
+
+    def remove(content):
+        *above, last = keys
+        inner = content
+        for key in above:
+            inner = inner[key]
+        del inner[last]
+        return content
+
+    return remove
+
+
+def replaced(key, **values):
+    return lambda content: {**content, key: {**content[key], **values}}
+
+
+DAMAGED = {  # what whole files of the right format must not lack
+    "run.json is a list": ("run.json", lambda content: [1, 2]),
+    "run.json is null": ("run.json", lambda content: None),
+    "no settings of the data": ("run.json", without("data")),
+    "a model that is text": ("run.json", lambda content: {**content, "model": "text"}),
+    "settings that are text": ("run.json", lambda content: {**content, "training": "text"}),
+    "training.pt is a list": ("training.pt", lambda content: [1, 2]),
+    "no progress": ("training.pt", without("progress")),
+    "no step": ("training.pt", without("progress", "step")),
+    "another step": ("training.pt", replaced("progress", step=3)),
+    "a step that is text": ("training.pt", replaced("progress", step="2")),
+    "a history of text": ("training.pt", replaced("progress", history={"loss": ["a", "b"]})),
+    "no optimizer": ("training.pt", without("optimizer")),
+    "an optimizer that is empty": ("training.pt", lambda content: {**content, "optimizer": {}}),
+    "no moments": ("training.pt", lambda content: {**content, "optimizer": {"state": 0, "param_groups": 0}}),
+}
+
+
+@pytest.mark.parametrize("name, change", DAMAGED.values(), ids=DAMAGED)
+def test_a_checkpoint_with_other_contents(tmp_path, name, change):
+    fit(make_trainer(HALFWAY, out=tmp_path))
+    (checkpoint,) = checkpoints(tmp_path)
+    change_object(checkpoint / name, change)
+    with raises_input_error(f"Checkpoint {checkpoint} is damaged"):
+        make_trainer(out=tmp_path).resume()
+
+
+@pytest.mark.parametrize("name", ["model", "ema"])
+def test_a_checkpoint_with_weights_of_another_model(tmp_path, name):
+    fit(make_trainer(HALFWAY, out=tmp_path))
+    (checkpoint,) = checkpoints(tmp_path)
+    weights = load_file(checkpoint / f"{name}.safetensors")
+    first = min(weights)
+    for other in ({k: v for k, v in weights.items() if k != first}, {**weights, first: torch.zeros(1)}):
+        save_file(other, checkpoint / f"{name}.safetensors")
+        with raises_input_error(f"Checkpoint {checkpoint} is damaged"):
+            make_trainer(out=tmp_path).resume()
 
 
 def test_a_folder_with_checkpoints_is_refused_unless_the_run_is_resumed(tmp_path):
@@ -336,6 +401,28 @@ def test_weights_that_are_not_finite_are_not_saved(tmp_path, part):
     slower = resumed(tmp_path, replace(TRAIN, lr=1e-5), ["lr"])
     slower.fit(progress=False)
     assert steps_of(checkpoints(tmp_path)) == [2, 4]
+
+
+@pytest.mark.parametrize("background", [False, True])
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+def test_moments_that_are_not_finite_are_not_saved(tmp_path, background, value):
+    """The second moment of AdamW overflows first: its weight is finite, but never changes again."""
+
+    def spoil(trainer, losses):
+        if trainer.progress.step == 4:
+            bias = trainer.raw_model.final_layer.linear.bias
+            trainer.optimizer.state[bias]["exp_avg_sq"][0] = value
+
+    trainer = make_trainer(replace(TRAIN, background_save=background), out=tmp_path, on_step=[spoil])
+    with raises_input_error("moments of AdamW are not finite after step 4.*lr 0.0005.*smaller lr"):
+        trainer.fit(progress=False)
+    assert all(weight.isfinite().all() for weight in trainer.raw_model.parameters())
+    assert 4 not in steps_of(checkpoints(tmp_path))
+
+
+def test_a_checkpoint_before_the_first_step_has_no_moments(tmp_path):
+    trainer = make_trainer(out=tmp_path)
+    assert trainer.checkpointer.save(trainer).name == "step-00000000"
 
 
 def test_a_model_that_is_not_finite_is_not_returned():

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from dit_nb import DiT
+from dit_nb.data import digits, save_image
 from dit_nb.distributed import _full_model, _main_process_first, _process_state, _raise_on_all_ranks
 from dit_nb.errors import UserError
 from support_training import (
@@ -45,6 +46,10 @@ def launch(*words: str) -> str:
 
 def tool(name: str) -> str:
     return str(Path(sys.executable).with_name(name))
+
+
+# On a CPU, too. With --cpu, accelerate would start one process, whatever --num_processes says.
+BY_ACCELERATE = [tool("accelerate"), "launch", "--multi_gpu", "--num_processes", "2", "-m", "dit_nb.cli"]
 
 
 def fsdp_config(folder: Path) -> str:
@@ -192,11 +197,14 @@ def test_train_command_under_torchrun_and_accelerate(tmp_path):
     """Started by one launcher and resumed by the other, compared with one process."""
     from dit_nb.cli import main
 
-    words = ["-m", "dit_nb.cli", *TRAIN_COMMAND, "--out", str(tmp_path / "two")]
-    launch(tool("torchrun"), "--nproc_per_node", "2", *words, "--steps", "3", "--grad-accum-steps", "2")
-    by_accelerate = [tool("accelerate"), "launch", "--cpu", "--num_processes", "2"]
-    printed = launch(*by_accelerate, *words, "--steps", "6", "--resume")
-    assert printed.count("samples in") == 1
+    words = [*TRAIN_COMMAND, "--out", str(tmp_path / "two")]
+    by_torchrun = [tool("torchrun"), "--nproc_per_node", "2", "-m", "dit_nb.cli"]
+    for launcher, more in (
+        (by_torchrun, ["--steps", "3", "--grad-accum-steps", "2"]),
+        (BY_ACCELERATE, ["--steps", "6", "--resume"]),
+    ):
+        printed = launch(*launcher, *words, *more)
+        assert printed.count("samples in") == printed.count(", 2 processes\n") == 1
     assert main([*TRAIN_COMMAND, "--out", str(tmp_path / "one"), "--steps", "6"]) == 0
     for place in ("model/model.safetensors", "checkpoints/step-00000006/model.safetensors"):
         two, one = (load_file(tmp_path / name / place) for name in ("two", "one"))
@@ -224,9 +232,28 @@ def test_sample_command_in_two_processes(tmp_path):
         "3",
     ]
     assert main([*words, "--out", str(tmp_path / "one.npz")]) == 0
-    by_two = [tool("accelerate"), "launch", "--cpu", "--num_processes", "2", "-m", "dit_nb.cli"]
-    printed = launch(*by_two, *words, "--out", str(tmp_path / "two.npz"))
+    printed = launch(*BY_ACCELERATE, *words, "--out", str(tmp_path / "two.npz"))
     assert printed.count("7 samples in") == 1
     one, two = (np.load(tmp_path / f"{name}.npz") for name in ("one", "two"))
     assert one["arr_1"].tolist() == two["arr_1"].tolist()
     assert abs(one["arr_0"].astype(int) - two["arr_0"]).max() <= 1
+
+
+def test_evaluate_command_in_two_processes(tmp_path):
+    """Samples of a model against a folder: the numbers of one process, printed once. An odd number of batches."""
+    (tmp_path / "real").mkdir()
+    for i, image in enumerate(digits().held_out.images[:50]):
+        save_image((127.5 * (image[0] + 1)).round().byte().numpy(), tmp_path / "real" / f"{i:02d}.png")
+    model = str(ROOT / "dit_nb/models/digits")
+    words = ["evaluate", model, str(tmp_path / "real"), "--json"]
+    words += "--num-samples 40 --batch-size 16 --resamples 5 --max-features 30".split()
+    results = []
+    for launcher in ([sys.executable, "-m", "dit_nb.cli"], BY_ACCELERATE):
+        printed = launch(*launcher, *words)
+        assert printed.count("50 images of 1 channel") == printed.count("features: digits") == 1
+        assert ("2 processes" in printed) == (launcher is BY_ACCELERATE)
+        results.append(json.loads(re.search(r"^\{.*?^\}", printed, re.S | re.M)[0]))
+    one, two = (result.pop("metrics") for result in results)
+    assert results[0] == results[1] and one.keys() == two.keys() and len(one) == 5
+    for name, row in one.items():
+        assert two[name] == pytest.approx(row, rel=1e-6, abs=1e-9), name

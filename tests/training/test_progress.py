@@ -131,6 +131,43 @@ def test_a_log_file_gets_a_line_every_10_seconds(monkeypatch, capsys):
         assert all(word in line for line in lines), word
 
 
+def lines_of_two_processes(monkeypatch, capsys, every: int, steps: int, seconds: float) -> list[str]:
+    """What the main process of two prints; each reading of the clock takes some seconds."""
+    monkeypatch.setattr(progress, "time", Clock(seconds))
+    run = SimpleNamespace(
+        accelerator=SimpleNamespace(num_processes=2, reduce=lambda values, _: values),
+        config=SimpleNamespace(steps=1000, batch_size=4, lr=0.1, save_every=None),
+        optimizer=SimpleNamespace(param_groups=[{"lr": 0.1}]),
+        grad_norm=torch.tensor(1.0),
+        progress=Progress(),
+        fraction=0.01,
+    )
+    logger = Logger(every)
+    logger.run_log = SimpleNamespace(add=lambda *_: None)
+    logger.reporter = progress._Reporter(run, True)
+    for step in range(1, steps + 1):
+        run.progress.step = step
+        logger.log(run, losses(float(step)))
+    return capsys.readouterr().err.splitlines()
+
+
+def test_several_processes_show_a_line_between_two_readings(monkeypatch, capsys):
+    """They read together, every 8 steps; between, the main process shows steps and speed, and the last losses."""
+    lines = lines_of_two_processes(monkeypatch, capsys, every=8, steps=20, seconds=4.0)
+    steps = [int(line.split()[1].split("/")[0]) for line in lines]
+    before, after = ([s for s in steps if s < 8], [s for s in steps if s > 8])
+    assert before and after and 8 in steps and len(steps) < 20
+    assert max(b - a for a, b in zip(steps, steps[1:])) <= 3, "10 seconds are three readings of the clock"
+    for step, line in zip(steps, lines):
+        assert "images/s" in line and ("loss" in line and "grad norm" in line) == (step >= 8), line
+    assert all(f"loss {8:.4f}"[:8] not in line for line in lines if line.startswith("step 1/"))
+
+
+def test_several_fast_processes_show_the_first_losses_alone(monkeypatch, capsys):
+    lines = lines_of_two_processes(monkeypatch, capsys, every=8, steps=20, seconds=1e-6)
+    assert [line.split()[1] for line in lines] == ["8/1000"]
+
+
 def test_a_fast_run_makes_two_lines(slow_clock, capsys):
     make_trainer(replace(TRAIN, steps=12, log_every=1, save_every=None)).fit(progress=True)
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("step")]

@@ -11,7 +11,7 @@ import torch
 
 from dit_nb.callbacks import SampleImages, Validation
 from dit_nb.data import digits
-from dit_nb.run_log import _MetricsTable
+from dit_nb.run_log import _MetricsTable, _wandb_options
 from dit_nb.training import learning_rate
 from support import raises_input_error
 from support_training import TRAIN, make_trainer
@@ -39,6 +39,13 @@ LEFT = {  # what a killed run left -> what a run resumed at step 20 keeps
     "step,loss\n10,1.0\nx,y\n": ["10"],
     "step,mse\n10,1.0\n": [],
     "\0\0\0": [],
+    "step,loss\n10,1.0\n15,0.u\n": ["10"],
+    "step,loss\n10,1.0\n15,1.2.3\n": ["10"],
+    "step,loss\n10,1.0\n15,-1.5e-05\n16,inf\n17,nan\n": ["10", "15", "16", "17"],
+    "step,loss\n10,1.0\n²,1.0\n": ["10"],
+    f"step,loss\n{'9' * 5000},1.0\n10,1.0\n": ["10"],
+    f'step,loss\n10,"{"a" * 200_000}': [],
+    'step,loss\n10,1.0\n"15,1.0\n16,1.0\n': ["10", "16"],
 }
 
 
@@ -48,6 +55,35 @@ def test_a_resumed_run_continues_the_table(tmp_path, left):
     _MetricsTable(tmp_path / "a.csv").add(20, {"loss": 0.5})
     assert [row["step"] for row in read(tmp_path / "a.csv")] == [*LEFT[left], "20"]
     assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
+
+
+def test_bytes_that_are_no_text_are_left_out(tmp_path):
+    (tmp_path / "a.csv").write_bytes(b"step,loss\r\n10,1.0\r\n11,\xff\xfe\r\n")
+    _MetricsTable(tmp_path / "a.csv").add(20, {"loss": 0.5})
+    assert [row["step"] for row in read(tmp_path / "a.csv")] == ["10", "20"]
+
+
+def test_a_folder_in_the_place_of_a_table_is_refused(tmp_path):
+    (tmp_path / "a.csv").mkdir()
+    with raises_input_error("a.csv, but is a folder"):
+        _MetricsTable(tmp_path / "a.csv").add(20, {"loss": 0.5})
+
+
+def test_a_row_that_does_not_fit_on_the_disk_is_not_half_there(tmp_path):
+    resource = pytest.importorskip("resource")
+    path, limit = tmp_path / "a.csv", resource.getrlimit(resource.RLIMIT_FSIZE)
+    table = _MetricsTable(path)
+    table.add(1, {"loss": 0.5})
+    whole = path.read_bytes()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + 3, limit[1]))
+    try:
+        with pytest.raises(OSError):
+            table.add(2, {"loss": 0.25})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert path.read_bytes() == whole
+    table.add(2, {"loss": 0.25})
+    assert [row["loss"] for row in read(path)] == ["0.5", "0.25"]
 
 
 def test_rows_are_means_since_the_last_row(tmp_path):
@@ -176,8 +212,21 @@ def test_weights_and_biases(tmp_path, monkeypatch):
     assert [step for step, row in fake.rows if "loss" in row] == [1, 2, 3, 4]
 
 
+def test_the_id_of_a_run_is_kept_or_refused(tmp_path):
+    first = _wandb_options(tmp_path)["id"]
+    assert _wandb_options(tmp_path)["id"] == first
+    for damaged in (b"", first[:5].encode(), first.upper().encode() + b"g", b"\xff" * 8, b"../../x.", b"{}"):
+        (tmp_path / "logs" / "wandb-id").write_bytes(damaged)
+        with raises_input_error(f"{tmp_path}/logs/wandb-id must hold the id .*remove it"):
+            _wandb_options(tmp_path)
+    (tmp_path / "logs" / "wandb-id").unlink()
+    assert len(_wandb_options(tmp_path)["id"]) == 8
+    assert [path.name for path in (tmp_path / "logs").iterdir()] == ["wandb-id"]
+
+
 def test_weights_and_biases_offline(tmp_path, monkeypatch):
-    wandb = pytest.importorskip("wandb")
+    import wandb
+
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
     tracked_run(tmp_path, "wandb").fit(progress=False)

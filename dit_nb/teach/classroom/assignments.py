@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dit_nb.errors import UserError
 from dit_nb.teach.classroom.private_names import _made_private
+from dit_nb.utils import _write_text
 
 __all__ = ["assignments", "collect"]
 
@@ -198,7 +199,7 @@ def _write_course(nbs: Path = Path("nbs")) -> list[str]:
             content = _dumps(collect(frame, lessons))
         except ValueError as error:
             raise UserError(f"{frame.name}: {error}") from None
-        Path(str(_COURSE / f"{name}.ipynb")).write_text(content, encoding="utf-8")
+        _write_text(str(_COURSE / f"{name}.ipynb"), content)
     return names
 
 

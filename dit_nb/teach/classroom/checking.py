@@ -93,7 +93,7 @@ def check_notebook(
     limits = limits or Limits()
     if limits.sandbox:
         _check_sandbox()
-    remarks = _code_remarks(nb, release)
+    remarks = _code_remarks(nb, release, files)
     sources = {_grade_id(cell): cell for cell in (source or {"cells": []})["cells"] if _grade_id(cell)}
     cells = [_with_check(cell, sources) for cell in nb["cells"]]
     nb = {**nb, "cells": [cell for cell in cells if cell["source"].strip() or not _is_check(cell)]}

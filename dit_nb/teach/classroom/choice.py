@@ -1,16 +1,18 @@
 """Which of a student's files is graded, and which of the others it may use."""
 
+import os
 import sys
 import unicodedata
 from pathlib import Path
 
 from dit_nb.errors import UserError
-from dit_nb.teach.classroom.intake import _NOTEBOOK, _Received, _student_of
+from dit_nb.teach.classroom.intake import _JUNK, _NOTEBOOK, _Received, _student_of
 from dit_nb.teach.classroom.notebooks import _grade_id, _is_solution, _part, _read_submission
 
 __all__ = []
 
 _DOCUMENTS = (".pdf", ".doc", ".docx", ".odt", ".rtf", ".html", ".zip", ".7z", ".rar", ".tar", ".gz")
+_MAX_FILES, _MAX_BYTES = 2000, 10**7  # of each file, and 10 times that of all: the folder may hold anything
 # A file of this name beside a notebook would hide a package that the checks need.
 _HIDES = {
     *sys.stdlib_module_names,
@@ -37,8 +39,7 @@ def _choose(one: _Received, name: str, release: dict) -> tuple[Path | None, list
         remarks = [
             f"{len(candidates)} notebooks: {best.relative_to(one.root)} graded, not {', '.join(rest)}"[:300]
         ]
-    hidden = [p for p in others if p.stem in _HIDES and p.suffix in (".py", "") or p.parts[-2] in _HIDES]
-    unused = [p.name for p in others if p.suffix.lower() in _DOCUMENTS or p in hidden]
+    unused = [p.name for p in others if not _is_usable(p.relative_to(one.root))]
     remarks += [f"also submitted, not used: {', '.join(unused)[:150]}"] if unused else []
     named = best.name == f"{name}.ipynb" or one.attempts or _student_of(best.name, name) == one.key
     remarks += [] if named else [f"file name: {best.name}"]
@@ -46,6 +47,32 @@ def _choose(one: _Received, name: str, release: dict) -> tuple[Path | None, list
 
 
 _SYSTEM_FILES = ("timestamp.txt", "submission_secret.txt", "submission_time.txt")
+
+
+def _is_usable(path: Path) -> bool:
+    """Whether a notebook may use a file, named by its path in the submission: no document, and it hides no package."""
+    hides = path.stem in _HIDES and path.suffix in (".py", "") or any(p in _HIDES for p in path.parts[:-1])
+    return not hides and path.suffix.lower() not in _DOCUMENTS
+
+
+def _files_beside(notebook: Path) -> tuple[Path, ...]:
+    """Return what a notebook may use of its folder and two levels below: not too many files, and small ones."""
+    found, folders, left = [], [notebook.parent], 10 * _MAX_BYTES
+    for _ in range(3):
+        entries = [entry for folder in folders for entry in _entries(folder)][:_MAX_FILES]
+        for path in [path for path in entries if path.is_file() and not _NOTEBOOK.search(path.name)]:
+            usable, size = _is_usable(path.relative_to(notebook.parent)), path.stat().st_size
+            if usable and size <= min(_MAX_BYTES, left):
+                found, left = [*found, path], left - size
+        folders = [entry for entry in entries if entry.is_dir() and not entry.is_symlink()]
+    return tuple(found)
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return sorted(p for p in folder.iterdir() if not _JUNK.match(p.name) and os.access(p, os.R_OK))
+    except OSError:  # one that may not be read
+        return []
 
 
 def _newer(path: Path, best: Path) -> str:

@@ -8,9 +8,9 @@ from dit_nb.errors import UserError
 from dit_nb.teach.classroom.assignments import _dumps
 from dit_nb.teach.classroom.engine import _convert, _require_nbgrader
 from dit_nb.teach.classroom.nbgrader_source import STUB, _without_hidden, source_notebook
-from dit_nb.utils import _atomic_write
+from dit_nb.utils import _write_text
 
-__all__ = ["build"]
+__all__ = ["build", "release_source"]
 
 _CONFIG = f'''"""Settings of nbgrader for this course; change them here. `nbgrader generate_config` lists all.
 
@@ -66,8 +66,8 @@ def build(name: str, course: str | Path, install: str | None = None, colab: str 
         ) from None
     config = course / "nbgrader_config.py"
     if not config.exists():
-        config.write_text(_CONFIG, encoding="utf-8")
-    source.write_text(text, encoding="utf-8")
+        _write_text(config, _CONFIG)
+    _write_text(source, text)
     try:
         return release_source(name, course)
     except UserError:
@@ -129,5 +129,4 @@ def _write_notebook(out: Path, make) -> None:
         from nbconvert import HTMLExporter
 
         content, _ = HTMLExporter().from_notebook_node(nbformat.reads(content, as_version=4))
-    with _atomic_write(out) as draft:
-        draft.write_text(content, encoding="utf-8")
+    _write_text(out, content)

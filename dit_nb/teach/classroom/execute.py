@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dit_nb.teach.classroom.kernels import _MODULE, Limits, _Dead, _error, _kernel, _output
-from dit_nb.teach.classroom.notebooks import _exercise, _is_check, _is_solution, _marks
+from dit_nb.teach.classroom.notebooks import _exercise, _is_check, _is_solution, _marks, _sanitized_output
 from dit_nb.teach.classroom.remarks import _without_pip
 from dit_nb.teach.graders.framework.report import Report
 
 __all__ = []
+
+_SNAPSHOT = "dit_nb.teach.classroom.snapshot"  # that knows, in the kernel, what the graders were
 
 
 @dataclass
@@ -27,7 +29,7 @@ class _Run:
     def share(self, grade_id: str) -> float:
         """Return which part of the points of a check is earned, from 0 to 1."""
         row = self.reports.get(grade_id, {})
-        return row["points"] / row["max_points"] if row.get("max_points") else 0.0
+        return min(max(row["points"] / row["max_points"], 0.0), 1.0) if row.get("max_points") else 0.0
 
 
 async def _run_notebook(nb: dict, folder: Path, limits: Limits) -> _Run:
@@ -77,7 +79,7 @@ async def _run_cells(nb, kernel, run: _Run, done: int, end: int, left_out: dict[
         if not source.strip():
             continue
         try:
-            outputs = await kernel.run(_without_pip(source))
+            outputs = [_sanitized_output(output) for output in await kernel.run(_without_pip(source))]
             if i >= done and i not in left_out:
                 cell["outputs"], cell["execution_count"] = outputs, i + 1
                 if _is_check(cell):
@@ -97,12 +99,24 @@ async def _read_result(cell: dict, kernel, run: _Run) -> None:
     _write_outputs(cell, run.reports.get(marks["grade_id"]), run.share(marks["grade_id"]))
 
 
+_ROW = {
+    "name": str,
+    "passed": bool,
+    "points": int | float,
+    "max_points": int | float,
+    "reason": str,
+    "hint": str,
+}
+
+
 def _as_row(text: str) -> dict:
+    """Read a report; empty if it is none, since the code of a student may have written it."""
     try:
         row = json.loads(ast.literal_eval(text))
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, RecursionError):
         return {}
-    return row if isinstance(row, dict) else {}
+    whole = isinstance(row, dict) and all(isinstance(row.get(key), kind) for key, kind in _ROW.items())
+    return row if whole else {}
 
 
 def _write_outputs(cell: dict, row: dict | None, share: float) -> None:
@@ -122,9 +136,9 @@ def _write_outputs(cell: dict, row: dict | None, share: float) -> None:
 
 
 async def _replaced(kernel) -> list[str]:
-    found = await kernel.value(f"', '.join(__import__({_MODULE!r}, fromlist=['x'])._replaced_names())")
+    found = await kernel.value(f"', '.join(__import__({_SNAPSHOT!r}, fromlist=['x'])._replaced_names())")
     names = re.sub(r"^'|'$", "", found)
-    return [f"parts of the graders were replaced: {names[:200]}"] if names else []
+    return [f"parts of the graders were replaced: {names[:300]}"] if names else []
 
 
 def _leave_out(nb: dict, killed: _Killed, run: _Run, left_out: dict[int, str]) -> int:

@@ -75,11 +75,19 @@ def _shown(cell: dict) -> list:
     return [[o.get("text"), o.get("data"), o.get("evalue")] for o in cell.get("outputs", [])]
 
 
-def _marks_by_hand(book, course: Path, name: str, student: str, known: dict[str, dict]) -> dict[str, dict]:
+def _marks_by_hand(book, course: Path, name: str, student: str, own: dict) -> dict[str, dict]:
     """Return a student's marks given by hand, with the checksum of the text that was marked.
 
-    Earlier ones stay known, unless they were taken back.
+    Earlier ones stay known, unless they were taken back: they are missing from a gradebook that had them.
+
+    Args:
+        book: the gradebook, open
+        course: folder of the course
+        name: the assignment
+        student: name of the student
+        own: what is remembered of the student; while it is "pending", the gradebook lacks earlier marks
     """
+    known = own.get("marks", {})
     submission = _find(book, name, student)
     graded = course / "autograded" / student / name / f"{name}.ipynb"
     if submission is None or not graded.exists():
@@ -96,7 +104,8 @@ def _marks_by_hand(book, course: Path, name: str, student: str, known: dict[str,
             if any(value is not None for value in given.values()):
                 waits = grade.needs_manual_grade and grade.manual_score is not None
                 found[grade.name] = {**given, "sum": "" if waits else sums.get(grade.name, "")}
-    taken_back = {cell for cell, mark in known.items() if cell not in found and mark["sum"] == sums.get(cell)}
+    missing = {} if own.get("pending") else {cell: mark for cell, mark in known.items() if cell not in found}
+    taken_back = {cell for cell, mark in missing.items() if mark["sum"] == sums.get(cell)}
     return {cell: mark for cell, mark in known.items() if cell not in taken_back} | found
 
 

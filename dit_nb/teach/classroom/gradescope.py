@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import sys
 import zipfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,12 +24,20 @@ __all__ = []
 _NEEDED = ("torch", "numpy", "einops", "tqdm", "safetensors", "filelock")
 _NEEDED += ("nbformat", "ipykernel", "jupyter_client", "matplotlib", "scikit-learn", "ipywidgets", "pillow")
 _SETUP = """#!/usr/bin/env bash
-# Runs once, when Gradescope builds the image: Python with the CPU build of torch, in an environment of its own.
+# Runs once, when Gradescope builds the image: Python {python}, with which these versions were tested, and the CPU
+# build of torch, in an environment of its own. uv downloads this Python if the image has another one.
+# AUTOGRADER is other than Gradescope's in tests only.
 set -euo pipefail
-apt-get update -qq && apt-get install -y -qq python3 python3-venv
-python3 -m venv /autograder/venv
-/autograder/venv/bin/pip install -q --no-cache-dir --index-url https://download.pytorch.org/whl/cpu "{torch}"
-/autograder/venv/bin/pip install -q --no-cache-dir -r /autograder/source/requirements.txt
+ROOT="${{AUTOGRADER:-/autograder}}"
+export DEBIAN_FRONTEND=noninteractive UV_NO_CACHE=1 UV_PYTHON_INSTALL_DIR="$ROOT/python"
+apt-get update -qq
+apt-get install -y -qq python3 python3-venv
+python3 -m venv "$ROOT/tools"
+"$ROOT/tools/bin/pip" install -q --no-cache-dir --upgrade pip uv
+"$ROOT/tools/bin/uv" venv -q --python {python} "$ROOT/venv"
+install() {{ "$ROOT/tools/bin/pip" --python "$ROOT/venv/bin/python" install -q --no-cache-dir "$@"; }}
+install --index-url https://download.pytorch.org/whl/cpu "{torch}"
+install -r "$ROOT/source/requirements.txt"
 """
 _RUN = """#!/usr/bin/env bash
 # Grades one submission. AUTOGRADER and PYTHON are other than Gradescope's in tests only.
@@ -55,9 +64,9 @@ def _write_autograder(name: str, out: Path, seconds: float = 60.0, source: Path 
         raise UserError(f"out is {out}, which already exists: choose another name.")
     text = _dumps(_read_notebook(source) if source else source_notebook(name))
     pins = {package: _pin(package) for package in _NEEDED}
-    package = Path(dit_nb.__file__).parent
+    package, python = Path(dit_nb.__file__).parent, ".".join(map(str, sys.version_info[:2]))
     with _atomic_write(out) as draft, zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED) as archive:
-        _add_program(archive, "setup.sh", _SETUP.format(torch=pins["torch"]))
+        _add_program(archive, "setup.sh", _SETUP.format(torch=pins["torch"], python=python))
         _add_program(archive, "run_autograder", _RUN.format(name=name, seconds=seconds))
         archive.writestr("requirements.txt", "\n".join(pins.values()) + "\n")
         archive.writestr("assignment.ipynb", text)

@@ -149,9 +149,11 @@ def _record(
     with _gradebook(course) as book:
         for work in works:
             own = memory.setdefault(work.student, {})
-            own["marks"] = _marks_by_hand(book, course, name, work.student, own.get("marks", {}))
+            own["marks"] = _marks_by_hand(book, course, name, work.student, own)
             known = _extension(book, name, work.student) or own.get("extension")
             own["extension"] = late.get(work.student, known)
+            earlier[work.student] = _keep_points(own, earlier.get(work.student) or Grade(work.student))
+            own["pending"] = True  # until the gradebook has the marks again
         _write_memory(course, name, memory)
         for work in works:
             _clear(book, course, name, work.student)
@@ -169,9 +171,16 @@ def _record(
             work.nb, work.reason = None, work.reason or "nbgrader could not record it: see nbgrader.log"
             continue
         _restore(work, name, course, memory[work.student])
-    _write_memory(course, name, memory)
+        _write_memory(course, name, memory)
     lines = [_line(work, earlier.get(work.student)) for work in works]
     _publish(name, course, students, lines, [w.student for w in works if w.nb is not None], earlier)
+
+
+def _keep_points(own: dict, earlier: Grade) -> Grade:
+    """Remember a student's points until the new ones are recorded; return those before an interrupted call."""
+    if not own.get("pending"):
+        own["points"] = {"exercises": earlier.exercises, "penalty": earlier.penalty}
+    return replace(earlier, **own.get("points", {}))
 
 
 def _stage(work: _Work, folder: Path, name: str) -> None:
@@ -193,7 +202,8 @@ def _restore(work: _Work, name: str, course: Path, own: dict) -> None:
         work.remarks += _restore_marks(book, name, work.student, own["marks"], nb)
         _update_penalty(book, course, name, work.student, own.get("extension"))
     own["reports"], own["notes"] = work.run.reports, work.notes
-    own["trees"] = _tree_sums(nb)
+    own["trees"] = _tree_sums(nb, work.files)
+    own["pending"] = False
 
 
 def _line(work: _Work, earlier: Grade | None) -> Grade:

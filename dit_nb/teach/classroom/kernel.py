@@ -2,19 +2,17 @@
 
 import json
 import os
-import re
 import signal
 import sys
 import traceback
-from types import FunctionType, ModuleType
 
+from dit_nb.teach.classroom.snapshot import _remember_graders
 from dit_nb.teach.graders.framework.limits import _ALARM, _alarm_handler
 from dit_nb.teach.graders.framework.report import Report
 
 __all__ = ["show_and_grade"]
 
 _MAX_CHARACTERS = 200_000  # printed by one cell; the rest is dropped
-_CELL = re.compile(r"ipykernel_\d+|^<ipython-input")  # names that IPython gives to cells
 _results: list[dict] = []  # the report of the last check, until `_take_result` reads it
 
 
@@ -43,15 +41,17 @@ def _take_result() -> str:
     return json.dumps(_results.pop()) if _results else ""
 
 
-def _prepare_kernel(seconds: float, memory: float = 0) -> None:
+def _prepare_kernel(seconds: float, memory: float = 0, processes: int = 0) -> None:
     """Limit the cells of this kernel.
 
     Args:
         seconds: time limit of a cell
-        memory: limit of the kernel's memory, in GiB, and of processes and sizes of files; 0: none
+        memory: limit of the kernel's memory, in GiB, and 1 GiB of a file; 0: none
+        processes: limit of processes and threads, of which the system counts all of a user, or of the sandbox
     """
     from IPython import get_ipython
 
+    _remember_graders()
     sys.path.append(os.getcwd())
     shell = get_ipython()
     shell.ask_exit = lambda: None  # exit() would end the grading, too
@@ -59,7 +59,7 @@ def _prepare_kernel(seconds: float, memory: float = 0) -> None:
     if _ALARM:  # without it, the time limit of the process that grades must do
         _limit_time(shell, seconds)
     if memory:
-        _limit_resources(memory)
+        _limit_resources(memory, processes)
 
 
 def _limit_time(shell, seconds: float) -> None:
@@ -95,33 +95,9 @@ def _limit_stream(stream, cls: type) -> None:
     stream.write, stream.flush = write, lambda: cls.flush(stream) if left > 0 else None
 
 
-def _limit_resources(memory: float) -> None:
+def _limit_resources(memory: float, processes: int) -> None:
     import resource
 
     resource.setrlimit(resource.RLIMIT_AS, (int(memory * 2**30),) * 2)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**30,) * 2)
-    resource.setrlimit(resource.RLIMIT_NPROC, (4000,) * 2)
-
-
-def _replaced_names() -> list[str]:
-    """Return names of graders that no longer have the value that this package gave them."""
-    package = __name__.split(".")[0]
-    modules = {n: m for n, m in sys.modules.items() if n.startswith(f"{package}.teach.") and _ours(m)}
-    found = [f"{n}.{key}" for n, module in modules.items() for key in _foreign(vars(module), modules)]
-    found += [f"Report.{key}" for key in _foreign(vars(Report), modules)]
-    return sorted(found)
-
-
-def _ours(module) -> bool:
-    return isinstance(module, ModuleType) and bool(getattr(module, "__file__", None))
-
-
-def _foreign(space: dict, modules: dict[str, ModuleType]) -> list[str]:
-    """Return the names of functions that were defined in a cell, not in a file."""
-    found = []
-    for key, value in list(space.items()):
-        if isinstance(value, property):
-            value = value.fget
-        if isinstance(value, FunctionType) and _CELL.search(value.__code__.co_filename):
-            found.append(key)
-    return found
+    resource.setrlimit(resource.RLIMIT_NPROC, (processes,) * 2)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dit_nb.errors import UserError
-from dit_nb.teach.classroom.sandbox import _sandbox_command
+from dit_nb.teach.classroom.sandbox import _max_processes, _needed_environment, _sandbox_command
 
 __all__ = ["Limits"]
 
@@ -175,10 +175,8 @@ _START = "import sys; sys.path[:] = filter(None, sys.path); from ipykernel impor
 
 
 def _command(folder: Path, limits: Limits) -> list[str]:
-    memory = limits.memory if limits.sandbox else 0
-    prepare = (
-        f"__import__('importlib').import_module({_MODULE!r})._prepare_kernel({limits.seconds!r}, {memory!r})"
-    )
+    bounds = (limits.seconds, *((limits.memory, _max_processes()) if limits.sandbox else ()))
+    prepare = f"__import__('importlib').import_module({_MODULE!r})._prepare_kernel{bounds!r}"
     python = [
         *(sys.executable, "-c", _START, "-f", "{connection_file}", "--InteractiveShellApp.ignore_cwd=True"),
         *("--HistoryManager.hist_file=:memory:", f"--IPKernelApp.exec_lines={prepare}"),
@@ -187,11 +185,10 @@ def _command(folder: Path, limits: Limits) -> list[str]:
 
 
 def _environment(folder: Path) -> dict[str, str]:
-    """Return the environment of a kernel: one thread, no settings of the teacher's IPython, nothing installed."""
-    own = {"NBGRADER_EXECUTION": "autograde", "OMP_NUM_THREADS": "1", "PIP_NO_INDEX": "1"}
+    """Return the environment of a kernel: nothing secret, one thread, no settings of IPython, nothing installed."""
     return {
-        **os.environ,
-        **own,
+        **_needed_environment(),
+        **{"NBGRADER_EXECUTION": "autograde", "OMP_NUM_THREADS": "1", "PIP_NO_INDEX": "1"},
         "IPYTHONDIR": str(folder / ".kernel"),
         "MPLBACKEND": "module://matplotlib_inline.backend_inline",
     }

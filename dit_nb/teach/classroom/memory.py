@@ -39,7 +39,7 @@ def _locked(course: Path) -> Iterator[None]:
 
 
 def _read_memory(course: Path, name: str) -> dict:
-    """Return what is remembered of an assignment: student -> marks, reports, notes, seconds, trees."""
+    """Return what is remembered of an assignment: student -> marks, points, reports, notes, trees."""
     path = course / ".grading" / f"{name}.json"
     try:
         memory = json.loads(path.read_text(encoding="utf-8"))

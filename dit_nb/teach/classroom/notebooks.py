@@ -14,7 +14,7 @@ _TAG = re.compile(r"<(?=[A-Za-z/!?])")
 _TARGET = re.compile(r"(\]\(\s*<?|^ {0,3}\[[^]\n]+\]:\s*<?)([^\s)>]+)", re.MULTILINE)
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):")
 _SAFE_SCHEMES = ("http", "https", "mailto", "attachment")
-_SAFE_DATA = re.compile(r"text/plain|image/(png|jpeg|gif)|application/vnd\.")
+_SAFE_DATA = re.compile(r"text/plain|image/(png|jpeg|gif)|application/vnd\.jupyter\.widget-view\+json")
 
 
 def _read_notebook(path: Path) -> dict:
@@ -146,10 +146,24 @@ def _harmless(target: str) -> bool:
 
 
 def _sanitized_output(output: dict) -> dict:
+    """Return an output without HTML, SVG and scripts, whether it was stored or comes from a kernel."""
     data = output.get("data")
     if not isinstance(data, dict):
         return output
-    safe = {mime: value for mime, value in data.items() if _SAFE_DATA.match(mime)}
-    if isinstance(text := data.get("text/markdown"), (str, list)):
+    safe = {m: value for m, value in data.items() if _SAFE_DATA.fullmatch(m) and _is_shown(m, value)}
+    if _is_shown("text/markdown", text := data.get("text/markdown")):
         safe["text/markdown"] = _sanitized_markdown("".join(text))
-    return {**output, "data": safe or {"text/plain": ""}}
+    metadata = {mime: _sizes(value) for mime, value in _part(output, "metadata").items() if mime in safe}
+    return {**output, "data": safe or {"text/plain": ""}, "metadata": metadata}
+
+
+def _is_shown(mime: str, value) -> bool:
+    """Whether a page can show a value of this type: text and pictures are strings, or lists of them."""
+    lines = value if isinstance(value, list) else [value]
+    return mime.endswith("json") or all(isinstance(line, str) for line in lines)
+
+
+def _sizes(value) -> dict:
+    """Return width and height of a picture: pages write them into its tag, without quotes."""
+    found = value if isinstance(value, dict) else {}
+    return {name: n for name in ("width", "height") if isinstance(n := found.get(name), int | float)}

@@ -8,7 +8,7 @@ from statistics import median
 
 from dit_nb.teach.classroom.remarks import _alike
 from dit_nb.teach.classroom.table import GRADED, MISSING, NOT_GRADED, WAITING, Grade, _n, late_by
-from dit_nb.utils import _atomic_write
+from dit_nb.utils import _write_text
 
 __all__ = []
 
@@ -74,7 +74,7 @@ def _write_feedback_head(page: Path, grade: Grade, reports: dict[str, dict], not
         total = f"{_n(grade.raw)} points so far; {', '.join(grade.by_hand)} must be graded by a person"
     body = f"<div class='points'><h3>{escape(grade.name or grade.student)}: {escape(total)}</h3>{_html_table(rows)}"
     body += "".join(f"<p>{escape(note)}</p>" for note in notes) + "</div>"
-    page.write_text(re.sub(r'(<a name="top"></a>)', lambda m: m[1] + body, text, count=1), encoding="utf-8")
+    _write_text(page, re.sub(r'(<a name="top"></a>)', lambda m: m[1] + body, text, count=1))
 
 
 def _html_table(rows: list[list[str]], head: list[str] | None = None) -> str:
@@ -111,10 +111,8 @@ def _write_class_page(
         [escape(g.student), escape(g.remarks)] for g in grades if g.remarks and g.state in (GRADED, WAITING)
     ]
     parts += _section("Remarks", told, ["student", "remarks"])
-    with _atomic_write(path) as draft:
-        draft.write_text(
-            _PAGE.format(title=f"Assignment {escape(name)}", body="\n".join(parts)), encoding="utf-8"
-        )
+    parts += _times(grades)
+    _write_text(path, _PAGE.format(title=f"Assignment {escape(name)}", body="\n".join(parts)))
 
 
 def _section(title: str, rows: list[list[str]], head: list[str]) -> list[str]:
@@ -127,6 +125,16 @@ def _points_line(grades: list[Grade]) -> str:
     line = f" Points: {_n(points[0])} to {_n(points[-1])}, median {_n(median(points))}." if points else ""
     return line + (
         f" Time of a run: median {median(times):.1f} s, longest {max(times):.1f} s." if times else ""
+    )
+
+
+def _times(grades: list[Grade]) -> list[str]:
+    """Return the time of each student's run, the longest first, folded."""
+    slow = sorted((g for g in grades if g.seconds), key=lambda g: -g.seconds)
+    rows = [[escape(g.student), f"{g.seconds:.1f} s"] for g in slow]
+    table = _html_table(rows, ["student", "time of the run"])
+    return [f"<h2>Time per student</h2><details><summary>{len(rows)} runs</summary>{table}</details>"] * bool(
+        rows
     )
 
 

@@ -1,6 +1,7 @@
 """What a class and its teacher read, written from the gradebook: table, feedback pages, class page, exports."""
 
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +15,15 @@ from dit_nb.teach.classroom.notebooks import _grade_id, _read_notebook
 from dit_nb.teach.classroom.pages import _write_class_page, _write_feedback_head
 from dit_nb.teach.classroom.remarks import _tree_sums
 from dit_nb.teach.classroom.roster import _read_extensions, _read_roster, _Student
-from dit_nb.teach.classroom.table import MISSING, Grade, _read_table, _write_table, add_remark, with_points
+from dit_nb.teach.classroom.table import (
+    MISSING,
+    NO_PAGE,
+    Grade,
+    _read_table,
+    _write_table,
+    add_remark,
+    with_points,
+)
 
 __all__ = []
 
@@ -56,8 +65,12 @@ def _publish(
     grades = [
         _compared(grade, (earlier or {}).get(grade.student)) for grade in _read_grades(name, course, lines)
     ]
-    _write_table(course / f"grades-{name}.csv", name, grades)
-    _write_feedback(name, course, [g for g in grades if g.student in (changed or [])])
+    table = course / f"grades-{name}.csv"
+    _write_table(table, name, grades)
+    changed = changed or []
+    without = _write_feedback(name, course, [g for g in grades if g.student in changed])
+    grades = [_with_page(g, g.student not in without) if g.student in changed else g for g in grades]
+    _write_table(table, name, grades)
     memory, known = _read_memory(course, name), _tree_sums(source_notebook(name))
     _write_class_page(course / f"class-{name}.html", name, grades, memory, known)
     return grades
@@ -70,22 +83,33 @@ def _compared(grade: Grade, earlier: Grade | None) -> Grade:
     return replace(grade, remarks=add_remark(grade.remarks, f"was {earlier.points:g}"))
 
 
-def _write_feedback(name: str, course: Path, grades: list[Grade]) -> None:
-    """Write the feedback pages of some students."""
+def _with_page(grade: Grade, page: bool) -> Grade:
+    """Say so if a student has no feedback page."""
+    kept = "; ".join(part for part in grade.remarks.split("; ") if part != NO_PAGE)
+    return replace(grade, remarks=kept if page else add_remark(kept, NO_PAGE))
+
+
+def _write_feedback(name: str, course: Path, grades: list[Grade]) -> list[str]:
+    """Write the feedback pages of some students; return those of whom nbgrader could not write one."""
     with_notebook = [g for g in grades if (course / "autograded" / g.student / name).exists()]
     for g in with_notebook:
         shutil.rmtree(course / "feedback" / g.student / name, ignore_errors=True)
     if with_notebook:
         _convert("GenerateFeedback", course, name, [g.student for g in with_notebook])
     memory = _read_memory(course, name)
+    pages = {g.student: course / "feedback" / g.student / name / f"{name}.html" for g in with_notebook}
     for g in with_notebook:
         own = memory.get(g.student, {})
-        page = course / "feedback" / g.student / name / f"{name}.html"
-        _write_feedback_head(page, g, own.get("reports", {}), own.get("notes", []))
+        _write_feedback_head(pages[g.student], g, own.get("reports", {}), own.get("notes", []))
+    return [student for student, page in pages.items() if not page.exists()]
 
 
 def _publish_again(
-    name: str, course: str | Path, platform: str = "none", roster: Path | None = None
+    name: str,
+    course: str | Path,
+    platform: str = "none",
+    roster: Path | None = None,
+    progress: Callable[[str], None] = lambda line: None,
 ) -> list[Grade]:
     """Write table and pages again, as after grading by hand, and the files that a platform takes back.
 
@@ -94,9 +118,10 @@ def _publish_again(
         course: folder of the course
         platform: moodle, canvas or none
         roster: list of the class; None: roster.csv of the course, if there is one
+        progress: called with a line for each student whom the platform's file leaves out
 
     Raises:
-        UserError: if nothing has been graded
+        UserError: if nothing has been graded, or Moodle's worksheet has another maximum grade
     """
     course = Path(course).absolute()
     if not (course / f"grades-{name}.csv").exists():
@@ -111,11 +136,13 @@ def _publish_again(
                 if g.exercises:
                     _update_penalty(book, course, name, g.student, late.get(g.student))
         grades = _publish(name, course, students, [], [g.student for g in before if g.exercises])
-        by_id = {student.id: student for student in students}
+        _write_feedback_zip(course / f"feedback-{name}.zip", course, name, grades)
+        by_id, left_out = {student.id: student for student in students}, []
         if platform == "moodle":
-            _write_moodle(course / f"grades-{name}-moodle.csv", grades, by_id)
+            left_out = _write_moodle(course / f"grades-{name}-moodle.csv", grades, by_id, path)
         elif platform == "canvas":
             column = _canvas_column(path, name)
-            _write_canvas(course / f"grades-{name}-canvas.csv", name, grades, by_id, column)
-        _write_feedback_zip(course / f"feedback-{name}.zip", course, name, grades)
+            left_out = _write_canvas(course / f"grades-{name}-canvas.csv", name, grades, by_id, column)
+    for student in left_out:
+        progress(f"grades-{name}-{platform}.csv leaves out {student}, whose number there is not known")
     return grades

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dit_nb.errors import UserError
+from dit_nb.teach.classroom.moodle import _in_english
 
 __all__ = []
 
@@ -58,7 +59,7 @@ def _read_roster(path: Path) -> list[_Student]:
     Raises:
         UserError: if the file has no column that names students, or one name stands twice
     """
-    students = [s for s in map(_student, _read_rows(path, "roster")[1]) if s]
+    students = [s for s in map(_student, _by_column(_in_english(_read_lists(path, "roster")))[1]) if s]
     if not students:
         raise UserError(
             f"roster is {path}, but must have a header with one of id, student or name, and students."
@@ -73,14 +74,20 @@ def _read_roster(path: Path) -> list[_Student]:
 
 
 def _read_rows(path: Path, what: str) -> tuple[set[str], list[dict[str, str]]]:
+    """Read a CSV file with a header, as `_read_lists` does.
+
+    Returns:
+        the names of the columns in small letters, and the rows
+    """
+    return _by_column(_read_lists(path, what))
+
+
+def _read_lists(path: Path, what: str) -> list[list[str]]:
     """Read a CSV file, also as Excel saves it: with another encoding, or other separators.
 
     Args:
         path: the file
         what: what it is called in an error
-
-    Returns:
-        the names of the columns in small letters, and the rows
 
     Raises:
         UserError: if there is no such file, or it is no table
@@ -92,15 +99,17 @@ def _read_rows(path: Path, what: str) -> tuple[set[str], list[dict[str, str]]]:
     except UnicodeDecodeError:
         text = path.read_text(encoding="latin-1")
     head = text.split("\n", 1)[0]
-    table = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count))
+    table = csv.reader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=head.count))
     try:
-        rows, columns = [*table], {name.strip().lower() for name in table.fieldnames or []}
+        return [row for row in table if row]
     except csv.Error as error:
         raise UserError(f"{what} is {path}, but cannot be read as a table ({error}).") from None
-    return columns, [
-        {(k or "").strip().lower(): (v or "") for k, v in row.items() if not isinstance(v, list)}
-        for row in rows
-    ]
+
+
+def _by_column(table: list[list[str]]) -> tuple[set[str], list[dict[str, str]]]:
+    head, *rows = table or [[]]
+    columns = [name.strip().lower() for name in head]
+    return {*columns}, [dict.fromkeys(columns, "") | dict(zip(columns, row)) for row in rows]
 
 
 def _student(row: dict[str, str]) -> _Student | None:

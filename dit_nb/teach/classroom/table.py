@@ -8,9 +8,10 @@ from pathlib import Path
 from dit_nb.teach.classroom.roster import _read_rows
 from dit_nb.utils import _atomic_write
 
-__all__ = ["Grade"]
+__all__ = ["Grade", "add_remark", "late_by", "with_points"]
 
 GRADED, WAITING, NOT_GRADED, MISSING = "graded", "waiting", "not graded", "missing"
+NO_PAGE = "no feedback page: see nbgrader.log"  # a remark
 _FIRST = ["assignment", "student", "name", "state", "raw", "penalty", "score", "max", "late"]
 _LAST = ["seconds", "number", "received", "remarks"]
 
@@ -31,6 +32,11 @@ class Grade:
     received: str = ""  # folder or start of the file names in the platform's download
     remarks: str = ""  # what the teacher should know
     now: bool = False  # whether this call of `grade` was about this student
+
+    @property
+    def complete(self) -> bool:
+        """Whether it has been graded, perhaps but for a person's marks, and has its feedback page."""
+        return self.state in (GRADED, WAITING) and NO_PAGE not in self.remarks
 
     @property
     def raw(self) -> float:

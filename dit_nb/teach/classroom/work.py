@@ -103,7 +103,7 @@ def _prepare(work: _Work, name: str, release: dict, sources: dict[str, tuple[str
         work.reason = str(error)
         return
     work.notes += notes
-    work.remarks += _code_remarks(nb, release)
+    work.remarks += _code_remarks(nb, release, work.files)
     work.nb, work.root = _with_sources(nb, sources), path.parent
     syntax = _syntax_remark(nb, _version_of(path), ".".join(map(str, sys.version_info[:3])))
     work.notes += [syntax] if syntax else []

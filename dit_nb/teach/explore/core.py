@@ -249,7 +249,7 @@ def _some_values(control) -> list:
 
 _MODULES = (
     "data oracle patchify positions conditioning attention block in_context cross_attention adaln adaln_zero model cost "
-    "schedule objective sampling few_steps guidance training latents evaluation scaling anatomy budget denoising "
+    "schedule objective sampling few_steps guidance training latents evaluation scaling anatomy budget ranks denoising "
     "flow modern_blocks targets mmdit guidance_today meanflow"
 ).split()
 

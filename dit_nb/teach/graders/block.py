@@ -1,4 +1,4 @@
-"""Grader of lesson 07: the pre-norm block."""
+"""Graders of lesson 07: the pre-norm block, and what each block contributes to the output."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from dit_nb.teach.graders.framework.core import grade
 from dit_nb.teach.graders.framework.exercise import Case, Exercise, RandomInputs
 from dit_nb.teach.graders.framework.report import Report
 
-__all__ = ["check_plain_block"]
+__all__ = ["check_plain_block", "check_contributions"]
 
 
 class _Norm(NamedTuple):
@@ -250,3 +250,210 @@ _PLAIN_BLOCK = Exercise(
 def check_plain_block(fn: Callable, **grade_options) -> Report:
     """Check fn(x (N, T, D), norm1, attn, norm2, mlp: functions of (N, T, D)) -> (N, T, D)."""
     return grade(_PLAIN_BLOCK, fn, **grade_options)
+
+
+def _contributions_by_loops(states: list[Tensor], weight: Tensor, eps: float) -> Tensor:
+    zero, last = torch.zeros_like(states[0]), states[-1]
+    result = weight.new_zeros(len(states), *last.shape[:2], len(weight))
+    for n in range(last.shape[0]):
+        for t in range(last.shape[1]):
+            token = last[n, t].tolist()
+            mean = sum(token) / len(token)
+            scale = (sum((v - mean) ** 2 for v in token) / len(token) + eps) ** 0.5
+            for k, (before, after) in enumerate(zip([zero, *states], states)):
+                written = (after[n, t] - before[n, t]).tolist()
+                own = sum(written) / len(written)
+                for o, row in enumerate(weight.tolist()):
+                    result[k, n, t, o] = sum((v - own) / scale * w for v, w in zip(written, row))
+    return result
+
+
+def _state_cases(rng: RandomInputs) -> list[Case]:
+    """Streams of several scales and depths; one weight is square, so that it can be transposed by mistake."""
+    sizes = [(4, 2, 3, 5, 2, 1, 1e-6), (2, 3, 4, 6, 6, 0.02, 1e-4), (3, 1, 5, 4, 3, 3, 0.5)]
+    sizes.append((rng.choice(5, 6), 2, 3, 8, 7, 1, 0.1))
+    cases = []
+    for blocks, n, t, d, o, std, eps in sizes:
+        writes = std * (rng.normal(blocks + 1, n, t, d) + rng.uniform(0.3, 1, blocks + 1, n, t, 1))
+        label = f"{blocks} blocks, {n} x {t} tokens, D = {d}, {o} outputs, eps = {eps:g}"
+        cases.append(Case(label, (list(writes.cumsum(0)), rng.normal(o, d), eps)))
+    return cases
+
+
+def _in_one_tensor(value):
+    """A list of equal tensors as one tensor; anything else as it is."""
+    parts = [part for part in value if isinstance(part, Tensor)] if isinstance(value, tuple | list) else []
+    same = len({part.shape for part in parts}) == 1
+    return torch.stack(parts) if same and len(parts) == len(value) else value
+
+
+def _writes(z: Tensor) -> Tensor:
+    return torch.cat([z[:1], z[1:] - z[:-1]])
+
+
+def _centered(x: Tensor) -> Tensor:
+    return x - x.mean(-1, keepdim=True)
+
+
+def _std(x: Tensor, eps: float, correction: int = 0) -> Tensor:
+    return (x.var(-1, keepdim=True, correction=correction) + eps).sqrt()
+
+
+def _read(
+    terms: Callable = lambda z: _centered(_writes(z)),
+    scale: Callable = lambda z, eps: _std(z[-1], eps),
+    change: Callable = lambda result: result,
+    transposed: bool = False,
+) -> Callable:
+    """Contributions with another step in one place; `terms` and `scale` take all states in one tensor."""
+
+    def contributions(states, weight, eps):
+        z = torch.stack(states)  # (L + 1, N, T, D)
+        return change(terms(z) / scale(z, eps) @ (weight if transposed else weight.T))
+
+    return contributions
+
+
+def _first_loses_the_mean(z: Tensor) -> Tensor:
+    return torch.cat([z[:1] - z[-1:].mean(-1, keepdim=True), z[1:] - z[:-1]])
+
+
+def _left_out(states: list[Tensor], weight: Tensor, eps: float) -> Tensor:
+    z = torch.stack(states)
+
+    def output(x):
+        return _centered(x) / _std(x, eps) @ weight.T
+
+    return output(z[-1]) - output(z[-1] - _writes(z))
+
+
+def _normalized_differences(states: list[Tensor], weight: Tensor, eps: float) -> Tensor:
+    z = torch.stack(states)
+    return _writes(_centered(z) / _std(z, eps)) @ weight.T
+
+
+_TERMS = (
+    "lesson 07, 'The residual stream: add, do not replace': which terms has the last state, and which number of the norm "
+    "do they share?"
+)
+
+_CONTRIBUTIONS = Exercise(
+    "contributions",
+    _contributions_by_loops,
+    _state_cases,
+    {
+        "These are read-outs of the states; a block contributes only what it has added to the state before.": (
+            _read(_centered)
+        ),
+        "These are read-outs of the states, each with its own norm; a block contributes what it has added.": (
+            _read(_centered, _std)
+        ),
+        "The embedding is subtracted from every state; what a block wrote is the difference from the state before it.": (
+            _read(lambda z: _centered(torch.cat([z[:1], z[1:] - z[:1]])))
+        ),
+        "The embedding is missing: it is the first term of the sum, before the blocks.": (
+            _read(change=lambda result: result[1:])
+        ),
+        "The embedding is the last of the terms; it comes first.": (
+            _read(change=lambda result: result.roll(-1, 0))
+        ),
+        "The blocks come in the wrong order: the last one first.": (
+            _read(change=lambda result: torch.cat([result[:1], result[1:].flip(0)]))
+        ),
+        "The signs of the blocks are the other way round: a block wrote the state after it minus the one before.": (
+            _read(change=lambda result: torch.cat([result[:1], -result[1:]]))
+        ),
+        "The terms are along the last axis; they must be along the first.": (
+            _read(change=lambda result: result.movedim(0, -1))
+        ),
+        "This is their sum, the output itself; asked are its terms.": (
+            _read(change=lambda result: result.sum(0))
+        ),
+        "Each state goes through the norm before the difference is taken; only the last state has this norm.": (
+            _normalized_differences
+        ),
+        "What each block wrote is normalized by its own variance; the norm divides all by that of the last state.": (
+            _read(scale=lambda z, eps: _std(_writes(z), eps))
+        ),
+        "What each block wrote is divided by the deviation of the state after it; the norm sees the last state alone.": (
+            _read(scale=_std)
+        ),
+        "What each block wrote is divided by the deviation of the state before it; the norm sees the last state alone.": (
+            _read(scale=lambda z, eps: _std(torch.cat([z[:1], z[:-1]]), eps))
+        ),
+        "This is what the output loses if a term is left out, and the deviation changes, too; it must be that of the "
+        "whole last state.": _left_out,
+        "There is one deviation for all tokens; a layer norm has one for each token.": (
+            _read(scale=lambda z, eps: (z[-1].var(correction=0) + eps).sqrt())
+        ),
+        "There is one deviation for all tokens, with the count less 1; a layer norm has one for each token, with D.": (
+            _read(scale=lambda z, eps: (z[-1].var() + eps).sqrt())
+        ),
+        "The deviation is that of the embedding; the norm is applied to the last state.": (
+            _read(scale=lambda z, eps: _std(z[0], eps))
+        ),
+        "The norm is missing: nothing is centered or divided.": _read(_writes, lambda z, eps: 1),
+        "The terms are centered, but not divided by the deviation of the last state.": (
+            _read(scale=lambda z, eps: 1)
+        ),
+        "The terms are divided, but not centered: the norm subtracts the mean of the last state, a sum of means.": (
+            _read(_writes)
+        ),
+        "The mean of the whole last state is subtracted from every term; each term has only its own part of it.": (
+            _read(lambda z: _writes(z) - z[-1].mean(-1, keepdim=True))
+        ),
+        "The mean of the last state is shared evenly among the terms; each term has its own part of it.": (
+            _read(lambda z: _writes(z) - z[-1].mean(-1, keepdim=True) / len(z))
+        ),
+        "The mean over all terms is subtracted; the norm takes the mean of the D numbers of each token.": (
+            _read(lambda z: _writes(z) - _writes(z).mean(0))
+        ),
+        "One mean of all numbers is subtracted; each term has a mean for each token, of its D numbers.": (
+            _read(lambda z: _writes(z) - _writes(z).mean())
+        ),
+        "The mean of the last state is subtracted from the embedding alone; each term has its own part of it.": (
+            _read(_first_loses_the_mean)
+        ),
+        "The variance divides by D - 1; in a layer norm it divides by D.": (
+            _read(scale=lambda z, eps: _std(z[-1], eps, 1))
+        ),
+        "The deviation divides by D - 1, and `eps` is added to it, not to the variance: two mistakes at once.": (
+            _read(scale=lambda z, eps: _std(z[-1], 0, 1) + eps)
+        ),
+        "What each block wrote is normalized by its own variance, and with 1e-5 for `eps`: two mistakes at once.": (
+            _read(scale=lambda z, eps: _std(_writes(z), 1e-5))
+        ),
+        "These are read-outs of the states, each with its own norm, and with 1e-5 for `eps`: two mistakes at once.": (
+            _read(_centered, lambda z, eps: _std(z, 1e-5))
+        ),
+        "1e-5 is used instead of `eps`.": _read(scale=lambda z, eps: _std(z[-1], 1e-5)),
+        "`eps` is not used.": _read(scale=lambda z, eps: _std(z[-1], 0)),
+        "`eps` is added to the deviation; it belongs under the root, to the variance.": (
+            _read(scale=lambda z, eps: _std(z[-1], 0) + eps)
+        ),
+        "The terms are divided by the variance; its root is missing.": (
+            _read(scale=lambda z, eps: _std(z[-1], eps).square())
+        ),
+        "They are divided by the root of the mean square of the last state, from which no mean was subtracted.": (
+            _read(scale=lambda z, eps: (z[-1].square().mean(-1, keepdim=True) + eps).sqrt())
+        ),
+        "Means and variances run over the tokens; a layer norm takes those of the D numbers of each token.": (
+            _read(
+                lambda z: _writes(z) - _writes(z).mean(2, keepdim=True),
+                lambda z, eps: (z[-1].var(1, keepdim=True, correction=0) + eps).sqrt(),
+            )
+        ),
+        "The columns of the weight are taken as outputs; it has a row for each output, so it must be transposed.": (
+            _read(transposed=True),
+            "the shape of the weight of nn.Linear.",
+        ),
+    },
+    _TERMS,
+    probe=lambda fn, *args: _in_one_tensor(fn(*args)),
+    reference=_read(),
+)
+
+
+def check_contributions(fn: Callable, **grade_options) -> Report:
+    """Check fn(states: L + 1 of (N, T, D), weight (O, D), eps) -> terms of the output, (L + 1, N, T, O)."""
+    return grade(_CONTRIBUTIONS, fn, **grade_options)

@@ -1,4 +1,4 @@
-"""Grader of lesson 01: from bytes to the model's range."""
+"""Graders of lesson 01: from bytes to the model's range, and images whose range is unknown."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from dit_nb.teach.graders.framework.core import grade
 from dit_nb.teach.graders.framework.exercise import Case, Exercise, RandomInputs
 from dit_nb.teach.graders.framework.report import Report
 
-__all__ = ["check_to_model_range"]
+__all__ = ["check_to_model_range", "check_normalize_range"]
 
 
 def _to_model_range_loops(images: Tensor) -> Tensor:
@@ -147,3 +147,185 @@ _TO_MODEL_RANGE = Exercise(
 def check_to_model_range(fn: Callable, **grade_options) -> Report:
     """Check fn(images (N, H, W, C) uint8) -> (N, C, H, W) in [-1, 1]."""
     return grade(_TO_MODEL_RANGE, fn, **grade_options)
+
+
+_UNIT, _MODEL, _BYTES = (0.0, 1.0), (-1.0, 1.0), (0.0, 255.0)  # darkest and brightest value
+
+
+def _normalize_range_by_fit(images: Tensor) -> Tensor:
+    """Take the range whose ends are nearest to those of the batch, in units of its width."""
+    numbers = images.flatten().tolist()
+    darkest, brightest = min(numbers), max(numbers)
+
+    def misfit(ends: tuple[float, float]) -> float:
+        return max(abs(darkest - ends[0]), abs(brightest - ends[1])) / (ends[1] - ends[0])
+
+    low, high = min((_UNIT, _MODEL, _BYTES), key=misfit)
+    return images.new_tensor([((v - low) - (high - v)) / (high - low) for v in numbers]).view_as(images)
+
+
+_NOT_EXACT = (
+    "It is right if black and white lie exactly at the ends of the range, but resizing may have moved them by up to "
+    "2 % of its width."
+)
+
+
+def _unknown_cases(rng: RandomInputs) -> list[Case]:
+    """Three ranges; black and white at the ends, beyond them, and short of them.
+
+    The first image and the second channel have neither black nor white.
+    """
+    ends = [(_MODEL, 0, 1), (_UNIT, 0, 1), (_BYTES, 0, 1), (_MODEL, -0.015, 1.012), (_UNIT, -0.015, 1.012)]
+    ends += [(_BYTES, -0.015, 1.012), (_MODEL, 0.015, 0.985), (_UNIT, -0.012, 0.985), (_BYTES, 0.015, 0.985)]
+    cases = []
+    for (low, high), black, white in ends:
+        share = rng.uniform(0.06, 0.94, 3, 3, 4, 5)  # 0 is black, 1 is white
+        share[1:] /= 1 + (black > 0)  # dark images
+        one_sided = share / 300 if high == 255 else 0.5 + share / 4  # all dark, or all bright
+        share[0], share[:, 1] = one_sided[0], one_sided[:, 1]
+        share[1, 0, 0, 0], share[2, 2, 3, 4] = black, white
+        label = f"[{low:g}, {high:g}], black at {black:.1%} and white at {white:.1%}"
+        cases.append(Case(label, (low + share * (high - low),), _NOT_EXACT * (black != 0)))
+    return cases
+
+
+def _scaled(images: Tensor, ends: tuple[float, float]) -> Tensor:
+    return 2 * (images - ends[0]) / (ends[1] - ends[0]) - 1
+
+
+def _ends(images: Tensor) -> tuple[float, float]:
+    """A right decision."""
+    return _BYTES if images.max() > 2 else _MODEL if images.min() < -0.5 else _UNIT
+
+
+def _decided(ends: Callable) -> Callable:
+    """Another decision for the batch."""
+    return lambda images: _scaled(images, ends(images))
+
+
+def _then(change: Callable) -> Callable:
+    """Another scale after the right decision: change(images, range)."""
+    return lambda images: change(images, _ends(images))
+
+
+def _each_number(white: float, black: float) -> Callable:
+    """A decision for each number, with these two limits."""
+    return lambda x: torch.where(x > white, x / 127.5 - 1, torch.where(x < black, x, 2 * x - 1))
+
+
+def _own_range_of_channels(x: Tensor) -> Tensor:
+    return _own_range(x.transpose(0, 1)).transpose(0, 1)
+
+
+_NORMALIZE_RANGE = Exercise(
+    "normalize_range",
+    _normalize_range_by_fit,
+    _unknown_cases,
+    {
+        "The range of each image is decided by that image alone; one without black or white does not show it.": (
+            lambda x: torch.stack([_scaled(image, _ends(image)) for image in x])
+        ),
+        "The first image decides for all; it may have neither black nor white.": (
+            _decided(lambda x: _ends(x[0]))
+        ),
+        "The range of each channel is decided by that channel alone; one without black or white does not show it.": (
+            lambda x: torch.stack([_scaled(channel, _ends(channel)) for channel in x.unbind(1)], 1)
+        ),
+        "The range of each channel of each image is decided by it alone; most have neither black nor white.": (
+            lambda x: torch.stack([_scaled(y, _ends(y)) for y in x.flatten(0, 1)]).view_as(x)
+        ),
+        "The range of each number is decided by that number alone: 0.5 occurs in all three ranges.": (
+            _each_number(1, 0)
+        ),
+        "Each number decides for itself, with limits between the ranges; 0.5 occurs in all three of them.": (
+            _each_number(2, -0.5)
+        ),
+        "The mean decides; it depends on what the images show: bright ones in [-1, 1] have a mean above 0.": (
+            _decided(lambda x: _BYTES if x.mean() > 1 else _MODEL if x.mean() < 0 else _UNIT)
+        ),
+        "A number a little above 1 is taken as a sign of bytes, and one a little below 0 as a sign of [-1, 1].": (
+            _decided(lambda x: _BYTES if x.max() > 1 else _MODEL if x.min() < 0 else _UNIT)
+        ),
+        "A number a little above 1 is taken as a sign of bytes; white may lie there in the other ranges, too.": (
+            _decided(lambda x: _BYTES if x.max() > 1 else _MODEL if x.min() < -0.5 else _UNIT)
+        ),
+        "Any number below 0 is taken as a sign of [-1, 1]; black may lie there in the other two ranges, too.": (
+            _decided(lambda x: _MODEL if x.min() < 0 else _BYTES if x.max() > 1 else _UNIT)
+        ),
+        "A number a little below 0 is taken as a sign of [-1, 1]; the black of [0, 1] may lie there, too.": (
+            _decided(lambda x: _BYTES if x.max() > 2 else _MODEL if x.min() < 0 else _UNIT)
+        ),
+        "Bytes whose black lies below 0 are taken as [-1, 1]: 2 % of 255 is more than 1.": (
+            _decided(lambda x: _MODEL if x.min() < -0.5 else _BYTES if x.max() > 2 else _UNIT)
+        ),
+        "The range is recognized only if 255 or -1 occur exactly; resizing may have moved them by 2 % of its width.": (
+            _decided(lambda x: _BYTES if x.max() == 255 else _MODEL if x.min() == -1 else _UNIT)
+        ),
+        "The batch is stretched to its own smallest and largest number; black and white of the range become -1 and 1.": (
+            lambda x: _scaled(x, (x.min(), x.max()))
+        ),
+        "Each image is stretched to its own smallest and largest number; one without white has no 1.": _own_range,
+        "Each channel is stretched to its own smallest and largest number; one without white has no 1.": (
+            _own_range_of_channels
+        ),
+        "The numbers get mean 0 and variance 1; the range is what counts, whatever the images show.": lambda x: (
+            (x - x.mean()) / x.std()
+        ),
+        "Images that are in [-1, 1] already are scaled again, and run from -3 to 1.": _decided(
+            lambda x: _BYTES if x.max() > 2 else _UNIT
+        ),
+        "All images are taken as values from 0 to 1; there are three ranges to tell apart.": (
+            lambda x: 2 * x - 1
+        ),
+        "All images are taken as bytes; there are three ranges to tell apart.": lambda x: x / 127.5 - 1,
+        "Images in [-1, 1] are taken as bytes, and come out nearly constant; there are three ranges to tell apart.": (
+            _decided(lambda x: _BYTES if x.max() - x.min() > 1.5 else _UNIT)
+        ),
+        "The images are unchanged; only those in [-1, 1] should be.": lambda x: x,
+        "Bytes become values from 0 to 1, and the other images are unchanged: only those in [-1, 1] should be.": (
+            lambda x: x / 255 if x.max() > 2 else x
+        ),
+        "Images in [0, 1] are left as they are, half as wide as they should be.": _then(
+            lambda x, ends: x if ends == _UNIT else _scaled(x, ends)
+        ),
+        "Bytes are taken as values from 0 to 1, so white becomes 509; there are three ranges to tell apart.": _decided(
+            lambda x: _MODEL if x.min() < -0.5 else _UNIT
+        ),
+        "Bytes are not recognized, and a number a little below 0 is taken as a sign of [-1, 1]: two mistakes at once.": (
+            _decided(lambda x: _MODEL if x.min() < 0 else _UNIT)
+        ),
+        "Bytes become values from 0 to 1; there is a step more to [-1, 1].": _then(
+            lambda x, ends: x / 255 if ends == _BYTES else _scaled(x, ends)
+        ),
+        "Bytes are divided by 128 instead of half of 255: white does not become 1.": _then(
+            lambda x, ends: x / 128 - 1 if ends == _BYTES else _scaled(x, ends)
+        ),
+        "Images in [0, 1] are doubled and not shifted: they run from 0 to 2.": _then(
+            lambda x, ends: 2 * x if ends == _UNIT else _scaled(x, ends)
+        ),
+        "Images in [0, 1] are moved by a half, but not doubled: they run from -0.5 to 0.5.": _then(
+            lambda x, ends: x - 0.5 if ends == _UNIT else _scaled(x, ends)
+        ),
+        "Black and white are exchanged in images in [0, 1].": _then(
+            lambda x, ends: 1 - 2 * x if ends == _UNIT else _scaled(x, ends)
+        ),
+        "Bytes are rounded to whole numbers; the change is a straight line, which rounds nothing.": _then(
+            lambda x, ends: _scaled(x.round() if ends == _BYTES else x, ends)
+        ),
+        "The result runs from 0 to 1; it should run from -1 to 1.": _then(
+            lambda x, ends: (_scaled(x, ends) + 1) / 2
+        ),
+        "What lies beyond black and white is clipped; the range changes by one straight line for all numbers.": _then(
+            lambda x, ends: _scaled(x, ends).clamp(-1, 1)
+        ),
+    },
+    "what the exercise guarantees: where do black and white occur, and between which two numbers can each of them lie?",
+    same_dtype=True,
+    precisions=(torch.float32,),
+    reference=_decided(_ends),
+)
+
+
+def check_normalize_range(fn: Callable, **grade_options) -> Report:
+    """Check fn(images (N, C, H, W) in [0, 1], [-1, 1] or [0, 255]) -> the same images in [-1, 1]."""
+    return grade(_NORMALIZE_RANGE, fn, **grade_options)

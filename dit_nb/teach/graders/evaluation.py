@@ -1,6 +1,9 @@
-"""Grader of lesson 21: the Fréchet distance of two sets of features."""
+"""Graders of lesson 21: the Fréchet distance of two sets of features, and its value at another count."""
 
+import math
+import warnings
 from collections.abc import Callable
+from itertools import combinations
 
 import numpy as np
 import torch
@@ -10,7 +13,7 @@ from dit_nb.teach.graders.framework.core import grade
 from dit_nb.teach.graders.framework.exercise import Case, Exercise, RandomInputs
 from dit_nb.teach.graders.framework.report import Report
 
-__all__ = ["check_frechet"]
+__all__ = ["check_frechet", "check_distance_at"]
 
 
 def _frechet_by_singular_values(a: Tensor, b: Tensor) -> Tensor:
@@ -211,3 +214,238 @@ _FRECHET = Exercise(
 def check_frechet(fn: Callable, **grade_options) -> Report:
     """Check fn(a (N, F), b (M, F)) -> number: the squared Fréchet distance of the fitted Gaussians."""
     return grade(_FRECHET, fn, **grade_options)
+
+
+def _distance_at_by_pairs(counts: Tensor, distances: Tensor, n: float) -> Tensor:
+    """The slope is the mean of the slopes of all pairs, each weighted by its squared width."""
+    points = [(1 / count, distance) for count, distance in zip(counts.tolist(), distances.tolist())]
+    pairs = [(a[0] - b[0], a[1] - b[1]) for a, b in combinations(points, 2)]
+    slope = sum(width * height for width, height in pairs) / sum(width**2 for width, _ in pairs)
+    x, y = (sum(values) / len(points) for values in zip(*points))
+    return counts.new_tensor(y + slope * (1 / n - x))
+
+
+def _one_number(value):
+    """One number in any shape as a scalar tensor; anything else as it is."""
+    value = _number(value)
+    return value.reshape(()) if isinstance(value, Tensor) and value.numel() == 1 else value
+
+
+_RISING = "It is right until the distances rise with the count: the slope may be below 0, keep its sign."
+_REPEATED = "It is right until there are several distances of one count: each of them is a point of its own."
+_INFINITE = "It is right for finite n, but wrong for infinitely many images, where 1 / n is 0."
+
+
+def _count_cases(rng: RandomInputs) -> list[Case]:
+    """Two counts and more; n beyond, between and infinite; an end below 0, a negative slope, and an equal count.
+
+    Of six points, the distances of the two largest counts are exchanged, as noise may do.
+    """
+    cases, sizes = [], [(6, 5000, 3.0, ""), (2, math.inf, 4.0, ""), (5, math.inf, -0.15, "below 0")]
+    sizes += [(5, 250, 2.0, ""), (8, 1000, 3.0, "one count three times"), (7, 400, 3.0, "rising")]
+    for k, n, end, kind in sizes:
+        counts = (60 * 1.6 ** torch.arange(k)).double() + rng.integers(0, 30, k)
+        slope, noise = rng.uniform(150, 300, 1), (0.02 if k > 2 else 0) * rng.normal(k)
+        order = rng.uniform(0, 1, k).argsort()
+        if kind == "rising":
+            slope = -slope / 4
+        if kind == "one count three times":
+            counts[1:4], order = counts[1].item(), torch.arange(k).flip(0)
+        distances = end + slope / counts + noise * (1 + 60 / counts)
+        if k == 6:
+            distances[-2:] = distances[-2:].flip(0)
+        where = "infinitely many images" if n == math.inf else f"{n} images"
+        note = _INFINITE if n == math.inf else {"rising": _RISING, "": ""}.get(kind, _REPEATED)
+        label = f"{k} counts, {where}" + f" ({kind})" * bool(kind)
+        cases.append(Case(label, (counts[order], distances[order], n), note))
+    return cases
+
+
+def _at(
+    x: Callable = lambda n: 1 / n,
+    value: Callable = lambda end, slope, n: end + slope / n,
+    weights: Callable = torch.ones_like,
+    some: Callable = lambda counts: slice(None),
+) -> Callable:
+    """Value of a line with another step in one place; weights multiply squared errors."""
+
+    def distance_at(counts, distances, n):
+        (c, d), n = (v[some(counts)] for v in (counts, distances)), torch.tensor(float(n)).double()
+        w = weights(c) / weights(c).sum()
+        width, height = x(c) - (w * x(c)).sum(), d - (w * d).sum()
+        slope = (w * width * height).sum() / (w * width**2).sum()
+        return value((w * d).sum() - slope * (w * x(c)).sum(), slope, n)
+
+    return distance_at
+
+
+def _in(x: Callable) -> Callable:
+    """A line in another quantity than 1 / n."""
+    return _at(x, lambda end, slope, n: end + slope * x(n))
+
+
+def _averaged_slope(counts: Tensor, distances: Tensor, n: float) -> Tensor:
+    """The slope divides a covariance over k - 1 by a variance over k."""
+    right, k = _at()(counts, distances, n), len(counts)
+    return right + (right - distances.mean()) / (k - 1)
+
+
+def _exchanged_axes(counts: Tensor, distances: Tensor, n: float) -> Tensor:
+    """The line gives 1 / n for a distance, and is solved for the distance."""
+    x, y = 1 / counts - (1 / counts).mean(), distances - distances.mean()
+    return distances.mean() + (1 / n - (1 / counts).mean()) * (y**2).sum() / (x * y).sum()
+
+
+def _parabola(counts: Tensor, distances: Tensor, n: float) -> Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # NumPy's: two points hold no parabola
+        return torch.tensor(np.polyval(np.polyfit(1 / counts.numpy(), distances.numpy(), 2), 1 / n))
+
+
+def _between_counts(counts: Tensor, distances: Tensor, n: float) -> Tensor:
+    order = counts.argsort()
+    return torch.tensor(np.interp(n, counts[order].numpy(), distances[order].numpy()))
+
+
+def _from_largest(counts: Tensor, distances: Tensor, n: float) -> Tensor:
+    slope = _at(value=lambda end, slope, n: slope)(counts, distances, n)
+    return distances[counts.argmax()] + slope * (1 / n - 1 / counts.max())
+
+
+def _between_points(counts: Tensor, distances: Tensor, n: float) -> Tensor:
+    order = counts.argsort(descending=True)
+    return torch.tensor(np.interp(1 / n, 1 / counts[order].numpy(), distances[order].numpy()))
+
+
+def _through_zero(counts: Tensor, distances: Tensor, n: float) -> Tensor:
+    return (distances / counts).sum() / (1 / counts**2).sum() / n
+
+
+_BIAS_HINT = "lesson 21, 'Two sets of real digits': how the bias depends on n."
+_LEAST_HINT = "all points count alike in ordinary least squares."
+
+_DISTANCE_AT = Exercise(
+    "distance_at",
+    _distance_at_by_pairs,
+    _count_cases,
+    {
+        "The line is in n; the bias falls in a straight line of 1 / n.": (_in(lambda n: n), _BIAS_HINT),
+        "The line is in the logarithm of n; the bias falls in a straight line of 1 / n.": (
+            _in(torch.log),
+            _BIAS_HINT,
+        ),
+        "The line is in one over the root of n, as for the error of a mean; the bias goes as 1 / n.": (
+            _in(torch.rsqrt),
+            _BIAS_HINT,
+        ),
+        "The line is in one over the square of n; the bias goes as 1 / n.": (
+            _in(lambda n: n**-2),
+            _BIAS_HINT,
+        ),
+        "This is a power law, a line in two logarithms: it ends at 0, whatever the model; fit a line in 1 / n.": (
+            lambda counts, distances, n: _in(torch.log)(counts, distances.log(), n).exp(),
+            _BIAS_HINT,
+        ),
+        "This is the distance of infinitely many images: n is not used.": _at(
+            value=lambda end, slope, n: end
+        ),
+        "This is the slope of the line; asked is its value at n.": _at(value=lambda end, slope, n: slope),
+        "Slope and end are exchanged: in which order does the fit give them?": _at(
+            value=lambda end, slope, n: slope + end / n
+        ),
+        "This is the bias at n alone; the distance of infinitely many images is to be added.": _at(
+            value=lambda end, slope, n: slope / n
+        ),
+        "The bias is subtracted; few images make the distance larger.": _at(
+            value=lambda end, slope, n: end - slope / n
+        ),
+        "The line is fitted in 1 / n, but its value is taken at n.": _at(
+            value=lambda end, slope, n: end + slope * n
+        ),
+        "The line is forced through 0: as if infinitely many images of any model had distance 0. Fit its end, too.": (
+            _through_zero
+        ),
+        "The line goes through the first and the last point only; fit it to all.": (
+            _at(some=lambda counts: [0, -1]),
+            _LEAST_HINT,
+        ),
+        "The line goes through the points of the smallest and the largest count only; fit it to all.": (
+            _at(some=lambda counts: [int(counts.argmin()), int(counts.argmax())]),
+            _LEAST_HINT,
+        ),
+        "The line goes through the points of the two largest counts only; fit it to all.": (
+            _at(some=lambda counts: counts.topk(2).indices),
+            _LEAST_HINT,
+        ),
+        "The line goes through the points of the four largest counts only, as in the figure of the lesson; fit it to "
+        "all.": (
+            _at(some=lambda counts: counts.topk(min(4, len(counts))).indices),
+            _LEAST_HINT,
+        ),
+        "The line gives 1 / n for a distance; fit it the other way round, to give a distance for 1 / n.": (
+            _exchanged_axes,
+            _LEAST_HINT,
+        ),
+        "The counts are sorted alone: each distance then stands beside another count.": lambda counts, *rest: (
+            _at()(counts.sort().values, *rest)
+        ),
+        "Counts and distances are sorted each by themselves; a distance belongs to its count.": lambda c, d, n: (
+            _at()(c.sort().values, d.sort(descending=True).values, n)
+        ),
+        "This is a parabola in 1 / n; fit a straight line.": _parabola,
+        "The line is fitted to 1 / distance; fit it to the distances.": (
+            lambda counts, distances, n: 1 / _in(lambda n: n)(counts, 1 / distances, n),
+            _BIAS_HINT,
+        ),
+        "The line is fitted to the roots of the distances; fit it to the distances.": (
+            lambda counts, distances, n: _at()(counts, distances.sqrt(), n) ** 2,
+            _BIAS_HINT,
+        ),
+        "The line is in 1 / (n - 1); it must be in 1 / n.": (_in(lambda n: 1 / (n - 1)), _BIAS_HINT),
+        "The slope divides a covariance over k - 1 by a variance over k; both must divide by the same number.": (
+            _averaged_slope
+        ),
+        "The bias is added to the last distance, which has a bias already; add it to the end of the line.": lambda c, d, n: (
+            d[-1] + _at(value=lambda end, slope, n: slope / n)(c, d, n)
+        ),
+        "The mean of distance times count is divided by n: infinitely many images would have distance 0. Fit a "
+        "line.": lambda counts, distances, n: (counts * distances).mean() / n,
+        "These are slope and end of the line; asked is its value at n.": _at(
+            value=lambda end, slope, n: torch.stack([slope, end])
+        ),
+        "Errors are multiplied by the counts before they are squared; asked is ordinary least squares.": (
+            _at(weights=lambda counts: counts**2),
+            _LEAST_HINT,
+        ),
+        "Squared errors are weighted by the counts; asked is ordinary least squares.": (
+            _at(weights=lambda counts: counts),
+            _LEAST_HINT,
+        ),
+        "The slope is right, but it starts at the point of the largest count; take the value of the fitted line.": (
+            _from_largest
+        ),
+        "This is the distance at the largest count: nothing is extrapolated.": lambda counts, distances, n: (
+            distances[counts.argmax()]
+        ),
+        "The distances are averaged; they depend on the count.": lambda counts, distances, n: (
+            distances.mean()
+        ),
+        "The value is interpolated between the two next counts; fit a line to all.": _between_counts,
+        "The value is interpolated between neighbors, and beyond them it stays the same: np.interp fits no line.": (
+            _between_points
+        ),
+        "A value below 0 is set to 0: a squared distance cannot be negative, but an estimate of it can.": (
+            _at(value=lambda end, slope, n: (end + slope / n).clamp(min=0)),
+            "lesson 21, 'Two sets of real digits': an end below 0.",
+        ),
+    },
+    "lesson 21, 'Two sets of real digits'.",
+    tolerance=1e-6,
+    probe=lambda fn, *args: _one_number(fn(*args)),
+    reference=_at(),
+)
+
+
+def check_distance_at(fn: Callable, **grade_options) -> Report:
+    """Check fn(counts (k,), distances (k,), n) -> number: the Fréchet distance to be expected of n images."""
+    return grade(_DISTANCE_AT, fn, **grade_options)

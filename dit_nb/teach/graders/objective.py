@@ -301,6 +301,7 @@ _FROM_VELOCITY = Exercise(
     },
     _VELOCITY_HINT,
     result_names=("image", "score"),
+    half_results=(lambda results: results[0], lambda results: results[1]),
     tolerance=1e-8,
     reference=_velocity(),
 )
@@ -454,6 +455,7 @@ _HYBRID_LOSS = Exercise(
     },
     "lesson 15, 'The hybrid loss'.",
     result_names=("loss", "gradient in eps", "gradient in the variance values"),
+    half_results=(lambda results: results[0],),  # what is trained is the other half
     probe=_loss_and_gradients,
     reference=_hybrid_loss(),
 )

@@ -1,6 +1,8 @@
-"""Graders of lesson 03: patchify, unpatchify, and the patch embedding as a matrix."""
+"""Graders of lesson 03: patchify, unpatchify, the patch embedding as a matrix, and an unknown order undone."""
 
+import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from einops import rearrange
@@ -11,7 +13,7 @@ from dit_nb.teach.graders.framework.core import grade
 from dit_nb.teach.graders.framework.exercise import Case, Exercise, RandomInputs
 from dit_nb.teach.graders.framework.report import Report
 
-__all__ = ["check_patchify", "check_unpatchify", "check_conv_to_linear"]
+__all__ = ["check_patchify", "check_unpatchify", "check_conv_to_linear", "check_undo_cut"]
 
 
 def _patchify_loops(images: Tensor, patch_size: int) -> Tensor:
@@ -322,3 +324,204 @@ _CONV_TO_LINEAR = Exercise(
 def check_conv_to_linear(fn: Callable, **grade_options) -> Report:
     """Check fn(weight (D, C, p, p)) -> (D, p*p*C): the convolution as a matrix for tokens of patchify."""
     return grade(_CONV_TO_LINEAR, fn, **grade_options)
+
+
+class _Cut(NamedTuple):
+    """A cut that gives each number of an image a place in the tokens, in an order of its own."""
+
+    channel: Tensor  # (T, F): where each entry of each token comes from
+    row: Tensor  # (T, F)
+    column: Tensor  # (T, F)
+
+    def __call__(self, images: Tensor) -> Tensor:  # (N, C, H, W) -> (N, T, F)
+        return images[:, self.channel, self.row, self.column]
+
+
+def _make_cut(places: Tensor, shape: tuple[int, int, int]) -> _Cut:
+    """A cut from the place of each entry in the flattened image, (T, F)."""
+    _, height, width = shape
+    return _Cut(places // (height * width), places // width % height, places % width)
+
+
+def _undo_cut_by_places(cut: Callable, tokens: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    images, channels, height, width = tokens.new_zeros(len(tokens), *shape), *shape
+    for place in range(channels * height * width):
+        c, i, j = place // (height * width), place // width % height, place % width
+        mark = tokens.new_zeros(1, *shape)
+        mark[0, c, i, j] = 1
+        ((token, entry),) = cut(mark)[0].nonzero().tolist()
+        images[:, c, i, j] = tokens[:, token, entry]
+    return images
+
+
+_ONLY_OURS = (
+    "It is right for the order of our `patchify` and for no other; which one this `cut` has is unknown."
+)
+_CHANNEL_FASTEST = (
+    "It is right if the channels of a pixel are neighbors in a token, and wrong otherwise: this `cut` may put each "
+    "number anywhere."
+)
+
+
+def _cut_cases(rng: RandomInputs) -> list[Case]:
+    """The order of patchify, three others that the lesson names, and random ones."""
+    ours, by_columns, slowest = "(h w) (p q c)", "(w h) (p q c)", "(h w) (c p q)"
+    orders, cases = [ours, by_columns, slowest, ours, "reshape", "random", "random"], []
+    for k, order in enumerate(orders):
+        shape = (3, 4, 6) if k in (0, 2, 5) else (2, 6, 4)
+        size = math.prod(shape)
+        places = torch.arange(size).view(shape)
+        if "(" in order:
+            places = rearrange(places, f"c (h p) (w q) -> {order}", p=2, q=2)
+        elif order == "random":
+            places = rng.normal(size).argsort()
+        cut = _make_cut(places.reshape(6, -1), shape)
+        label = f"{_ORDER_NAMES[order]}, image of {'x'.join(map(str, shape))}"
+        notes = _ONLY_OURS * (k not in (0, 3)), _CHANNEL_FASTEST * (k not in (0, 1, 3))
+        cases.append(Case(label, (cut, rng.normal(2 + (k > 0), 6, size // 6), shape), notes))
+    return cases
+
+
+def _large_cases(rng: RandomInputs) -> list[Case]:
+    """More numbers than a byte counts; half precision; more numbers than half precision counts."""
+    kinds = [((4, 8, 20), torch.float64, _REPEATS), ((2, 6, 4), torch.float16, _HALF_PRECISION)]
+    kinds.append(((2, 30, 35), torch.float16, (_HALF_PRECISION, _REPEATS, _REPEATS_IN_HALF)))
+    cases = []
+    for shape, dtype, notes in kinds:
+        size = math.prod(shape)
+        cut = _make_cut(rng.normal(size).argsort().reshape(shape[1], -1), shape)
+        tokens = rng.normal(2, shape[1], size // shape[1]).to(dtype)
+        label = f"a random order, image of {'x'.join(map(str, shape))}, {str(dtype).removeprefix('torch.')}"
+        cases.append(Case(label, (cut, tokens, shape), notes))
+    return cases
+
+
+_REPEATS = (
+    "It is right for small images and wrong for large ones: are all numbers of the counting image still different? Bytes "
+    "start again after 255, and bfloat16 rounds whole numbers above 256."
+)
+_HALF_PRECISION = (
+    "It is right for tokens in float64 and wrong for those in float16: has the result their dtype?"
+)
+_REPEATS_IN_HALF = (
+    "It is wrong only for large images with tokens in float16, which rounds whole numbers above 2048: the counting "
+    "image needs another dtype."
+)
+
+_ORDER_NAMES = {
+    "(h w) (p q c)": "the order of patchify",
+    "(w h) (p q c)": "patches column by column",
+    "(h w) (c p q)": "channel slowest",
+    "reshape": "reshape alone",
+    "random": "a random order",
+}
+
+
+def _places(cut: Callable, shape: tuple[int, int, int]) -> Tensor:
+    """Place in the flattened image of each entry of the flattened tokens."""
+    return cut(torch.arange(math.prod(shape)).view(1, *shape)).flatten()
+
+
+def _undo_cut(cut: Callable, tokens: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    images = tokens.new_zeros(len(tokens), math.prod(shape))
+    images[:, _places(cut, shape)] = tokens.flatten(1)
+    return images.view(-1, *shape)
+
+
+def _unpatchify_guess(pattern: str) -> Callable:
+    """Put together with patches of 2 pixels in a fixed order."""
+    return lambda cut, tokens, s: rearrange(tokens, pattern, h=s[1] // 2, w=s[2] // 2, p=2, q=2)
+
+
+def _undo_by_first_match(cut: Callable, tokens: Tensor, probe: Tensor) -> Tensor:
+    """Look up every number of the probe image where it first occurs in the cut one."""
+    equal = probe.flatten()[:, None] == cut(probe).flatten()
+    return tokens.flatten(1)[:, equal.int().argmax(1)].view(-1, *probe.shape[1:])
+
+
+def _counted_pixels(cut: Callable, shape: tuple[int, int, int]) -> Tensor:
+    """Number of the pixel of each entry of the flattened tokens; the same in all channels."""
+    return _places(cut, shape) % (shape[1] * shape[2])
+
+
+def _undo_cut_in_first_channel(cut: Callable, tokens: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    images = tokens.new_zeros(len(tokens), math.prod(shape))
+    images[:, _counted_pixels(cut, shape)] = tokens.flatten(1)
+    return images.view(-1, *shape)
+
+
+_COUNTING = "lesson 03, 'The definition, in loops': the image whose pixels are numbers."
+
+_UNDO_CUT = Exercise(
+    "undo_cut",
+    _undo_cut_by_places,
+    _cut_cases,
+    {
+        "The order of the cut is applied a second time; the way back is its inverse.": (
+            lambda cut, x, s: x.flatten(1)[:, _places(cut, s)].view(-1, *s),
+            "what the entry k of the cut counting image says: from where, or to where?",
+        ),
+        "The numbers stay in the order in which the tokens have them: only the shape has changed.": (
+            lambda cut, x, s: x.reshape(-1, *s)
+        ),
+        "The tokens are put together in the order of our `patchify`; which order this `cut` has is unknown.": (
+            _unpatchify_guess("n (h w) (p q c) -> n c (h p) (w q)")
+        ),
+        "The tokens are put together with the channel slowest; which order this `cut` has is unknown.": (
+            _unpatchify_guess("n (h w) (c p q) -> n c (h p) (w q)")
+        ),
+        "All images of the result are the first one; each has tokens of its own.": lambda cut, x, s: (
+            _undo_cut(cut, x[:1].expand_as(x), s)
+        ),
+        "The images of the batch are added up.": lambda cut, x, s: _undo_cut(cut, x.sum(0, keepdim=True), s),
+        "There is one image in the result; it must have one for each sequence of tokens.": lambda cut, x, s: (
+            _undo_cut(cut, x[:1], s)
+        ),
+        "Height and width of the result are exchanged: `shape` is channels, height, width.": lambda cut, x, s: (
+            _undo_cut(cut, x, s).reshape(-1, s[0], s[2], s[1])
+        ),
+        "The numbers are back in their order, but taken as if the channels came last; `shape` has them first.": (
+            lambda cut, x, s: _undo_cut(cut, x, s).reshape(-1, s[1], s[2], s[0]).permute(0, 3, 1, 2)
+        ),
+        "All numbers are 1: this is the gradient of the sum of the tokens, in which their values do not occur.": (
+            lambda cut, x, s: x.new_ones(len(x), *s),
+            "lesson 03, 'Trap: reshape without permute': what the gradient of one token shows.",
+        ),
+        "All numbers are divided by their count: this is the gradient of a mean, not of a sum.": lambda cut, x, s: (
+            _undo_cut(cut, x, s) / x.numel()
+        ),
+        "Only the order of the tokens is undone; the numbers within each token are still in the order of the cut.": (
+            lambda cut, x, s: x[:, cut(torch.arange(math.prod(s)).view(1, *s))[0, :, 0].argsort()].reshape(
+                -1, *s
+            )
+        ),
+        "The counting image has equal numbers in all channels, so the channels are mixed up.": lambda cut, x, s: (
+            x.flatten(1)[:, _counted_pixels(cut, s).argsort()].view(-1, *s)
+        ),
+        "The counting image has equal numbers in all channels, so all is written into the first channel.": (
+            _undo_cut_in_first_channel
+        ),
+        "The probe image is rounded and has equal numbers in several places; each place needs a number of its own.": (
+            lambda cut, x, s: _undo_by_first_match(cut, x, torch.rand(1, *s).mul(100).round())
+        ),
+        "The probe image has random bytes, some of them equal; each place needs a number of its own.": (
+            lambda cut, x, s: _undo_by_first_match(cut, x, torch.randint(0, 256, (1, *s)))
+        ),
+        "These are the places of the numbers of one image; the numbers themselves must be looked up there.": (
+            lambda cut, x, s: _places(cut, s).argsort().view(1, *s).to(x)
+        ),
+        "These are the places of the numbers in the tokens; the numbers themselves must be looked up there.": (
+            lambda cut, x, s: _places(cut, s).argsort().view(1, *s).expand(len(x), *s).to(x)
+        ),
+    },
+    _COUNTING,
+    same_dtype=True,
+    edge_cases=_large_cases,
+    precisions=(torch.float32,),
+    reference=_undo_cut,
+)
+
+
+def check_undo_cut(fn: Callable, **grade_options) -> Report:
+    """Check fn(cut, tokens (N, T, F), shape (C, H, W)) -> images (N, C, H, W) that `cut` turns into the tokens."""
+    return grade(_UNDO_CUT, fn, **grade_options)

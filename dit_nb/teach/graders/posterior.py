@@ -233,6 +233,7 @@ _Q_POSTERIOR = Exercise(
     },
     "lesson 14, 'One step back'.",
     result_names=("mean", "log variance"),
+    half_results=(lambda results: results[0], lambda results: results[1]),
     tolerance=1e-8,
 )
 

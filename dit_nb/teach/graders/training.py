@@ -1,4 +1,4 @@
-"""Graders of lesson 19: a training step, an average of the weights with warm-up, and overfitting one batch."""
+"""Graders of lesson 19: a training step, an average of the weights, its composition, and overfitting one batch."""
 
 import math
 import warnings
@@ -14,7 +14,7 @@ from dit_nb.teach.graders.framework.core import grade
 from dit_nb.teach.graders.framework.exercise import Case, Exercise, RandomInputs
 from dit_nb.teach.graders.framework.report import Report
 
-__all__ = ["check_training_step", "check_update_ema", "check_overfit"]
+__all__ = ["check_training_step", "check_update_ema", "check_overfit", "check_ema_shares"]
 
 
 class _TinyModel(nn.Module):
@@ -681,3 +681,185 @@ _OVERFIT = Exercise(
 def check_overfit(fn: Callable, **grade_options) -> Report:
     """Check fn(step, x0, y, steps, generator) -> losses of all steps, where step(x0, y, t, noise) -> loss."""
     return grade(_OVERFIT, fn, **grade_options)
+
+
+def _shares_by_impulses(decays: Tensor) -> Tensor:
+    """Average numbers of which one is 1 and all others are 0, one after another."""
+    count, shares = len(decays) + 1, []
+    for one in range(count):
+        average, *weights = [float(k == one) for k in range(count)]
+        for decay, weight in zip(decays.tolist(), weights):
+            average = decay * average + (1 - decay) * weight
+        shares.append(average)
+    return decays.new_tensor(shares)
+
+
+def _one_tensor(value):
+    """A list or array of numbers as a tensor; anything else as it is."""
+    numbers = isinstance(value, tuple | list) and all(
+        isinstance(v, int | float | np.generic) or (isinstance(v, Tensor) and v.numel() == 1) for v in value
+    )
+    if numbers and value:
+        return torch.tensor([float(v) for v in value], dtype=torch.float64)
+    return torch.as_tensor(value) if type(value) is np.ndarray else value
+
+
+_ZERO_DECAY = (
+    "It is right until a decay is 0: a product of decays is then 0, and allows no division and no logarithm."
+)
+
+
+def _share_cases(rng: RandomInputs) -> list[Case]:
+    """Different decays; a warm-up; a single update; and a decay of 0, after which nothing older is left."""
+    cases = [Case("5 updates", (rng.uniform(0.2, 0.95, 5),))]
+    first = int(rng.integers(0, 9))
+    warm = [min(0.7, (1 + k) / (10 + k)) for k in range(first, first + 8)]
+    cases.append(Case(f"8 updates of a warm-up, from step {first}", (torch.tensor(warm).double(),)))
+    cases.append(Case("1 update", (rng.uniform(0.6, 0.9, 1),)))
+    with_zero = rng.uniform(0.2, 0.95, 4)
+    with_zero[1] = 0
+    return [*cases, Case("4 updates, the second with decay 0", (with_zero,), _ZERO_DECAY)]
+
+
+def _products(factors: Tensor) -> Tensor:
+    """Products of all factors before each one; 1 for the first."""
+    return torch.cat([factors.new_ones(1), factors[:-1].cumprod(0)])
+
+
+def _later_products(decays: Tensor) -> Tensor:
+    return _products(decays.flip(0)).flip(0)
+
+
+def _with_own_decay(decays: Tensor) -> Tensor:
+    return decays * _later_products(decays)
+
+
+def _one_before(shares: Tensor) -> Tensor:
+    """Shares if the weights before each step enter, those of the first step being the initial ones."""
+    return torch.cat([shares[:2].sum().view(1), shares[2:], shares.new_zeros(1)])
+
+
+def _warm_again(decays: Tensor) -> Tensor:
+    step = torch.arange(len(decays))
+    return decays.minimum((1 + step) / (10 + step).double())
+
+
+def _shares(
+    initial: Callable = lambda d: d.prod(),
+    entering: Callable = lambda d: 1 - d,
+    kept: Callable = _later_products,
+    finish: Callable = lambda shares: shares,
+) -> Callable:
+    """Shares with another factor in one place."""
+    return lambda d: finish(torch.cat([initial(d).view(1), entering(d) * kept(d)]))
+
+
+_ENTER_HINT = "by what factor the weights enter, and what later updates do to them."
+
+_EMA_SHARES = Exercise(
+    "ema_shares",
+    _shares_by_impulses,
+    _share_cases,
+    {
+        "The shares are in the wrong order: those of the initial weights come first, the newest last.": _shares(
+            finish=lambda shares: shares.flip(0)
+        ),
+        "The share of the initial weights is missing; it is the first number.": _shares(
+            finish=lambda shares: shares[1:]
+        ),
+        "The initial weights get no share, as if the average started at 0; it starts as a copy of them.": _shares(
+            initial=lambda d: 0 * d[0]
+        ),
+        "The shares of the initial weights are removed, and the others scaled to sum to 1: this is Adam's bias "
+        "correction, and this average has none.": _shares(
+            initial=lambda d: 0 * d[0], finish=lambda shares: shares / shares.sum()
+        ),
+        "The average starts with the weights after the first step; it starts with the initial weights, so the first "
+        "decay counts, too.": lambda d: torch.cat([d[1:].prod().view(1), _shares()(d)[2:]]),
+        "The weights of each step are scaled by the decay of their own update, too; only later updates shrink them.": (
+            _shares(kept=_with_own_decay),
+            _ENTER_HINT,
+        ),
+        "The decays of earlier updates are multiplied; later updates shrink what is already in the average.": (
+            _shares(kept=_products),
+            _ENTER_HINT,
+        ),
+        "The next update is left out of the product; each later one shrinks the share.": (
+            _shares(kept=lambda d: _later_products(torch.cat([d[1:], d.new_ones(1)]))),
+            _ENTER_HINT,
+        ),
+        "The new weights enter with share 1; the decay leaves them less.": (
+            _shares(entering=torch.ones_like),
+            _ENTER_HINT,
+        ),
+        "The new weights enter with the decay as their share; the decay is the share of the old average.": (
+            _shares(entering=lambda d: d),
+            _ENTER_HINT,
+        ),
+        "The shares stay what they were when the weights entered; each later update shrinks them.": (
+            _shares(kept=torch.ones_like),
+            _ENTER_HINT,
+        ),
+        "Old and new are exchanged everywhere: the decay is the share of the old average that is kept.": lambda d: (
+            _shares()(1 - d)
+        ),
+        "The first decay is used for all updates; each has its own.": lambda d: _shares()(
+            d[:1].expand(len(d))
+        ),
+        "The last decay is used for all updates; each has its own.": lambda d: _shares()(
+            d[-1:].expand(len(d))
+        ),
+        "The initial weights lose a share in the first update only; each update shrinks what is left of them.": _shares(
+            initial=lambda d: d[0]
+        ),
+        "These are the shares of the initial weights after each update; asked are the shares of all weights after the "
+        "last.": lambda d: torch.cat([d.new_ones(1), d.cumprod(0)]),
+        "The share of the initial weights comes last; it is the first number.": _shares(
+            finish=lambda shares: shares.roll(-1)
+        ),
+        "After the share of the initial weights the steps are in reverse order: the first step comes before the "
+        "last.": _shares(finish=lambda shares: torch.cat([shares[:1], shares[1:].flip(0)])),
+        "The products of the decays are in reverse order, as if they were not flipped back.": _shares(
+            kept=lambda d: _products(d.flip(0))
+        ),
+        "Each product of decays starts at the first update; it must start at the next update and end at the last.": (
+            _shares(kept=lambda d: torch.cat([d.cumprod(0)[1:], d.new_ones(1)])),
+            _ENTER_HINT,
+        ),
+        "The share shrinks by the decay of the next update alone; all later updates shrink it.": (
+            _shares(kept=lambda d: torch.cat([d[1:], d.new_ones(1)])),
+            _ENTER_HINT,
+        ),
+        "The weights of each step are scaled by the decay of their own update, too, and the initial weights get what "
+        "is left of 1.": (
+            _shares(kept=_with_own_decay, finish=lambda s: torch.cat([1 - s[1:].sum().view(1), s[1:]])),
+            _ENTER_HINT,
+        ),
+        "The first update copies the weights instead of averaging them, so that nothing is left of the initial "
+        "ones.": lambda d: torch.cat([d.new_zeros(1), d[1:].prod().view(1), _shares()(d)[2:]]),
+        "The weights before each step enter the average; it must be those after the step.": _shares(
+            finish=_one_before
+        ),
+        "The last update is missing.": lambda d: torch.cat([_shares()(d[:-1]), d.new_zeros(1)]),
+        "The warm-up is applied to the decays; they are given as each update uses them.": lambda d: _shares()(
+            _warm_again(d)
+        ),
+        "The mean of the decays is used for all updates; each has its own.": lambda d: _shares()(
+            d.mean().expand(len(d))
+        ),
+        "All weights get the same share; an exponential average forgets the older ones.": lambda d: (
+            torch.full((len(d) + 1,), 1 / (len(d) + 1)).double()
+        ),
+        "The shares do not sum to 1 by themselves, so they were divided by their sum: the new weights enter with the "
+        "wrong share.": _shares(entering=torch.ones_like, finish=lambda shares: shares / shares.sum()),
+    },
+    "lesson 19, 'The average that is sampled from'.",
+    tolerance=1e-6,
+    probe=lambda fn, decays: _one_tensor(fn(decays)),
+    reference=_shares(),
+)
+
+
+def check_ema_shares(fn: Callable, **grade_options) -> Report:
+    """Check fn(decays (K,)) -> (K + 1,) shares of the initial weights and of those after each step."""
+    return grade(_EMA_SHARES, fn, **grade_options)

@@ -10,6 +10,7 @@ import pytest
 from support_classroom import RIGHT, ZERO, code, put, submitted
 
 from dit_nb.cli import main
+from dit_nb.teach.classroom.choice import _files_beside
 from dit_nb.teach.classroom.gradescope import _write_autograder
 from dit_nb.teach.classroom.nbgrader_source import _release_notebook, source_notebook
 
@@ -40,6 +41,21 @@ def test_all_right_is_status_0(release, tmp_path, capsys):
         out.startswith("✓ patchify (3 of 3 points): Right in all ")
         and "5 of 5 points of the open checks" in out
     )
+
+
+def test_files_beside_the_notebook_are_used(release, tmp_path, capsys):
+    """As in grading: a module and data beside it, and in a folder; what hides a package, and documents, are not."""
+    helped = "from parts.helpers import patchify\nassert open('data/one.txt').read() == '1'"
+    path = put(tmp_path / "home" / "a1.ipynb", submitted(release, RIGHT | {"patchify": helped}))
+    put(path.parent / "parts" / "helpers.py", RIGHT["patchify"])
+    put(path.parent / "data" / "one.txt", "1")
+    for name in ("torch.py", "numpy/__init__.py"):
+        put(path.parent / name, "1 / 0")
+    with (path.parent / "movie.bin").open("wb") as file:
+        file.truncate(10**9)
+    assert main(["check", str(path)]) == 0, capsys.readouterr().out
+    found = {file.relative_to(path.parent).as_posix() for file in _files_beside(path)}
+    assert found == {"parts/helpers.py", "data/one.txt"}
 
 
 @pytest.mark.parametrize(
@@ -94,7 +110,8 @@ def test_gradescope_gets_points_and_sentences(autograder, release):
     nb = submitted(
         release, helped, {"patchify-check": [code("from dit_nb.patchify import patchify as theirs")]}
     )
-    results = autograde(autograder, {"my a1.ipynb": nb, "helpers.py": RIGHT["conv_to_linear"]})
+    helper = f"import sys\n\nframe = sys._getframe\n{RIGHT['conv_to_linear']}"
+    results = autograde(autograder, {"my a1.ipynb": nb, "helpers.py": helper})
     tests = results["tests"]
     assert [(t["name"], t["score"], t["max_score"]) for t in tests] == [
         ("patchify (open check)", 0, 3),
@@ -106,7 +123,8 @@ def test_gradescope_gets_points_and_sentences(autograder, release):
     assert [t["status"] for t in tests] == ["failed", "failed", "passed", "passed"]
     assert "Where to look" in tests[0]["output"] and tests[0]["output_format"] == "md"
     assert "Graded by a person: reasons." in results["output"] and results["stdout_visibility"] == "hidden"
-    assert "dit_nb.patchify.patchify" in results["extra_data"]["remarks"][0]
+    first, second = results["extra_data"]["remarks"]
+    assert "dit_nb.patchify.patchify" in first and "sys._getframe (helpers.py)" in second
 
 
 def test_gradescope_says_why_it_cannot_grade(autograder):

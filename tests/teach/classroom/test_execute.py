@@ -115,12 +115,54 @@ def test_a_cell_that_ends_python_costs_its_own_exercise(tmp_path):
 
 
 def test_replaced_graders_are_told(tmp_path):
-    cheat = """import dit_nb.teach.graders.framework.report as r
+    """Functions of a cell, of Python and of a library; also in a module that is loaded after the start."""
+    cheat = """import math, dit_nb.teach.graders.framework.report as r, dit_nb.teach.graders.framework.outcome as o
 r.Report.require = lambda self: self
-r._escape = lambda text: ''"""
-    _, found = run([own(cheat), value("f", "return 1"), check("f")], tmp_path)
+r._escape = lambda text: ''
+o._near = max
+math.isfinite = bool"""
+    _, found = run([own(cheat), value("f", "return 1"), check("f")], tmp_path, seconds=60)
     (remark,) = found.remarks
-    assert "Report.require" in remark and "_escape" in remark
+    assert all(
+        name in remark for name in ("Report.require", "report._escape", "outcome._near", "math.isfinite")
+    )
+
+
+def test_a_forged_report_earns_nothing_and_ends_nothing(tmp_path):
+    forge = "import dit_nb.teach.classroom.kernel as k\nk._results[:] = [{'name': 'f', 'points': 'x'}]\n1 / 0"
+    cells, found = run([value("f", forge), check("f"), value("g", "return 1"), check("g")], tmp_path)
+    assert (found.share("f-check"), found.share("g-check")) == (0, 1) and outputs(cells[1], "error")
+
+
+SHOWS = """from IPython.display import HTML, SVG, Javascript, Markdown, display
+picture = '<svg xmlns="http://www.w3.org/2000/svg"><script>run("svg")</script></svg>'
+for shown in (HTML('<script>run("html")</script>'), Javascript('run("js")'), SVG(picture)):
+    display(shown)
+display(Markdown('**bold** <script>run("md")</script> [x](javascript:run)'))
+display({"image/png": "AAAA", "text/plain": "x"}, raw=True, metadata={"image/png": {"width": "1 onerror=run()"}})
+display({"image/png": {"a": 1}, "text/plain": ["a", 1]}, raw=True)"""
+
+
+def test_what_runs_show_cannot_run_on_a_page(tmp_path):
+    """In an own cell, as the value of a cell, and in the checked function; the report stays as it is."""
+    import nbformat
+    from bs4 import BeautifulSoup
+    from nbconvert import HTMLExporter
+
+    body = SHOWS + "\nreturn 0.5"
+    cells, found = run(
+        [own(f"{SHOWS}\nHTML('<script>run()</script>')"), value("f", body), check("f")], tmp_path
+    )
+    assert found.share("f-check") == 0.5 and len(outputs(cells[0], "display_data")) == 6
+    shown = [o["data"].get("text/markdown", "") for o in outputs(cells[2], "display_data")]
+    assert len(shown) == 7 and "**✗ f** · 1 of 2 points\n\nReason f.\n\n**Where to look:** Hint." in shown[-1]
+    made = [nbformat.v4.new_code_cell(c["source"], outputs=c["outputs"]) for c in cells]
+    page, _ = HTMLExporter(template_name="classic").from_notebook_node(nbformat.v4.new_notebook(cells=made))
+    for area in BeautifulSoup(page, "html.parser").find_all(class_="output_wrapper"):
+        tags = area.find_all(True)
+        assert tags and not [t for t in tags if t.name in ("script", "svg") or "onerror" in t.attrs]
+        assert not [t for t in tags if "javascript" in (t.get("href") or "")]
+        assert [t for t in tags if t.name == "strong" and t.text == "bold"]
 
 
 def sandbox_runs():

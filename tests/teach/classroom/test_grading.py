@@ -8,20 +8,24 @@ import sys
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime, timezone
 
 import nbformat
 import pytest
 from support_classroom import RIGHT, ZERO, code, markdown, put, submitted
 
+from dit_nb.cli import main
 from dit_nb.errors import UserError
 from dit_nb.teach.classroom import assignments
 from dit_nb.teach.classroom.course import build, release_source
 from dit_nb.teach.classroom.gradebook import _gradebook
-from dit_nb.teach.classroom.grading import grade
+from dit_nb.teach.classroom.grading import _progress_line, grade
+from dit_nb.teach.classroom.intake import _Received
 from dit_nb.teach.classroom.kernels import Limits
 from dit_nb.teach.classroom.memory import _locked
 from dit_nb.teach.classroom.publish import _publish_again, _read_grades
-from dit_nb.teach.classroom.work import Class
+from dit_nb.teach.classroom.table import NO_PAGE
+from dit_nb.teach.classroom.work import Class, _Work
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("classroom")]
 NAME, LIMITS = "a1", Limits(seconds=30)
@@ -175,8 +179,6 @@ def mark_by_hand(course, student, score=3.0, comment="Good."):
 @contextmanager
 def due(course, when, method) -> Iterator[None]:
     """Give the assignment a due date, and the course a late policy."""
-    from datetime import datetime
-
     config = course / "nbgrader_config.py"
     text = config.read_text()
     with _gradebook(course) as book:
@@ -268,6 +270,80 @@ def test_a_killed_grader_is_repeated_with_the_same_table(graded, tmp_path):
     check_one_truth(course)
 
 
+def test_marks_by_hand_survive_an_interruption(graded, tmp_path, monkeypatch):
+    """Stopped after nbgrader has recorded a submission, and before its marks came back."""
+    from dit_nb.teach.classroom import grading
+
+    course, nb, _, _ = graded
+    put(tmp_path / "in" / "mia.ipynb", submitted(nb, ALL))
+    run(course, tmp_path / "in")
+    mark_by_hand(course, "mia")
+    assert {g.student: g for g in _publish_again(NAME, course)}["mia"].points == 12
+    restore = grading._restore_marks
+
+    def stop(*args):
+        monkeypatch.setattr(grading, "_restore_marks", restore)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(grading, "_restore_marks", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(course, tmp_path / "in")
+    put(tmp_path / "in" / "mia.ipynb", submitted(nb, ALL | {"patchify": ZERO}))
+    grades, _ = run(course, tmp_path / "in")
+    assert grades["mia"].points == 7 and grades["mia"].state == "graded"
+    assert "was 12" in grades["mia"].remarks, "the points before the interruption"
+    assert "Good." in (course / "feedback" / "mia" / NAME / f"{NAME}.html").read_text()
+    mark_by_hand(course, "mia", None, None)  # afterwards, what is taken back stays so
+    grades, _ = run(course, tmp_path / "in")
+    assert grades["mia"].exercises["reasons"][0] == 0
+
+
+def test_fewer_points_than_before_are_told(graded, tmp_path):
+    """A resubmission, and what two calls later is no news."""
+    course, nb, _, _ = graded
+    remarks = []
+    for answers in (RIGHT, RIGHT | {"patchify": ZERO}, RIGHT | {"patchify": ZERO}, RIGHT):
+        put(tmp_path / "in" / "ida.ipynb", submitted(nb, answers))
+        grades, _ = run(course, tmp_path / "in")
+        remarks.append(grades["ida"].remarks)
+    assert remarks == ["", "was 9", "", ""]
+
+
+def test_cheats_are_told_wherever_they_stand(graded, tmp_path):
+    """In a cell, in a file beside the notebook, and by what was replaced while it ran."""
+    course, nb, _, _ = graded
+    near = "import dit_nb.teach.graders.framework.outcome as o\no._near = max"
+    cells = {"patchify-check": [code(near)]}
+    put(tmp_path / "in" / "joe" / "a1.ipynb", submitted(nb, RIGHT, cells))
+    put(
+        tmp_path / "in" / "kim" / "a1.ipynb",
+        submitted(nb, RIGHT | {"patchify": "from helpers import patchify"}),
+    )
+    put(tmp_path / "in" / "kim" / "helpers.py", "from dit_nb.patchify import patchify")
+    grades, _ = run(course, tmp_path / "in")
+    assert "takes from dit_nb what was not given" in grades["joe"].remarks
+    assert "parts of the graders were replaced: graders.framework.outcome._near" in grades["joe"].remarks
+    assert "dit_nb.patchify.patchify (helpers.py)" in grades["kim"].remarks
+
+
+def test_outputs_of_a_run_are_shown_without_scripts(graded, tmp_path):
+    course, nb, _, _ = graded
+    shows = "from IPython.display import HTML, display\ndisplay(HTML('<script>run(1)</script>'))"
+    body = RIGHT["patchify"].replace(
+        "    return", f"    {shows.replace(chr(10), chr(10) + '    ')}\n    return"
+    )
+    put(
+        tmp_path / "in" / "lee.ipynb",
+        submitted(nb, ALL | {"patchify": body}, {"patchify-solution": [code(shows)]}),
+    )
+    grades, _ = run(course, tmp_path / "in")
+    assert auto(grades["lee"]) == (5, 4)
+    for part in ("autograded", "feedback"):
+        (page,) = (course / part / "lee" / NAME).glob(f"{NAME}.*")
+        assert "<script>run(1)" not in page.read_text().replace("display(HTML('<script>run(1)", "")
+    assert "Right in all" in (course / "feedback" / "lee" / NAME / f"{NAME}.html").read_text()
+
+
 def test_a_second_grader_is_refused(graded, tmp_path):
     course, nb, _, _ = graded
     with _locked(course), pytest.raises(UserError, match="another dit-nb grades"):
@@ -339,16 +415,18 @@ def test_moodle_there_and_back(graded, tmp_path):
     assert grades["s2"].state == "missing" and "reference" in grades
     mark_by_hand(course, "s1", 1)
     _publish_again(NAME, course, "moodle", roster)
-    rows = list(csv.DictReader((course / f"grades-{NAME}-moodle.csv").open(encoding="utf-8")))
-    assert rows == [
-        {
-            "Identifier": "Participant 123",
-            "Full name": "Ann Ö'Neil",
-            "Email address": "ann@x.org",
-            "Grade": "10",
-            "Maximum Grade": "13",
-        }
-    ]
+    (row,) = csv.DictReader((course / f"grades-{NAME}-moodle.csv").open(encoding="utf-8"))
+    changed = datetime.fromisoformat(
+        row.pop("Last modified (grade)")
+    )  # without this column Moodle refuses the file
+    assert abs((datetime.now(timezone.utc) - changed).total_seconds()) < 3600
+    assert row == {
+        "Identifier": "Participant 123",
+        "Full name": "Ann Ö'Neil",
+        "Email address": "ann@x.org",
+        "Grade": "10",
+        "Maximum grade": "13",
+    }
     with zipfile.ZipFile(course / f"feedback-{NAME}.zip") as archive:
         assert f"{folder}/{NAME}-feedback.html" in archive.namelist()
 
@@ -396,3 +474,47 @@ def test_no_submissions_and_no_course(graded, tmp_path):
         run(course, tmp_path / "in")
     with pytest.raises(UserError, match="build the assignment first"):
         grade(NAME, tmp_path, Class(tmp_path / "in"))
+
+
+def test_the_exit_status_tells_how_many_were_graded(graded, tmp_path, capsys):
+    """Of the command line: 3 if some, 4 if none could be graded; nbgrader's failures are told, too."""
+    course, nb, _, _ = graded
+    put(tmp_path / "in" / "yes.ipynb", nb)
+    put(tmp_path / "in" / "no.ipynb", "{")
+    words = ["assignment", "grade", NAME, "--course", str(course), "--submissions", str(tmp_path / "in")]
+    assert main([*words, "--student", "no"]) == 4 and "\n0 of 1 graded now" in capsys.readouterr().out
+    assert main(words) == 3 and "\n1 of 2 graded now" in capsys.readouterr().out
+
+
+def test_a_page_that_nbgrader_cannot_write_is_told(graded, tmp_path, capsys):
+    course, nb, _, _ = graded
+    put(tmp_path / "in" / "pat.ipynb", nb)
+    words = ["assignment", "grade", NAME, "--course", str(course), "--submissions", str(tmp_path / "in")]
+    config = course / "nbgrader_config.py"
+    text = config.read_text()
+    config.write_text(f"{text}\nc.HTMLExporter.template_file = 'nowhere'\n")
+    try:
+        assert main(words) == 3
+        assert "no feedback page of pat" in capsys.readouterr().out
+        rows = csv.DictReader((course / f"grades-{NAME}.csv").open(newline="", encoding="utf-8-sig"))
+        (row,) = [row for row in rows if row["student"] == "pat"]
+        assert NO_PAGE in row["remarks"] and row["state"] == "graded"
+    finally:
+        config.write_text(text)
+    assert main(words) == 0 and NO_PAGE not in (course / f"grades-{NAME}.csv").read_text()
+    assert (course / "feedback" / "pat" / NAME / f"{NAME}.html").exists()
+
+
+@pytest.mark.parametrize(
+    "done, total, seconds, says",
+    [
+        (1, 4, 10.0, " (30 s left)"),
+        (2, 3, 100.0, " (50 s left)"),
+        (1, 200, 6.0, " (20 min left)"),
+        (1, 1, 6.0, ""),
+    ],
+)
+def test_progress_tells_the_time_left(done, total, seconds, says):
+    """What the rest takes at the pace so far."""
+    work = _Work("ann", _Received("ann"), reason="empty")
+    assert _progress_line(work, done, total, seconds) == f"{done}/{total} ann: not graded: empty{says}"

@@ -1,8 +1,12 @@
 """The guide Teaching a class: every command that it shows runs, in its order, in a teacher's folder."""
 
 import json
+import os
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -18,11 +22,15 @@ from dit_nb.teach.classroom.sandbox import _check_sandbox
 GUIDE = Path(__file__).resolve().parents[3] / "nbs" / "guides" / "teaching_a_class.ipynb"
 
 
+def guide():
+    """The text of the guide."""
+    cells = json.loads(GUIDE.read_text(encoding="utf-8"))["cells"]
+    return "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+
+
 def commands():
     """The lines of all blocks of commands."""
-    cells = json.loads(GUIDE.read_text(encoding="utf-8"))["cells"]
-    text = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
-    lines = "\n".join(re.findall(r"```bash\n(.*?)```", text, re.DOTALL)).split("\n")
+    lines = "\n".join(re.findall(r"```bash\n(.*?)```", guide(), re.DOTALL)).split("\n")
     return [shlex.split(line, comments=True) for line in lines if line.strip()]
 
 
@@ -74,3 +82,60 @@ def test_each_command_runs(teacher, capsys):
     assert "a1,ann,Ann Li,graded,9,0,9,13," in (teacher / "course" / "grades-a1.csv").read_text(
         encoding="utf-8-sig"
     )
+
+
+def jupyterhub_commands():
+    """The commands of the guide's paragraph on JupyterHub, in their order."""
+    (paragraph,) = re.findall(r"- \*\*JupyterHub\.\*\*(.*)", guide())
+    return [shlex.split(words) for words in re.findall(r"`((?:nbgrader|dit-nb) [^`]+)`", paragraph)]
+
+
+NBGRADER = "import sys; from nbgrader.apps import NbGraderApp; NbGraderApp.launch_instance(sys.argv[1:])"
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("classroom-guide")
+def test_the_commands_for_jupyterhub_run(teacher, tmp_path, monkeypatch):
+    """From `nbgrader release_assignment` to the student who fetches feedback, all as one user."""
+    course, student, exchange = teacher / "course", tmp_path / "student", tmp_path / "exchange"
+    for folder in (student, exchange):
+        folder.mkdir()
+    exchange.chmod(0o777)
+    for name in ("CONFIG", "DATA", "RUNTIME"):
+        monkeypatch.setenv(f"JUPYTER_{name}_DIR", str(tmp_path / name))
+
+    def nbgrader(folder, *words):
+        done = subprocess.run(
+            [sys.executable, "-c", NBGRADER, *words], cwd=folder, capture_output=True, text=True
+        )
+        assert done.returncode == 0, f"{' '.join(words)}: {done.stderr[-800:]}"
+
+    assert main(["assignment", "build", "a1", "--out", "course"]) == 0
+    config = course / "nbgrader_config.py"
+    config.write_text(f"{config.read_text()}\nc.Exchange.root = {str(exchange)!r}\n")
+    monkeypatch.chdir(course)
+    first, *rest = jupyterhub_commands()
+    assert first == ["nbgrader", "release_assignment", "a1"]
+    assert [words[1] for words in rest] == ["collect", "assignment", "release_feedback"]
+    nbgrader(course, *first[1:])
+    shared = [f"--Exchange.root={exchange}", "--course=dit"]
+    nbgrader(student, "fetch_assignment", "a1", *shared)
+    shutil.copy(teacher / "a1.ipynb", student / "a1" / "a1.ipynb")
+    nbgrader(student, "submit", "a1", *shared)
+    for words in rest:
+        if words[0] == "nbgrader":
+            nbgrader(course, *words[1:])
+        else:
+            assert main(words[1:]) == 0
+    assert ",graded,9,0,9,13," in (course / "grades-a1.csv").read_text(encoding="utf-8-sig")
+    nbgrader(student, "fetch_feedback", "a1", *shared)
+    assert list((student / "a1" / "feedback").rglob("a1.html")), os.listdir(student / "a1")
+
+
+def test_the_container_is_built_and_run_under_one_name():
+    """Not run here: docker needs a service. The names and options fit each other."""
+    text = guide()
+    (built,) = re.findall(r"`docker build -t (\S+) \.`", text)
+    (run,) = re.findall(r"`docker run ([^`]+)`", text)
+    assert f" {built} grade a1 --course /course" in run and "--network none" in run and "--pids-limit" in run
+    assert 'ENTRYPOINT ["dit-nb", "assignment"]' in text

@@ -91,6 +91,43 @@ def order(nb, *texts):
     return [next(i for i, c in enumerate(nb["cells"]) if text in c["source"]) for text in texts]
 
 
+@pytest.mark.parametrize("both_marked", [True, False])
+def test_a_split_cell_stays_together(both_marked, tmp_path):
+    """Jupyter's "split cell" gives the mark to one half or to both: both run above the check, in their order."""
+    release = source_notebook(NAME)
+    first, second = "from einops import rearrange as move", RIGHT["patchify"].replace("rearrange(", "move(")
+    nb = submitted(release, {"patchify": second})
+    where = place(nb, "patchify-solution")
+    nb["cells"].insert(where, code(first, "patchify-solution" if both_marked else None))
+    fixed, remarks = repaired(nb, release, tmp_path)
+    assert order(fixed, first)[0] < place(fixed, "patchify-solution") < place(fixed, "patchify-check")
+    assert fixed["cells"][place(fixed, "patchify-solution")]["source"] == second
+    assert remarks == (["duplicated: patchify-solution"] if both_marked else [])
+
+
+def test_a_cell_split_after_the_function_keeps_it(tmp_path):
+    """The mark stays with the first half, the second is an own cell below it."""
+    release = source_notebook(NAME)
+    nb = submitted(release, {"patchify": "one = 1"}, {"patchify-solution": [code(RIGHT["patchify"])]})
+    fixed, remarks = repaired(nb, release, tmp_path)
+    where = place(fixed, "patchify-solution")
+    assert fixed["cells"][where]["source"] == "one = 1" and remarks == []
+    assert where < order(fixed, RIGHT["patchify"])[0] < place(fixed, "patchify-check")
+
+
+def test_a_split_check_is_whole_again(tmp_path):
+    release = source_notebook(NAME)
+    nb = submitted(release, RIGHT)
+    where = place(nb, "patchify-check")
+    whole = nb["cells"][where]["source"]
+    head, _, tail = whole.rpartition("\n")
+    nb["cells"][where]["source"] = head
+    nb["cells"].insert(where + 1, {**code(tail), "metadata": nb["cells"][where]["metadata"]})
+    fixed, remarks = repaired(nb, release, tmp_path)
+    assert [c["source"] for c in fixed["cells"] if marks(c).get("grade_id") == "patchify-check"] == [whole]
+    assert remarks == ["changed, restored: patchify-check", "duplicated: patchify-check"]
+
+
 OLD = "# my first attempt\ndef patchify(images, patch_size):\n    return images"
 
 
@@ -188,3 +225,14 @@ def test_outputs_lose_what_runs():
     }
     safe = _sanitized_output({"output_type": "display_data", "data": data})["data"]
     assert safe == {"image/png": "A", "text/markdown": "&lt;b>", "text/plain": "t"}
+    odd = {"image/png": {}, "text/plain": [1], "image/pngx": "A", "application/vnd.bokehjs_exec.v0+json": {}}
+    assert _sanitized_output({"data": odd})["data"] == {"text/plain": ""}
+
+
+def test_a_picture_keeps_its_size_and_nothing_else():
+    metadata = {
+        "image/png": {"width": 30, "height": "1 onerror=run()", "alt": "x"},
+        "filenames": {"image/png": "y"},
+    }
+    safe = _sanitized_output({"data": {"image/png": "A"}, "metadata": metadata})
+    assert safe["metadata"] == {"image/png": {"width": 30}}

@@ -13,7 +13,7 @@ from dit_nb.teach.explore.core import Explorer, _all_explorers, _some_values
 FACTORIES = _all_explorers()
 NAMES = (
     "crop patchify positions timestep attention in_context cross_attention modulate gate model cost noise variance "
-    "sampler guidance training budget compute latents frechet attention_maps modulation ablation lens denoising "
+    "sampler guidance training budget ranks compute latents frechet attention_maps modulation ablation lens denoising "
     "range ideal_denoiser block few_steps flow plane modern_blocks targets mmdit guidance_today meanflow"
 )
 

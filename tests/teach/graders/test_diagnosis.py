@@ -57,6 +57,42 @@ def test_an_argument_that_is_ignored_is_named():
     assert "wrong numbers" in report.reason, "two arguments may be the reason"
 
 
+def test_signs_that_are_right_in_one_case_may_be_right_by_chance():
+    signs = lambda x, k: (x - k).sign()  # noqa: E731
+    words = "It is right for k = 2 and wrong for all other values"
+    task = Exercise("signs", signs, lambda rng: [case(1), case(2), case(3), case(4)], {}, "the task.")
+    wrong = lambda x, k: signs(x, k) + (k != 2)  # noqa: E731
+    assert grade(task, wrong).reason.startswith("The result has the right shape, but wrong numbers")
+    twice = Exercise("signs", signs, lambda rng: [case(1), case(2), case(2, n=5), case(3)], {}, "the task.")
+    assert words in grade(twice, wrong).reason, "two cases are no chance"
+    assert words in grade(exercise([case(1), case(2), case(3)]), wrong_where(lambda x, k: k != 2)).reason
+
+
+def test_a_part_that_is_right_in_all_cases_is_half():
+    def both(x, k):
+        return k * x, x.sum()
+
+    pair = Exercise(
+        "both",
+        both,
+        lambda rng: [case(2), case(3)],
+        {},
+        "the task.",
+        result_names=("product", "sum"),
+        half_results=(lambda results: results[0],),
+    )
+    wrong = {
+        "sum is wrong": (lambda x, k: (k * x, x.sum() + 1), 2),
+        "sum has another shape": (lambda x, k: (k * x, x), 2),
+        "product is wrong": (lambda x, k: (x, x.sum()), 0),
+        "product is wrong once": (lambda x, k: (2 * x, x.mean()), 0),
+        "one result": (lambda x, k: k * x, 0),
+        "error": (lambda x, k: x.nothing, 0),
+    }
+    for words, (fn, points) in wrong.items():
+        assert grade(pair, fn, points=4).points == points, words
+
+
 class Network(NamedTuple):
     """A function that an exercise passes: a tuple of tensors."""
 

@@ -1,4 +1,6 @@
-"""Grader of the Fréchet distance: properties that need no formula for it."""
+"""Graders of the Fréchet distance: properties that need no formula for it."""
+
+import math
 
 import pytest
 import torch
@@ -37,3 +39,22 @@ def test_a_mirrored_set_has_a_distance(n):
     a[:, 1] += a[:, 0]
     mirrored = a * torch.tensor([1.0, -1.0], dtype=torch.float64)
     assert reference_solution("frechet")(a, mirrored) > 0.1
+
+
+def test_the_line_leaves_no_trend_in_its_errors(check_identity):
+    """Errors of a least squares line sum to 0, and so do their products with 1 / n; a line is its own fit."""
+
+    def holds(fn, counts, distances, n):
+        at = lambda y, n: float(fn(counts, y, n))  # noqa: E731
+        errors = distances - torch.tensor([at(distances, c) for c in counts.tolist()], dtype=distances.dtype)
+        close = 1e-6 * float(distances.max())
+        end = at(distances, math.inf)
+        return (
+            abs(errors.sum()) < close
+            and abs((errors / counts).sum() * counts.min()) < close
+            and abs(at(2 + 500 / counts, n) - (2 + 500 / n)) < close
+            and abs(at(500 / counts - 0.1, math.inf) + 0.1) < close
+            and abs(at(distances, n) - end - (at(distances, 100) - end) * 100 / n) < close
+        )
+
+    check_identity("distance_at", holds)

@@ -3,7 +3,7 @@
 import torch
 
 from dit_nb.teach.graders.framework.core import all_exercises
-from dit_nb.teach.graders.objective import _Bound
+from dit_nb.teach.graders.objective import _Bound, check_from_velocity, check_hybrid_loss
 from support import relative
 
 Q_SAMPLE = all_exercises()["q_sample"].oracle
@@ -52,6 +52,32 @@ def test_the_error_trains_eps_and_the_bound_trains_the_values(check_identity):
         )
 
     check_identity("hybrid_loss", holds)
+
+
+def test_a_right_loss_that_trains_the_wrong_part_is_half():
+    def loss(output, noise, vb_terms, stop=lambda eps: eps.detach(), scale=1.0):
+        eps, values = output.chunk(2, 1)
+        return ((eps - noise) ** 2).flatten(1).mean(1) + scale * vb_terms(stop(eps), values)
+
+    def without_stop(*args):
+        return loss(*args, stop=lambda eps: eps)
+
+    def other_scale(*args):
+        return loss(*args, scale=2.0)
+
+    earned = [check_hybrid_loss(fn, points=4).points for fn in (loss, without_stop, other_scale)]
+    assert earned == [4, 2, 0]
+
+
+def test_a_right_image_or_a_right_score_is_half():
+    def both(x_t, t, v, alphas_cumprod, wrong=()):
+        signal, scale = (c.sqrt()[t].view(-1, 1, 1, 1) for c in (alphas_cumprod, 1 - alphas_cumprod))
+        image, score = signal * x_t - scale * v, -(scale * x_t + signal * v) / scale
+        return image + ("image" in wrong), score + ("score" in wrong)
+
+    wrongs = ((), ("image",), ("score",), ("image", "score"))
+    earned = [check_from_velocity(lambda *a, w=w: both(*a, wrong=w), points=4).points for w in wrongs]
+    assert earned == [4, 2, 2, 0]
 
 
 def direction(x):

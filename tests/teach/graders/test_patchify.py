@@ -1,4 +1,4 @@
-"""Graders of patchify: PyTorch's own patches and convolution, and the way back."""
+"""Graders of patchify: PyTorch's own patches and convolution, and the way back, for an unknown order, too."""
 
 import torch
 import torch.nn.functional as F
@@ -34,3 +34,11 @@ def test_the_matrix_does_to_tokens_what_the_convolution_does_to_images(check_ide
         return torch.allclose(PATCHIFY(images, p) @ fn(weight).T, convolved, rtol=0, atol=1e-12)
 
     check_identity("conv_to_linear", holds)
+
+
+def test_the_cut_makes_the_same_tokens_of_the_images_again(check_identity):
+    def holds(fn, cut, tokens, shape):
+        images = fn(cut, tokens, shape)
+        return images.shape == (len(tokens), *shape) and torch.equal(cut(images), tokens)
+
+    check_identity("undo_cut", holds)

@@ -6,6 +6,7 @@ import torch
 
 from dit_nb.teach.graders.framework.core import all_exercises
 from dit_nb.teach.graders.framework.exercise import RandomInputs
+from dit_nb.teach.graders.posterior import check_q_posterior
 from support import relative
 
 
@@ -53,6 +54,22 @@ def test_steps_back_keep_the_moments_of_the_forward_process(check_identity):
         )
 
     check_identity("q_posterior", holds)
+
+
+def test_a_right_mean_or_a_right_variance_is_half():
+    """By the densities above: of two right results four points, of one two, of none zero."""
+
+    def student(right_mean, right_log):
+        def fn(x0, x_t, t, betas):
+            mean, log = all_exercises()["q_posterior"].oracle(x0, x_t, t, betas)
+            return mean if right_mean else mean + 0.1, log if right_log else log + 0.1
+
+        return fn
+
+    earned = [check_q_posterior(student(m, log), points=4).points for m in (1, 0) for log in (1, 0)]
+    assert earned == [4, 2, 2, 0]
+    only_mean = check_q_posterior(lambda *args: student(True, True)(*args)[0], points=4)
+    assert only_mean.points == 0, "one result is no answer"
 
 
 def test_the_log_variance_is_linear_between_its_ends(check_identity):

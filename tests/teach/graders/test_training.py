@@ -1,4 +1,4 @@
-"""Graders of training: gradient descent written without an optimizer, and the average in closed form."""
+"""Graders of training: gradient descent written without an optimizer, the average and its shares."""
 
 import math
 
@@ -75,3 +75,23 @@ def test_overfitting_in_two_parts_is_overfitting():
     assert torch.equal(noise, torch.stack([pair[1] for pair in found]))
     assert t.min() < 5 and t.max() > 994 and len(noise.unique()) > 0.99 * noise.numel()
     assert abs(t.double().mean() - 499.5) < 5 * 289 / 3200**0.5 and abs(noise.std() - 1) < 0.05
+
+
+def test_shares_of_two_parts_of_a_run(check_identity):
+    """More updates scale all older shares by one factor; the shares weight any numbers as the average does."""
+
+    def holds(fn, decays):
+        rows = lambda d: torch.tensor([float(v) for v in fn(d)], dtype=d.dtype)  # noqa: E731
+        more = torch.linspace(0.3, 0.8, 3, dtype=decays.dtype)
+        shares, later, both = rows(decays), rows(more), rows(torch.cat([decays, more]))
+        weights = torch.arange(2.0, len(decays) + 3, dtype=decays.dtype) ** 2
+        average = weights[0]
+        for decay, weight in zip(decays, weights[1:]):
+            average = average.lerp(weight, 1 - decay)
+        return (
+            relative(both, torch.cat([shares * later[0], later[1:]])) < 1e-6
+            and abs(both.sum() - 1) < 1e-6
+            and abs((shares * weights).sum() / average - 1) < 1e-6
+        )
+
+    check_identity("ema_shares", holds)

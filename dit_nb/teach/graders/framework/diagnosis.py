@@ -1,5 +1,7 @@
 """Diagnosis: why a function is not right, found by what fails together."""
 
+from collections.abc import Callable
+
 from torch import Tensor
 
 from dit_nb.teach.graders.framework.exercise import Exercise
@@ -9,6 +11,7 @@ from dit_nb.teach.graders.framework.outcome import (
     _STAGES,
     _argument_names,
     _near,
+    _numbers,
     _Outcome,
     _relation,
 )
@@ -49,8 +52,16 @@ def _features(outcome: _Outcome, names: tuple[str, ...]) -> dict[str, object]:
     return found
 
 
+def _may_be_chance(passed: list[_Outcome]) -> bool:
+    """Whether a single case is right, and its results are only -1, 0 and 1: signs and flags often agree by chance."""
+    parts = [_numbers(part).abs() for outcome in passed for part in outcome.expected]
+    return len(passed) == 1 and all(bool(((part == 0) | (part == 1)).all()) for part in parts)
+
+
 def _only_value(exercise: Exercise, outcomes: list[_Outcome]) -> str:
     """Say for which value of an argument alone the function is right; empty unless there is exactly one such."""
+    if _may_be_chance([o for o in outcomes if not o.stage]):
+        return ""
     names = _argument_names(exercise)
     passed, failed = ([_features(o, names) for o in outcomes if bool(o.stage) == w] for w in (False, True))
     found = {}
@@ -110,5 +121,15 @@ def _explain(exercise: Exercise, outcomes: list[_Outcome], seed: int) -> tuple[s
 
 
 def _points(exercise: Exercise, outcomes: list[_Outcome], points: float) -> float:
-    """Return the points of a function that is not right: half, if what is wrong is only what may be."""
-    return points / 2 if _common_note(outcomes) in exercise.half_points else 0
+    """Return the points of a function that is not right: half, if a part of it that counts is right."""
+    part = any(_is_part_right(take, exercise, outcomes) for take in exercise.half_results)
+    return points / 2 if part or _common_note(outcomes) in exercise.half_points else 0
+
+
+def _is_part_right(take: Callable, exercise: Exercise, outcomes: list[_Outcome]) -> bool:
+    """Whether a part of the results, such as the first of two, is right in all cases."""
+    try:
+        pairs = [(take(outcome.got), take(outcome.expected)) for outcome in outcomes]
+    except (TypeError, IndexError, RuntimeError):  # there are no results, or they have another shape
+        return False
+    return all(_near(got, expected, exercise.tolerance) for got, expected in pairs)

@@ -57,6 +57,9 @@ class Exercise:
     half_points: tuple[
         str, ...
     ] = ()  # notes: a function that fails in these cases alone gets half of the points
+    half_results: tuple[
+        Callable, ...
+    ] = ()  # results -> a part of them: a function with one of these right in all cases gets half of the points
     probe: Callable | None = None  # (function, *args) -> what is compared; default: function(*args)
     in_place: bool = False  # whether the function may change its inputs
     reference: Callable | None = None  # fast right answer; default: the oracle
