@@ -117,7 +117,9 @@ def _inside_subset(data, indices: Sequence[int]) -> tuple[Any, Sequence[int]]:
     "The data set inside a `Subset`, and the indices there."
     while type(data) is Subset:
         if getattr(data.dataset, "streamed", False):
-            raise UserError("data is a Subset of a stream, but must have random access: choose another split.")
+            raise UserError(
+                "data is a Subset of a stream, but must have random access: choose another split."
+            )
         inside = [int(data.indices[i]) for i in indices]
         indices = _Indices(inside, indices.keys) if isinstance(indices, _Indices) else inside
         data = data.dataset

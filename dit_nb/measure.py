@@ -42,7 +42,7 @@ def evaluate(
     seed of training, another reference, or another feature extractor.
 
     A half has at most 5,000 samples, so the time of the intervals does not grow with the number of images. With
-    Inception's 2048 and 2023 features a half took 4.7 seconds of one core (AMD EPYC): 200 take a quarter of an hour
+    Inception's 2048 and 2023 features a half took 4.9 seconds of one core (Intel Xeon): 200 take a quarter of an hour
     of one core, and less on several. `resamples=0` takes none. The command shares images and halves between processes.
 
     Args:

@@ -52,7 +52,9 @@ def hold_out(data: ImageData, fraction: float, seed: int = 0) -> tuple[Subset, S
         order = members[torch.randperm(len(members), generator=seeded_generator(seed, len(members)))]
         held[order[: min(len(members) - 1, max(1, round(fraction * len(members))))]] = True
     if not held.any():
-        raise UserError(f"data has {len(data)} images, but must have more to hold out a fraction of {fraction}.")
+        raise UserError(
+            f"data has {len(data)} images, but must have more to hold out a fraction of {fraction}."
+        )
     return Subset(data, (~held).nonzero()[:, 0].tolist()), Subset(data, held.nonzero()[:, 0].tolist())
 
 

@@ -32,14 +32,16 @@ def write_row(what: str, cases: int, failures: int, seconds: float, note: str = 
         failures: number of cases that did not
         seconds: time of the test
         note: printed beside
-        part: how much of the test was run, such as "3 of 36", if not all: the row says so, and one of a whole test stays
+        part: how much of the test was run, such as "3 of 36", if not all: the row says so, and one
+            of a whole test, or of a larger part, stays
     """
     note = f"partial: {part}{'; ' * bool(note)}{note}" if part else note
     cells = [what, cases, failures, f"{seconds / 60:.1f}", note, date.today().isoformat(), machine()]
     text = RESULTS.read_text() if RESULTS.exists() else HEAD
     rows = [line for line in text[text.index("|--") :].splitlines()[1:] if line.startswith("| ")]
     kept = {line.split(" | ")[0]: line for line in rows}
-    if part and f"| {what}" in kept and " | partial: " not in kept[f"| {what}"]:
+    before = kept.get(f"| {what}", "| | 0 | partial: ").split(" | ")
+    if part and (not any(cell.startswith("partial: ") for cell in before) or int(before[1]) > cases):
         return
     kept[f"| {what}"] = "| " + " | ".join(map(str, cells)) + " |"
     RESULTS.write_text(HEAD + "\n".join(kept.values()) + "\n")

@@ -59,6 +59,8 @@ def test_a_part_of_a_test_is_marked_until_the_whole_was_run(table):
     assert table()[0][1:5] == ["2", "0", "0.1", "partial: 2 of 36; random"]
     support_results.write_row("calls", 3, 0, 6.0, part="3 of 36")
     assert table()[0][4] == "partial: 3 of 36"
+    support_results.write_row("calls", 1, 0, 6.0, part="1 of 36")
+    assert table()[0][4] == "partial: 3 of 36", "nor does a smaller part replace a larger one"
     support_results.write_row("others", 1, 0, 6.0)
     support_results.write_row("calls", 36, 0, 60.0)
     assert [row[:2] for row in table()] == [["calls", "36"], ["others", "1"]] and table()[0][4] == ""

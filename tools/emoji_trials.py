@@ -64,7 +64,12 @@ def run_trial(name: str, seconds: float, seed: int = 0) -> dict:
     labels = torch.arange(16).repeat_interleave(16)
     images = sample_images(InferenceModel(model), sampling, labels, seed=seed, progress=False).cpu()
     found = evaluate_emoji(images, labels, split)
-    run = {"trial": name, "seed": seed, "seconds": round(trainer.progress.seconds), "steps": trainer.progress.step}
+    run = {
+        "trial": name,
+        "seed": seed,
+        "seconds": round(trainer.progress.seconds),
+        "steps": trainer.progress.step,
+    }
     size = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return {**run, "images": run["steps"] * settings.batch_size, "parameters": size, **found}
 
@@ -83,7 +88,12 @@ def main(words: Sequence[str] | None = None) -> int:
         machine = {"device": _device_name("cpu"), "torch": torch.__version__}
         rows.append({**run_trial(name, options.seconds), **machine})
         options.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-        print({key: rows[-1][key] for key in ("trial", "steps", "frechet", "category_accuracy", "nearest_train")})
+        print(
+            {
+                key: rows[-1][key]
+                for key in ("trial", "steps", "frechet", "category_accuracy", "nearest_train")
+            }
+        )
     return 0
 
 

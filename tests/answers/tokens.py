@@ -1294,7 +1294,7 @@ def undo_cut_places(cut, tokens, shape):
     return order.view(1, *shape).repeat(len(tokens), 1, 1, 1)
 
 
-@wrong("undo_cut", "but must have (2, 3, 4, 6)")
+@wrong("undo_cut", "The images are still flat")
 def undo_cut_flat(cut, tokens, shape):
     return undo_cut_assign(cut, tokens, shape).flatten(1)
 
@@ -1304,7 +1304,23 @@ def undo_cut_float32(cut, tokens, shape):
     return undo_cut_argsort(cut, tokens.float(), shape)
 
 
-@wrong("undo_cut", "stopped with IndexError")
+@wrong("undo_cut", "for one image and wrong for several")
+def undo_cut_counts_on(cut, tokens, shape):
+    origin = cut(torch.arange(tokens.numel()).view(-1, *shape)).flatten(1)
+    images = torch.zeros_like(tokens).flatten(1)
+    for image, places, values in zip(images, origin, tokens):
+        image[places] = values.flatten()
+    return images.view(-1, *shape)
+
+
+@wrong("undo_cut", "Height and width are exchanged in the counting image")
+def undo_cut_transposed(cut, tokens, shape):
+    channels, width, height = shape
+    order = cut(torch.arange(math.prod(shape)).view(1, channels, height, width)).flatten().argsort()
+    return tokens.flatten(1)[:, order].view(-1, channels, height, width).transpose(2, 3)
+
+
+@wrong("undo_cut", "It is right for square images")
 def undo_cut_width_first(cut, tokens, shape):
     channels, width, height = shape
     order = cut(torch.arange(math.prod(shape)).view(1, channels, height, width)).flatten().argsort()

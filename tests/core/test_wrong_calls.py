@@ -22,7 +22,9 @@ X, T, Y = torch.randn(2, 1, 8, 8), torch.tensor([0, 5]), torch.tensor([0, 2])
 
 
 def small(**changes) -> DiT:
-    return DiT(DiTConfig(**{**dict(input_size=8, in_channels=1, hidden_size=32, depth=1, num_heads=2), **changes}))
+    return DiT(
+        DiTConfig(**{**dict(input_size=8, in_channels=1, hidden_size=32, depth=1, num_heads=2), **changes})
+    )
 
 
 def trainer(model=None, diffusion=DIFFUSION, data=None, config=None) -> Trainer:
@@ -32,7 +34,9 @@ def trainer(model=None, diffusion=DIFFUSION, data=None, config=None) -> Trainer:
 
 def samples(labels=(1,), sampling=None, **options):
     model, settings = digit_model()
-    return sample_images(model, settings if sampling is None else sampling, labels, **{"progress": False, **options})
+    return sample_images(
+        model, settings if sampling is None else sampling, labels, **{"progress": False, **options}
+    )
 
 
 def images(values, labels=(0, 1, 2), names=("a", "b", "c")) -> ImageSet:
@@ -43,7 +47,9 @@ WORKS = {
     "float t": lambda: MODEL(X, T.float(), Y),
     "t int32": lambda: MODEL(X, T.int(), Y),
     "x is double": lambda: MODEL(X.double(), T, Y),
-    "evaluation of an array": lambda: evaluate(np.zeros((10, 1, 8, 8)), "digits", resamples=0, progress=False),
+    "evaluation of an array": lambda: evaluate(
+        np.zeros((10, 1, 8, 8)), "digits", resamples=0, progress=False
+    ),
     "steps as a number": lambda: samples(steps=5),
     "labels as a list": lambda: samples([1, 2], steps=3),
     "one label as a number": lambda: samples(3, steps=3),
@@ -66,7 +72,9 @@ WRONG = {
     ),
     "no y": (lambda: DIFFUSION.training_losses(MODEL, X, T), "y is missing"),
     "train mode": (
-        lambda: ddpm_sample(DIFFUSION.respaced("3"), small(num_classes=3).train(), (2, 1, 8, 8), Y, progress=False),
+        lambda: ddpm_sample(
+            DIFFUSION.respaced("3"), small(num_classes=3).train(), (2, 1, 8, 8), Y, progress=False
+        ),
         "eval",
     ),
     "shape of one image, two labels": (
@@ -77,18 +85,33 @@ WRONG = {
     "labels and n differ": (lambda: samples([1, 2], n=3), "n is 3.*2"),
     "cfg_scale is text": (lambda: samples(cfg_scale="4"), "cfg_scale is '4'"),
     "cfg_scale is None": (lambda: samples(cfg_scale=None), "cfg_scale is None"),
-    "seven guided channels of one": (lambda: samples(cfg_scale=2, guided_channels=7), "guided_channels is 7.*1"),
+    "seven guided channels of one": (
+        lambda: samples(cfg_scale=2, guided_channels=7),
+        "guided_channels is 7.*1",
+    ),
     "settings are a dict": (lambda: samples(sampling={}), "sampling is dict"),
     "no such folder": (lambda: load_model("./no-such-folder"), "no-such-folder"),
     "a configuration as a dict": (lambda: DiT({"depth": 2}), "config is .*DiTConfig"),
     "a mistyped name": (lambda: DiTConfig.named("DiT-XL-2"), "DiT-XL-2.*DiT-XL/2"),
-    "7 heads for a width of 100": (lambda: DiTConfig(hidden_size=100, num_heads=7), "hidden_size is 100.*7|num_heads is 7"),
+    "7 heads for a width of 100": (
+        lambda: DiTConfig(hidden_size=100, num_heads=7),
+        "hidden_size is 100.*7|num_heads is 7",
+    ),
     "classes as a list": (lambda: DiTConfig(num_classes=["a", "b"]), "num_classes is"),
     "a DataLoader": (lambda: trainer(data=DataLoader(digits().train)), "data is .*DataLoader"),
-    "model and diffusion swapped": (lambda: Trainer(DIFFUSION, MODEL, digits().train, TrainConfig(steps=1)), "model is .*Diffusion"),
+    "model and diffusion swapped": (
+        lambda: Trainer(DIFFUSION, MODEL, digits().train, TrainConfig(steps=1)),
+        "model is .*Diffusion",
+    ),
     "TrainConfig as a dict": (lambda: trainer(config={"steps": 1}), "config is .*TrainConfig"),
-    "three channels": (lambda: trainer(small(in_channels=3, num_classes=10)).fit(progress=False), "data|x is|image"),
-    "no learned variance": (lambda: trainer(small(learn_sigma=False, num_classes=10)).fit(progress=False), "learn_sigma|variance"),
+    "three channels": (
+        lambda: trainer(small(in_channels=3, num_classes=10)).fit(progress=False),
+        "data|x is|image",
+    ),
+    "no learned variance": (
+        lambda: trainer(small(learn_sigma=False, num_classes=10)).fit(progress=False),
+        "learn_sigma|variance",
+    ),
     "diffusion is a name": (lambda: trainer(diffusion="linear"), "diffusion is 'linear'|diffusion is str"),
     "images as bytes": (lambda: images((torch.rand(3, 1, 8, 8) * 255).byte()), "images"),
     "images as an array": (lambda: images(np.zeros((3, 1, 8, 8))), "images is"),

@@ -105,7 +105,9 @@ def test_mirror_images_leave_out_what_has_a_direction(split):
     assert torch.equal(data.images[: len(split.train)], split.train.images)
     names = {e.name for e in added}
     assert not any("left" in name or "clock" in name for name in names)
-    assert names.isdisjoint(("dvd", "bus stop", "first place medal", "first quarter moon symbol", "musical note"))
+    assert names.isdisjoint(
+        ("dvd", "bus stop", "first place medal", "first quarter moon symbol", "musical note")
+    )
     assert {"thumbs up sign", "dog face", "soccer ball"} <= names  # shown in both directions, or round
     assert not any(e.subcategory == "arrow" for e in added)
     assert {"smileys", "animals", "food"} <= {e.category for e in added} and len(added) > 2000

@@ -1,6 +1,8 @@
 """Files of samples against numpy: forms, batches, and atomic writing."""
 
+import struct
 import zipfile
+import zlib
 
 import numpy as np
 import pytest
@@ -117,3 +119,20 @@ def test_open_image_source_errors(tmp_path):
     ):
         with raises_input_error(pattern):
             _open_image_source(tmp_path / name)
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    """A part of a PNG file."""
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def test_a_file_that_claims_a_billion_pixels_is_refused(tmp_path):
+    """Pillow raises an error of a kind of its own, before it reads a pixel."""
+    head = struct.pack(">IIBBBBB", 40_000, 40_000, 8, 2, 0, 0, 0)
+    huge = (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+    )
+    (tmp_path / "a.png").write_bytes(huge)
+    Image.fromarray(photo(1)[0]).save(tmp_path / "b.png")
+    with raises_input_error("image .*a.png cannot be read"):
+        _open_image_source(tmp_path)

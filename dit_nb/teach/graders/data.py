@@ -173,7 +173,7 @@ _NOT_EXACT = (
 def _unknown_cases(rng: RandomInputs) -> list[Case]:
     """Three ranges; black and white at the ends, beyond them, and short of them.
 
-    The first image and the second channel have neither black nor white.
+    The second channel has neither black nor white, nor has the first image in the first six cases.
     """
     ends = [(_MODEL, 0, 1), (_UNIT, 0, 1), (_BYTES, 0, 1), (_MODEL, -0.015, 1.012), (_UNIT, -0.015, 1.012)]
     ends += [(_BYTES, -0.015, 1.012), (_MODEL, 0.015, 0.985), (_UNIT, -0.012, 0.985), (_BYTES, 0.015, 0.985)]
@@ -182,7 +182,8 @@ def _unknown_cases(rng: RandomInputs) -> list[Case]:
         share = rng.uniform(0.06, 0.94, 3, 3, 4, 5)  # 0 is black, 1 is white
         share[1:] /= 1 + (black > 0)  # dark images
         one_sided = share / 300 if high == 255 else 0.5 + share / 4  # all dark, or all bright
-        share[0], share[:, 1] = one_sided[0], one_sided[:, 1]
+        share[0] = share[0] if black > 0 else one_sided[0]
+        share[:, 1] = one_sided[:, 1]
         share[1, 0, 0, 0], share[2, 2, 3, 4] = black, white
         label = f"[{low:g}, {high:g}], black at {black:.1%} and white at {white:.1%}"
         cases.append(Case(label, (low + share * (high - low),), _NOT_EXACT * (black != 0)))

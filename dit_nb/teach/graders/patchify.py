@@ -361,24 +361,27 @@ _CHANNEL_FASTEST = (
     "It is right if the channels of a pixel are neighbors in a token, and wrong otherwise: this `cut` may put each "
     "number anywhere."
 )
+_SEVERAL = "It is right for one image and wrong for several: `cut` moves the numbers of each of them in the same way."
 
 
 def _cut_cases(rng: RandomInputs) -> list[Case]:
-    """The order of patchify, three others that the lesson names, and random ones."""
-    ours, by_columns, slowest = "(h w) (p q c)", "(w h) (p q c)", "(h w) (c p q)"
-    orders, cases = [ours, by_columns, slowest, ours, "reshape", "random", "random"], []
-    for k, order in enumerate(orders):
-        shape = (3, 4, 6) if k in (0, 2, 5) else (2, 6, 4)
-        size = math.prod(shape)
+    """The order of patchify, three others that the lesson names, and random ones; square and other images."""
+    square, wide, tall = (3, 4, 4), (3, 4, 6), (2, 6, 4)
+    kinds = [(_OURS, square, 1), ("(w h) (p q c)", tall, 3), ("(h w) (c p q)", wide, 3), (_OURS, tall, 2)]
+    kinds += [("reshape", tall, 3), ("random", square, 3), ("random", tall, 1), ("random", wide, 2)]
+    cases = []
+    for order, shape, n in kinds:
+        size, count = math.prod(shape), shape[1] * shape[2] // 4
         places = torch.arange(size).view(shape)
         if "(" in order:
             places = rearrange(places, f"c (h p) (w q) -> {order}", p=2, q=2)
         elif order == "random":
             places = rng.normal(size).argsort()
-        cut = _make_cut(places.reshape(6, -1), shape)
-        label = f"{_ORDER_NAMES[order]}, image of {'x'.join(map(str, shape))}"
-        notes = _ONLY_OURS * (k not in (0, 3)), _CHANNEL_FASTEST * (k not in (0, 1, 3))
-        cases.append(Case(label, (cut, rng.normal(2 + (k > 0), 6, size // 6), shape), notes))
+        cut = _make_cut(places.reshape(count, -1), shape)
+        label = f"{_ORDER_NAMES[order]}, N = {n}, image of {'x'.join(map(str, shape))}"
+        notes = _ONLY_OURS * (order != _OURS), _CHANNEL_FASTEST * (not order.endswith("(p q c)"))
+        notes += _NOT_SQUARE * (shape != square), _SEVERAL * (n > 1)
+        cases.append(Case(label, (cut, rng.normal(n, count, size // count), shape), notes))
     return cases
 
 
@@ -408,8 +411,9 @@ _REPEATS_IN_HALF = (
     "image needs another dtype."
 )
 
+_OURS = "(h w) (p q c)"
 _ORDER_NAMES = {
-    "(h w) (p q c)": "the order of patchify",
+    _OURS: "the order of patchify",
     "(w h) (p q c)": "patches column by column",
     "(h w) (c p q)": "channel slowest",
     "reshape": "reshape alone",
@@ -476,6 +480,12 @@ _UNDO_CUT = Exercise(
         "The images of the batch are added up.": lambda cut, x, s: _undo_cut(cut, x.sum(0, keepdim=True), s),
         "There is one image in the result; it must have one for each sequence of tokens.": lambda cut, x, s: (
             _undo_cut(cut, x[:1], s)
+        ),
+        "The images are still flat: each must have the shape (C, H, W).": lambda cut, x, s: _undo_cut(
+            cut, x, s
+        ).flatten(1),
+        "Height and width are exchanged in the counting image: `shape` is channels, height, width.": lambda cut, x, s: (
+            _undo_cut(cut, x, (s[0], s[2], s[1])).mT
         ),
         "Height and width of the result are exchanged: `shape` is channels, height, width.": lambda cut, x, s: (
             _undo_cut(cut, x, s).reshape(-1, s[0], s[2], s[1])

@@ -89,3 +89,8 @@ def test_canvas_leaves_out_whom_it_does_not_know(tmp_path):
     rows = list(csv.reader((tmp_path / "out.csv").open(encoding="utf-8")))
     assert rows[0][-1] == "a1 (555)" and rows[1][-1] == "13"
     assert rows[2:] == [["Li, Fu", "7", "", "fli", "S1", "9"]]
+
+
+def test_a_roster_that_is_no_table_names_no_column(tmp_path):
+    (tmp_path / "roster.csv").write_text('"' + "x" * 200_000)  # more than a cell may have
+    assert _canvas_column(tmp_path / "roster.csv", "a1") == "a1"
