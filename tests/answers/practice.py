@@ -806,7 +806,7 @@ def distance_at_both_numbers(counts, distances, n):
     return _line_in(1 / counts.numpy(), distances)
 
 
-@wrong("distance_at", "between the two next counts")
+@wrong("distance_at", "between neighboring counts")
 def distance_at_interp_counts(counts, distances, n):
     order = counts.argsort()
     return np.interp(n, counts[order], distances[order])

@@ -1223,7 +1223,7 @@ def ema_shares_by_division(decays):
     return torch.cat([decays.prod()[None], (1 - decays) * decays.prod() / decays.cumprod(0)])
 
 
-@wrong("ema_shares", "no division and no logarithm")
+@wrong("ema_shares", "it has no logarithm")
 def ema_shares_by_logarithms(decays):
     logs = decays.log()
     return torch.cat([logs.sum().exp()[None], (1 - decays) * (logs.sum() - logs.cumsum(0)).exp()])

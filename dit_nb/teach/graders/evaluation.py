@@ -241,22 +241,21 @@ def _count_cases(rng: RandomInputs) -> list[Case]:
 
     Of six points, the distances of the two largest counts are exchanged, as noise may do.
     """
-    cases, sizes = [], [(6, 5000, 3.0, ""), (2, math.inf, 4.0, ""), (5, math.inf, -0.15, "below 0")]
-    sizes += [(5, 250, 2.0, ""), (8, 1000, 3.0, "one count three times"), (7, 400, 3.0, "rising")]
-    for k, n, end, kind in sizes:
+    cases, sizes = [], [(6, 5000, 3.0, ""), (2, math.inf, 4.0, _INFINITE), (5, math.inf, -0.15, _INFINITE)]
+    sizes += [(5, 250, 2.0, ""), (8, 1000, 3.0, _REPEATED), (7, 400, 3.0, _RISING)]
+    for k, n, end, note in sizes:
         counts = (60 * 1.6 ** torch.arange(k)).double() + rng.integers(0, 30, k)
         slope, noise = rng.uniform(150, 300, 1), (0.02 if k > 2 else 0) * rng.normal(k)
         order = rng.uniform(0, 1, k).argsort()
-        if kind == "rising":
+        if note == _RISING:
             slope = -slope / 4
-        if kind == "one count three times":
+        if note == _REPEATED:
             counts[1:4], order = counts[1].item(), torch.arange(k).flip(0)
         distances = end + slope / counts + noise * (1 + 60 / counts)
         if k == 6:
             distances[-2:] = distances[-2:].flip(0)
         where = "infinitely many images" if n == math.inf else f"{n} images"
-        note = _INFINITE if n == math.inf else {"rising": _RISING, "": ""}.get(kind, _REPEATED)
-        label = f"{k} counts, {where}" + f" ({kind})" * bool(kind)
+        label = f"{k} counts, {where}" + " (below 0)" * (end < 0)
         cases.append(Case(label, (counts[order], distances[order], n), note))
     return cases
 
@@ -430,7 +429,7 @@ _DISTANCE_AT = Exercise(
         "The distances are averaged; they depend on the count.": lambda counts, distances, n: (
             distances.mean()
         ),
-        "The value is interpolated between the two next counts; fit a line to all.": _between_counts,
+        "The value is interpolated in n between neighboring counts; fit a line to all.": _between_counts,
         "The value is interpolated between neighbors, and beyond them it stays the same: np.interp fits no line.": (
             _between_points
         ),

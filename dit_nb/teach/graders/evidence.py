@@ -271,28 +271,9 @@ def _comparison_cases(rng: RandomInputs) -> list[Case]:
     cases, sizes = [], [(5, 0.05, 2.0, (0.02, 0.6, 0.93, 1.07, 1.5, 2.5, 10), "")]
     sizes += [(3, 0.05, 1.0, (0.1, 0.9, 1.2, 4.5, 40), "")]
     sizes += [(8, 0.2, 0.3, (0.1, 0.93, 1.04, 1.12, 1.9, 6.5, 20), _ALPHA_UNUSED)]
-    many = (
-        1e-4,
-        1e-3,
-        0.01,
-        0.02,
-        0.03,
-        0.05,
-        0.08,
-        0.12,
-        0.18,
-        0.25,
-        0.35,
-        0.45,
-        0.65,
-        0.85,
-        1.15,
-        7,
-        12,
-        20,
-        100,
-    )
-    sizes += [(4, 0.05, 1.0, many, ""), (6, 0.05, 0.01, (1e-6, 0.02, 0.3, 0.7, 0.95, 1.15, 2.5, 5, 20), "")]
+    many = (1e-4, 1e-3, 3e-3, 5e-3, 0.01, 0.015, 0.02, 0.03, 0.05, 0.08, 0.12)
+    many += (0.18, 0.25, 0.35, 0.45, 0.65, 0.85, 1.15, 7, 12, 20, 100)
+    sizes += [(4, 0.05, 0.6, many, ""), (6, 0.05, 0.01, (1e-6, 0.02, 0.3, 0.7, 0.95, 1.15, 2.5, 5, 20), "")]
     for n, alpha, shared, multiples, note in sizes:
         label = f"{len(multiples)} variants, {n} seeds, alpha {alpha:g}"
         cases.append(Case(label, (*_compared(rng, n, alpha, shared, multiples), alpha), note))

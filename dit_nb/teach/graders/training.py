@@ -704,9 +704,7 @@ def _one_tensor(value):
     return torch.as_tensor(value) if type(value) is np.ndarray else value
 
 
-_ZERO_DECAY = (
-    "It is right until a decay is 0: a product of decays is then 0, and allows no division and no logarithm."
-)
+_ZERO_DECAY = "It is right until a decay is 0: nothing can be divided by a product of decays then, and it has no logarithm."
 
 
 def _share_cases(rng: RandomInputs) -> list[Case]:
@@ -817,8 +815,9 @@ _EMA_SHARES = Exercise(
         "The share of the initial weights comes last; it is the first number.": _shares(
             finish=lambda shares: shares.roll(-1)
         ),
-        "After the share of the initial weights the steps are in reverse order: the first step comes before the "
-        "last.": _shares(finish=lambda shares: torch.cat([shares[:1], shares[1:].flip(0)])),
+        "The shares of the steps are in reverse order: after that of the initial weights comes the first step.": _shares(
+            finish=lambda shares: torch.cat([shares[:1], shares[1:].flip(0)])
+        ),
         "The products of the decays are in reverse order, as if they were not flipped back.": _shares(
             kept=lambda d: _products(d.flip(0))
         ),
