@@ -153,7 +153,7 @@ class Diffusion(Schedule):
         Raises:
             UserError: if a shape does not fit, or the variance is learned and the model returns C channels
         """
-        self._check_inputs(x0, t)
+        self._check_inputs("x0", x0, t)
         noise = torch.randn_like(x0) if noise is None else noise
         x_t = self.q_sample(x0, t, noise)  # (N, C, H, W)
         eps, values = _split_output(self._call_model(model, x_t, t, y), x_t)  # (N, C, H, W) each
@@ -184,7 +184,7 @@ class Diffusion(Schedule):
         Raises:
             UserError: if an argument does not fit, or the model returns another number of channels
         """
-        self._check_inputs(x_t, t)
+        self._check_inputs("x_t", x_t, t)
         _check_flag("clip_x0", clip_x0)
         _check_choice("variance", self.variance if variance is None else variance, _VARIANCES)
         return self.predict(self._call_model(model, x_t, t, y), x_t, t, clip_x0, variance)

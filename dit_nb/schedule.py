@@ -194,11 +194,11 @@ class Schedule(nn.Module):
             self._buffers.update({k: v.to(device) for k, v in self._buffers.items()})
         return self
 
-    def _check_inputs(self, x: Tensor, t: Tensor, **same_shape: Tensor) -> None:
+    def _check_inputs(self, name: str, x: Tensor, t: Tensor, **same_shape: Tensor) -> None:
         "Raise a UserError unless t is (N,) timesteps and all other tensors have the shape of x."
         if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim == 0:
             got = x.dtype if isinstance(x, Tensor) else _shown(x)
-            raise UserError(f"the images are {got}, but must be a floating point tensor (N, C, H, W).")
+            raise UserError(f"{name} is {got}, but must be a floating point tensor (N, C, H, W).")
         _check_index("t", t, len(x), self.num_timesteps)
         for name, other in same_shape.items():
             if not isinstance(other, Tensor):
@@ -208,7 +208,7 @@ class Schedule(nn.Module):
 
     def q_sample(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """Add `noise` to clean images `x0`: x_t at `t` in one jump (DiT, section 3.1; DDPM, equation 4)."""
-        self._check_inputs(x0, t, noise=noise)
+        self._check_inputs("x0", x0, t, noise=noise)
         signal = extract(self.sqrt_alphas_cumprod, t, x0)  # (N, 1, 1, 1)
         return signal * x0 + extract(self.sqrt_one_minus_alphas_cumprod, t, x0) * noise
 

@@ -1924,6 +1924,11 @@ def modulate_no_parentheses(x, shift, scale):
     return x * 1 + scale + shift
 
 
+@wrong("modulate", "with 1e-6 as in DiT")
+def modulate_normalizes_again(x, shift, scale):
+    return norm(x) * (1 + scale) + shift
+
+
 # ---- adaln_fields
 
 
@@ -1987,13 +1992,13 @@ def adaln_fields_no_bias(c, weight, bias):
 
 @wrong(
     "adaln_fields",
-    "must return 4 tensors: first field, second field, third field, fourth field, but returns a tuple of 6",
+    "must return F tensors (N, 1, D), or one (F, N, 1, D), but returns a tuple of 6",
 )
 def adaln_fields_six(c, weight, bias):
     return F.linear(F.silu(c), weight, bias)[:, None].chunk(6, dim=-1)
 
 
-@wrong("adaln_fields", "must return 6 tensors")
+@wrong("adaln_fields", "but returns a tuple of 4")
 def adaln_fields_four(c, weight, bias):
     shift1, scale1, shift2, scale2 = F.linear(F.silu(c), weight, bias).unsqueeze(1).chunk(4, dim=-1)
     return shift1, scale1, shift2, scale2
@@ -2033,9 +2038,39 @@ def adaln_fields_flat(c, weight, bias):
     return F.linear(F.silu(c), weight, bias).split(c.shape[1], dim=1)
 
 
-@wrong("adaln_fields", "4 tensors: first field, second field, third field, fourth field, but")
+@wrong("adaln_fields", "what the linear layer returns, (N, FD)")
 def adaln_fields_uncut(c, weight, bias):
     return F.linear(F.silu(c), weight, bias)
+
+
+@wrong("adaln_fields", "with an axis for the tokens")
+def adaln_fields_uncut_with_axis(c, weight, bias):
+    return F.linear(F.silu(c), weight, bias).unsqueeze(1)
+
+
+@wrong("adaln_fields", "one tensor (N, F, D)")
+def adaln_fields_images_first(c, weight, bias):
+    return F.linear(F.silu(c), weight, bias).reshape(len(c), -1, c.shape[1])
+
+
+@wrong("adaln_fields", "one tensor (N, F, 1, D)")
+def adaln_fields_images_first_with_axis(c, weight, bias):
+    return F.linear(F.silu(c), weight, bias).reshape(len(c), -1, 1, c.shape[1])
+
+
+@wrong("adaln_fields", "one tensor (N, 1, F, D)")
+def adaln_fields_as_tokens(c, weight, bias):
+    return F.linear(F.silu(c), weight, bias).view(len(c), 1, -1, c.shape[1])
+
+
+@wrong("adaln_fields", "no axis for the tokens")
+def adaln_fields_one_flat_tensor(c, weight, bias):
+    return rearrange(F.linear(F.silu(c), weight, bias), "n (f d) -> f n d", d=c.shape[1])
+
+
+@wrong("adaln_fields", "the first field has shape (3, 1, 1, 3), but must have (3, 1, 3)")
+def adaln_fields_axis_too_many(c, weight, bias):
+    return torch.stack(adaln_fields_split(c, weight, bias)).unsqueeze(2)
 
 
 @wrong("adaln_fields", "through a tanh")
@@ -2117,7 +2152,7 @@ def absorb_shift_unmapped(weight, bias, shift, scale):
     return weight * (1 + scale), bias + shift[:, 0]
 
 
-@wrong("absorb", "transposed weight")
+@wrong("absorb", "needs the transposed weight")
 def absorb_shift_transposed(weight, bias, shift, scale):
     return weight * (1 + scale), bias + shift[:, 0] @ weight
 
@@ -2458,6 +2493,17 @@ def zero_init_no_grad(linear):
 
 
 @right("zero_init")
+def zero_init_data(linear):
+    linear.weight.data = torch.zeros_like(linear.weight)
+    linear.bias.data[:] = 0
+
+
+@right("zero_init")
+def zero_init_state(linear):
+    linear.load_state_dict({name: 0 * value for name, value in linear.state_dict().items()})
+
+
+@wrong("zero_init", "Weight and bias are new tensors")
 def zero_init_new_parameters(linear):
     linear.weight = nn.Parameter(torch.zeros_like(linear.weight))
     linear.bias = nn.Parameter(torch.zeros_like(linear.bias))
@@ -2495,6 +2541,23 @@ def zero_init_frozen(linear):
 def zero_init_then_xavier(linear):
     zero_init_nn(linear)
     nn.init.xavier_uniform_(linear.weight)
+
+
+@wrong("zero_init", "The weight is a new tensor; write")
+def zero_init_new_weight(linear):
+    linear.weight = nn.Parameter(torch.zeros(linear.weight.shape, dtype=torch.float64))
+    nn.init.zeros_(linear.bias)
+
+
+@wrong("zero_init", "The bias is a new tensor; write")
+def zero_init_new_bias(linear):
+    nn.init.zeros_(linear.weight)
+    linear.bias = nn.Parameter(linear.bias * 0)
+
+
+@wrong("zero_init", "and the bias is not zero")
+def zero_init_new_weight_only(linear):
+    linear.weight = nn.Parameter(torch.zeros_like(linear.weight))
 
 
 @wrong("zero_init", "ones")
@@ -2605,9 +2668,29 @@ def stop_attention_weight(block):
     nn.init.zeros_(block.attn.proj.weight)
 
 
-@wrong("stop_attention", "queries, keys and values are zero")
+@wrong("stop_attention", "the values are zero, but the last layer's bias")
 def stop_attention_qkv(block):
     zero_init_nn(block.attn.qkv)
+
+
+@wrong("stop_attention", "the values are zero, but the last layer's bias")
+def stop_attention_values(block):
+    width = block.attn.proj.in_features
+    block.attn.qkv.weight.data[2 * width :] = 0
+    block.attn.qkv.bias.data[2 * width :] = 0
+
+
+@wrong("stop_attention", "replaced or removed")
+def stop_attention_replaced(block):
+    width = block.attn.proj.in_features
+    block.attn.proj = zero_init_nn(nn.Linear(width, width))
+
+
+@wrong("stop_attention", "replaced or removed")
+def stop_attention_replaced_without_bias(block):
+    width = block.attn.proj.in_features
+    block.attn.proj = nn.Linear(width, width, bias=False)
+    nn.init.zeros_(block.attn.proj.weight)
 
 
 @wrong("stop_attention", "The MLP is stopped")

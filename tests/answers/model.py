@@ -268,6 +268,30 @@ def _forward_of(parts, x, c_blocks, c_final=None, positions=None, skip=0):
     return unpatchify(out, parts.grid, parts.patch_size).chunk(2, dim=1)
 
 
+def grown(parts, x, t, y, start, step):
+    x = parts.x_embedder(x) + parts.pos_embed
+    c = start
+    for block in parts.blocks:
+        c = c + step
+        x = block(x, c)
+    return unpatchify(parts.final_layer(x, c), parts.grid, parts.patch_size).chunk(2, dim=1)
+
+
+@wrong("dit_forward", "The embedding of y is added again")
+def dit_forward_grows_by_y(parts, x, t, y):
+    return grown(parts, x, t, y, parts.t_embedder(t), parts.y_embedder(y))
+
+
+@wrong("dit_forward", "The embedding of t is added again")
+def dit_forward_grows_by_t(parts, x, t, y):
+    return grown(parts, x, t, y, parts.y_embedder(y), parts.t_embedder(t))
+
+
+@wrong("dit_forward", "Both embeddings are added to c again")
+def dit_forward_grows_by_both(parts, x, t, y):
+    return grown(parts, x, t, y, 0, parts.t_embedder(t) + parts.y_embedder(y))
+
+
 @wrong("dit_forward", "The first block does not run")
 def dit_forward_first_skipped(parts, x, t, y):
     return _forward_of(parts, x, parts.t_embedder(t) + parts.y_embedder(y), skip=1)

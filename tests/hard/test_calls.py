@@ -199,13 +199,13 @@ CALLS = {
         DIFFUSION.q_sample,
         {"x0": [X], "t": [T], "noise": [X]},
         lambda x, values: x.shape == values["x0"].shape and finite(x, values),
-        {"x0": "x|t|noise"},
+        {"x0": "x0|x|t|noise"},
     ),
     "Diffusion.training_losses": Call(
         DIFFUSION.training_losses,
         {"model": [MODEL], "x0": [X], "t": [T], "y": [Y], "noise": [None, X]},
         lambda losses, values: all(loss.shape == (2,) and finite(loss, values) for loss in losses.values()),
-        {"x0": "x|t|noise", "model": "model", "noise": "noise|x"},
+        {"x0": "x0|x|t|noise", "model": "model", "noise": "noise|x"},
     ),
     "Diffusion.p_mean_variance": Call(
         DIFFUSION.p_mean_variance,
@@ -218,7 +218,7 @@ CALLS = {
             "variance": [None, "fixed_small"],
         },
         lambda prediction, values: prediction.mean.shape == SHAPE and finite(prediction.mean, values),
-        {"x_t": "x|t"},
+        {"x_t": "x_t|x|t"},
     ),
     "bits_per_dim": Call(
         bits_per_dim,

@@ -105,7 +105,8 @@ def _write_class_page(
     parts += _section("Equal code", alike, ["student", "student", "exercises"])
     if alike:
         parts.append(
-            "<p>Equal after renaming, in exercises where few have this code. It proves nothing: ask.</p>"
+            "<p>Equal after renaming: in an exercise where few have this code, or in three and more. "
+            "It proves nothing: ask.</p>"
         )
     told = [
         [escape(g.student), escape(g.remarks)] for g in grades if g.remarks and g.state in (GRADED, WAITING)

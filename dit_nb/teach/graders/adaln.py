@@ -71,6 +71,9 @@ _MODULATE = Exercise(
         "The shift is multiplied by the scale: it must be added as it is.": lambda x, shift, scale: (
             torch.addcmul(x, x, scale) + shift * scale
         ),
+        "The tokens are normalized again, with 1e-6 as in DiT; they come normalized.": lambda x, shift, scale: (
+            nn.functional.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + scale) + shift
+        ),
         "The tokens are normalized again; they come normalized.": lambda x, shift, scale: (
             nn.functional.layer_norm(x, x.shape[-1:]) * (1 + scale) + shift
         ),
@@ -175,6 +178,14 @@ def _branch_by_branch(count: int, swap: tuple[int, ...]) -> list[int]:
     return [branch * each + i for branch in range(count // each) for i in order]
 
 
+def _apart(fn: Callable, c: Tensor, weight: Tensor, bias: Tensor):
+    """The fields; one tensor with another first axis stands for each of them, so that its shape is named."""
+    value, count = fn(c, weight, bias), len(weight) // c.shape[1]
+    if not isinstance(value, Tensor) or value.layout != torch.strided or not value.ndim:
+        return value
+    return value.unbind(0) if len(value) == count else (value,) * count
+
+
 _CUT = "lesson 10, 'From t and y to shift and scale'."
 
 _ADALN_FIELDS = Exercise(
@@ -257,6 +268,21 @@ _ADALN_FIELDS = Exercise(
         "The axis for the tokens is at the end: a field must be (N, 1, D).": _fields(
             shape="n (f d) -> f n d 1"
         ),
+        "It is one tensor (N, F, D); it must be (F, N, 1, D), or F tensors (N, 1, D).": lambda c, w, b: (
+            torch.stack(_fields(shape="n (f d) -> f n d")(c, w, b), 1)
+        ),
+        "It is one tensor (N, F, 1, D); it must be (F, N, 1, D), or F tensors (N, 1, D).": lambda c, w, b: (
+            torch.stack(_fields()(c, w, b), 1)
+        ),
+        "It is one tensor (N, 1, F, D); it must be (F, N, 1, D), or F tensors (N, 1, D).": lambda c, w, b: (
+            torch.stack(_fields()(c, w, b), 2)
+        ),
+        "The numbers are not cut into fields: this is what the linear layer returns, (N, FD).": lambda c, w, b: (
+            _linear(nn.functional.silu(c), w, b)
+        ),
+        "The numbers are not cut into fields: this is what the linear layer returns, with an axis for the tokens.": (
+            lambda c, w, b: _linear(nn.functional.silu(c), w, b)[:, None]
+        ),
         "The bias is added twice.": lambda c, w, b: _fields()(c, w, 2 * b),
         "The condition is normalized, as tokens are, and the SiLU is missing.": _fields(
             lambda c: nn.functional.layer_norm(c, c.shape[-1:])
@@ -264,6 +290,8 @@ _ADALN_FIELDS = Exercise(
     },
     _CUT,
     result_names=("first field", "second field", "third field", "fourth field", "fifth field", "sixth field"),
+    returns="F tensors (N, 1, D), or one (F, N, 1, D)",
+    probe=_apart,
     reference=_fields(),
 )
 
@@ -378,7 +406,7 @@ _ABSORB = Exercise(
             _absorbed(offset=lambda w, b, shift, scale: b + shift[:, 0]),
             _FIXED,
         ),
-        "The shift meets the transposed weight.": (
+        "The shift needs the transposed weight: weight times shift is `shift @ weight.T`.": (
             _absorbed(offset=lambda w, b, shift, scale: b + shift[:, 0] @ w),
             _FIXED,
         ),

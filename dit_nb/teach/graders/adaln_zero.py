@@ -249,10 +249,15 @@ def _numbers_of(parameter: nn.Parameter) -> Tensor:
 
 
 def _parameters_after(fn: Callable, linear: nn.Linear):
-    """Return the layer's parameters, and whether they can learn; a bias that is gone is empty."""
+    """Return the layer's parameters, and whether they can learn; a bias that is gone is empty.
+
+    Zeros that can learn, but are not the tensors that the layer had, count as a half.
+    """
+    before = linear.weight, linear.bias
     fn(linear)
     parts = [torch.zeros(0) if p is None else p for p in (linear.weight, linear.bias)]
-    learns = [float(p.requires_grad) for p in parts]
+    new = [p is not old and not p.any() for p, old in zip(parts, before)]
+    learns = [p.requires_grad / (1 + is_new) for p, is_new in zip(parts, new)]
     return *map(_numbers_of, parts), torch.tensor(learns)
 
 
@@ -285,6 +290,19 @@ def _zero_weight(linear: nn.Linear) -> None:
 def _zero_bias(linear: nn.Linear) -> None:
     nn.init.zeros_(linear.bias)
 
+
+def _renew(*names: str) -> Callable:
+    """Replace parameters by new ones of zeros."""
+
+    def change(linear: nn.Linear) -> None:
+        for name in names:
+            setattr(linear, name, nn.Parameter(torch.zeros_like(getattr(linear, name))))
+
+    return change
+
+
+_OLD_TENSORS = "what an optimizer holds that was made before: tensors, or names?"
+_PLACE = "write zeros into the numbers that the layer has, since an optimizer may hold these already."
 
 _ZERO_INIT = Exercise(
     "zero_init",
@@ -331,6 +349,10 @@ _ZERO_INIT = Exercise(
         "The bias is removed; it must stay, with zeros that can learn.": _in_sequence(
             _zero_weight, lambda linear: setattr(linear, "bias", None)
         ),
+        f"Weight and bias are new tensors; {_PLACE}": (_renew("weight", "bias"), _OLD_TENSORS),
+        f"The weight is a new tensor; {_PLACE}": (_in_sequence(_renew("weight"), _zero_bias), _OLD_TENSORS),
+        f"The bias is a new tensor; {_PLACE}": (_in_sequence(_zero_weight, _renew("bias")), _OLD_TENSORS),
+        "The weight is a new tensor of zeros, and the bias is not zero.": (_renew("weight"), _OLD_TENSORS),
         "The weight is zero, the bias ones.": _in_sequence(
             _zero_weight, lambda linear: nn.init.ones_(linear.bias)
         ),
@@ -370,9 +392,15 @@ def _gradients_of(block: nn.Module) -> tuple[list[float], list[float]]:
     return fields[:3] + attention, fields[3:] + mlp
 
 
+_REPLACED = torch.tensor([-2.0])  # stands for all results of a block with other parameters than before
+
+
 def _watch_training(fn: Callable, block: nn.Module):
     """Change the block, train it a little, and record at which step which tensor had a gradient."""
+    before = list(map(id, block.parameters()))
     fn(block)
+    if before != list(map(id, block.parameters())):
+        return _REPLACED, _REPLACED, _REPLACED
     width = block.adaLN_modulation[-1].in_features
     x, target = torch.randn(2, 4, 5, width, dtype=torch.float64).unbind()
     c = torch.randn(4, width, dtype=torch.float64)
@@ -440,11 +468,11 @@ _STOP_ATTENTION = Exercise(
             _set(0.0, "attn.proj.weight"),
             "lesson 11, 'Five ways to break it': weight and bias.",
         ),
-        "The attention still learns: queries, keys and values are zero, but the last layer's bias opens the gate.": (
+        "The attention still learns: the values are zero, but the last layer's bias opens the gate.": (
             _set(0.0, "attn.qkv"),
             "which number the gate is multiplied with.",
         ),
-        "The attention still learns: queries, keys and values have no weights, but biases that reach the gate.": (
+        "The attention still learns: the values have no weights, but biases that reach the gate.": (
             _set(0.0, "attn.qkv.weight"),
             "which number the gate is multiplied with.",
         ),
@@ -465,6 +493,10 @@ _STOP_ATTENTION = Exercise(
         "The gate is open and the last layer zero: one zero, so that the attention learns.": (
             _in_sequence(_set(0.0, "attn.proj"), _open_gate),
             "lesson 11, 'With all those zeros, how can it learn?'.",
+        ),
+        "Parameters of the block are replaced or removed; change the numbers that they hold, and leave layers and tensors.": (
+            lambda block: setattr(block.attn, "proj", nn.Linear(*block.attn.proj.weight.shape)),
+            _OLD_TENSORS,
         ),
         "The layer that makes the gates is not zero: the block is not the identity.": _set(
             0.1, "adaLN_modulation"

@@ -62,8 +62,8 @@ def _mean_ablation_by_parts(model: nn.Module, layer: nn.Module, x: Tensor) -> Te
 
 
 _LEFT_AFTER_ERROR = (
-    "It is right until the model raises an error: then the hook stays, and all later calls are wrong. "
-    "Remove it in a finally."
+    "It is right until the model raises an error: then what was changed stays, such as a hook, and all "
+    "later calls are wrong. Undo it in a finally."
 )
 _FOREIGN_HOOK = "It is right until the layer has a hook of somebody else, which must stay as it is."
 _MODE = (
@@ -183,6 +183,15 @@ def _mean_outside(model: nn.Module, layer: nn.Module, x: Tensor) -> Tensor:
     return _with_hook(replace=lambda out: mean.expand_as(out))(model, layer, x)
 
 
+def _mean_of_input(model: nn.Module, layer: nn.Module, x: Tensor) -> Tensor:
+    """The layer's output replaced by the mean of its input."""
+    handle = layer.register_forward_hook(lambda module, args, out: args[0].mean(0, keepdim=True).expand_as(out))
+    try:
+        return model(x)
+    finally:
+        handle.remove()
+
+
 _AXIS = "The mean runs over the wrong axis: it must run over the images, the first one"
 
 _MEAN_ABLATION = Exercise(
@@ -225,6 +234,7 @@ _MEAN_ABLATION = Exercise(
             replace=lambda out: out - out.mean(0, keepdim=True)
         ),
         "The hook replaces the layer's input; it must replace its output.": _with_hook(pre=True),
+        "The mean is that of the layer's input; it must be that of its output.": _mean_of_input,
         "This is what the layer returned, averaged; return the output of the model.": _with_hook(
             result=lambda output, kept: kept[0]
         ),

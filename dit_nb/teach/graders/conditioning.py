@@ -112,6 +112,10 @@ _TIMESTEP_EMBEDDING = Exercise(
             "what the exponent is divided by.",
         ),
         _RISING: (_embedding(lambda i, h: i / h), "the sign of the exponent."),
+        "The timesteps are divided by max_period, so that all embeddings are nearly equal; use them as they are.": (
+            lambda t, d, period: _embedding()(t / period, d, period),
+            "lesson 05, 'Trap: t between 0 and 1'.",
+        ),
         "The timesteps are counted from 1; they must be counted from 0, so t = 0 gives cosines of 1.": (
             lambda t, d, period: _embedding()(t + 1, d, period),
             "what happens to t before the waves.",
@@ -189,9 +193,14 @@ _CERTAIN = {
 }
 
 
+_NOTHING = -98  # stands for the labels of a function that returns nothing in eval mode
+
+
 def _repeat(fn: Callable, y: Tensor, *args) -> Tensor:
     """Call a function often with the same inputs; if it returns other labels, return none that exist."""
     labels = fn(y, *args)
+    if labels is None and not args[-1]:
+        return torch.full_like(y, _NOTHING)
     if isinstance(labels, Tensor) and labels.shape == y.shape:
         calls = (fn(y, *args) for _ in range(40))
         if any(isinstance(again, Tensor) and not torch.equal(again, labels) for again in calls):
@@ -277,6 +286,10 @@ _LABEL_DROPOUT = Exercise(
         ),
         "Labels are dropped in eval mode and kept in training: that is the wrong way round.": _label_dropout(
             which=lambda u, p, on: (u < p) & (not on)
+        ),
+        "It is right in training and returns nothing in eval mode, in which the labels stay as they are.": (
+            lambda y, u, p, k, on: torch.where(u < p, k, y) if on else torch.full_like(y, _NOTHING),
+            "what is returned if training is false.",
         ),
         "No label is ever dropped.": _label_dropout(which=lambda u, p, on: u < -1),
         "All labels are dropped in training.": _label_dropout(which=lambda u, p, on: (u < 2) & on),

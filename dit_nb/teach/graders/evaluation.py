@@ -38,8 +38,8 @@ _SINGULAR = (
 
 
 def _feature_cases(rng: RandomInputs) -> list[Case]:
-    """Correlated features, equal and different counts, one feature, and fewer images than features."""
-    cases, sizes = [], [(30, 20, 3, ""), (25, 25, 2, ""), (12, 15, 1, "")]
+    """Correlated features, equal and different counts, and fewer images than features."""
+    cases, sizes = [], [(30, 20, 3, ""), (25, 25, 2, ""), (12, 15, 2, "")]
     sizes += [(rng.choice(40, 50), 30, 4, ""), (5, 6, 8, _SINGULAR)]
     for n, m, f, note in sizes:
         a, b = (rng.normal(k, f) @ rng.normal(f, f) for k in (n, m))

@@ -211,6 +211,9 @@ _PAIRED_INTERVAL = Exercise(
         "The middle is the median of the differences; asked is an interval for their mean.": lambda a, b, level: (
             _interval()(a, b, level) + (b - a).quantile(0.5) - (b - a).mean()
         ),
+        "The middle is the lower median of the differences, as torch.median gives it; asked is an interval for their mean.": lambda a, b, level: (
+            _interval()(a, b, level) + (b - a).median() - (b - a).mean()
+        ),
         "The first number is the median of the differences; the ends lie around their mean, and the mean is asked for.": lambda a, b, level: (
             torch.cat([(b - a).quantile(0.5)[None], _interval()(a, b, level)[1:]])
         ),

@@ -312,6 +312,12 @@ _SECOND_ORDER_STEP = Exercise(
                 + (after.sqrt() - ((1 - after) / (1 - now)).sqrt() * now.sqrt()) * x0
             )
         ),
+        "The noise of the two levels is divided the wrong way around, in both factors: it must become less.": _second_order(
+            step=lambda x, x0, now, after: (
+                ((1 - now) / (1 - after)).sqrt() * x
+                + (after.sqrt() - ((1 - now) / (1 - after) * now).sqrt()) * x0
+            )
+        ),
         "The predicted image is scaled by the signal of the level that was left; use that of the new one.": _second_order(
             step=lambda x, x0, now, after: (
                 _integrate(x, x0, now, after)

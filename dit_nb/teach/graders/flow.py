@@ -147,6 +147,9 @@ _OTHER_SHIFTS = {
     ),
     "The shifted time has a wrong divisor: noise and signal after the shift must add up to "
     "it.": _straight_time(lambda logit, shift: shift * logit.sigmoid() / (1 + shift * logit.sigmoid())),
+    "The logit is used as the time, and shifted as one; a sigmoid makes a time of it first.": _straight_time(
+        lambda logit, shift: shift * logit / (1 + (shift - 1) * logit)
+    ),
     "The mixture has the time before the shift, the network the one after it.": _mixture_before_the_shift,
     "The logit is used as the time; a sigmoid makes a time of it.": _straight_time(
         lambda logit, shift: logit + math.log(shift)

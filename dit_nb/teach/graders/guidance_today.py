@@ -103,6 +103,9 @@ _OTHER_FACTORS = {
     "The factor is that of the difference of the predictions, 1 less than it should be.": _multiple(
         lambda c, u: _best(c, u) - 1
     ),
+    "Below the line of the factor stands the square of a sum; it must be the sum of the squares.": _multiple(
+        lambda c, u: _dot(c, u) / u.sum((1, 2, 3), keepdim=True) ** 2
+    ),
     "The factor has the wrong sign.": _multiple(lambda c, u: -_best(c, u)),
     "The means are removed before the inner products; they must stay.": _multiple(
         lambda c, u: _best(c - c.mean((1, 2, 3), keepdim=True), u - u.mean((1, 2, 3), keepdim=True))

@@ -375,6 +375,14 @@ _GENERATE = Exercise(
             _generate(raw=lambda z, scale, shift: (z / scale + shift) / scale + shift),
             "lesson 20, 'The codec'.",
         ),
+        "The images are divided by their largest number; clip them to [-1, 1].": (
+            _generate(images_of=lambda decode, z: decode(z) / decode(z).abs().max()),
+            "lesson 20, 'The codec'.",
+        ),
+        "The step receives label and timestep in the wrong order; it takes z, t, y.": (
+            lambda step, decode, *rest: _generate()(lambda z, t, y: step(z, y, t), decode, *rest),
+            _LOOP_HINT,
+        ),
         "The images go through a tanh; clip them.": (
             _generate(images_of=lambda decode, z: decode(z).tanh()),
             "lesson 20, 'The codec'.",

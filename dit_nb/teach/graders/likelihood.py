@@ -161,14 +161,27 @@ def _bin_cases(rng: RandomInputs) -> list[Case]:
     return [*cases, Case("17 bins, far from the mean", (x, mean, scale.log(), 17), _NO_FLOOR)]
 
 
-def _broadcast_cases(rng: RandomInputs) -> list[Case]:
-    """One mean and one scale for all pixels, and one for each image."""
+_SMALL = (
+    "It is right until a probability is above 0 and below 1e-12: clamp it there as well; "
+    "adding 1e-12, or replacing zeros alone, gives another number."
+)
+
+
+def _small_case(rng: RandomInputs) -> Case:
+    """Probabilities of 2e-13 to 8e-13: the upper edge of each bin is 7.06 to 7.25 deviations below the mean."""
+    x, scale = rng.integers(1, 16, 2, 5).double() / 8 - 1, rng.uniform(0.04, 0.05, 2, 5)
+    mean = x + 1 / 16 + scale * rng.uniform(7.08, 7.22, 2, 5)
+    return Case("17 bins, probabilities just below 1e-12", (x, mean, scale.log(), 17), _SMALL)
+
+
+def _more_nll_cases(rng: RandomInputs) -> list[Case]:
+    """One mean and one scale for all pixels, and one for each image; and very small probabilities."""
     cases = []
     for shape, words in ((), "all pixels"), ((3, 1, 1), "each image"):
         x = rng.integers(0, 3, 3, 2, 4).double() - 1
         mean, scale = rng.uniform(-0.1, 0.1, *shape), rng.uniform(0.5, 0.7, *shape)
         cases.append(Case(f"3 bins, one mean for {words}", (x, mean, scale.log(), 3), _NO_BROADCAST))
-    return cases
+    return [*cases, _small_case(rng)]
 
 
 _NO_BROADCAST = "It is right if `mean` has the shape of `x`, and wrong if there are fewer means: they need only broadcast with `x`."
@@ -306,7 +319,7 @@ _DISCRETIZED_GAUSSIAN_NLL = Exercise(
     "lesson 15, 'The last step: a likelihood of pixels'.",
     tolerance=2e-3,  # the tanh formula is off by up to 0.0006 here
     reference=discretized_gaussian_nll,
-    edge_cases=_broadcast_cases,
+    edge_cases=_more_nll_cases,
 )
 
 

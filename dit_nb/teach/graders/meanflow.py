@@ -32,6 +32,17 @@ class _Average(NamedTuple):
         )
 
 
+class _AverageOfBatch(_Average):
+    """The same, for times of shape (N,) only."""
+
+    def __call__(self, x: Tensor, t: Tensor, r: Tensor) -> Tensor:
+        for name, time in (("t", t), ("r", r)):
+            shape = tuple(time.shape) if isinstance(time, Tensor) else type(time).__name__
+            if shape != (len(x),):
+                raise ValueError(f"average takes {name} of shape (N,), here {(len(x),)}, but got {shape}")
+        return super().__call__(x, t, r)
+
+
 def _target_differences(average: Callable, x_t: Tensor, t: Tensor, r: Tensor, velocity: Tensor) -> Tensor:
     """Differentiate along the trajectory by central differences of fourth order."""
     h, along = 1e-3, 0
@@ -260,7 +271,7 @@ def _jump_cases(rng: RandomInputs) -> list[Case]:
     return [
         Case(
             f"times {' '.join(map(str, some))}",
-            (_Average(0.5 * rng.normal(5)), rng.normal(*shape), torch.tensor(some, dtype=torch.float64)),
+            (_AverageOfBatch(0.5 * rng.normal(5)), rng.normal(*shape), torch.tensor(some, dtype=torch.float64)),
         )
         for some, shape in zip(times, shapes)
     ]
@@ -367,6 +378,9 @@ _FROM_THE_FIRST = {
 }
 
 _OTHER_TIMES_OF_JUMPS = {
+    "A jump from the last of the times back to the first is made before all others: index -1 is the last.": (
+        lambda times: [times[-1], *times]
+    ),
     "One more jump is made, from the last of the times to 0.": lambda times: [*times, 0.0],
     "One more jump is made, from 1 to the first of the times.": lambda times: [1.0, *times],
     "The times are even, from 1 to 0; the times given must be used.": lambda times: _even(

@@ -347,20 +347,20 @@ def _stream_update_loops(x: Tensor, attended: Tensor, vectors: Tensor, w_in: Ten
 
 
 def _stream_cases(rng: RandomInputs) -> list[Case]:
-    """As many tokens as images, as channels, as vectors; one image."""
-    sizes = [(2, 2, 4, 6), (3, 6, 6, 5), (1, 4, 3, 8), (2, rng.choice(3, 5), 8, 4)]
+    """As many tokens as images, as channels, as vectors; one image; and numbers so small that eps counts."""
+    sizes = [(2, 2, 4, 6, 1), (3, 6, 6, 5, 1), (1, 4, 3, 8, 1), (2, rng.choice(3, 5), 8, 4, 0.02)]
     return [
         Case(
-            f"{n} x {t} tokens, D = {d}, {h} hidden",
+            f"{n} x {t} tokens, D = {d}, {h} hidden" + ", small numbers" * (size < 1),
             (
-                rng.normal(n, t, d),
-                rng.normal(n, t, d),
+                size * rng.normal(n, t, d),
+                size * rng.normal(n, t, d),
                 rng.normal(n, 6, d),
                 rng.normal(d, h),
                 rng.normal(h, d) / h**0.5,
             ),
         )
-        for n, t, d, h in sizes
+        for n, t, d, h, size in sizes
     ]
 
 
@@ -484,6 +484,9 @@ _BRANCHES = {
                 (x - x.mean(-1, True)) / (x.std(-1, keepdim=True) + 1e-6) * (1 + scale) + shift
             )
         )
+    ),
+    "The eps of the layer norm is 1e-5, PyTorch's; here it is 1e-6.": _update(
+        prepare=lambda x, old, shift, scale: F.layer_norm(x, x.shape[-1:]) * (1 + scale) + shift
     ),
     "The layer norm runs over the tokens; it must run over the channels of each token.": _update(
         prepare=lambda x, old, shift, scale: _norm(x.mT).mT * (1 + scale) + shift

@@ -205,6 +205,20 @@ def _other_condition(of_blocks: Callable, of_final: Callable) -> Callable:
     return forward
 
 
+def _growing(start: Callable, step: Callable) -> Callable:
+    """The condition grows before every block: by a function of the embeddings of t and y."""
+
+    def forward(parts, x, t, y):
+        both, tokens = (parts.t_embedder(t), parts.y_embedder(y)), _embed(parts, x)
+        c = start(*both)
+        for block in parts.blocks:
+            c = c + step(*both)
+            tokens = block(tokens, c)
+        return _halves(_finish(parts, tokens, c))
+
+    return forward
+
+
 _LAST_LAYER = "lesson 12, 'The final layer': the trap."
 _CLASS = "lesson 12, 'The model': the lines of forward."
 
@@ -335,6 +349,18 @@ _DIT_FORWARD = Exercise(
         "The blocks get y alone as their condition; they need the same c as the final layer.": (
             _other_condition(lambda t, y: y, lambda t, y: t + y),
             _CLASS,
+        ),
+        "The embedding of y is added again before every block; c is the same for all of them.": (
+            _growing(lambda t, y: t, lambda t, y: y),
+            "which lines belong to the loop.",
+        ),
+        "The embedding of t is added again before every block; c is the same for all of them.": (
+            _growing(lambda t, y: y, lambda t, y: t),
+            "which lines belong to the loop.",
+        ),
+        "Both embeddings are added to c again before every block; c is the same for all of them.": (
+            _growing(lambda t, y: 0 * t, lambda t, y: t + y),
+            "which lines belong to the loop.",
         ),
         "The condition goes through a SiLU; the blocks have that inside.": (
             _forward(lambda parts, t, y: torch.nn.functional.silu(_condition(parts, t, y))),

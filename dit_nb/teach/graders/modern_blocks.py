@@ -306,7 +306,8 @@ _AXIAL_ROTATION = Exercise(
         "Sine and cosine of the positions are added, as in lesson 04; here they rotate.": _rotation(
             turn=_add_waves
         ),
-        "The exponent of the frequencies is divided by the width of the head; each axis has half of it.": (
+        "The exponent of the frequencies is divided by the width of the head, where each axis has half of it, "
+        "or the 2 of the exponent is missing.": (
             _rotation(omega=lambda d, theta: theta ** (-torch.arange(0, d // 2, 2).double() / d)),
             _FREQUENCIES,
         ),

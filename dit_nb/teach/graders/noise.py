@@ -320,6 +320,9 @@ _LABEL_POSTERIOR = Exercise(
             message: (_label_posterior(made[0] if isinstance(made, tuple) else made), f"{_POSTERIOR}.")
             for message, made in _IN_WEIGHTS.items()
         },
+        "The probabilities of a class are averaged, and a class without images gets nan; add them up.": (
+            _label_posterior(classes=lambda w, labels, k: _per_class(w, labels, k, lambda part: part.mean(1)))
+        ),
         "The probabilities of a class are averaged; add them up.": _label_posterior(classes=_means),
         "The probabilities of a class are averaged and divided by their sum: a class with many images "
         "loses what it has by their number.": _label_posterior(classes=_divided(_means)),

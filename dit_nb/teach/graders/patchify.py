@@ -87,6 +87,16 @@ _PATCHIFY = Exercise(
             _patchify_by("n c (h p) (w q) -> n (p q) (h w c)"),
             "which of the four axes count patches, and which count pixels inside a patch.",
         ),
+        "The patches are cut, but the channels are never moved: a token holds patches of one channel, one after another.": (
+            lambda x, p: rearrange(x, "n c (h p) (w q) -> n (c h w p q)", p=p, q=p).reshape(
+                len(x), -1, p * p * x.shape[1]
+            ),
+            "lesson 03, 'Trap: reshape without permute'.",
+        ),
+        "There are patch_size rows and columns of patches; a patch has patch_size rows and columns of pixels.": (
+            lambda x, p: rearrange(x, "n c (h p) (w q) -> n (h w) (p q c)", h=p, w=p),
+            _SPLIT,
+        ),
         "The grid is taken as a square; an image need not be one.": (
             lambda x, p: patchify(x.reshape(len(x), x.shape[1], x.shape[2], x.shape[2]), p),
             "how many patches fit into a row, and how many into a column.",
@@ -454,6 +464,12 @@ def _undo_cut_in_first_channel(cut: Callable, tokens: Tensor, shape: tuple[int, 
     return images.view(-1, *shape)
 
 
+def _undo_cut_from_one(cut: Callable, tokens: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    images = _undo_cut(cut, tokens, shape).flatten(1).roll(1, 1)
+    images[:, 0] = 0
+    return images.view(-1, *shape)
+
+
 _COUNTING = "lesson 03, 'The definition, in loops': the image whose pixels are numbers."
 
 _UNDO_CUT = Exercise(
@@ -510,6 +526,12 @@ _UNDO_CUT = Exercise(
         ),
         "The counting image has equal numbers in all channels, so all is written into the first channel.": (
             _undo_cut_in_first_channel
+        ),
+        "The counting image starts at 1, so that every number lands one place too far, and the last one is lost.": (
+            _undo_cut_from_one
+        ),
+        "The counting image starts at 1, so that every number lands one place too far, and the last one comes first.": (
+            lambda cut, x, s: _undo_cut(cut, x, s).flatten(1).roll(1, 1).view(-1, *s)
         ),
         "The probe image is rounded and has equal numbers in several places; each place needs a number of its own.": (
             lambda cut, x, s: _undo_by_first_match(cut, x, torch.rand(1, *s).mul(100).round())

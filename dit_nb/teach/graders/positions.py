@@ -248,6 +248,12 @@ _SINCOS_2D = Exercise(
         _FROM_ONE: lambda g, d: _table(g, d, _halves(d, power=lambda i, h: -(i + 1) / h)),
         _LOG_10: (lambda g, d: _table(g, d, _halves(d, **_OF_LOG_10)), _LOG_10_HINT),
         _NO_LOG: lambda g, d: _table(g, d, _halves(d, **_OF_NO_LOG)),
+        "The second half encodes the index of the patch in reading order; it must encode its row.": lambda g, d: (
+            _table(g, d, lambda r, c: _halves(d)(r * g[1] + c, c))
+        ),
+        "The first half encodes the index of the patch in reading order; it must encode its column.": lambda g, d: (
+            _table(g, d, lambda r, c: _halves(d)(r, r * g[1] + c))
+        ),
         "The row is counted from the bottom; the first row of patches is 0.": lambda g, d: _table(
             g, d, lambda r, c: _halves(d)(g[0] - 1 - r, c)
         ),
@@ -358,6 +364,47 @@ def _shifted_position(codes: Tensor, steps: float) -> Tensor:
     return _waves(torch.atan2(codes[:, 0], codes[:, half]) + steps, codes.shape[1])
 
 
+def _far_positions(rng: RandomInputs) -> list[Case]:
+    """Positions at which every wave has repeated many times."""
+    positions = torch.cat([rng.uniform(-6e4, -4e4, 2), rng.uniform(4e4, 6e4, 3)])
+    cases = [(12, 4), (16, rng.choice(-3, 1.5))]
+    return [
+        Case(f"positions around 50000, dim {d}, steps {s:g}", (_waves_loops(positions, d), s), _FAR)
+        for d, s in cases
+    ]
+
+
+_FAR = (
+    "It is right for small positions and wrong for large ones: is a position recovered from its waves? Even the slowest "
+    "repeats."
+)
+
+
+def _recovered(angle: Callable, slowest: bool = False) -> Callable:
+    """Shift the position that one wave seems to have: its angle is a function of sine and cosine."""
+
+    def shift(codes: Tensor, steps: float) -> Tensor:
+        half = codes.shape[1] // 2
+        i = half - 1 if slowest else 0
+        return _waves(angle(codes[:, i], codes[:, half + i]) * 10000 ** (i / half) + steps, codes.shape[1])
+
+    return shift
+
+
+def _recovered_angles(angle: Callable) -> Callable:
+    """Turn the angle of each wave, recovered from sine and cosine."""
+
+    def shift(codes: Tensor, steps: float) -> Tensor:
+        half = codes.shape[1] // 2
+        turns = steps * 10000 ** (-torch.arange(half, dtype=torch.float64) / half)
+        angles = angle(*codes.clamp(-1, 1).chunk(2, -1)) + turns
+        return torch.cat([angles.sin(), angles.cos()], -1)
+
+    return shift
+
+
+_HALF_A_TURN = "which angles asin, acos, atan and atan2 return."
+
 _SHIFT_POSITIONS = Exercise(
     "shift_positions",
     _shift_loops,
@@ -393,6 +440,41 @@ _SHIFT_POSITIONS = Exercise(
         "The position is recovered from one wave, which does not know how often it has repeated.": (
             _shifted_position,
             "the sine and the cosine of a sum of two angles.",
+        ),
+        "The position is recovered from the first sine, which does not know how often it has repeated.": (
+            _recovered(lambda s, c: s.clamp(-1, 1).asin()),
+            _HALF_A_TURN,
+        ),
+        "The position is recovered from the first cosine, which does not know how often it has repeated.": (
+            _recovered(lambda s, c: c.clamp(-1, 1).acos()),
+            _HALF_A_TURN,
+        ),
+        "The position is recovered from the slowest cosine, which is the same for positions below 0.": (
+            _recovered(lambda s, c: c.clamp(-1, 1).acos(), slowest=True),
+            _HALF_A_TURN,
+        ),
+        "The position is recovered from the slowest wave, as if none were below 0; a wave repeats.": (
+            _recovered(lambda s, c: torch.atan2(s, c) % (2 * math.pi), slowest=True),
+            _HALF_A_TURN,
+        ),
+        "The angles are recovered from the sines alone: asin knows only those of half a turn.": (
+            _recovered_angles(lambda s, c: s.asin()),
+            _HALF_A_TURN,
+        ),
+        "The angles are recovered from the cosines alone: acos knows only those of half a turn.": (
+            _recovered_angles(lambda s, c: c.acos()),
+            _HALF_A_TURN,
+        ),
+        "The angles are recovered with the arc tangent of a quotient, which knows only those of half a turn.": (
+            _recovered_angles(lambda s, c: (s / c).atan()),
+            _HALF_A_TURN,
+        ),
+        "The first half of a row is taken for the cosines; the sines come first.": (
+            lambda codes, steps: _shifted(codes.roll(codes.shape[1] // 2, -1), steps),
+            "lesson 04, 'What makes a good position embedding': the order of the channels.",
+        ),
+        "The rows are moved along the axis of the positions, and forward; each row must move by itself.": (
+            lambda codes, steps: codes.roll(int(steps), 0)
         ),
         "The lowest frequency is reached one frequency too early: the exponent is divided by one less than it should be.": lambda codes, steps: (
             _shifted(codes, steps, power=lambda i, half: -i / max(half - 1, 1))
@@ -442,6 +524,7 @@ _SHIFT_POSITIONS = Exercise(
     },
     "lesson 04, 'What makes a good position embedding': two facts.",
     tolerance=1e-8,
+    edge_cases=_far_positions,
     reference=_shifted,
 )
 

@@ -317,6 +317,22 @@ _DDIM_STEP = Exercise(
             ),
             "which of the two levels is divided by which.",
         ),
+        "The second factor of sigma is upside down; made positive, it is still another number.": (
+            _ddim(variance=lambda after, before: (1 - before) / (1 - after) * (1 - before / after).abs()),
+            "which of the two levels is divided by which.",
+        ),
+        "The noisy image x_t is scaled to the level of the step before; the clean image must be.": (
+            lambda d, p, x, t, e, eta: (
+                _ddim(signal=torch.zeros_like)(d, p, x, t, e, eta)
+                + _per_image(d.alphas_cumprod_prev, t).sqrt() * x
+            )
+        ),
+        "In the noise, the clean image has the root of the step before; x_t holds it with the root of t.": _ddim(
+            old_noise=lambda d, p, x, t: (
+                (x - _per_image(d.alphas_cumprod_prev, t).sqrt() * p.x0)
+                / (1 - _per_image(d.alphas_cumprod, t)).sqrt()
+            )
+        ),
         "The noise in x_t is computed with the level of the step before; x_t has the level of t.": _ddim(
             old_noise=lambda d, p, x, t: _eps_divided(d, p, x, t, table=lambda d: d.alphas_cumprod_prev)
         ),

@@ -76,6 +76,13 @@ def _predictions(
     return lambda prediction, x_t, t, predicts: end(*solve[predicts](prediction, x_t, time(t)))
 
 
+def _named_wrongly(kind: str) -> Callable:
+    """The conversions that do not know one kind, and take it as a velocity."""
+    return lambda prediction, x_t, t, predicts: _predictions()(
+        prediction, x_t, t, "velocity" if predicts == kind else predicts
+    )
+
+
 def _roots(x: Tensor, z: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return (x - a.sqrt() * z) / b.sqrt()
 
@@ -182,6 +189,12 @@ _OF_DIFFUSION = {
     ),
     "All is converted as in DDPM, its velocity as well: signal and noise are roots. Here they are 1 - t "
     "and t.": (_weighted(**_ROOTS)),
+    "Image and noise are converted as in DDPM, with roots as weights; on the straight path they are 1 - t and t.": (
+        lambda *a: _from_pair(*_weighted(**_ROOTS)(*a)[:2])
+    ),
+    "Image and noise are converted as on a circle; on the straight path the weights are 1 - t and t.": (
+        lambda *a: _from_pair(*_weighted(**_CIRCLE)(*a)[:2])
+    ),
     "All is converted as on a circle: the squares of the two weights add up to 1. On the straight path "
     "the weights "
     "do.": _weighted(**_CIRCLE),
@@ -350,6 +363,10 @@ _THREE_PREDICTIONS = Exercise(
         "The velocity is the sum of noise and image; it is their difference.": _predictions(
             end=lambda image, noise: (image, noise, noise + image)
         ),
+        **{
+            f"A predicted {kind} is taken as a velocity: `predicts` is '{kind}' there, by that name.": _named_wrongly(kind)
+            for kind in ("noise", "image")
+        },
         "The image is clipped to [-1, 1]; a conversion changes nothing.": _predictions(
             end=lambda image, noise: _from_pair(image.clamp(-1, 1), noise)
         ),

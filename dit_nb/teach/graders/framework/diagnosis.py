@@ -8,6 +8,7 @@ from dit_nb.teach.graders.framework.exercise import Exercise
 from dit_nb.teach.graders.framework.expected import _known_mistakes
 from dit_nb.teach.graders.framework.outcome import (
     _FIRST_ONLY,
+    _ROUNDED,
     _STAGES,
     _argument_names,
     _near,
@@ -72,9 +73,8 @@ def _only_value(exercise: Exercise, outcomes: list[_Outcome]) -> str:
     numbers = [name for name in found if not name.startswith("axis")]
     if len(numbers) == 1:
         (name,) = numbers
-        return (
-            f"it is right for {name} = {found[name]} and wrong for all other values: what is different there?"
-        )
+        others = f"{name} = {found[name] != 'True'}" if found[name] in ("True", "False") else "all other values"
+        return f"it is right for {name} = {found[name]} and wrong for {others}: what is different there?"
     if len(found) != 1:
         return ""
     ((name, size),) = found.items()
@@ -94,6 +94,11 @@ def _common_relation(failed: list[_Outcome], tolerance: float) -> str:
     return "" if found[0] == _FIRST_ONLY and set(found) != {_FIRST_ONLY} else found[0]
 
 
+def _only_rounded(failed: list[_Outcome], tolerance: float) -> bool:
+    """Whether all that is wrong is right except for rounding."""
+    return all(o.stage == "value" and _common_relation([o], tolerance).startswith(_ROUNDED) for o in failed)
+
+
 def _explain(exercise: Exercise, outcomes: list[_Outcome], seed: int) -> tuple[str, str]:
     """Return why the function is not right, and where to look."""
     failed = sorted((o for o in outcomes if o.stage), key=lambda o: _STAGES.index(o.stage))
@@ -110,7 +115,9 @@ def _explain(exercise: Exercise, outcomes: list[_Outcome], seed: int) -> tuple[s
     for mistake, wrong in _known_mistakes(exercise, seed):
         if _matches(wrong, outcomes, exercise.tolerance):
             return mistake.message, mistake.hint or hint
-    note = _common_note(outcomes) or _only_value(exercise, outcomes)
+    note = _common_note(outcomes)
+    if not note and not _only_rounded(failed, exercise.tolerance):
+        note = _only_value(exercise, outcomes)
     if note:
         stopped = f" There {first.message} (case: {first.case.label})" if first.stage == "error" else ""
         return note + stopped, hint

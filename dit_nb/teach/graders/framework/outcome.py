@@ -66,6 +66,7 @@ def _near(a: Tensor, b: Tensor, tolerance: float) -> bool:
 
 
 _FIRST_ONLY = "the first of the batch is right and the others are not"
+_ROUNDED = "they are right except for rounding"
 _TO_TENSOR = " (torch.from_numpy makes it a tensor)"
 _STAGES = ("blank", "time", "error", "input", "type", "shape", "dtype", "value")
 
@@ -221,8 +222,11 @@ def _relation(got: Tensor, expected: Tensor, tolerance: float) -> str:
     if not torch.isfinite(got).all():
         return "some of them are nan or infinite"
     if coarse > tolerance and _near(got, expected, 30 * coarse):
-        return f"they are right except for rounding: work in the type of the input, not in {dtype}"
+        return f"{_ROUNDED}: work in the type of the input, not in {dtype}"
     whole = torch.equal(got, got.round())  # no rounding makes one whole number of another
+    if not whole and _near(got, expected, 1e-6):
+        made = "is a step done in float32, as torch.tensor(0.1) and torch.ones(3) are?"
+        return f"{_ROUNDED}: {made} Work in the type of the input"
     if not whole and _near(got, expected, 1e4 * tolerance) and _near(got, expected, 1e-4):
         return "they are almost right: is a step done in float32, or does a small constant differ?"
     if _near(got.flatten().sort()[0], expected.flatten().sort()[0], close):
