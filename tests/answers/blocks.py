@@ -2068,7 +2068,7 @@ def adaln_fields_one_flat_tensor(c, weight, bias):
     return rearrange(F.linear(F.silu(c), weight, bias), "n (f d) -> f n d", d=c.shape[1])
 
 
-@wrong("adaln_fields", "the first field has shape (3, 1, 1, 3), but must have (3, 1, 3)")
+@wrong("adaln_fields", "first field has shape (3, 1, 1, 3), but must have (3, 1, 3)")
 def adaln_fields_axis_too_many(c, weight, bias):
     return torch.stack(adaln_fields_split(c, weight, bias)).unsqueeze(2)
 
@@ -2553,6 +2553,11 @@ def zero_init_new_weight(linear):
 def zero_init_new_bias(linear):
     nn.init.zeros_(linear.weight)
     linear.bias = nn.Parameter(linear.bias * 0)
+
+
+@wrong("zero_init", "The weight is torch.float32, but must be torch.float64")
+def zero_init_float32(linear):
+    zero_init_no_grad(linear.float())
 
 
 @wrong("zero_init", "and the bias is not zero")

@@ -1552,7 +1552,7 @@ def respaced_betas_difference(alphas_cumprod, kept):
     return bar[:-1] - bar[1:]
 
 
-@wrong("respaced_betas", "almost right")
+@wrong("respaced_betas", "except for rounding: is a step done in float32")
 def respaced_betas_float32(alphas_cumprod, kept):
     return respaced_betas_ratio(alphas_cumprod.float(), kept)
 

@@ -2642,7 +2642,7 @@ def sincos_1d_float32_slip(positions, dim):
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
-@wrong("zero_init", "The weight is torch.float32, but must be torch.float64")
+@wrong("zero_init", "Weight and bias are new tensors")
 def zero_init_float32_slip(linear):
     linear.weight = torch.nn.Parameter(torch.zeros(linear.weight.shape))
     linear.bias = torch.nn.Parameter(torch.zeros(linear.bias.shape))
@@ -3537,3 +3537,227 @@ def timestep_embedding_integer_frequencies_slip(t, dim, max_period):
     frequencies = (max_period ** (-torch.arange(dim // 2) / (dim // 2))).to(t)
     angles = t[:, None] * frequencies
     return torch.cat([angles.cos(), angles.sin()], dim=1).float()
+
+
+# ---- found by a sixth trial, of lessons 14 to 35
+
+
+def wide(t):
+    """One number for each image, (N, 1, 1, 1)."""
+    return t[:, None, None, None]
+
+
+def levels(diffusion, t):
+    """Signal at t and at the step before, (N, 1, 1, 1) each."""
+    return wide(diffusion.alphas_cumprod[t]), wide(diffusion.alphas_cumprod_prev[t])
+
+
+@wrong("discretized_gaussian_nll", "above 0 and below 1e-12")
+def discretized_gaussian_nll_added_slip(x, mean, log_scale, bins):
+    return -(bin_probability(x, mean, log_scale, bins) + 1e-12).log()
+
+
+@wrong("discretized_gaussian_nll", "above 0 and below 1e-12")
+def discretized_gaussian_nll_zeros_slip(x, mean, log_scale, bins):
+    p = bin_probability(x, mean, log_scale, bins)
+    return -torch.where(p == 0, 1e-12, p).log()
+
+
+def bin_probability(x, mean, log_scale, bins):
+    half, scale = 1 / (bins - 1), log_scale.exp()
+    upper, lower = (torch.special.ndtr((x - mean + side * half) / scale) for side in (1, -1))
+    return torch.where(x < -0.999, upper, torch.where(x > 0.999, 1 - lower, upper - lower))
+
+
+@wrong("from_velocity", "followed as on flow matching's")
+def from_velocity_flow_slip(x_t, t, v, alphas_cumprod):
+    signal, noise = wide(alphas_cumprod[t]).sqrt(), (1 - wide(alphas_cumprod[t])).sqrt()
+    x0 = x_t - noise * v
+    return x0, -((x_t - signal * x0) / noise) / noise
+
+
+@wrong("ddim_step", "made positive")
+def ddim_step_ratio_slip(diffusion, prediction, x_t, t, noise, eta):
+    after, before = levels(diffusion, t)
+    sigma = eta * ((1 - before) / (1 - after)).sqrt() * (1 - before / after).abs().sqrt()
+    eps = (x_t - after.sqrt() * prediction.x0) / (1 - after).sqrt()
+    return before.sqrt() * prediction.x0 + (1 - before - sigma**2).clamp(min=0).sqrt() * eps + sigma * noise
+
+
+@wrong("ddim_step", "noisy image x_t is scaled")
+def ddim_step_noisy_slip(diffusion, prediction, x_t, t, noise, eta):
+    after, before = levels(diffusion, t)
+    sigma = eta * ((1 - before) / (1 - after)).sqrt() * (1 - after / before).sqrt()
+    eps = (x_t - after.sqrt() * prediction.x0) / (1 - after).sqrt()
+    return before.sqrt() * x_t + (1 - before - sigma**2).clamp(min=0).sqrt() * eps + sigma * noise
+
+
+@wrong("ddim_step", "has the root of the step before")
+def ddim_step_other_root_slip(diffusion, prediction, x_t, t, noise, eta):
+    after, before = levels(diffusion, t)
+    sigma = eta * ((1 - before) / (1 - after)).sqrt() * (1 - after / before).sqrt()
+    eps = (x_t - before.sqrt() * prediction.x0) / (1 - after).sqrt()
+    return before.sqrt() * prediction.x0 + (1 - before - sigma**2).clamp(min=0).sqrt() * eps + sigma * noise
+
+
+@wrong("second_order_step", "wrong way around, in both factors")
+def second_order_step_both_factors_slip(x, x0, last_x0, before, now, after):
+    step, last = torch.logit(after) - torch.logit(now), torch.logit(now) - torch.logit(before)
+    middle = x0 + step / (2 * last) * (x0 - last_x0)
+    ratio = (1 - now).sqrt() / (1 - after).sqrt()
+    return ratio * x + (after.sqrt() - ratio * now.sqrt()) * middle
+
+
+@wrong("generate", "label and timestep in the wrong order")
+@torch.no_grad()
+def generate_label_first_slip(step, decode, z, y, num_steps, scale, shift):
+    for t in reversed(range(num_steps)):
+        z = step(z, y, torch.full((len(z),), t))
+    return decode(z / scale + shift).clamp(-1, 1)
+
+
+@wrong("generate", "divided by their largest number")
+@torch.no_grad()
+def generate_largest_slip(step, decode, z, y, num_steps, scale, shift):
+    for t in reversed(range(num_steps)):
+        z = step(z, torch.full((len(z),), t), y)
+    images = decode(z / scale + shift)
+    return images / images.abs().max()
+
+
+@wrong("paired_interval", "lower median")
+def paired_interval_lower_median_slip(first, second, level):
+    import scipy.stats
+
+    d = second - first
+    half = scipy.stats.t.ppf((1 + level) / 2, len(d) - 1) * d.std() / len(d) ** 0.5
+    return d.median(), d.median() - half, d.median() + half
+
+
+@wrong("mean_ablation", "mean is that of the layer's input")
+def mean_ablation_of_input_slip(model, layer, x):
+    with layer.register_forward_hook(lambda module, args, out: args[0].mean(0, keepdim=True).expand_as(out)):
+        return model(x)
+
+
+@wrong("mean_ablation", "what was changed stays")
+def mean_ablation_forward_slip(model, layer, x):
+    own = layer.forward
+    layer.forward = lambda *args: own(*args).mean(0, keepdim=True).expand(len(x), -1, -1)
+    result = model(x)
+    layer.forward = own
+    return result
+
+
+@wrong("flow_pair", "shifted as one")
+def flow_pair_logit_as_time_slip(x0, noise, logit, shift):
+    t = shift * logit / (1 + (shift - 1) * logit)
+    return (1 - wide(t)) * x0 + wide(t) * noise, noise - x0, 1000 * t
+
+
+@wrong("flow_pair", "except for rounding")
+def flow_pair_float32_shift_slip(x0, noise, logit, shift):
+    t = torch.sigmoid(logit + torch.log(torch.tensor(shift)))
+    return (1 - wide(t)) * x0 + wide(t) * noise, noise - x0, 1000 * t
+
+
+@wrong("axial_rotation", "or the 2 of the exponent is missing")
+def axial_rotation_no_two_slip(x, rows, columns, theta):
+    half, token = x.shape[-1] // 2, torch.arange(rows * columns)
+    omega = theta ** (-torch.arange(half // 2).double() / half)
+    angles = torch.cat([torch.outer(token // columns, omega), torch.outer(token % columns, omega)], 1)
+    pairs = torch.view_as_complex(x.unflatten(-1, (-1, 2)).contiguous())
+    return torch.view_as_real(pairs * torch.polar(torch.ones_like(angles), angles)).flatten(-2)
+
+
+@wrong("normalized_scores", "except for rounding")
+def normalized_scores_float32_root_slip(q, k, q_scale, k_scale, eps):
+    q, k = (x / (x.square().mean(-1, keepdim=True) + eps).sqrt() for x in (q, k))
+    return (q * q_scale) @ (k * k_scale).mT / torch.sqrt(torch.tensor(q.shape[-1]))
+
+
+def by_weights(signal, noise):
+    def convert(prediction, x_t, t, predicts):
+        a, b = signal(wide(t)), noise(wide(t))
+        x0, eps = prediction, prediction
+        if predicts == "noise":
+            x0 = (x_t - b * eps) / a
+        elif predicts == "image":
+            eps = (x_t - a * x0) / b
+        else:
+            x0, eps = a * x_t - b * prediction, b * x_t + a * prediction
+        return x0, eps, eps - x0
+
+    return convert
+
+
+@wrong("three_predictions", "converted as in DDPM, with roots")
+def three_predictions_roots_slip(prediction, x_t, t, predicts):
+    return by_weights(lambda t: (1 - t).sqrt(), torch.sqrt)(prediction, x_t, t, predicts)
+
+
+@wrong("three_predictions", "Image and noise are converted as on a circle")
+def three_predictions_circle_slip(prediction, x_t, t, predicts):
+    return by_weights(lambda t: (1 - t * t).sqrt(), lambda t: t)(prediction, x_t, t, predicts)
+
+
+def by_names(noise, image):
+    def convert(prediction, x_t, t, predicts):
+        t = wide(t)
+        if predicts == noise:
+            x0, eps = (x_t - t * prediction) / (1 - t), prediction
+        elif predicts == image:
+            x0, eps = prediction, (x_t - (1 - t) * prediction) / t
+        else:
+            x0, eps = x_t - t * prediction, x_t + (1 - t) * prediction
+        return x0, eps, eps - x0
+
+    return convert
+
+
+@wrong("three_predictions", "`predicts` is 'image'")
+def three_predictions_x0_slip(prediction, x_t, t, predicts):
+    return by_names("noise", "x0")(prediction, x_t, t, predicts)
+
+
+@wrong("three_predictions", "`predicts` is 'noise'")
+def three_predictions_eps_slip(prediction, x_t, t, predicts):
+    return by_names("eps", "image")(prediction, x_t, t, predicts)
+
+
+@wrong("stream_update", "eps of the layer norm is 1e-5")
+def stream_update_eps_slip(x, attended, vectors, w_in, w_out):
+    _, _, gate_attention, shift, scale, gate = vectors[:, :, None].unbind(1)
+    x = x + gate_attention * attended
+    inside = F.layer_norm(x, x.shape[-1:]) * (1 + scale) + shift
+    return x + gate * (F.gelu(inside @ w_in, approximate="tanh") @ w_out)
+
+
+@wrong("cfg_zero_star", "square of a sum")
+def cfg_zero_star_squared_sum_slip(cond, uncond, cfg_scale):
+    best = (cond * uncond).sum((1, 2, 3), keepdim=True) / uncond.sum((1, 2, 3), keepdim=True) ** 2
+    return best * uncond + cfg_scale * (cond - best * uncond)
+
+
+def jumps_by_index(average, x, times, first, second):
+    for i in range(len(times)):
+        t, r = times[i + first], times[i + second]
+        x = x - (t - r) * average(x, t.expand(len(x)), r.expand(len(x)))
+    return x
+
+
+@wrong("few_jumps", "index -1 is the last")
+def few_jumps_wraps_slip(average, x_T, times):
+    return jumps_by_index(average, x_T, times, -1, 0)
+
+
+@wrong("few_jumps", "t and r are exchanged")
+def few_jumps_wraps_upward_slip(average, x_T, times):
+    return jumps_by_index(average, x_T, times, 0, -1)
+
+
+@wrong("few_jumps", "average takes t of shape (N,)")
+def few_jumps_one_time_slip(average, x_T, times):
+    for t, r in zip(times[:-1], times[1:]):
+        x_T = x_T - (t - r) * average(x_T, t, r)
+    return x_T

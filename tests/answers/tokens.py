@@ -783,6 +783,12 @@ def label_posterior_one_hot_guess(x_t, alpha_bar, images, labels, num_classes):
     return posterior_weights_loop(x_t, alpha_bar, images) @ F.one_hot(labels).double()
 
 
+@wrong("label_posterior", "a class without images gets nan")
+def label_posterior_mean_of_none(x_t, alpha_bar, images, labels, num_classes):
+    w = posterior_weights_loop(x_t, alpha_bar, images)
+    return torch.stack([w[:, labels == k].mean(dim=1) for k in range(num_classes)], dim=1)
+
+
 # ---- patchify
 
 
@@ -913,6 +919,18 @@ def patchify_not_transposed(images, patch_size):
     n, c, h, w = images.shape
     x = images.reshape(n, c, h // p, p, w // p, p).permute(0, 2, 3, 4, 5, 1)
     return x.reshape(n, (h // p) * (w // p), p * p * c)
+
+
+@wrong("patchify", "the channels are never moved")
+def patchify_unfolded_twice(images, patch_size):
+    n, _, h, w = images.shape
+    x = images.unfold(2, patch_size, patch_size).unfold(3, patch_size, patch_size)
+    return x.reshape(n, (h // patch_size) * (w // patch_size), -1)
+
+
+@wrong("patchify", "patch_size rows and columns of patches")
+def patchify_number_of_patches(images, patch_size):
+    return rearrange(images, "n c (h p) (w q) -> n (h w) (p q c)", h=patch_size, w=patch_size)
 
 
 # ---- unpatchify
@@ -1334,6 +1352,24 @@ def undo_cut_one_channel(cut, tokens, shape):
     return tokens.flatten(1)[:, order].view(-1, *shape)
 
 
+@wrong("undo_cut", "one place too far, and the last one is lost")
+def undo_cut_counts_from_one(cut, tokens, shape):
+    size = math.prod(shape)
+    order = cut(torch.arange(1, size + 1).view(1, *shape)).flatten()
+    out = tokens.new_zeros(len(tokens), size + 1)
+    out[:, order] = tokens.flatten(1)
+    return out[:, :size].view(-1, *shape)
+
+
+@wrong("undo_cut", "one place too far, and the last one comes first")
+def undo_cut_counts_from_one_to_zero(cut, tokens, shape):
+    size = math.prod(shape)
+    order = cut(torch.arange(1, size + 1).view(1, *shape)).flatten() % size
+    out = torch.empty_like(tokens.flatten(1))
+    out[:, order] = tokens.flatten(1)
+    return out.view(-1, *shape)
+
+
 # ---- sincos_1d
 
 
@@ -1584,6 +1620,18 @@ def sincos_2d_from_the_bottom(grid, dim):
     return _wave_table(rows, k % grid[1], dim, 10000 ** (-i / (dim // 4)))
 
 
+@wrong("sincos_2d", "The second half encodes the index of the patch")
+def sincos_2d_index_for_row(grid, dim):
+    index = torch.arange(grid[0] * grid[1])
+    return torch.cat([sincos_1d_outer(index % grid[1], dim // 2), sincos_1d_outer(index, dim // 2)], dim=1)
+
+
+@wrong("sincos_2d", "The first half encodes the index of the patch")
+def sincos_2d_index_for_column(grid, dim):
+    index = torch.arange(grid[0] * grid[1])
+    return torch.cat([sincos_1d_outer(index, dim // 2), sincos_1d_outer(index // grid[1], dim // 2)], dim=1)
+
+
 # ---- shift_positions
 
 
@@ -1732,6 +1780,84 @@ def shift_positions_fast(codes, steps):
 @wrong("shift_positions", "rounded to a whole number")
 def shift_positions_whole_steps(codes, steps):
     return _turned(codes, _angles_of_steps(codes, int(steps)))
+
+
+def _embedded(positions, dim):
+    angles = torch.outer(positions, 10000 ** (-torch.arange(dim // 2, dtype=torch.float64) / (dim // 2)))
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+@wrong("shift_positions", "Even the slowest repeats")
+def shift_positions_slowest(codes, steps):
+    half = codes.shape[1] // 2
+    angle = torch.atan2(codes[:, half - 1], codes[:, -1])
+    return _embedded(angle * 10000 ** ((half - 1) / half) + steps, 2 * half)
+
+
+@wrong("shift_positions", "as if none were below 0")
+def shift_positions_slowest_modulo(codes, steps):
+    half = codes.shape[1] // 2
+    angle = torch.atan2(codes[:, half - 1], codes[:, -1]) % (2 * torch.pi)
+    return _embedded(angle / 10000 ** (-(half - 1) / half) + steps, 2 * half)
+
+
+@wrong("shift_positions", "the slowest cosine")
+def shift_positions_slowest_acos(codes, steps):
+    half = codes.shape[1] // 2
+    return _embedded(codes[:, -1].acos() * 10000 ** ((half - 1) / half) + steps, 2 * half)
+
+
+@wrong("shift_positions", "Even the slowest repeats")
+def shift_positions_slowest_asin(codes, steps):
+    half = codes.shape[1] // 2
+    return _embedded(codes[:, half - 1].asin() * 10000 ** ((half - 1) / half) + steps, 2 * half)
+
+
+@wrong("shift_positions", "from the first sine")
+def shift_positions_first_asin(codes, steps):
+    return _embedded(torch.asin(codes[:, 0].clamp(-1, 1)) + steps, codes.shape[1])
+
+
+@wrong("shift_positions", "from the first cosine")
+def shift_positions_first_acos(codes, steps):
+    return _embedded(torch.acos(codes[:, codes.shape[1] // 2]) + steps, codes.shape[1])
+
+
+@wrong("shift_positions", "from the sines alone")
+def shift_positions_asin(codes, steps):
+    angles = codes.chunk(2, dim=1)[0].asin() + _angles(codes, steps)
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+@wrong("shift_positions", "from the cosines alone")
+def shift_positions_acos(codes, steps):
+    angles = codes.chunk(2, dim=1)[1].acos() + _angles(codes, steps)
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+@wrong("shift_positions", "arc tangent of a quotient")
+def shift_positions_atan(codes, steps):
+    sines, cosines = codes.chunk(2, dim=1)
+    angles = torch.atan(sines / cosines) + _angles(codes, steps)
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+@right("shift_positions")
+def shift_positions_atan2(codes, steps):
+    angles = torch.atan2(*codes.chunk(2, dim=1)) + _angles(codes, steps)
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+@wrong("shift_positions", "is taken for the cosines")
+def shift_positions_cosines_first(codes, steps):
+    a, (cosines, sines) = _angles(codes, steps), codes.chunk(2, dim=1)
+    new_sines = sines * a.cos() + cosines * a.sin()
+    return torch.cat([new_sines, cosines * a.cos() - sines * a.sin()], dim=1)
+
+
+@wrong("shift_positions", "and forward; each row")
+def shift_positions_roll_forward(codes, steps):
+    return torch.roll(codes, int(steps), dims=0)
 
 
 # ---- timestep_embedding
@@ -1887,6 +2013,13 @@ def timestep_embedding_reversed(t, dim, max_period):
     return _cosines_then_sines(t, (max_period ** (-2 * i / dim)).flip(0))
 
 
+@wrong("timestep_embedding", "divided by max_period, so that")
+def timestep_embedding_over_period(t, dim, max_period):
+    frequencies = max_period ** (-torch.arange(dim // 2) / (dim // 2))
+    angles = (t / max_period)[:, None] * frequencies
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
 # ---- label_dropout
 
 
@@ -2036,6 +2169,19 @@ def label_dropout_smallest(y, uniform, dropout_prob, num_classes, training):
     if training:
         y[uniform.argsort()[: int(len(y) * dropout_prob)]] = num_classes
     return y
+
+
+@wrong("label_dropout", "returns nothing in eval mode")
+def label_dropout_return_in_training(y, uniform, dropout_prob, num_classes, training):
+    if training:
+        return torch.where(uniform < dropout_prob, num_classes, y)
+
+
+@wrong("label_dropout", "returns nothing in eval mode")
+def label_dropout_bare_return(y, uniform, dropout_prob, num_classes, training):
+    if not training:
+        return
+    return y.masked_fill(uniform < dropout_prob, num_classes)
 
 
 # ---- split_condition

@@ -185,7 +185,9 @@ def _mean_outside(model: nn.Module, layer: nn.Module, x: Tensor) -> Tensor:
 
 def _mean_of_input(model: nn.Module, layer: nn.Module, x: Tensor) -> Tensor:
     """The layer's output replaced by the mean of its input."""
-    handle = layer.register_forward_hook(lambda module, args, out: args[0].mean(0, keepdim=True).expand_as(out))
+    handle = layer.register_forward_hook(
+        lambda module, args, out: args[0].mean(0, keepdim=True).expand_as(out)
+    )
     try:
         return model(x)
     finally:

@@ -196,7 +196,7 @@ _CERTAIN = {
 _NOTHING = -98  # stands for the labels of a function that returns nothing in eval mode
 
 
-def _repeat(fn: Callable, y: Tensor, *args) -> Tensor:
+def _repeat(fn: Callable, y: Tensor, *args) -> Tensor | None:
     """Call a function often with the same inputs; if it returns other labels, return none that exist."""
     labels = fn(y, *args)
     if labels is None and not args[-1]:

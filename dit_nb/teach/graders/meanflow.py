@@ -271,7 +271,11 @@ def _jump_cases(rng: RandomInputs) -> list[Case]:
     return [
         Case(
             f"times {' '.join(map(str, some))}",
-            (_AverageOfBatch(0.5 * rng.normal(5)), rng.normal(*shape), torch.tensor(some, dtype=torch.float64)),
+            (
+                _AverageOfBatch(0.5 * rng.normal(5)),
+                rng.normal(*shape),
+                torch.tensor(some, dtype=torch.float64),
+            ),
         )
         for some, shape in zip(times, shapes)
     ]
@@ -457,6 +461,9 @@ _FEW_JUMPS = Exercise(
         ),
         "The last jump is missing.": _jumps(pairs=lambda values: list(zip(values, values[1:]))[:-1]),
         "The first jump is missing.": _jumps(pairs=lambda values: list(zip(values, values[1:]))[1:]),
+        "The loop begins at index 0, before which stands the last of the times, at index -1; and t and r are exchanged.": (
+            _jumps(pairs=lambda values: [(values[i], values[i - 1]) for i in range(len(values))])
+        ),
         "The jumps are made in reverse order: they must begin at the noise.": _jumps(
             pairs=lambda values: list(zip(values, values[1:]))[::-1]
         ),

@@ -211,10 +211,6 @@ _FROM_VELOCITY = Exercise(
             _velocity(clean=lambda x, v, s, n: x - n * v, eps=lambda x, v, s, n: (x - s * (x - n * v)) / n),
             _VELOCITY_HINT,
         ),
-        "In the image x_t has no coefficient, as on flow matching's straight line; the score is right.": (
-            _velocity(clean=lambda x, v, s, n: x - n * v),
-            _VELOCITY_HINT,
-        ),
         "The image is x_t minus the velocity, without coefficients.": (
             _velocity(clean=lambda x, v, s, n: x - v),
             _VELOCITY_HINT,

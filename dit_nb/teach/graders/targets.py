@@ -364,7 +364,9 @@ _THREE_PREDICTIONS = Exercise(
             end=lambda image, noise: (image, noise, noise + image)
         ),
         **{
-            f"A predicted {kind} is taken as a velocity: `predicts` is '{kind}' there, by that name.": _named_wrongly(kind)
+            f"A predicted {kind} is taken as a velocity: `predicts` is '{kind}' there, by that name.": _named_wrongly(
+                kind
+            )
             for kind in ("noise", "image")
         },
         "The image is clipped to [-1, 1]; a conversion changes nothing.": _predictions(

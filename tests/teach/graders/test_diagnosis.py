@@ -172,3 +172,26 @@ def test_a_tensor_may_stand_for_a_tuple_of_equal_shapes():
     )
     assert grade(both, lambda x: torch.stack([x, 2 * x]))
     assert "must return 2 tensors" in grade(both, lambda x: torch.stack([x, x, x])).reason
+
+
+def test_rounding_is_named_before_the_one_value_without_it():
+    """A factor in float32 is exact for 2 and not for the others: the value is not what is wrong."""
+    third = torch.tensor([1 / 3, 2.0, 5.0], dtype=torch.float64)
+    cases = [Case(f"k = {k}", (third * k, k)) for k in (0.5, 0.1, 0.3)]
+    report = grade(
+        exercise(cases), lambda x, k: torch.tensor(k) * x * 1.0 if k == 0.5 else x * float(torch.tensor(k))
+    )
+    assert "they are right except for rounding: is a step done in float32" in report.reason
+    assert "all other values" not in report.reason
+    report = grade(exercise(cases), lambda x, k: x * (k if k == 0.5 else k + 1e-4))
+    assert "right for k = 0.5 and wrong for all other values" in report.reason
+
+
+def test_the_other_value_of_a_flag_is_named():
+    x = torch.arange(1.0, 4.0, dtype=torch.float64)
+    cases = [Case(f"training = {flag}, {n}", (x * n, flag)) for n, flag in enumerate((True, False, True), 1)]
+    task = Exercise(
+        "drop", lambda x, training: x * (2 if training else 1), lambda rng: cases, {}, "the task."
+    )
+    report = grade(task, lambda x, training: 2 * x)
+    assert "right for training = True and wrong for training = False: what" in report.reason

@@ -73,7 +73,9 @@ def _only_value(exercise: Exercise, outcomes: list[_Outcome]) -> str:
     numbers = [name for name in found if not name.startswith("axis")]
     if len(numbers) == 1:
         (name,) = numbers
-        others = f"{name} = {found[name] != 'True'}" if found[name] in ("True", "False") else "all other values"
+        others = (
+            f"{name} = {found[name] != 'True'}" if found[name] in ("True", "False") else "all other values"
+        )
         return f"it is right for {name} = {found[name]} and wrong for {others}: what is different there?"
     if len(found) != 1:
         return ""
