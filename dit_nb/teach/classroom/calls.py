@@ -8,6 +8,7 @@ from pathlib import Path
 __all__ = []
 
 _PACKAGE = "dit_nb"
+_MAIN = "__main__"
 _FOLDER = Path(__file__).resolve().parents[2]
 _LOOKS = set(  # attributes and functions that lead to frames, to other modules, or into functions
     "_getframe currentframe _current_frames walk_stack walk_tb settrace setprofile addaudithook call_tracing "
@@ -146,13 +147,26 @@ def _bound(trees: Iterable[ast.Module], given: dict[str, str] | None = None) -> 
             for alias in node.names:
                 first = alias.name.split(".")[0]
                 names |= {alias.asname: alias.name} if alias.asname else {first: first}
+        elif isinstance(node, ast.ImportFrom) and node.module == _MAIN:
+            pairs += [(alias.asname or alias.name, ast.Name(alias.name, ast.Load())) for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and not node.level:
             names |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
         else:
             pairs += _assigned(node)
     for _ in range(4):  # a name for a name for a name
         names |= {name: path for name, value in pairs if (path := _path(value, names))}
-    return names
+    return names | {f".{name}": names[name] for name in _attributes(trees) & names.keys()}
+
+
+def _attributes(trees: Iterable[ast.Module]) -> set[str]:
+    """Return the names that classes give to values and imports, so that they are attributes."""
+    found = set()
+    for node in (node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)):
+        for part in (part for statement in node.body for part in ast.walk(statement)):
+            if isinstance(part, ast.Import | ast.ImportFrom):
+                found |= {alias.asname or alias.name.split(".")[0] for alias in part.names}
+            found |= {name for name, _ in _assigned(part)}
+    return found
 
 
 def _assigned(node: ast.AST) -> list[tuple[str, ast.expr]]:
@@ -205,6 +219,10 @@ def _path(node: ast.AST | None, names: dict[str, str]) -> str:
         return _path(node.value, names)
     if isinstance(node, ast.Attribute):
         start, last = _path(node.value, names), node.attr
+        if not start or start == _MAIN:
+            return names.get(last if start else f".{last}", "")
+    elif isinstance(node, ast.Subscript) or _is_get(node):
+        return _item(node, names)
     elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and len(node.args) >= 2:
         got = node.func.id == "getattr"
         start, last = (_path(node.args[0], names), _text(node.args[1])) if got else ("", "")
@@ -214,6 +232,21 @@ def _path(node: ast.AST | None, names: dict[str, str]) -> str:
     else:
         return ""
     return f"{start}.{last}" if start and last else ""
+
+
+def _is_get(node: ast.AST) -> bool:
+    """Whether an expression is a call like `globals().get('x')`."""
+    known = isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and bool(node.args)
+    return known and node.func.attr in ("get", "pop", "setdefault", "__getitem__")
+
+
+def _item(node: ast.AST, names: dict[str, str]) -> str:
+    """Return what an item of `globals()` or of another dictionary stands for; empty if it is not known."""
+    place, key = (node.func.value, node.args[0]) if isinstance(node, ast.Call) else (node.value, node.slice)
+    path = names.get(_text(key), "")
+    call = place.func if isinstance(place, ast.Call) else None
+    of_names = isinstance(call, ast.Name) and call.id in ("globals", "locals", "vars")
+    return path if of_names or path == _PACKAGE else ""
 
 
 def _text(node: ast.AST) -> str:

@@ -13,6 +13,22 @@ __all__ = []
 _TAG = re.compile(r"<(?=[A-Za-z/!?])")
 _TARGET = re.compile(r"(\]\(\s*<?|^ {0,3}\[[^]\n]+\]:\s*<?)([^\s)>]+)", re.MULTILINE)
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*):")
+_GAP = r"(?:[\x00-\x20\\]|&(?:amp;)*(?:Tab|NewLine|#0*(?:9|10|13)|#x0*[9ad]);?)*"  # that browsers leave out
+
+
+def _encoded(character: str) -> str:
+    """Return a pattern of a character, as itself or as an HTML entity."""
+    codes = {ord(character.lower()), ord(character.upper())}
+    entities = "|".join(f"#0*{code}|#x0*{code:x}" for code in sorted(codes))
+    return f"(?:{re.escape(character)}|&(?:amp;)*(?:{entities}{'|colon' * (character == ':')});?)"
+
+
+_RUNS = re.compile(  # schemes of links that run something, wherever they stand; "data: " is a word
+    f"({'|'.join(_GAP.join(map(_encoded, scheme)) for scheme in ('javascript', 'vbscript', 'data'))})"
+    rf"(?={_GAP}{_encoded(':')}\S)",
+    re.IGNORECASE,
+)
+_BREAK = "\u200b"  # invisible, and no part of a scheme
 _SAFE_SCHEMES = ("http", "https", "mailto", "attachment")
 _SAFE_DATA = re.compile(r"text/plain|image/(png|jpeg|gif)|application/vnd\.jupyter\.widget-view\+json")
 
@@ -135,8 +151,9 @@ def _sanitized(cell: dict) -> dict:
 
 
 def _sanitized_markdown(text: str) -> str:
-    """Show HTML as text, and take the target from links that run something."""
-    return _TARGET.sub(lambda m: m[0] if _harmless(m[2]) else f"{m[1]}#", _TAG.sub("&lt;", text))
+    """Show HTML as text, take the target from links that run something, and break the scheme of any other."""
+    plain = _TARGET.sub(lambda m: m[0] if _harmless(m[2]) else f"{m[1]}#", _TAG.sub("&lt;", text))
+    return _RUNS.sub(lambda m: m[0] + _BREAK, plain)
 
 
 def _harmless(target: str) -> bool:

@@ -19,6 +19,7 @@ from dit_nb.teach.classroom.table import (
     MISSING,
     NO_PAGE,
     Grade,
+    _points_by_student,
     _read_table,
     _write_table,
     add_remark,
@@ -59,15 +60,18 @@ def _publish(
         course: folder of the course, absolute
         students: the list of the class, empty if there is none
         lines: new lines, without points
-        changed: students whose feedback pages are written again
+        changed: students whose feedback pages are written again, as are those whose points have changed
         earlier: lines before these students were graded again
     """
     grades = [
         _compared(grade, (earlier or {}).get(grade.student)) for grade in _read_grades(name, course, lines)
     ]
     table = course / f"grades-{name}.csv"
+    earlier_rows = _points_by_student(table)
     _write_table(table, name, grades)
-    changed = changed or []
+    now = _points_by_student(table)
+    other = [g.student for g in grades if g.exercises and now[g.student] != earlier_rows.get(g.student)]
+    changed = {*(changed or []), *(student for student in other if student in earlier_rows)}
     without = _write_feedback(name, course, [g for g in grades if g.student in changed])
     grades = [_with_page(g, g.student not in without) if g.student in changed else g for g in grades]
     _write_table(table, name, grades)

@@ -1,4 +1,4 @@
-"""What the graders' modules held when they were loaded into a kernel, and what has been replaced since."""
+"""What graders and libraries held when they were loaded into a kernel, and what has been replaced since."""
 
 import sys
 from collections.abc import Iterator
@@ -11,12 +11,17 @@ __all__ = []
 _GRADERS = "dit_nb.teach."
 _TOOLS = ("builtins", "inspect", "json", "math", "signal")  # modules of Python that graders use
 _CHANGING = {"input"}  # builtins that a kernel replaces itself
+_SHOWN = {"__repr__", "__str__"}  # how tensors are printed: no check uses it
 _GONE = object()
 _loaded: dict[str, tuple[ModuleType, dict[str, object]]] = {}  # name -> module, and what it held
+_libraries: dict[str, dict[str, object]] = {}  # name of a part of PyTorch or NumPy -> what it held
 
 
 def _remember_graders() -> None:
-    """Remember what the graders' modules hold: now, or as soon as they are loaded."""
+    """Remember what the graders' modules hold, now or as soon as they are loaded, and what PyTorch holds."""
+    from dit_nb.teach.graders.framework.originals import _contents as _held  # loads PyTorch
+
+    _libraries.update({name: old for name, old in _held().items() if name not in _TOOLS})
     for name, module in list(sys.modules.items()):
         if name.startswith(_GRADERS) or name in _TOOLS:
             _remember(module)
@@ -82,7 +87,7 @@ def _is_of_library(value: object) -> bool:
 
 def _replaced_names() -> list[str]:
     """Return names of graders, and of what they use of Python, that no longer have their first value."""
-    found = []
+    found = _replaced_in_libraries()
     for name, (module, before) in _loaded.items():
         if sys.modules.get(name) is not module:
             found.append(name)
@@ -91,3 +96,17 @@ def _replaced_names() -> list[str]:
         keys -= {key for key in keys if name in _TOOLS and _is_of_library(vars(module).get(key))}
         found += [f"{short}.{key}" for key in keys if key.rpartition(".")[0] not in keys]
     return sorted(found)
+
+
+def _replaced_in_libraries() -> list[str]:
+    """Return names of PyTorch and NumPy that no longer have their first value, unless a library has set them."""
+    if not _libraries:
+        return []
+    from dit_nb.teach.graders.framework.originals import _SPACES, _replaced
+
+    found = []
+    for key, old in _libraries.items():
+        own = vars(_SPACES[key])
+        names = [name for name in _replaced(_SPACES[key], old) if name not in _SHOWN]
+        found += [f"{key}.{n}" for n in names if key == "torch.Tensor" or not _is_of_library(own.get(n))]
+    return found

@@ -98,6 +98,24 @@ def _read_table(path: Path) -> dict[str, Grade]:
     }
 
 
+def _points_by_student(path: Path) -> dict[str, dict[str, float | str]]:
+    """Read what feedback pages show of a table: student -> state, points and time late; without empty cells."""
+    if not path.is_file():
+        return {}
+    rows = [row for row in _read_rows(path, "the table")[1] if row.get("student")]
+    hidden = {"assignment", "student", "name", "max", *_LAST}
+    return {
+        row["student"]: {key: _number(value) for key, value in row.items() if value and key not in hidden}
+        for row in rows
+    }
+
+
+def _number(text: str) -> float | str:
+    """Read a number that a spreadsheet may have changed; other text stays as it is."""
+    plain = text.strip().replace(",", ".")
+    return float(plain) if re.fullmatch(r"-?\d{1,9}(\.\d+)?(e[+-]?\d+)?", plain) else plain
+
+
 def _seconds(text: str) -> float:
     """Read a time that a spreadsheet may have changed."""
     found = re.fullmatch(r"\d{1,9}([.,]\d+)?", text.strip())

@@ -128,6 +128,28 @@ math.isfinite = bool"""
     )
 
 
+def test_functions_of_pytorch_replaced_before_the_graders_are_loaded_are_told(tmp_path):
+    """They change no verdict either; how a student prints tensors is no remark."""
+    shown = "import torch\ntorch.Tensor.__repr__ = lambda self: 'tensor'\n"
+    wrong = "def patchify(images, patch_size):\n    return 2 * given(images, patch_size)"
+    given = own("from dit_nb.patchify import patchify as given")
+    graded = check("patchify")
+    graded["source"] = (
+        "from dit_nb.teach.classroom.kernel import show_and_grade\n"
+        "from dit_nb.teach.graders.patchify import check_patchify\n"
+        "show_and_grade(check_patchify(patchify), points=3)"
+    )
+    cheat = own(f"{shown}torch.Tensor.item = lambda self: 0.0")
+    for cells, share, told in (
+        ([cheat, given, own(wrong), graded], 0, ["torch.Tensor.item"]),
+        ([own(shown), given, own(wrong.replace("2 * ", "")), graded], 1, []),
+    ):
+        (tmp_path / str(share)).mkdir()
+        _, found = run(cells, tmp_path / str(share), seconds=60)
+        assert found.share("patchify-check") == share
+        assert found.remarks == [f"parts of the graders were replaced: {name}" for name in told]
+
+
 def test_a_forged_report_earns_nothing_and_ends_nothing(tmp_path):
     forge = "import dit_nb.teach.classroom.kernel as k\nk._results[:] = [{'name': 'f', 'points': 'x'}]\n1 / 0"
     cells, found = run([value("f", forge), check("f"), value("g", "return 1"), check("g")], tmp_path)

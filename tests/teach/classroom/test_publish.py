@@ -70,6 +70,25 @@ def test_the_table_says_so_until_the_page_is_there(course, monkeypatch):
     assert done["ben"].remarks == "own remark" and done["ben"].complete
 
 
+def test_pages_of_others_follow_their_points(course, monkeypatch):
+    """As after a new mark in the formgrader, when only another student is graded again."""
+    folder, _ = course
+    monkeypatch.setattr(publish, "_write_class_page", lambda *_: None)
+    monkeypatch.setattr(publish, "source_notebook", lambda name: {"cells": []})
+    monkeypatch.setattr(publish, "_tree_sums", lambda nb: {})
+    monkeypatch.setattr(publish, "_read_grades", lambda *_: table)
+    third = {"patchify": (5 / 3, 5.0)}  # the table rounds it
+    table = [Grade(s, "graded", third) for s in ("ann", "ben")]
+    pages = {s: folder / "feedback" / s / "a1" / "a1.html" for s in ("ann", "ben")}
+    _publish("a1", folder, [], table, ["ann", "ben"])
+    pages["ann"].write_text("old")
+    _publish("a1", folder, [], table, ["ben"])
+    assert pages["ann"].read_text() == "old", "nothing has changed"
+    table[0] = Grade("ann", "graded", {"patchify": (4.0, 5.0)})
+    _publish("a1", folder, [], table, ["ben"])
+    assert "4 of 5 points" in pages["ann"].read_text()
+
+
 def test_the_remark_stands_once():
     grade = _with_page(_with_page(lines()[0], False), False)
     assert grade.remarks.count(NO_PAGE) == 1 and _with_page(grade, True).remarks == "own remark"

@@ -96,3 +96,21 @@ def test_libraries_may_replace_tools(monkeypatch, tmp_path):
         exec(compile("def sqrt(x): return x", str(folder / "library.py"), "exec"), space)
         monkeypatch.setattr(math, "sqrt", space["sqrt"])
         assert snapshot._replaced_names() == told
+
+
+def test_libraries_are_watched_from_the_start_of_a_kernel(monkeypatch):
+    """Before any cell runs; how a tensor is printed, and own methods of tensors, are no one's concern."""
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(snapshot, "_loaded", {})
+    monkeypatch.setattr(snapshot, "_libraries", {})
+    monkeypatch.setattr(sys, "meta_path", [*sys.meta_path])
+    snapshot._remember_graders()
+    monkeypatch.setattr(torch.Tensor, "__repr__", lambda self: "tensor")
+    monkeypatch.setattr(torch.Tensor, "own", lambda self: 1, raising=False)
+    torch.func.jvp(torch.sin, (torch.ones(2),), (torch.ones(2),))
+    none = snapshot._replaced_names()
+    monkeypatch.setattr(torch.Tensor, "item", lambda self: 0.0)
+    monkeypatch.setattr(torch.nn.functional, "pad", lambda x, *_: x)
+    told = snapshot._replaced_names()
+    monkeypatch.undo()
+    assert none == [] and told == ["torch.Tensor.item", "torch.nn.functional.pad"]

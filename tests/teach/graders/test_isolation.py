@@ -8,7 +8,8 @@ import torch
 
 from answers import RIGHT, WRONG
 from dit_nb.teach.graders.framework.core import _all_checks, all_exercises
-from dit_nb.teach.graders.framework.isolation import _restore_torch, _torch_functions
+from dit_nb.teach.graders.framework.isolation import _restore_torch
+from dit_nb.teach.graders.framework.originals import _contents
 from support import student_function
 
 CHECKS, PATCHIFY = _all_checks(), all_exercises()["patchify"]
@@ -125,7 +126,7 @@ def test_what_the_compiler_of_torch_wraps_is_no_change(monkeypatch):
     plain, own = inspect.unwrap(torch.manual_seed), torch.add
     monkeypatch.setattr(torch, "manual_seed", plain)
     monkeypatch.setattr(torch, "add", own)
-    before = _torch_functions()
+    before = _contents()
     torch.manual_seed = torch._disable_dynamo(plain)
     torch.add = functools.wraps(own)(lambda *args: own(*args))
     assert _restore_torch(before) == ["torch.add"] and torch.add is own

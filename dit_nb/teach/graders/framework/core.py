@@ -16,7 +16,7 @@ from dit_nb.teach.graders.framework.expected import (
     _expected_results,
 )
 from dit_nb.teach.graders.framework.history import _why_no_function
-from dit_nb.teach.graders.framework.isolation import _torch_functions
+from dit_nb.teach.graders.framework.originals import _contents, _original_functions
 from dit_nb.teach.graders.framework.outcome import _argument_names, _observe, _Outcome
 from dit_nb.teach.graders.framework.report import Report
 
@@ -56,6 +56,7 @@ def _signature_error(exercise: Exercise, fn) -> str:
     return ""
 
 
+@_original_functions()
 def grade(
     exercise: Exercise, fn: Callable | None, points: float = 1, seed: int = 0, seconds: float = 10.0
 ) -> Report:
@@ -85,7 +86,7 @@ def grade(
 
 def _observe_all(exercise: Exercise, fn: Callable, cases: tuple, seconds: float) -> list[_Outcome]:
     """Try the function in some cases; stop if it takes too long, or is not written yet."""
-    outcomes, before = [], _torch_functions()
+    outcomes, before = [], _contents()
     for case, expected in cases:
         outcomes.append(_observe(exercise, fn, case, expected, seconds, before))
         if outcomes[-1].stage == "time" or outcomes[0].stage == "blank":

@@ -5,14 +5,13 @@ import linecache
 import traceback
 from collections.abc import Callable, Iterator
 from copy import deepcopy
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-__all__ = []
+from dit_nb.teach.graders.framework.originals import _GONE, _SPACES, _put, _replaced
 
-_NAMESPACES = (torch, nn.functional, Tensor)
+__all__ = []
 
 
 def _leaves(value) -> Iterator:
@@ -68,36 +67,26 @@ def _set_defaults(dtype: torch.dtype, device: torch.device) -> None:
         torch.set_default_device(None if device.type == "cpu" else device)
 
 
-def _torch_functions() -> list[dict]:
-    """Return the contents of PyTorch's namespaces, for `_restore_torch`."""
-    return [dict(vars(space)) for space in _NAMESPACES]
+def _restore_torch(before: dict[str, dict]) -> list[str]:
+    """Undo changes to PyTorch's own functions, and to others that graders use; update `before`.
 
+    Args:
+        before: what `_contents` returned
 
-def _restore_torch(before: list[dict]) -> list[str]:
-    """Undo changes to PyTorch's own functions; return the names that had changed, and update `before`."""
+    Returns:
+        the names that had changed
+    """
     found = []
-    for k, (space, old) in enumerate(zip(_NAMESPACES, before)):
-        if vars(space) == old:  # nearly always
-            continue
-        now = dict(vars(space))
-        replaced = [name for name in now.keys() & old.keys() if now[name] is not old[name]]
-        replaced = [name for name in replaced if callable(old[name]) or callable(now[name])]
-        replaced = [name for name in replaced if not _is_wrapped_by_torch(old[name], now[name])]
-        added = sorted(now.keys() - old.keys()) if space is Tensor else []  # modules load parts of themselves
-        for name in replaced:
-            setattr(space, name, old[name])
-        for name in added:
-            delattr(space, name)
-        found += [f"{space.__name__}.{name}" for name in sorted(replaced) + added]
-        before[k] = dict(vars(space))
+    for key, old in before.items():
+        space, names = _SPACES[key], _replaced(_SPACES[key], old)
+        if space is Tensor:  # modules load parts of themselves
+            names += sorted(vars(space).keys() - old.keys() - {*names})
+        for name in names:
+            _put(space, name, old.get(name, _GONE))
+        if names or len(vars(space)) != len(old):
+            before[key] = dict(vars(space))
+        found += [f"{key}.{name}" for name in names]
     return found
-
-
-def _is_wrapped_by_torch(old, now) -> bool:
-    """Whether PyTorch itself has wrapped a function, as its compiler does with `manual_seed` when it is first used."""
-    code = getattr(now, "__code__", None)
-    inside = code is not None and Path(code.co_filename).is_relative_to(Path(torch.__file__).parent)
-    return inside and getattr(now, "__wrapped__", None) is old
 
 
 def _source_file(fn: Callable) -> str | None:

@@ -181,9 +181,9 @@ def _argument_names(exercise: Exercise) -> tuple[str, ...]:
 
 
 def _observe(
-    exercise: Exercise, fn: Callable, case: Case, expected: tuple, seconds: float, before: list[dict]
+    exercise: Exercise, fn: Callable, case: Case, expected: tuple, seconds: float, before: dict[str, dict]
 ) -> _Outcome:
-    """Try the student's function in one case; `before`: PyTorch's own functions."""
+    """Try the student's function in one case; `before`: what libraries hold."""
     args = _copied(case.args)
     outcome = partial(_Outcome, case, expected, None)
     try:
@@ -201,7 +201,7 @@ def _observe(
         replaced = _restore_torch(before)
     if replaced:
         return outcome(
-            "input", f"it replaces {replaced[0]} for all code; leave PyTorch's functions as they are"
+            "input", f"it replaces {replaced[0]} for all code; leave the functions of libraries as they are"
         )
     touched = [n for n, a, b in zip(_argument_names(exercise), case.args, args) if _changed(a, b)]
     if touched and not exercise.in_place:
