@@ -26,7 +26,7 @@ _SPACES = {
     "math": math,
     "builtins": builtins,
 }
-_CHANGING = {"input"}  # builtins that a kernel replaces itself
+_CHANGING = {"input", "Storage"}  # a kernel replaces the first itself, `torch.set_default_dtype` the second
 _CONSTANTS = ModuleType | torch.dtype | torch.layout | float
 _TORCH = Path(torch.__file__).parent
 _GONE = object()
@@ -50,9 +50,10 @@ def _replaced(space, old: dict[str, object]) -> list[str]:
 
 def _matters(space, name: str, old: object, now: object) -> bool:
     """Whether another value can change results; False for what a kernel or PyTorch itself replaces."""
+    if name in _CHANGING:
+        return False
     if space is builtins:
-        known = isinstance(old, type | BuiltinFunctionType) and old.__module__ == "builtins"
-        return known and name not in _CHANGING
+        return isinstance(old, type | BuiltinFunctionType) and old.__module__ == "builtins"
     if _is_wrapped_by_torch(old, now) or space is nn.Module and _is_of_torch(now):
         return False
     return any(callable(v) or hasattr(type(v), "__get__") or isinstance(v, _CONSTANTS) for v in (old, now))
