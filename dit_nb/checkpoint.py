@@ -14,7 +14,7 @@ from torch import nn
 
 from dit_nb.config import SamplingConfig
 from dit_nb.distributed import _raise_on_all_ranks
-from dit_nb.errors import _DISK_ERRORS, UserError, _explain_os_error
+from dit_nb.errors import _DISK_ERRORS, UserError, _damaged_checkpoint, _explain_os_error
 from dit_nb.finetune import _save_adapter_config
 from dit_nb.hub import _config_fields
 from dit_nb.run_settings import _changed_settings, _run_settings, _sampling_settings
@@ -278,7 +278,4 @@ def _explain_damage(checkpoint: Path) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
             raise UserError(_explain_os_error(error)) from error
-        raise UserError(
-            f"Checkpoint {checkpoint} is damaged ({type(error).__name__}): "
-            "remove that folder to resume from the previous checkpoint."
-        ) from error
+        raise _damaged_checkpoint(checkpoint, error) from error

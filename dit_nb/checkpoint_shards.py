@@ -14,7 +14,7 @@ from torch.distributed.checkpoint.filesystem import _StorageInfo
 from torch.distributed.checkpoint.metadata import Metadata
 
 from dit_nb.distributed import _raise_on_all_ranks
-from dit_nb.errors import UserError
+from dit_nb.errors import UserError, _damaged_checkpoint
 
 __all__ = []
 
@@ -103,7 +103,4 @@ def _explained(checkpoint: Path) -> Iterator[None]:
             f"Checkpoint {checkpoint} would call {error} when it is read: refused, nothing was run."
         ) from None
     except (Exception, dcp.api.CheckpointException) as error:  # the latter is a BaseException
-        raise UserError(
-            f"Checkpoint {checkpoint} is damaged ({type(error).__name__}): "
-            "remove that folder to resume from the previous checkpoint."
-        ) from error
+        raise _damaged_checkpoint(checkpoint, error) from error

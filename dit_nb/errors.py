@@ -4,6 +4,7 @@ import errno
 import math
 import os
 from collections.abc import Iterable
+from pathlib import Path
 
 __all__ = ["UserError"]
 
@@ -73,6 +74,14 @@ def _check_number(name: str, value, kind: type = float, positive: bool = True) -
 # A disk that takes no more, or files that are not ours to read or write. A failed write names no file.
 _FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 _DISK_ERRORS = (*_FULL_ERRORS, errno.EACCES, errno.EPERM, errno.EIO)
+
+
+def _damaged_checkpoint(folder: Path, error: BaseException) -> UserError:
+    "What to raise for a checkpoint whose files cannot be read."
+    return UserError(
+        f"Checkpoint {folder} is damaged ({type(error).__name__}): "
+        "remove that folder to resume from the previous checkpoint."
+    )
 
 
 def _explain_os_error(error: OSError) -> str:

@@ -195,16 +195,16 @@ class Schedule(nn.Module):
         return self
 
     def _check_inputs(self, name: str, x: Tensor, t: Tensor, **same_shape: Tensor) -> None:
-        "Raise a UserError unless t is (N,) timesteps and all other tensors have the shape of x."
+        "Raise a UserError unless t is (N,) timesteps and all other tensors have the shape of x, which is called `name`."
         if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim == 0:
             got = x.dtype if isinstance(x, Tensor) else _shown(x)
             raise UserError(f"{name} is {got}, but must be a floating point tensor (N, C, H, W).")
         _check_index("t", t, len(x), self.num_timesteps)
-        for name, other in same_shape.items():
+        for key, other in same_shape.items():
             if not isinstance(other, Tensor):
-                raise UserError(f"{name} is {type(other).__name__}, but must be a tensor {tuple(x.shape)}.")
+                raise UserError(f"{key} is {type(other).__name__}, but must be a tensor {tuple(x.shape)}.")
             if other.shape != x.shape:  # might broadcast, to a wrong result
-                raise UserError(f"{name} has shape {tuple(other.shape)}, but must be {tuple(x.shape)}.")
+                raise UserError(f"{key} has shape {tuple(other.shape)}, but must be {tuple(x.shape)}.")
 
     def q_sample(self, x0: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """Add `noise` to clean images `x0`: x_t at `t` in one jump (DiT, section 3.1; DDPM, equation 4)."""

@@ -17,7 +17,7 @@ def load_results(name: str) -> list[dict]:
 
     Args:
         name: bench, bench_amx, bench_eager, bench_h200, bench_zen4, curves, digit_bound, emoji_recipes, emoji_times,
-            emoji_trials, growth or label_influence; profile_h200 and emoji_run are one dict
+            growth or label_influence; profile_h200 and emoji_run are one dict
     """
     return json.loads((files("dit_nb.lab") / "results" / f"{name}.json").read_text(encoding="utf-8"))
 
